@@ -1,0 +1,73 @@
+"""Files that are either whole or absent: written beside the target, synced, then renamed over it."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from vitral.errors import VitralError
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """`content` at `path`, or the old file untouched: a kill, a full disk or a power cut at any byte leaves no half file there."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the rename itself survives a power cut
+        finally:
+            os.close(folder)
+    except OSError as error:
+        try:
+            temporary.unlink(missing_ok=True)
+        except OSError:
+            pass  # the first error says more
+        raise VitralError(
+            f"{path}: could not be written ({error.strerror}); free some space or choose another folder with --out. "
+            "What was there before is intact"
+        ) from error
+
+
+def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """A safetensors file, atomically; tensors are copied to the CPU first."""
+    plain = {name: t.detach().to("cpu", copy=False).contiguous() for name, t in tensors.items()}
+    write_atomically(path, serialise(plain, metadata=metadata))
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The tensors and the metadata of a safetensors file; anything else at `path` is named for what it is."""
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise VitralError(f"{path}: no such file; give a model.safetensors or a run folder that holds one")
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
+    except PermissionError as error:
+        raise VitralError(f"{path}: not allowed to read it; change its permissions (chmod +r)") from error
+    except (SafetensorError, OSError) as error:
+        raise VitralError(f"{path}: {_what_it_is(path)} ({error})") from error
+
+
+def _what_it_is(path: Path) -> str:
+    start = path.open("rb").read(512)
+    if not start:
+        return "is empty; copy or download it again"
+    if start.lstrip()[:1] == b"<":
+        return "is a web page, not weights; a download probably answered with an error page, so download it again"
+    if start[:2] == b"PK" or start[:1] == b"\x80":
+        return "is a pickle (a PyTorch .pt/.pth file), which can run code when it is opened; convert it to safetensors first"
+    length = int.from_bytes(start[:8], "little")
+    if start[8:9] == b"{" and length < 100_000_000:
+        return "is cut short or damaged; copy or download it again"
+    return "is not a safetensors file; give the model.safetensors of a run"

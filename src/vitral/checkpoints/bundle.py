@@ -1,0 +1,127 @@
+"""The model file: one safetensors file that holds the weights and, in its metadata, all it takes to use them."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+import vitral
+from vitral.checkpoints.atomic import read_safetensors, write_safetensors
+from vitral.data.preprocess import Preprocess
+from vitral.errors import VitralError
+from vitral.models.vit import VisionTransformer, ViTConfig
+
+FORMAT = "1"
+
+
+@dataclass
+class ModelCard:
+    """What a model file says about itself beside its weights."""
+
+    architecture: str
+    """Name in the zoo that the model started from."""
+    arguments: dict[str, object]
+    """Every field of the family's dataclass."""
+    labels: list[str]
+    """Class names; the position is the model's output index."""
+    preprocess: Preprocess
+    recipe: dict[str, object] = field(default_factory=dict)
+    scores: dict[str, object] = field(default_factory=dict)
+    data: dict[str, object] = field(default_factory=dict)
+    """Name and fingerprint of the training data."""
+    version: str = vitral.__version__
+
+    def to_json(self) -> str:
+        return json.dumps({**self.__dict__, "preprocess": self.preprocess.to_json(), "format": FORMAT})
+
+    @classmethod
+    def from_json(cls, text: str, path: Path) -> "ModelCard":
+        try:
+            stored = json.loads(text)
+            if stored.pop("format") != FORMAT:
+                raise VitralError(f"{path}: written by a newer vitral; upgrade with pip install -U vitral")
+            return cls(**{**stored, "preprocess": Preprocess.from_json(stored["preprocess"])})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, VitralError):
+                raise
+            raise VitralError(f"{path}: its description is damaged ({error!r}); save the model again") from error
+
+
+def save_model(path: Path, model: nn.Module, card: ModelCard) -> None:
+    """Weights and card in one file, atomically."""
+    write_safetensors(path, model.state_dict(), {"vitral": card.to_json(), "format": "pt"})
+
+
+def read_card(path: Path, metadata: dict[str, str]) -> ModelCard:
+    if "vitral" not in metadata:
+        raise VitralError(
+            f"{path}: holds weights but not vitral's description (architecture, labels, preprocessing), so nothing can be predicted with "
+            "it; create the model by name and use vitral.load_weights"
+        )
+    return ModelCard.from_json(metadata["vitral"], path)
+
+
+def load_model(path: Path) -> tuple[VisionTransformer, ModelCard]:
+    """The model in evaluation mode, and its card."""
+    tensors, metadata = read_safetensors(path)
+    card = read_card(path, metadata)
+    try:
+        model = VisionTransformer(ViTConfig(**card.arguments))  # type: ignore[arg-type]
+    except TypeError as error:
+        raise VitralError(f"{path}: describes a model that this version cannot build ({error}); upgrade vitral") from error
+    fill(model, tensors, str(path))
+    return model.eval(), card
+
+
+@dataclass
+class LoadReport:
+    """What `load_weights` did: `loaded` of `total` tensors of the model, and what differed."""
+
+    loaded: int
+    total: int
+    missing: list[str]
+    """In the model, not in the source."""
+    unexpected: list[str]
+    """In the source, not in the model."""
+    mismatched: list[str]
+    """In both with other shapes: "name: source shape, model shape"."""
+
+    @property
+    def complete(self) -> bool:
+        return not (self.missing or self.unexpected or self.mismatched)
+
+    def __str__(self) -> str:
+        lines = [f"{self.loaded} of {self.total} tensors"]
+        for title, names in (
+            ("only in the model", self.missing),
+            ("only in the file", self.unexpected),
+            ("of another shape (file, model)", self.mismatched),
+        ):
+            if names:
+                more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+                lines.append(f"  {len(names)} {title}: {', '.join(names[:8])}{more}")
+        return "\n".join(lines)
+
+
+def fill(model: nn.Module, tensors: dict, source: str, *, strict: bool = True) -> LoadReport:  # type: ignore[type-arg]
+    """Copy `tensors` into the model by name; unless `strict` is off, anything left over on either side is an error."""
+    own = model.state_dict()
+    mismatched = {k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape}
+    report = LoadReport(
+        loaded=len(own.keys() & tensors.keys()) - len(mismatched),
+        total=len(own),
+        missing=sorted(own.keys() - tensors.keys()),
+        unexpected=sorted(tensors.keys() - own.keys()),
+        mismatched=[f"{k}: {tuple(tensors[k].shape)}, {tuple(own[k].shape)}" for k in sorted(mismatched)],
+    )
+    if strict and not report.complete:
+        raise VitralError(f"{source}: does not fit the model: {report}\ncreate the model that these weights belong to, or pass strict=False")
+    model.load_state_dict({k: v for k, v in tensors.items() if k in own and k not in mismatched}, strict=False)
+    return report
+
+
+def load_weights(model: nn.Module, source: str | Path, *, strict: bool = True) -> LoadReport:
+    """Weights of a safetensors file whose names are ours (and timm's) into `model`; raises under 100 % unless strict=False."""
+    tensors, _ = read_safetensors(Path(source))
+    return fill(model, tensors, str(source), strict=strict)

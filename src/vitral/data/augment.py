@@ -1,0 +1,132 @@
+"""Random changes of an image, each a pure function of the image and of uniform numbers derived from (seed, epoch, sample index).
+
+Images stay [C, h, w] on the 0..255 scale, uint8 where they came as such. A transform states how many numbers in [0, 1) it consumes; each draws from a
+stream of its own name, so adding one leaves the others' draws as they were.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vitral.data.options import AugmentOptions
+from vitral.data.preprocess import Preprocess, resize
+from vitral.randomness import uniforms
+
+
+@dataclass(frozen=True)
+class Transform:
+    name: str
+    draws: int
+    apply: Callable[[Tensor, np.ndarray], Tensor]
+
+
+CROP_TRIES = 10
+
+
+def crop_box(h: int, w: int, scale: tuple[float, float], ratio: tuple[float, float], u: np.ndarray) -> tuple[int, int, int, int]:
+    """Top, left, height, width of an Inception crop (https://arxiv.org/abs/1409.4842): area uniform, aspect ratio log-uniform.
+
+    The first of ten proposals that fits; else the largest centred box of an allowed ratio.
+    """
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for a, r in u[: 2 * CROP_TRIES].reshape(CROP_TRIES, 2).tolist():
+        area = h * w * (scale[0] + a * (scale[1] - scale[0]))
+        aspect = math.exp(low + r * (high - low))
+        box_w, box_h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < box_w <= w and 0 < box_h <= h:
+            return int(u[-2] * (h - box_h + 1)), int(u[-1] * (w - box_w + 1)), box_h, box_w
+    box_w, box_h = min(w, max(1, round(h * ratio[1]))), min(h, max(1, round(w / ratio[0])))
+    return (h - box_h) // 2, (w - box_w) // 2, box_h, box_w
+
+
+def resized_crop(preprocess: Preprocess, options: AugmentOptions) -> Transform:
+    def apply(image: Tensor, u: np.ndarray) -> Tensor:
+        top, left, h, w = crop_box(image.shape[1], image.shape[2], options.scale, options.ratio, u)
+        return resize(image[:, top : top + h, left : left + w], preprocess.height, preprocess.width, preprocess.interpolation)
+
+    return Transform("resized_crop", 2 * CROP_TRIES + 2, apply)
+
+
+def padded_crop(preprocess: Preprocess, options: AugmentOptions) -> Transform:
+    """The evaluation view, shifted by up to the padding in each direction; zeros come in at the border."""
+    H, W = preprocess.height, preprocess.width
+    pad_h, pad_w = round(H * options.padding), round(W * options.padding)
+
+    def apply(image: Tensor, u: np.ndarray) -> Tensor:
+        image = F.pad(preprocess.view(image), (pad_w, pad_w, pad_h, pad_h))
+        top, left = int(u[0] * (2 * pad_h + 1)), int(u[1] * (2 * pad_w + 1))
+        return image[:, top : top + H, left : left + W]
+
+    return Transform("padded_crop", 2, apply)
+
+
+def flip(axis: int, probability: float) -> Transform:
+    return Transform(f"flip{axis}", 1, lambda image, u: image.flip(axis) if u[0] < probability else image)
+
+
+def quarter_turn() -> Transform:
+    return Transform("quarter_turn", 1, lambda image, u: torch.rot90(image, int(u[0] * 4), (1, 2)))
+
+
+def brightness(amount: float) -> Transform:
+    """Brightness scales the pixels, contrast their distance from the image's mean; both in one linear map a * x + b."""
+
+    def apply(image: Tensor, u: np.ndarray) -> Tensor:
+        bright, contrast = (1 + amount * (2 * u - 1)).tolist()
+        mean = image.float().mean() * bright
+        changed = (image.float() * (bright * contrast) + mean * (1 - contrast)).clamp(0, 255)
+        return changed.round().to(torch.uint8) if image.dtype == torch.uint8 else changed
+
+    return Transform("brightness", 2, apply)
+
+
+def erase(probability: float, mean: tuple[float, ...]) -> Transform:
+    """Random erasing (https://arxiv.org/abs/1708.04896): 2 to 33 % of the area, aspect ratio 0.3 to 3.3, filled with the mean colour."""
+
+    def apply(image: Tensor, u: np.ndarray) -> Tensor:
+        if u[0] >= probability:
+            return image
+        top, left, h, w = crop_box(image.shape[1], image.shape[2], (0.02, 0.33), (0.3, 3.3), u[1:])
+        image = image.clone()
+        image[:, top : top + h, left : left + w] = (torch.tensor(mean) * 255).to(image.dtype)[:, None, None]
+        return image
+
+    return Transform("erase", 1 + 2 * CROP_TRIES + 2, apply)
+
+
+def evaluation_view(preprocess: Preprocess) -> Transform:
+    return Transform("view", 0, lambda image, u: preprocess.view(image))
+
+
+class Augmentation:
+    """The chosen transforms in order; the first one always brings the image to the model's size."""
+
+    def __init__(self, options: AugmentOptions, preprocess: Preprocess) -> None:
+        crops = {"resized": resized_crop, "padded": padded_crop}
+        first = crops[options.crop](preprocess, options) if options.crop in crops else evaluation_view(preprocess)
+        self.transforms = [first]
+        if options.hflip:
+            self.transforms.append(flip(2, options.hflip))
+        if options.vflip:
+            self.transforms.append(flip(1, options.vflip))
+        if options.quarter_turns:
+            self.transforms.append(quarter_turn())
+        if options.brightness:
+            self.transforms.append(brightness(options.brightness))
+        if options.erase:
+            self.transforms.append(erase(options.erase, preprocess.mean))
+
+    def draw(self, seed: int, epoch: int, indices: np.ndarray) -> list[np.ndarray]:
+        """For each transform, the numbers of each sample: float64 [len(indices), draws]."""
+        return [uniforms(seed, f"augment/{t.name}", epoch, indices, t.draws) for t in self.transforms]
+
+    def __call__(self, image: Tensor, draws: list[np.ndarray]) -> Tensor:
+        """One image with its own row of each transform's draws."""
+        for transform, u in zip(self.transforms, draws, strict=True):
+            image = transform.apply(image, u)
+        return image

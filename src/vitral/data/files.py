@@ -1,0 +1,51 @@
+"""Reading one file as bytes: regular files only, bounded in size, and every failure named with its remedy."""
+
+import os
+import stat
+from pathlib import Path
+
+from vitral.errors import VitralError
+
+MAX_FILE_BYTES = 2**31
+_FLAGS = (
+    os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+)  # each exists on some systems only
+
+
+def read_file(path: Path, name: str) -> tuple[bytes, os.stat_result]:
+    """The bytes and the status of a regular file, without ever waiting on a pipe or a device.
+
+    name: what to call it in the VitralError that is raised for whatever else a path can turn out to be.
+    """
+    try:
+        descriptor = os.open(path, _FLAGS)
+        try:
+            status = os.fstat(descriptor)
+            _check_kind(status, name)
+            with open(descriptor, "rb", closefd=False) as file:
+                data = file.read()
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        raise VitralError(f"{name}: there is no such file; check the path") from None
+    except PermissionError:
+        raise VitralError(f"{name}: permission denied; make it readable (chmod +r)") from None
+    except OSError as error:
+        raise VitralError(
+            f"{name}: cannot be read ({error.strerror}); check the path and the disk"
+        ) from error
+    if not data:
+        raise VitralError(f"{name}: is empty (0 bytes); restore it from its source or remove it")
+    return data, status
+
+
+def _check_kind(status: os.stat_result, name: str) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise VitralError(f"{name}: is a folder, not a file; give the path of one file")
+    if not stat.S_ISREG(status.st_mode):
+        raise VitralError(f"{name}: is a pipe or a device, not a regular file; copy its content into a file")
+    if status.st_size > MAX_FILE_BYTES:
+        raise VitralError(
+            f"{name}: has {status.st_size:,} bytes, over the limit of {MAX_FILE_BYTES:,} for one image; "
+            "cut it into smaller images"
+        )

@@ -1,0 +1,84 @@
+"""Batches by number: batch `step` of a run is a pure function of (data, seed, step), whoever computes it and whenever."""
+
+import itertools
+import signal
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vitral.data.augment import Augmentation
+from vitral.data.preprocess import Preprocess
+from vitral.data.sources import Split
+from vitral.randomness import Permutation
+
+Batch = tuple[Tensor, Tensor]  # pixels [B, C, H, W] on the 0..255 scale, targets [B]
+
+
+class TrainingBatches(Dataset[Batch]):
+    """Item `step` is the step-th batch of an endless run: shuffled anew each epoch, the last batch of an epoch may be short."""
+
+    def __init__(self, split: Split, preprocess: Preprocess, augmentation: Augmentation, batch_size: int, seed: int) -> None:
+        self.split, self.preprocess, self.augmentation = split, preprocess, augmentation
+        self.batch_size, self.seed = batch_size, seed
+        self.steps_per_epoch = -(-len(split) // batch_size)
+
+    def indices(self, step: int) -> tuple[int, np.ndarray]:
+        """The epoch that `step` lies in, and the samples of its batch."""
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        positions = np.arange(batch * self.batch_size, min((batch + 1) * self.batch_size, len(self.split)))
+        return epoch, Permutation(len(self.split), self.seed, epoch)(positions)
+
+    def __getitem__(self, step: int) -> Batch:
+        epoch, indices = self.indices(step)
+        draws = self.augmentation.draw(self.seed, epoch, indices)
+        images = [
+            self.augmentation(read(self.split, i, self.preprocess), [d[row] for d in draws])
+            for row, i in enumerate(indices.tolist())
+        ]
+        return stack(images), torch.from_numpy(self.split.targets[indices])
+
+    def stream(self, start: int, stop: int | None, workers: int) -> Iterator[Batch]:
+        """Batches start, start + 1, ... (without end if `stop` is None), computed ahead by `workers` processes."""
+        steps = itertools.count(start) if stop is None else range(start, stop)
+        return iter(_loader(self, steps, workers))
+
+
+class EvaluationBatches(Dataset[Batch]):
+    """The split in its own order, each image as the model will see it in use."""
+
+    def __init__(self, split: Split, preprocess: Preprocess, batch_size: int) -> None:
+        self.split, self.preprocess, self.batch_size = split, preprocess, batch_size
+
+    def __getitem__(self, number: int) -> Batch:
+        rows = range(number * self.batch_size, min((number + 1) * self.batch_size, len(self.split)))
+        images = [self.preprocess.view(read(self.split, i, self.preprocess)) for i in rows]
+        return stack(images), torch.from_numpy(self.split.targets[rows.start : rows.stop])
+
+    def stream(self, workers: int) -> Iterator[Batch]:
+        return iter(_loader(self, range(-(-len(self.split) // self.batch_size)), workers))
+
+
+def read(split: Split, index: int, preprocess: Preprocess) -> Tensor:
+    """Image `index` [C, h, w] with the channels that the model takes, refused if it is smaller than a patch."""
+    image = split.read(index, preprocess.channels, preprocess.hint)
+    preprocess.check(image, split.names[index])
+    return image
+
+
+def stack(images: list[Tensor]) -> Tensor:
+    """[B, C, H, W]; float32 if any image came with more than 8 bits."""
+    deep = any(image.dtype != torch.uint8 for image in images)
+    return torch.stack([image.float() for image in images] if deep else images)
+
+
+def _loader(batches: Dataset[Batch], numbers: object, workers: int) -> DataLoader[Batch]:
+    # The explicit generator keeps the loader's own draws away from the global one; nothing here uses what it draws.
+    generator = torch.Generator().manual_seed(0)
+    return DataLoader(batches, batch_size=None, sampler=numbers, num_workers=workers, generator=generator, worker_init_fn=_ignore_interrupt)  # type: ignore[arg-type]
+
+
+def _ignore_interrupt(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process decides when to stop

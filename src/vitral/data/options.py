@@ -1,0 +1,81 @@
+"""What a person may say about the data. Free of torch, so that the command line's help stays fast."""
+
+from dataclasses import dataclass
+
+from vitral.errors import VitralError
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How the data are found, read and divided."""
+
+    data_dir: str | None = None
+    """Folder that holds a built-in data set's files (fashion-mnist, elpv)."""
+    image_column: str = "image"
+    """Table column with the image's path, relative to the table (Parquet: or the encoded image itself)."""
+    label_column: str = "label"
+    """Table column with the class name."""
+    split_column: str = "split"
+    """Table column with train, val or test; optional."""
+    val_fraction: float = 0.1
+    """Share of the images set aside for validation when the data give no validation split; 0 for none."""
+    test_fraction: float = 0.2
+    """Share of the images set aside for testing when the data give no test split; 0 for none."""
+    skip_unreadable: bool = False
+    """Leave unreadable images out (and list them) instead of stopping before the start."""
+    channels: int | None = None
+    """Channels that the model sees, 1 (grey) or 3 (RGB); default: 1 if every image is grey, else 3."""
+
+    def __post_init__(self) -> None:
+        if self.channels not in (None, 1, 3):
+            raise VitralError(
+                f"channels {self.channels}: an image has 1 (grey) or 3 (RGB); choose one of them"
+            )
+        for name, value in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
+            if not 0 <= value < 1:
+                raise VitralError(
+                    f"{name} {value}: is not a share; give a number from 0 up to, not including, 1"
+                )
+        if self.val_fraction + self.test_fraction >= 1:
+            raise VitralError(
+                f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction}: leave nothing "
+                "to train on; lower them so that they sum to less than 1"
+            )
+
+
+@dataclass(frozen=True)
+class AugmentOptions:
+    """What training does to an image before the model sees it."""
+
+    crop: str | None = None
+    """resized (a random box, resized), padded (a random shift over a border of zeros) or none; default by
+    image size.
+    """
+    scale: tuple[float, float] = (0.08, 1.0)
+    """Smallest and largest share of the image's area that a resized crop takes."""
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Narrowest and widest aspect ratio of a resized crop."""
+    padding: float = 0.125
+    """Border of a padded crop, as a share of the image's side."""
+    hflip: float | None = None
+    """Probability of a left-right flip; default by data set."""
+    vflip: float = 0.0
+    """Probability of an upside-down flip."""
+    quarter_turns: bool = False
+    """Turn by 0, 90, 180 or 270 degrees, for images with no up."""
+    brightness: float = 0.0
+    """Brightness and contrast are each multiplied by a factor in [1 - x, 1 + x]."""
+    erase: float = 0.0
+    """Probability of random erasing: a box of 2 to 33 % of the area is filled with the mean colour."""
+
+    def __post_init__(self) -> None:
+        if self.crop not in (None, "resized", "padded", "none"):
+            raise VitralError(f"crop {self.crop!r}: choose resized, padded or none")
+        for name in ("hflip", "vflip", "erase"):
+            if not 0 <= (getattr(self, name) or 0) <= 1:
+                raise VitralError(f"{name} {getattr(self, name)}: a probability lies in 0 to 1")
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if not 0 < low <= high:
+                raise VitralError(f"{name} {low} {high}: give a smaller and a larger positive number")
+        if self.scale[1] > 1 or not 0 <= self.padding < 1 or not 0 <= self.brightness < 1:
+            raise VitralError("scale ends at 1 at most; padding and brightness lie in 0 to 1")

@@ -1,0 +1,88 @@
+"""From a decoded image to what the model reads: the one path that training's evaluation, prediction, export and serving share."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vitral.errors import VitralError
+
+RESIZES = ("crop", "squash")
+INTERPOLATIONS = ("bicubic", "bilinear")
+
+
+def resize(image: Tensor, height: int, width: int, interpolation: str) -> Tensor:
+    """[C, h, w] on the 0..255 scale (uint8 or float32) to [C, height, width] of the same kind, antialiased as Pillow does."""
+    if image.shape[1:] == (height, width):
+        return image
+    resized = F.interpolate(image[None], (height, width), mode=interpolation, antialias=True, align_corners=False)[0]
+    return resized if resized.dtype == torch.uint8 else resized.clamp(0, 255)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """Resize, crop and normalise; every field travels with the weights in the model file."""
+
+    height: int
+    width: int
+    channels: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    resize: str = "crop"
+    """crop: resize so that the model's view is the centre `crop_fraction` of the image; squash: resize both sides, ratio given up."""
+    crop_fraction: float = 1.0
+    interpolation: str = "bicubic"
+    bit_depth: int = 8
+    min_size: int = 1
+    """Images with a shorter side than this (one patch) are refused."""
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("resize", RESIZES), ("interpolation", INTERPOLATIONS)):
+            if getattr(self, name) not in allowed:
+                raise VitralError(f"preprocessing: {name}={getattr(self, name)!r}; choose one of {', '.join(allowed)}")
+        if not (len(self.mean) == len(self.std) == self.channels):
+            raise VitralError(f"preprocessing: {self.channels} channels need as many means and standard deviations")
+
+    @property
+    def hint(self) -> int:
+        """The shorter side that an image is resized to at least, for decoders that can shrink as they decode."""
+        return round(max(self.height, self.width) / self.crop_fraction)
+
+    def check(self, image: Tensor, name: str) -> None:
+        """A VitralError where the image is smaller than one patch."""
+        if min(image.shape[1:]) < self.min_size:
+            raise VitralError(
+                f"{name}: {image.shape[1]}x{image.shape[2]} pixels are fewer than one {self.min_size}x{self.min_size} patch; "
+                "leave the image out or use a model with smaller patches"
+            )
+
+    def view(self, image: Tensor) -> Tensor:
+        """The pixels that the model sees: [C, h, w] to [C, height, width], still on the 0..255 scale."""
+        if self.resize == "squash":
+            return resize(image, self.height, self.width, self.interpolation)
+        h, w = image.shape[1:]
+        factor = max(self.height / h, self.width / w) / self.crop_fraction
+        inner_h, inner_w = max(self.height, round(h * factor)), max(self.width, round(w * factor))
+        image = resize(image, inner_h, inner_w, self.interpolation)
+        top, left = (inner_h - self.height) // 2, (inner_w - self.width) // 2
+        return image[:, top : top + self.height, left : left + self.width]
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """[..., C, H, W] on the 0..255 scale to float32 with the training data's mean and deviation removed."""
+        mean = torch.tensor(self.mean, device=pixels.device).mul(255)[:, None, None]
+        std = torch.tensor(self.std, device=pixels.device).mul(255)[:, None, None]
+        return (pixels.float() - mean) / std
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """A decoded image [C, h, w] to the model's input [C, height, width]."""
+        return self.normalise(self.view(image))
+
+    def to_json(self) -> dict[str, object]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, stored: dict[str, object]) -> "Preprocess":
+        values = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
+        return cls(**values)  # type: ignore[arg-type]

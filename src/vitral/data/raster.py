@@ -1,0 +1,276 @@
+"""Pillow's side of decoding: every format and mode becomes an array [h,w,C], or an error that names it.
+
+Axes: h height, w width, C channels (1 grey, 3 RGB). Pillow itself cuts 16-bit colour to 8 bits; here such a
+file is decoded twice, once for the high and once for the low byte of each value.
+"""
+
+import io
+import struct
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from vitral.errors import VitralError
+
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
+MAX_PIXELS = 178_956_970  # the most that Pillow opens: twice its MAX_IMAGE_PIXELS
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601
+_ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC = 0x0112, 258, 262  # EXIF and TIFF tags
+_GREY_MODES = frozenset({"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N"})
+_COLOUR_MODES = frozenset({"RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV"})
+# Pillow scales the pixels of shallow PNGs, but not their transparent key
+_GREY_KEY_SCALE = {"1": 255, "L;2": 85, "L;4": 17}
+# Raw mode of 16-bit colour -> raw mode that hands out the other byte of each value
+_OTHER_BYTE = {
+    "RGB;16B": "RGB;16L",
+    "RGB;16L": "RGB;16B",
+    "RGBA;16B": "RGBA;16L",
+    "RGBA;16L": "RGBA;16B",
+    "RGB;16N": "RGB;16B" if struct.pack("=H", 1) == b"\1\0" else "RGB;16L",
+    "RGBA;16N": "RGBA;16B" if struct.pack("=H", 1) == b"\1\0" else "RGBA;16L",
+}
+# Python's warning filters belong to the process, and headers are read in threads
+_header_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """What a header says: pixels (after EXIF orientation), channels (1 or 3) and bits a channel (8 or 16)."""
+
+    height: int
+    width: int
+    channels: int
+    bit_depth: int
+
+
+def open_image(data: bytes, name: str) -> Image.Image:
+    """Pillow's image with only the header read, checked for size and for being one still picture."""
+    with _named(name), _quiet():
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        frames = getattr(image, "n_frames", 1)  # Pillow defines it for the formats that can have several
+    check_pixels(image.height, image.width, name)
+    if frames > 1 and image.format != "MPO":  # phones append previews to the one picture
+        raise VitralError(
+            f"{name}: holds {frames} frames or pages; extract the one wanted into a file of its own"
+        )
+    return image
+
+
+def check_pixels(height: int, width: int, name: str) -> None:
+    """Refuse what would not fit in memory, by the header alone."""
+    if height * width > MAX_PIXELS:
+        raise VitralError(
+            f"{name}: {width:,} x {height:,} pixels, over the limit of {MAX_PIXELS:,}; "
+            "cut it into tiles or shrink it"
+        )
+
+
+def image_info(image: Image.Image, data: bytes | None, name: str) -> ImageInfo:
+    """Header facts of an image, and of the file that it was opened from; VitralError for refused kinds."""
+    channels, bit_depth = _kind(image, name)
+    if image.format == "PNG" and data is not None and "exif" not in image.info and b"eXIf" not in data:
+        turn_by = 1  # asking Pillow would decode the pixels, to look behind them
+    else:
+        turn_by = orientation(image)
+    return ImageInfo(*turned_size(image.height, image.width, turn_by), channels, bit_depth)
+
+
+def image_pixels(
+    image: Image.Image, data: bytes | None, channels: int | None, name: str
+) -> tuple[np.ndarray, ImageInfo]:
+    """Pixels [h,w,C], upright, `uint8` or (16-bit sources) `float32` value / 257, and the header's facts.
+
+    data: the file that the image was opened from, if any. channels: 1 or 3, None to keep. Loads the image.
+    Raises VitralError for kinds that are refused and for files that are damaged or cut short.
+    """
+    raw = _raw_mode(image)
+    stored, bit_depth = _kind(image, name)
+    with _named(name):
+        if not _is_deep(image):
+            pixels = _shallow_pixels(image, raw)
+        elif data is None:
+            raise VitralError(
+                f"{name}: holds 16 bits a colour, of which Pillow keeps 8; give the file's path instead"
+            )
+        else:
+            pixels = _deep_pixels(image, open_image(data, name), raw)
+    pixels = turn(with_channels(pixels, channels), orientation(image))
+    return pixels, ImageInfo(pixels.shape[0], pixels.shape[1], stored, bit_depth)
+
+
+def with_channels(pixels: np.ndarray, channels: int | None) -> np.ndarray:
+    """[h,w,C] with 1 channel (ITU-R 601 luma, as Pillow's) or 3 (grey repeated)."""
+    stored = pixels.shape[2]
+    if channels is None or channels == stored:
+        return pixels
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=2)
+    if pixels.dtype == np.uint8:
+        return np.array(Image.fromarray(pixels).convert("L"))[:, :, None]
+    return (pixels @ LUMA)[:, :, None]
+
+
+def orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; 1 where there is none, or where the metadata are too damaged to say."""
+    if image.format == "TIFF":
+        return 1  # Pillow turns TIFFs itself, and says the turned size
+    with _quiet():
+        try:
+            value = image.getexif().get(_ORIENTATION, 1)
+        except Exception:  # whatever Pillow's parser trips over: the pixels do not depend on it
+            return 1
+    return value if value in range(1, 9) else 1
+
+
+def turned_size(height: int, width: int, orientation: int) -> tuple[int, int]:
+    """Height and width once the orientation has been applied."""
+    return (width, height) if orientation >= 5 else (height, width)
+
+
+def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Apply an EXIF orientation to [h,w,C]: a view that shows the picture upright."""
+    if orientation >= 5:
+        pixels = pixels.swapaxes(0, 1)  # mirrored along the diagonal; what is left is a flip, as below
+    flip_rows = orientation in (3, 4, 7, 8)
+    flip_columns = orientation in (2, 3, 6, 7)
+    return pixels[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Whatever Pillow raises on a damaged file, as a VitralError that names the file."""
+    try:
+        yield
+    except (VitralError, MemoryError):
+        raise
+    except Image.DecompressionBombError as error:
+        raise VitralError(
+            f"{name}: over the limit of {MAX_PIXELS:,} pixels ({error}); cut it into tiles"
+        ) from error
+    except Image.UnidentifiedImageError:
+        raise VitralError(
+            f"{name}: is not a JPEG, PNG, WebP, BMP, TIFF or GIF image, or its header is cut short; "
+            "replace it or remove it"
+        ) from None
+    except Exception as error:  # Pillow's decoders raise a dozen kinds
+        raise damaged(name, error) from error
+
+
+def damaged(name: str, error: Exception) -> VitralError:
+    """The error for an image that starts well and cannot be decoded to its end."""
+    return VitralError(f"{name}: is damaged or cut short ({error}); restore it from its source or remove it")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No Pillow warnings about size or metadata: we decide on the one and do without the other."""
+    with _header_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _kind(image: Image.Image, name: str) -> tuple[int, int]:
+    """Channels (1 or 3) and bits a channel (8 or 16); VitralError where something would be lost."""
+    raw = _raw_mode(image)
+    if image.mode in ("F", "I"):
+        kind = "floating point" if image.mode == "F" else "signed or 32-bit integers"
+        raise VitralError(
+            f"{name}: holds {kind}, whose black and white are not stated; convert it to 8 or 16 unsigned bits"
+        )
+    known = image.mode in _GREY_MODES | _COLOUR_MODES and raw != "I;12"
+    if not known or (_is_deep(image) and raw not in _OTHER_BYTE and raw != "LA;16B"):
+        raise VitralError(f"{name}: has pixels of the kind {raw or image.mode}; convert it to PNG")
+    grey = image.mode in _GREY_MODES or raw == "LA;16B"
+    deep = image.mode.startswith("I;16") or _is_deep(image)
+    return 1 if grey else 3, 16 if deep else 8
+
+
+def _raw_mode(image: Image.Image) -> str:
+    """How the file packs its pixels, in Pillow's words; empty for an image loaded or made in memory."""
+    tiles = getattr(image, "tile", None)  # only images from files have it
+    if not tiles:
+        return ""
+    args = tiles[0].args
+    return args if isinstance(args, str) else str(args[0]) if args else ""
+
+
+def _is_deep(image: Image.Image) -> bool:
+    """Is this 16-bit colour (or grey with alpha), which Pillow would cut to 8 bits?"""
+    return ";16" in _raw_mode(image) and not image.mode.startswith("I")
+
+
+def _shallow_pixels(image: Image.Image, raw: str) -> np.ndarray:
+    """Pixels [h,w,C] of every mode that Pillow holds without loss."""
+    key = image.info.get("transparency")
+    inverted = image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info
+    tags = getattr(image, "tag_v2", {})  # TIFF only
+    image.load()
+    if image.mode.startswith("I;16"):
+        values = np.asarray(image)[:, :, None].astype(np.float32)
+        if tags.get(_PHOTOMETRIC) == 0:  # white is zero; Pillow minds that for 8 bits only
+            values = 65535 - values
+        return _key_to_white(values, key, 65535) / np.float32(257)
+    if image.mode == "P" and key is not None:
+        image = image.convert("RGBA")
+    elif image.mode in ("RGBa", "La", "PA"):
+        image = image.convert("LA" if image.mode == "La" else "RGBA")
+    elif image.mode == "1":
+        image = image.convert("L")
+    elif image.mode == "CMYK":
+        if (
+            inverted
+        ):  # Pillow takes every CMYK JPEG to be inverted as Adobe's are; without its marker it is not
+            image = Image.fromarray(255 - np.asarray(image), "CMYK")
+        image = image.convert("RGB")
+    elif image.mode not in ("L", "LA", "RGB", "RGBA"):
+        image = image.convert("RGB")
+    pixels = np.array(image)
+    if image.mode in ("LA", "RGBA"):
+        return _over_white(pixels)
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+        key = key * _GREY_KEY_SCALE.get(raw, 1) if isinstance(key, int) else key
+    return _key_to_white(pixels, key, 255)
+
+
+def _deep_pixels(image: Image.Image, again: Image.Image, raw: str) -> np.ndarray:
+    """Pixels [h,w,C] float32, value / 257, of a 16-bit colour image; `again`: the same file, opened anew."""
+    key = image.info.get("transparency")
+    if raw == "LA;16B":  # grey and alpha, two bytes each: read as if they were four channels
+        _set_raw_mode(image, "RGBA")
+        packed = np.asarray(image).astype(np.float32)
+        values = packed[:, :, 0::2] * 256 + packed[:, :, 1::2]
+    else:
+        _set_raw_mode(again, _OTHER_BYTE[raw])
+        values = np.asarray(image).astype(np.float32) * 256 + np.asarray(again)
+    values = _key_to_white(values, key, 65535) / np.float32(257)
+    return _over_white(values) if values.shape[2] in (2, 4) else values
+
+
+def _set_raw_mode(image: Image.Image, raw: str) -> None:
+    tile = image.tile[0]  # type: ignore[attr-defined]
+    args = raw if isinstance(tile.args, str) else (raw, *tile.args[1:])
+    image.tile = [tile._replace(args=args)]  # type: ignore[attr-defined]
+
+
+def _over_white(pixels: np.ndarray) -> np.ndarray:
+    """[h,w,C+1], alpha last and not premultiplied, laid over white: [h,w,C]."""
+    if pixels.dtype == np.uint8:
+        colour, alpha = pixels[:, :, :-1].astype(np.uint16), pixels[:, :, -1:].astype(np.uint16)
+        return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(
+            np.uint8
+        )  # at most 65,152: no overflow
+    opacity = pixels[:, :, -1:] / np.float32(255)
+    return pixels[:, :, :-1] * opacity + 255 * (1 - opacity)
+
+
+def _key_to_white(pixels: np.ndarray, key: object, white: int) -> np.ndarray:
+    """The one fully transparent value that a PNG may name, [h,w,C], becomes white."""
+    if key is None or pixels.shape[2] in (2, 4):
+        return pixels
+    return np.where((pixels == np.asarray(key)).all(axis=2, keepdims=True), pixels.dtype.type(white), pixels)

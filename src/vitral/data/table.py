@@ -1,0 +1,198 @@
+"""Tables as a data set: a CSV, TSV or Parquet file with a column of images, one of labels, perhaps one of
+splits.
+
+Images are paths relative to the table's folder. A Parquet column may also hold the encoded images, as bytes
+or as Hugging Face's struct of `bytes` and `path`; names of its ClassLabel features are used.
+"""
+
+import csv
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitral.data.images import FileImages, Images, PackedImages
+from vitral.data.listing import SPLIT_NAMES, Listing, build_listing
+from vitral.data.options import DataOptions
+from vitral.errors import VitralError
+
+TABLES = (".csv", ".tsv", ".parquet")
+_SHOWN = 10
+
+
+@dataclass
+class _Columns:
+    images: list[Any]
+    """Paths, bytes, or {bytes, path}, one for each row."""
+    labels: list[str]
+    splits: list[str] | None
+    first_row: int
+    """What a person calls the first row: 2 in a CSV file, whose line 1 is the header."""
+
+
+def list_table(path: Path, options: DataOptions) -> Listing:
+    """The images that a table names or holds; VitralError for what is missing in it or contradicts itself."""
+    read = _read_parquet if path.suffix.lower() == ".parquet" else _read_csv
+    columns = read(path, options)
+    if not columns.images:
+        raise VitralError(f"{path}: has no rows; add one for each image")
+    _check_filled(path, "label", columns.labels, columns.first_row)
+    given = None if columns.splits is None else _splits(path, columns.splits, columns.first_row)
+    images = _images(path, columns, options)
+    return build_listing(path.stem, str(path), images, columns.labels, given)
+
+
+def _read_csv(path: Path, options: DataOptions) -> _Columns:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            header = file.readline()
+            file.seek(0)
+            delimiter = (
+                "\t" if path.suffix.lower() == ".tsv" else ";" if "," not in header and ";" in header else ","
+            )
+            reader = csv.reader(file, delimiter=delimiter, strict=True)
+            names = next(reader, [])
+            wanted = _wanted(path, names, options)
+            rows = []
+            for row in reader:
+                if row and len(row) != len(names):
+                    raise VitralError(
+                        f"{path}: line {reader.line_num} has {len(row)} fields where the header has "
+                        f"{len(names)}; quote fields that contain the delimiter"
+                    )
+                if row:
+                    rows.append(row)
+    except UnicodeDecodeError as error:
+        raise VitralError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+    except csv.Error as error:
+        raise VitralError(
+            f"{path}: line {reader.line_num} is not valid CSV ({error}); mend the line"
+        ) from error
+    except OSError as error:
+        raise VitralError(f"{path}: cannot be read ({error.strerror}); make it a readable file") from error
+
+    def column(name: str) -> list[str]:
+        return [row[names.index(name)] for row in rows]
+
+    image, label, split = wanted
+    return _Columns(column(image), column(label), column(split) if split else None, first_row=2)
+
+
+def _read_parquet(path: Path, options: DataOptions) -> _Columns:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise VitralError(f"{path}: Parquet needs pyarrow; run pip install 'vitral[parquet]'") from None
+    try:
+        with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            wanted = _wanted(path, names, options)
+            metadata = file.schema_arrow.metadata or {}
+            table = file.read(columns=[name for name in wanted if name])
+    except (ArrowException, OSError) as error:
+        raise VitralError(f"{path}: is not a readable Parquet file ({error}); write it again") from error
+    image, label, split = wanted
+    labels = _class_names(path, table.column(label).to_pylist(), metadata, label)
+    splits = (
+        ["" if value is None else str(value) for value in table.column(split).to_pylist()] if split else None
+    )
+    return _Columns(table.column(image).to_pylist(), labels, splits, first_row=1)
+
+
+def _class_names(path: Path, values: list[Any], metadata: dict[bytes, bytes], column: str) -> list[str]:
+    """Labels as text; whole numbers become names where Hugging Face's ClassLabel gives some."""
+    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    names = features.get(column, {}).get("names")
+    if names is None:
+        return ["" if value is None else str(value) for value in values]
+    if any(not isinstance(value, int) or not 0 <= value < len(names) for value in values):
+        raise VitralError(
+            f"{path}: column {column} holds labels outside of 0..{len(names) - 1}; label every row"
+        )
+    return [str(names[value]) for value in values]
+
+
+def _wanted(path: Path, names: Sequence[str], options: DataOptions) -> tuple[str, str, str | None]:
+    """The image, label and split columns; the last is None if there is none and none was asked for."""
+    default_split = options.split_column == DataOptions.split_column
+    wanted = [("--image-column", options.image_column), ("--label-column", options.label_column)]
+    if options.split_column in names or not default_split:
+        wanted.append(("--split-column", options.split_column))
+    for option, name in wanted:
+        if name not in names:
+            raise VitralError(
+                f"{path}: there is no column {name!r}; the columns are "
+                f"{', '.join(map(repr, names)) or 'none'}; choose one by {option}"
+            )
+        if names.count(name) > 1:
+            raise VitralError(f"{path}: there are several columns {name!r}; rename all but one")
+    return options.image_column, options.label_column, wanted[2][1] if len(wanted) == 3 else None
+
+
+def _splits(path: Path, values: Sequence[str], first_row: int) -> list[str]:
+    splits = [SPLIT_NAMES.get(value.strip().casefold(), "") for value in values]
+    wrong = [f"row {i + first_row}: {values[i]!r}" for i, split in enumerate(splits) if not split]
+    if wrong:
+        raise VitralError(
+            f"{path}: the split of each row must be train, val or test, not ({len(wrong)} rows) "
+            f"{_some(wrong)}; correct them, or leave the column out to have splits made"
+        )
+    return splits
+
+
+def _check_filled(path: Path, what: str, values: Sequence[Any], first_row: int) -> None:
+    empty = [f"row {i + first_row}" for i, value in enumerate(values) if not value or not str(value).strip()]
+    if empty:
+        raise VitralError(
+            f"{path}: {len(empty)} rows have no {what}: {_some(empty)}; fill it in or remove the rows"
+        )
+
+
+def _images(path: Path, columns: _Columns, options: DataOptions) -> Images:
+    _check_filled(path, "image", columns.images, columns.first_row)
+    folder = Path(os.path.abspath(path)).parent
+    if all(isinstance(image, str) for image in columns.images):
+        return _files(path, folder, columns, options)
+    structs = [image if isinstance(image, dict) else {"bytes": image} for image in columns.images]
+    if all(struct.get("bytes") is None for struct in structs):
+        columns.images = [struct.get("path") or "" for struct in structs]
+        return _images(path, columns, options)
+    blobs = [blob for struct in structs if isinstance(blob := struct.get("bytes"), bytes)]
+    if len(blobs) < len(structs):
+        raise VitralError(
+            f"{path}: column {options.image_column!r} must hold paths or encoded images, the same in every "
+            "row; write it again"
+        )
+    ends = np.concatenate([[0], np.cumsum([len(blob) for blob in blobs], dtype=np.int64)])
+    names = [f"{path.stem}/{struct.get('path') or i}" for i, struct in enumerate(structs)]
+    return PackedImages(np.frombuffer(b"".join(blobs), np.uint8), ends, names)
+
+
+def _files(path: Path, folder: Path, columns: _Columns, options: DataOptions) -> Images:
+    """Images by path: all there, and none with two labels."""
+    labels: dict[str, set[str]] = defaultdict(set)
+    for name, label in zip(columns.images, columns.labels, strict=True):
+        labels[os.path.normpath(name)].add(label)
+    clashing = [f"{name} ({', '.join(sorted(given))})" for name, given in labels.items() if len(given) > 1]
+    if clashing:
+        raise VitralError(
+            f"{path}: {len(clashing)} images have two labels: {_some(clashing)}; keep the right row of each"
+        )
+    missing = [name for name in labels if not os.path.lexists(folder / name)]
+    if missing and not options.skip_unreadable:
+        raise VitralError(
+            f"{path}: names {len(missing)} images that are not there: {_some(missing)}; "
+            f"paths are relative to {folder}; correct them, or leave these images out with --skip-unreadable"
+        )
+    return FileImages(folder, columns.images)
+
+
+def _some(items: Iterable[str]) -> str:
+    items = list(items)
+    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return ", ".join(items[:_SHOWN]) + more

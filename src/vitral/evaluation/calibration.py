@@ -1,0 +1,65 @@
+"""How far a probability can be trusted: reliability bins and the expected calibration error.
+
+Guo et al. 2017, "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599: images are put into
+equal-width bins by the probability of their predicted class; in each, its mean is compared with the share that is
+right.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """The images whose confidence lies in (low, high]; the means are None when there are none."""
+
+    low: float
+    high: float
+    images: int
+    confidence: float | None
+    accuracy: float | None
+
+
+def reliability(
+    confidence: NDArray[np.floating], correct: NDArray[np.bool_], bins: int = 15
+) -> list[ReliabilityBin]:
+    """Equal-width bins over the confidence of the predicted class.
+
+    Args:
+        confidence: [n] probability of the predicted class, in [0, 1].
+        correct: [n] whether the prediction was right.
+        bins: how many; 15 in Guo et al. 2017.
+
+    Returns:
+        `bins` bins, lowest first. Bin m holds ((m-1)/bins, m/bins]; the first also holds 0.
+    """
+    assert confidence.shape == correct.shape, "one confidence and one answer an image"
+    edges = np.arange(bins + 1) / bins
+    which = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, bins - 1)  # [n]
+    rows = []
+    for m in range(bins):
+        inside = which == m
+        count = int(inside.sum())
+        rows.append(
+            ReliabilityBin(
+                low=float(edges[m]),
+                high=float(edges[m + 1]),
+                images=count,
+                confidence=float(confidence[inside].mean()) if count else None,
+                accuracy=float(correct[inside].mean()) if count else None,
+            )
+        )
+    return rows
+
+
+def expected_calibration_error(bins: list[ReliabilityBin]) -> float:
+    """Mean |accuracy - confidence| over the bins, weighted by images (Guo et al. 2017, eq. 3), in 0..1."""
+    images = sum(b.images for b in bins)
+    assert images > 0, "no images in the bins"
+    gap = 0.0
+    for b in bins:
+        if b.confidence is not None and b.accuracy is not None:
+            gap += b.images * abs(b.accuracy - b.confidence)
+    return gap / images

@@ -1,0 +1,65 @@
+"""A predictor's answers on a whole split, and their scores."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+
+from vitral.data.loader import EvaluationBatches
+from vitral.data.sources import Split
+from vitral.errors import VitralError
+from vitral.evaluation.metrics import Evaluation, score
+from vitral.predict import Predictor
+
+
+def split_logits(
+    predictor: Predictor,
+    split: Split,
+    *,
+    batch_size: int = 256,
+    workers: int = 0,
+    precision: str = "fp32",
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """float32 [n, K] in the split's order, computed on the model's device in evaluation mode."""
+    device = next(predictor.model.parameters()).device
+    steps = predictor.card.preprocess
+    parts, done = [], 0
+    was_training = predictor.model.training
+    predictor.model.eval()
+    lower = (
+        nullcontext()
+        if precision == "fp32"
+        else torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
+    )
+    with torch.inference_mode(), lower:
+        for pixels, _ in EvaluationBatches(split, steps, batch_size).stream(workers):
+            logits = predictor.model(steps.normalise(pixels.to(device)))
+            parts.append(logits.float().cpu().numpy())
+            done += len(pixels)
+            if progress:
+                progress(done, len(split))
+    predictor.model.train(was_training)
+    return np.concatenate(parts)
+
+
+def match_targets(split: Split, data_labels: list[str], labels: list[str], name: str) -> np.ndarray:
+    """The split's targets as positions in the model's `labels`; a class that the model does not know is an error."""
+    unknown = [label for label in data_labels if label not in labels]
+    if unknown:
+        raise VitralError(
+            f"{name}: its classes {', '.join(map(repr, unknown[:8]))} are not among the model's ({', '.join(labels[:8])}"
+            f"{', ...' if len(labels) > 8 else ''}); evaluate on data with the model's classes"
+        )
+    position = np.array([labels.index(label) for label in data_labels], np.int64)
+    return position[split.targets]
+
+
+def evaluate(
+    predictor: Predictor, split: Split, data_labels: list[str], **options: object
+) -> tuple[Evaluation, np.ndarray]:
+    """Scores on a split of a data set with `data_labels`, and the logits [n, K] behind them; options as in `split_logits`."""
+    targets = match_targets(split, data_labels, predictor.labels, split.name)
+    logits = split_logits(predictor, split, **options)  # type: ignore[arg-type]
+    return score(logits, targets, predictor.labels), logits

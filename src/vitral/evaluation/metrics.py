@@ -1,0 +1,202 @@
+"""From logits and targets to every figure that an evaluation reports. Pure numpy; fractions are in 0..1.
+
+Axes: n images, K classes. A ratio whose denominator is zero is undefined and is `None`, never a warning or a
+NaN: the recall of a class without images, the precision of a class that is never predicted, the F1 of a class
+that is neither. Macro averages are over the classes for which the ratio is defined.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from vitral.errors import VitralError
+from vitral.evaluation.calibration import ReliabilityBin, expected_calibration_error, reliability
+
+TOP = 5
+Z95 = 1.959963984540054  # standard normal quantile of 0.975
+ROWS_AT_ONCE = 8192  # bounds the float64 copies: 50,000 images x 1,000 classes would be 400 MB each
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class against all others; `support` counts its images, `predicted` those that were called it."""
+
+    label: str
+    support: int
+    predicted: int
+    precision: float | None
+    recall: float | None
+    recall_interval: tuple[float, float] | None
+    f1: float | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All scores of one model on one split; see `score`."""
+
+    images: int
+    top1: float
+    top1_interval: tuple[float, float]
+    top5: float | None
+    loss: float
+    ece: float
+    macro_precision: float | None
+    macro_recall: float | None
+    macro_f1: float | None
+    balanced_accuracy: float | None
+    classes: list[ClassScore]
+    confusion: NDArray[np.int64]
+    reliability: list[ReliabilityBin]
+
+    @property
+    def labels(self) -> list[str]:
+        return [row.label for row in self.classes]
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict for `json.dumps`: fractions 0..1, intervals as [low, high], a confusion row a true class."""
+        plain = asdict(self)  # copies the confusion matrix, so the dict is the caller's own
+        plain["confusion"] = self.confusion.tolist()
+        plain["top1_interval"] = list(self.top1_interval)
+        for row in plain["classes"]:
+            row["recall_interval"] = None if row["recall_interval"] is None else list(row["recall_interval"])
+        return plain
+
+    def summary(self) -> str:
+        """A few lines for a person."""
+        low, high = self.top1_interval
+        lines = [f"top-1 {self.top1:.2%} (95 % interval {low:.2%} to {high:.2%}) on {self.images:,} images"]
+        if self.top5 is not None:
+            lines.append(f"top-5 {self.top5:.2%}")
+        lines.append(
+            f"macro F1 {_percent(self.macro_f1)}, balanced accuracy {_percent(self.balanced_accuracy)}, "
+            f"loss {self.loss:.4f}, calibration error {self.ece:.2%}"
+        )
+        with_images = [row for row in self.classes if row.f1 is not None]
+        worst = sorted(with_images, key=lambda row: row.f1 or 0.0)[:3]
+        if len(with_images) > 3:
+            lines.append(
+                "weakest classes by F1: " + ", ".join(f"{row.label} {_percent(row.f1)}" for row in worst)
+            )
+        return "\n".join(lines)
+
+
+def score(logits: ArrayLike, targets: ArrayLike, labels: list[str]) -> Evaluation:
+    """Every score of one split.
+
+    Args:
+        logits: [n, K] float, before the softmax. Of equal logits, the lower class index counts as the higher.
+        targets: [n] int, the true class of each image, 0..K-1.
+        labels: K class names, in the order of the logits.
+
+    Returns:
+        An `Evaluation`: top-1 with its Wilson 95 % interval, top-5 when there are more than five classes,
+        mean cross-entropy (natural log), ECE over 15 bins, a row a class, macro averages, confusion matrix.
+
+    Raises:
+        VitralError: there are no images, or a logit is not a finite float32 number.
+    """
+    logits, targets = np.asarray(logits), np.asarray(targets)
+    expected = (len(targets), len(labels))
+    assert logits.shape == expected, f"logits {logits.shape} for (targets, labels) {expected}"
+    if len(logits) == 0:
+        raise VitralError("evaluation: there are no images to score; choose a split or folder that has some")
+    assert ((targets >= 0) & (targets < len(labels))).all(), "a target is outside the classes"
+
+    losses, confidence, predicted, rank = _per_image(logits, targets.astype(np.int64))
+    correct = predicted == targets
+    confusion = confusion_matrix(targets, predicted, len(labels))
+    classes = [_class_score(confusion, k, label) for k, label in enumerate(labels)]
+    bins = reliability(confidence, correct)
+    macro_recall = _mean_defined([row.recall for row in classes])
+    return Evaluation(
+        images=len(targets),
+        top1=float(correct.mean()),
+        top1_interval=wilson(int(correct.sum()), len(targets)),
+        top5=float((rank < TOP).mean()) if len(labels) > TOP else None,
+        loss=float(losses.mean()),
+        ece=expected_calibration_error(bins),
+        macro_precision=_mean_defined([row.precision for row in classes]),
+        macro_recall=macro_recall,
+        macro_f1=_mean_defined([row.f1 for row in classes]),
+        balanced_accuracy=macro_recall,  # the same figure by its other name
+        classes=classes,
+        confusion=confusion,
+        reliability=bins,
+    )
+
+
+def wilson(hits: int, trials: int, z: float = Z95) -> tuple[float, float]:
+    """The Wilson (1927) score interval of a proportion: sensible at 0 %, at 100 % and for few trials."""
+    assert 0 <= hits <= trials > 0, f"{hits} of {trials}"
+    share = hits / trials
+    scale = 1 + z * z / trials
+    centre = (share + z * z / (2 * trials)) / scale
+    half = z * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials)) / scale
+    # At the ends the formula gives exactly 0 and 1; rounding must not move them past the share.
+    return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
+
+
+def confusion_matrix(
+    targets: NDArray[np.integer], predicted: NDArray[np.integer], classes: int
+) -> NDArray[np.int64]:
+    """[K, K] counts: row the true class, column the predicted one."""
+    flat = targets.astype(np.int64) * classes + predicted
+    counts = np.bincount(flat, minlength=classes * classes)
+    return counts.reshape(classes, classes).astype(np.int64)  # [K*K] -> [K, K]
+
+
+def _per_image(
+    logits: NDArray[Any], targets: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+    """Of each image: loss, probability of the predicted class, predicted class, rank of the true class."""
+    n, classes = logits.shape
+    losses, confidence = np.empty(n), np.empty(n)
+    predicted, rank = np.empty(n, np.int64), np.empty(n, np.int64)
+    for start in range(0, n, ROWS_AT_ONCE):
+        here = slice(start, start + ROWS_AT_ONCE)
+        rows = logits[here].astype(np.float64)  # [b, K]
+        _check_finite(rows, start)
+        truth = targets[here, None]  # [b, 1]
+        rows -= rows.max(axis=1, keepdims=True)
+        log_total = np.log(np.exp(rows).sum(axis=1))  # [b]; the largest logit is now 0
+        own = np.take_along_axis(rows, truth, axis=1)  # [b, 1]
+        losses[here] = log_total - own[:, 0]
+        confidence[here] = np.exp(-log_total)
+        predicted[here] = rows.argmax(axis=1)
+        rank[here] = ((rows > own) | ((rows == own) & (np.arange(classes) < truth))).sum(axis=1)
+    return losses, confidence, predicted, rank
+
+
+def _check_finite(rows: NDArray[np.float64], start: int) -> None:
+    bad = ~(np.abs(rows) <= np.finfo(np.float32).max).all(axis=1)  # NaN compares false
+    if bad.any():
+        raise VitralError(
+            f"logits: the model answers image {start + int(bad.argmax())} with NaN or infinity, so training "
+            "has diverged; evaluate an earlier checkpoint, or train with a lower learning rate or in float32"
+        )
+
+
+def _class_score(confusion: NDArray[np.int64], k: int, label: str) -> ClassScore:
+    hits = int(confusion[k, k])
+    support, predicted = int(confusion[k].sum()), int(confusion[:, k].sum())
+    return ClassScore(
+        label=label,
+        support=support,
+        predicted=predicted,
+        precision=hits / predicted if predicted else None,
+        recall=hits / support if support else None,
+        recall_interval=wilson(hits, support) if support else None,
+        f1=2 * hits / (support + predicted) if support + predicted else None,
+    )
+
+
+def _mean_defined(ratios: list[float | None]) -> float | None:
+    defined = [ratio for ratio in ratios if ratio is not None]
+    return math.fsum(defined) / len(defined) if defined else None
+
+
+def _percent(ratio: float | None) -> str:
+    return "undefined" if ratio is None else f"{ratio:.2%}"

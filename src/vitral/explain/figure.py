@@ -1,0 +1,194 @@
+"""Explanations as pictures: one overlay, or the whole grid of layers x heads. Drawn with Pillow alone."""
+
+import base64
+import html
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from vitral.errors import VitralError
+from vitral.explain.maps import colourise, normalise, overlay, upsample
+
+INK, FAINT, PAPER = (28, 30, 38), (118, 122, 134), (255, 255, 255)
+MARGIN, GAP = 24, 6
+CELL = 112  # the longer side of a panel, pixels, before it is made a whole number of pixels a patch
+READABLE = 256  # smaller pictures are enlarged to at least this many pixels on their longer side
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a model looked at in one picture.
+
+    image: uint8 [H, W, 3], the picture that the model saw.
+    grid: [h, w], the raw values, usually one a patch.
+    method: how they were found, for instance "rollout".
+    label, probability: the predicted class and its probability in [0, 1].
+    """
+
+    image: NDArray[np.uint8]
+    grid: NDArray[np.floating]
+    method: str
+    label: str
+    probability: float
+
+    def __post_init__(self) -> None:
+        assert self.image.ndim == 3, f"image {self.image.shape} is not [H, W, 3]"
+        assert self.grid.ndim == 2, f"grid {self.grid.shape} is not [h, w]"
+
+    @property
+    def map(self) -> NDArray[np.float64]:
+        """[H, W] in [0, 1]: the grid from its smallest to its largest value, at the resolution of `image`."""
+        return upsample(normalise(self.grid), self.image.shape[:2])
+
+    def overlay(self, alpha: float = 0.6, scale: int = 1) -> Image.Image:
+        """The map over the picture, [H, W] enlarged `scale` times."""
+        larger = self.image.repeat(scale, axis=0).repeat(scale, axis=1)  # [H, W, 3] -> [scale*H, scale*W, 3]
+        return overlay(larger, normalise(self.grid), alpha)
+
+    def save(self, path: str | Path, alpha: float = 0.6) -> Path:
+        """Writes the overlay; a picture under 256 pixels is enlarged a whole number of times, to be seen.
+
+        Raises:
+            VitralError: the file's ending is not a picture's, or it cannot be written.
+        """
+        return save_picture(self.overlay(alpha, self._readable_scale()), path)
+
+    def _readable_scale(self) -> int:
+        return max(1, math.ceil(READABLE / max(self.image.shape[:2])))
+
+    def _repr_png_(self) -> bytes:
+        return _png(self.overlay(scale=self._readable_scale()))
+
+    def _repr_html_(self) -> str:
+        scale = self._readable_scale()
+        height, width = self.image.shape[:2]
+        pictures = [Image.fromarray(self.image), self.overlay(scale=scale)]
+        images = "".join(
+            f'<img alt="{name}" width="{width * scale}" height="{height * scale}" '
+            'style="max-width:48%;height:auto;margin:0 8px 4px 0;border-radius:4px;image-rendering:auto" '
+            f'src="data:image/png;base64,{base64.b64encode(_png(picture)).decode()}">'
+            for name, picture in zip(("the picture", "what counted"), pictures, strict=True)
+        )
+        words = f"<b>{html.escape(self.label)}</b> {self.probability:.1%} · {html.escape(self.method)}"
+        return f'<figure style="margin:0">{images}<figcaption>{words}</figcaption></figure>'
+
+
+def save_picture(picture: Image.Image, path: str | Path) -> Path:
+    """Writes a picture in the format that the file's ending names.
+
+    Raises:
+        VitralError: the ending is not a picture's, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise VitralError(f"{path}: pictures are written as .png, .jpg or .webp; choose one of these endings")
+    try:
+        picture.save(path)
+    except OSError as error:
+        raise VitralError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+    return path
+
+
+def grid_figure(
+    image: NDArray[np.uint8],
+    maps: NDArray[np.floating],
+    title: str = "",
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    colours: str = "viridis",
+) -> Image.Image:
+    """The picture above a grid of maps, a row a layer and a column a head.
+
+    Each panel is coloured from 0 to its own largest value. Patches are drawn as they are and not smoothed: the
+    model knows no finer.
+
+    Args:
+        image: uint8 [H, W, 3], the picture that the model saw.
+        maps: [layers, heads, h, w], values of 0 and more, for instance from `token_map`.
+        title: a line or several, drawn beside the picture.
+        rows: a label a layer; "layer 0" and on when not given.
+        columns: a label a head; "head 0" and on when not given.
+
+    Returns:
+        A picture on white, as large as the grid needs.
+    """
+    assert maps.ndim == 4, f"maps {maps.shape} are not [layers, heads, h, w]"
+    layers, heads = maps.shape[:2]
+    rows = [f"layer {i}" for i in range(layers)] if rows is None else rows
+    columns = [f"head {i}" for i in range(heads)] if columns is None else columns
+    assert (len(rows), len(columns)) == (layers, heads), "a label a layer and a label a head"
+    small, text = ImageFont.load_default(13), ImageFont.load_default(15)
+
+    cell_h, cell_w = _cell(image.shape[0] / image.shape[1], maps.shape[2:])
+    left = MARGIN + math.ceil(max(small.getlength(row) for row in rows)) + 10
+    step_x = max(cell_w, math.ceil(max(small.getlength(column) for column in columns)) + 4) + GAP
+    step_y = max(cell_h, 16) + GAP
+
+    header = _header(image, title, colours, text, small)
+    top = MARGIN + header.height + MARGIN + 20
+    width = max(left + heads * step_x - GAP, MARGIN + header.width) + MARGIN
+    figure = Image.new("RGB", (width, top + layers * step_y - GAP + MARGIN), PAPER)
+    figure.paste(header, (MARGIN, MARGIN))
+    draw = ImageDraw.Draw(figure)
+    for j, column in enumerate(columns):
+        draw.text((left + j * step_x + cell_w / 2, top - 8), column, INK, small, anchor="ms")
+    for i, row in enumerate(rows):
+        y = top + i * step_y
+        draw.text((left - 10, y + cell_h / 2), row, INK, small, anchor="rm")
+        for j in range(heads):
+            peak = maps[i, j].max()
+            share = maps[i, j] / peak if peak > 0 else np.zeros(maps.shape[2:])
+            panel = colourise(upsample(share, (cell_h, cell_w), smooth=False), colours)
+            figure.paste(Image.fromarray(panel), (left + j * step_x, y))
+    return figure
+
+
+def _cell(aspect: float, grid: tuple[int, ...]) -> tuple[int, int]:
+    """(height, width) of a panel in the picture's shape, in whole pixels a patch."""
+    h, w = grid
+    height, width = (CELL, CELL / aspect) if aspect >= 1 else (CELL * aspect, CELL)
+    patch_h, patch_w = max(1, round(height / h)), max(1, round(width / w))
+    return h * patch_h, w * patch_w
+
+
+def _header(
+    image: NDArray[np.uint8],
+    title: str,
+    colours: str,
+    text: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    small: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> Image.Image:
+    """The picture, and beside it the title and the colour bar."""
+    scale = 176 / max(image.shape[:2])
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    how = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS
+    picture = Image.fromarray(image).resize((width, height), how)
+
+    lines = title.split("\n") if title else []
+    bar_w, bar_h, line_h = 180, 12, 22
+    words_w = math.ceil(max([text.getlength(line) for line in lines] + [bar_w + 4.0]))
+    words_h = len(lines) * line_h + 8 + bar_h + 24
+    band = Image.new("RGB", (width + MARGIN + words_w, max(height, words_h)), PAPER)
+    band.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(band)
+    x = width + MARGIN
+    for i, line in enumerate(lines):
+        draw.text((x, i * line_h), line, INK if i == 0 else FAINT, text, anchor="la")
+    y = band.height - bar_h - 24
+    ramp = np.broadcast_to(np.linspace(0, 1, bar_w), (bar_h, bar_w))
+    band.paste(Image.fromarray(colourise(ramp, colours)), (x, y))
+    draw.text((x, y + bar_h + 5), "0", FAINT, small, anchor="la")
+    draw.text((x + bar_w, y + bar_h + 5), "largest in its panel", FAINT, small, anchor="ra")
+    return band
+
+
+def _png(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()

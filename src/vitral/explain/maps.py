@@ -1,0 +1,161 @@
+"""Captured attention to maps, and maps to colours. Pure numpy and Pillow.
+
+Axes: N tokens (prefix tokens such as class and registers, then h*w patches row by row), H heads, h w grid.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vitral.errors import VitralError
+
+Query = Literal["cls", "mean"] | tuple[int, int]
+
+# Viridis and inferno of van der Walt & Smith 2015 (CC0, https://bids.github.io/colormap) at nine equal steps,
+# linear in between: lightness rises evenly, so a map reads the same in grey and to colour-blind eyes.
+COLOURS = {
+    "viridis": ("440154", "472d7b", "3b528b", "2c728e", "21918c", "28ae80", "5ec962", "addc30", "fde725"),
+    "inferno": ("000004", "210c4a", "57106e", "8a226a", "bc3754", "e45a31", "f98e09", "f9cb35", "fcffa4"),
+}
+
+
+def token_map(
+    attention: NDArray[np.floating], num_prefix: int, grid: tuple[int, int], query: Query = "cls"
+) -> NDArray[np.floating]:
+    """How much of each patch one token reads.
+
+    Args:
+        attention: [..., N, N], rows the queries, for instance [H, N, N] or [layers, H, N, N].
+        num_prefix: tokens before the patches, 0 or more.
+        grid: (h, w) patches, so that N = num_prefix + h * w.
+        query: who reads. "cls": the first token; with no prefix token there is none, and this is "mean".
+            "mean": the mean over all patches as queries. (row, column): the patch there, from the top left.
+
+    Returns:
+        [..., h, w] shares of attention; what the query gives to the prefix tokens is left out.
+
+    Raises:
+        VitralError: the query is outside the grid.
+    """
+    h, w = grid
+    tokens = num_prefix + h * w
+    assert attention.shape[-2:] == (tokens, tokens), (
+        f"attention {attention.shape} for {num_prefix} + {h} x {w}"
+    )
+    to_patches = attention[..., num_prefix:]  # [..., N, h*w]
+    if isinstance(query, tuple):
+        row, column = query
+        if not (0 <= row < h and 0 <= column < w):
+            raise VitralError(
+                f"query {row},{column}: the image has {h} rows and {w} columns of patches; "
+                f"choose a row in 0..{h - 1} and a column in 0..{w - 1}"
+            )
+        read = to_patches[..., num_prefix + row * w + column, :]
+    elif query == "mean" or num_prefix == 0:
+        read = to_patches[..., num_prefix:, :].mean(axis=-2)
+    else:
+        read = to_patches[..., 0, :]
+    return read.reshape(*read.shape[:-1], h, w)  # [..., h*w] -> [..., h, w]
+
+
+def rollout(attentions: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
+    """Attention rollout, Abnar & Zuidema 2020, https://arxiv.org/abs/2005.00928.
+
+    The heads are averaged, the residual path is added as the identity, rows are made to sum to one again, and
+    the layers are multiplied, the first applied first: row i says from which input tokens the last layer's
+    token i came.
+
+    Args:
+        attentions: one [H, N, N] a layer, first layer first.
+
+    Returns:
+        [N, N], rows sum to one; `token_map` reads it.
+    """
+    assert len(attentions) > 0, "rollout needs a layer"
+    tokens = attentions[0].shape[-1]
+    total: NDArray[np.float64] = np.eye(tokens)
+    for attention in attentions:
+        mixed = attention.astype(np.float64).mean(axis=0) + np.eye(tokens)  # [H, N, N] -> [N, N]
+        total = mixed / mixed.sum(axis=-1, keepdims=True) @ total
+    return total
+
+
+def normalise(values: NDArray[np.floating]) -> NDArray[np.float64]:
+    """[h, w] moved and scaled to smallest 0 and largest 1; a flat map is 0 everywhere."""
+    shifted = values.astype(np.float64) - values.min()
+    top = shifted.max()
+    return shifted / top if top > 0 else np.zeros_like(shifted)
+
+
+def upsample(values: NDArray[np.floating], size: tuple[int, int], smooth: bool = True) -> NDArray[np.float64]:
+    """[h, w] -> [H, W], the grid covering the image: bilinear (which stays in range) or the nearest patch."""
+    how = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
+    raster = Image.fromarray(np.ascontiguousarray(values, dtype=np.float32))
+    larger = np.asarray(raster.resize((size[1], size[0]), how), np.float64)
+    return np.clip(larger, values.min(), values.max())  # float32 rounding
+
+
+def place(
+    values: NDArray[np.floating], box: tuple[int, int, int, int], size: tuple[int, int]
+) -> NDArray[np.float64]:
+    """A map of a crop, put back where the crop came from.
+
+    Args:
+        values: [h, w] at any resolution.
+        box: (top, left, height, width) of the crop, in pixels of the whole picture.
+        size: (H, W) of the whole picture.
+
+    Returns:
+        [H, W]; 0 where the model saw nothing.
+    """
+    top, left, height, width = box
+    assert 0 <= top <= top + height <= size[0], f"box {box} in a picture of {size}"
+    assert 0 <= left <= left + width <= size[1], f"box {box} in a picture of {size}"
+    whole = np.zeros(size)
+    whole[top : top + height, left : left + width] = upsample(values, (height, width))
+    return whole
+
+
+def colourise(values: NDArray[np.floating], colours: str = "viridis") -> NDArray[np.uint8]:
+    """[..., h, w] in [0, 1] -> uint8 [..., h, w, 3]; what lies outside takes the end colours."""
+    anchors = np.array([list(bytes.fromhex(colour)) for colour in COLOURS[colours]], np.float64)  # [9, 3]
+    where = np.clip(values, 0.0, 1.0) * (len(anchors) - 1)
+    below = np.minimum(where.astype(np.int64), len(anchors) - 2)
+    share = (where - below)[..., None]
+    mixed = anchors[below] * (1 - share) + anchors[below + 1] * share
+    return np.rint(mixed).astype(np.uint8)
+
+
+def overlay(
+    image: NDArray[np.uint8], values: NDArray[np.floating], alpha: float = 0.6, colours: str = "inferno"
+) -> Image.Image:
+    """A map over its picture, in the picture's own size and shape.
+
+    The more a place counts, the more it is coloured: where the map is 0 the picture stays, greyed and darkened
+    by `alpha`, and where it is 1 the colour covers `alpha` of it.
+
+    Args:
+        image: uint8 [H, W, 3].
+        values: [h, w] in [0, 1] at any resolution; enlarged smoothly.
+        alpha: strength in [0, 1]; 0 gives the picture back.
+
+    Raises:
+        VitralError: alpha is outside [0, 1].
+    """
+    if not 0 <= alpha <= 1:
+        raise VitralError(
+            f"alpha {alpha}: the strength of an overlay lies between 0 and 1; choose for example 0.6"
+        )
+    assert image.ndim == 3, f"image {image.shape} is not [H, W, 3]"
+    assert image.dtype == np.uint8, f"image is {image.dtype}, not uint8"
+    heat = upsample(np.clip(values, 0.0, 1.0), image.shape[:2])  # [H, W]
+    picture: NDArray[Any] = image.astype(np.float64)
+    grey = picture @ np.array([0.299, 0.587, 0.114])  # [H, W], ITU-R BT.601
+    faded = (0.75 * grey)[..., None]
+    calm = picture * (1 - 0.7 * alpha) + faded * 0.7 * alpha  # what is not looked at
+    weight = (alpha * heat**0.8)[..., None]  # keeps middling attention visible, and faint noise faint
+    mixed = calm * (1 - weight) + colourise(heat, colours) * weight
+    return Image.fromarray(np.clip(np.rint(mixed), 0, 255).astype(np.uint8))

@@ -1,0 +1,91 @@
+"""Multi-head self-attention, and the one function through which all attention in vitral goes.
+
+Attention Is All You Need, https://arxiv.org/abs/1706.03762, section 3.2; An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929,
+appendix A. Axes: B batch, H heads, N tokens, D width, d = D / H width of a head.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitral.errors import VitralError
+
+Recorder = Callable[[Tensor], None]
+EXPLICIT_UP_TO = 1024  # tokens
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0, recorder: Recorder | None = None) -> Tensor:
+    """softmax(q kᵀ / √d) v for queries, keys and values [B, H, N, d]; returns [B, H, N, d].
+
+    Without a recorder the fused kernel runs. With one the softmax is explicit, `recorder` receives the probabilities
+    [B, H, queries, keys] (before dropout, still attached to the graph), and the result agrees with the fused one to rounding.
+    """
+    if recorder is None and not _explicit_is_faster(q):
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+    probabilities = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1)  # [B, H, N, N]
+    if recorder is not None:
+        recorder(probabilities)
+    return F.dropout(probabilities, dropout, training=dropout > 0) @ v
+
+
+def _explicit_is_faster(q: Tensor) -> bool:
+    """On a processor the fused kernel's backward pass in bfloat16 is slower than three products (benchmarks/LOG.md)."""
+    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad and q.shape[-2] <= EXPLICIT_UP_TO
+
+
+class Attention(nn.Module):
+    """Self-attention of all tokens to all tokens: [B, N, D] -> [B, N, D]."""
+
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise VitralError(f"width {dim} does not divide into {num_heads} heads; choose num_heads among its divisors")
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.dropout = dropout  # after the output projection only: the paper has none on q, k, v (appendix B.1)
+        self.recorder: Recorder | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, N, D = x.shape
+        qkv = self.qkv(x).view(B, N, 3, self.num_heads, D // self.num_heads)  # [B, N, 3, H, d]
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, H, N, d]
+        mixed = attend(q, k, v, recorder=self.recorder)  # [B, H, N, d]
+        x = self.proj(mixed.transpose(1, 2).reshape(B, N, D))
+        return F.dropout(x, self.dropout, self.training)
+
+
+@contextmanager
+def recording(model: nn.Module, layers: Sequence[int] | None = None) -> Iterator[dict[int, Tensor]]:
+    """Record attention while the block runs: yields {layer: [B, H, N, N]}, filled by each forward pass.
+
+    `layers` counts the model's attention layers from 0, negative ones from the end; None means all. A layer that the
+    model does not have is an error.
+    """
+    modules = [m for m in model.modules() if isinstance(m, Attention)]
+    wanted = range(len(modules)) if layers is None else [check_layer(layer, len(modules)) for layer in layers]
+    maps: dict[int, Tensor] = {}
+    try:
+        for layer in wanted:
+            modules[layer].recorder = lambda probabilities, layer=layer: maps.__setitem__(layer, probabilities)  # type: ignore[misc]
+        yield maps
+    finally:
+        for module in modules:
+            module.recorder = None
+
+
+def check_layer(layer: int, depth: int) -> int:
+    """`layer` as an index from 0, or a VitralError where the model has no such layer."""
+    if not -depth <= layer < depth:
+        raise VitralError(f"layer {layer}: the model has {depth} attention layers, numbered 0 to {depth - 1}")
+    return layer % depth
+
+
+def attention_layers(model: nn.Module) -> list[tuple[int, int]]:
+    """(layer, heads) for each attention layer of the model, in the order of computation."""
+    return list(enumerate(m.num_heads for m in model.modules() if isinstance(m, Attention)))
+
+

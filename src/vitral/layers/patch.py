@@ -1,0 +1,50 @@
+"""Images to patches to tokens: the linear embedding of non-overlapping patches, https://arxiv.org/abs/2010.11929, equation 1."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitral.errors import VitralError
+
+
+def patchify(images: Tensor, patch: tuple[int, int]) -> Tensor:
+    """Images [B, C, H, W] to flat patches [B, N, C*p*q], patches row by row, each channel, row, column.
+
+    Height and width that the patch does not tile are padded with zeros at the bottom and the right.
+    """
+    p, q = patch
+    B, C, H, W = images.shape
+    if H % p or W % q:
+        images = F.pad(images, (0, -W % q, 0, -H % p))
+    h, w = -(-H // p), -(-W // q)
+    tiles = images.view(B, C, h, p, w, q).permute(0, 2, 4, 1, 3, 5)  # [B, h, w, C, p, q]
+    return tiles.reshape(B, h * w, C * p * q)
+
+
+class PatchEmbed(nn.Module):
+    """[B, C, H, W] -> [B, N, D]: each patch through one linear layer.
+
+    The weight has a convolution's shape [D, C, p, q], the layout that everybody's checkpoints share; a matrix product over
+    flat patches computes the same, and faster on a CPU.
+    """
+
+    def __init__(self, patch: tuple[int, int], in_channels: int, dim: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.proj = nn.Conv2d(in_channels, dim, kernel_size=patch, stride=patch)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches that cover an image of this size."""
+        if height < self.patch[0] or width < self.patch[1]:
+            raise VitralError(
+                f"an image of {height}x{width} is smaller than one patch of {self.patch[0]}x{self.patch[1]}; "
+                "enlarge the image or choose a smaller patch_size"
+            )
+        return -(-height // self.patch[0]), -(-width // self.patch[1])
+
+    def forward(self, images: Tensor) -> Tensor:
+        if images.shape[1] != self.proj.in_channels:
+            raise VitralError(
+                f"images have {images.shape[1]} channels and the model takes {self.proj.in_channels}; "
+                "convert the images or create the model with in_channels"
+            )
+        return F.linear(patchify(images, self.patch), self.proj.weight.flatten(1), self.proj.bias)

@@ -1,0 +1,195 @@
+"""The Vision Transformer: an image is cut into patches, each patch is a token, and a Transformer encoder reads the tokens.
+
+An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929. Deviations, both optional: register tokens (https://arxiv.org/abs/2309.16588) and drop path.
+Parameter names are timm's. Axes: B batch, C channels, H W pixels, h w grid of patches, N tokens (prefix + h*w), D width, K classes.
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitral.errors import VitralError
+from vitral.layers.attention import Attention, recording
+from vitral.layers.block import Block
+from vitral.layers.mlp import ACTIVATIONS, Mlp
+from vitral.layers.patch import PatchEmbed
+from vitral.layers.pool import POOLS, pool
+from vitral.layers.position import POSITIONS, LearnedPositions2d, resize_positions, sincos2d
+
+
+@dataclass(frozen=True)
+class ViTConfig:
+    """Everything that decides a ViT's shape. `image_size` is (height, width) in pixels and may be given as one number."""
+
+    image_size: tuple[int, int] = (224, 224)
+    patch_size: int = 16
+    in_channels: int = 3
+    num_classes: int = 1000
+    """0 leaves the head out: the model then returns the representation."""
+    dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    position: str = "learned"
+    """learned, learned2d, sincos2d or none"""
+    pooling: str = "cls"
+    """cls (the class token) or mean (over the patch tokens)"""
+    class_token: bool = True
+    num_registers: int = 0
+    representation_dim: int = 0
+    """Width of the tanh layer before the head that the paper uses in pre-training; 0 for none."""
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    """Stochastic depth of the last block; it grows linearly from 0 at the first."""
+    pre_norm: bool = True
+    """False: norms after the residual additions and none at the end, as in the original Transformer."""
+    activation: str = "gelu"
+
+    def __post_init__(self) -> None:
+        size = self.image_size
+        object.__setattr__(self, "image_size", (size, size) if isinstance(size, int) else tuple(size))
+        for name, allowed in (("position", POSITIONS), ("pooling", POOLS), ("activation", tuple(ACTIVATIONS))):
+            if getattr(self, name) not in allowed:
+                raise VitralError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(allowed)}")
+        for name in ("patch_size", "in_channels", "dim", "depth", "num_heads"):
+            if getattr(self, name) < 1:
+                raise VitralError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.pooling == "cls" and not self.class_token:
+            raise VitralError("pooling='cls' needs the class token; set class_token=True or pooling='mean'")
+        for name in ("dropout", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise VitralError(f"{name}={getattr(self, name)}: must be in [0, 1)")
+
+    def arguments(self) -> dict[str, object]:
+        """The fields as a plain dictionary, ready for JSON."""
+        return {f.name: list(v) if isinstance(v := getattr(self, f.name), tuple) else v for f in fields(self)}
+
+
+class VisionTransformer(nn.Module):
+    """forward = head(pool(encode(embed(images)))): [B, C, H, W] -> logits [B, K]."""
+
+    def __init__(self, config: ViTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image_size = config.image_size
+        self.patch_size = config.patch_size
+        self.num_classes = config.num_classes
+        self.num_prefix = int(config.class_token) + config.num_registers
+        D = config.dim
+
+        self.patch_embed = PatchEmbed((config.patch_size, config.patch_size), config.in_channels, D)
+        self.grid = self.patch_embed.grid(*config.image_size)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, D)) if config.class_token else None
+        self.reg_token = nn.Parameter(torch.zeros(1, config.num_registers, D)) if config.num_registers else None
+        if config.position == "learned":  # one row for the class token, none for registers
+            self.pos_embed = nn.Parameter(torch.zeros(1, config.class_token + self.grid[0] * self.grid[1], D))
+        elif config.position == "learned2d":
+            self.pos_embed = LearnedPositions2d(self.grid, D)
+
+        hidden = round(D * config.mlp_ratio)
+        rates = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
+        self.blocks = nn.ModuleList(
+            Block(
+                D,
+                Attention(D, config.num_heads, config.dropout),
+                Mlp(D, hidden, config.activation, config.dropout),
+                drop_path=rate,
+                pre_norm=config.pre_norm,
+            )
+            for rate in rates
+        )
+        self.norm = nn.LayerNorm(D, eps=1e-6) if config.pre_norm else nn.Identity()
+        R = config.representation_dim
+        self.pre_logits = nn.Sequential(nn.Linear(D, R), nn.Tanh()) if R else nn.Identity()
+        self.head = nn.Linear(R or D, config.num_classes) if config.num_classes else nn.Identity()
+        self.strides = [config.patch_size] * min(4, config.depth)
+        self.initialise()
+
+    @torch.no_grad()
+    def initialise(self) -> None:
+        """As in the paper's code: Xavier-uniform encoder with MLP biases near 0, LeCun-normal embedding, positions N(0, 0.02), zero head."""
+        for module in self.blocks.modules():
+            if isinstance(module, Attention):
+                for projection in (*module.qkv.weight.chunk(3), module.proj.weight):
+                    nn.init.xavier_uniform_(projection)
+                nn.init.zeros_(module.qkv.bias)
+                nn.init.zeros_(module.proj.bias)
+            elif isinstance(module, Mlp):
+                for layer in (module.fc1, module.fc2):
+                    nn.init.xavier_uniform_(layer.weight)
+                    nn.init.normal_(layer.bias, std=1e-6)
+        for layer in (self.patch_embed.proj, *self.pre_logits.children()):
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
+                nn.init.zeros_(layer.bias)
+        if self.config.position.startswith("learned"):
+            for positions in self.pos_embed.parameters() if isinstance(self.pos_embed, nn.Module) else [self.pos_embed]:
+                nn.init.normal_(positions, std=0.02)
+        if self.reg_token is not None:
+            nn.init.normal_(self.reg_token, std=0.02)
+        if isinstance(self.head, nn.Linear):
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.embed(images)  # [B, N, D]
+        tokens = self.encode(tokens)  # [B, N, D]
+        representation = self.pool(tokens)  # [B, D]
+        return self.head(representation)  # [B, K]
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] to tokens [B, N, D]: patches with positions, then the class and register tokens before them."""
+        tokens = self.patch_embed(images)  # [B, h*w, D]
+        patches, first = self.positions(self.patch_embed.grid(*images.shape[2:]))
+        if patches is not None:
+            tokens = tokens + patches.to(tokens.dtype)
+        prefix = []
+        if self.cls_token is not None:
+            prefix.append(self.cls_token if first is None else self.cls_token + first)
+        if self.reg_token is not None:
+            prefix.append(self.reg_token)
+        if prefix:
+            tokens = torch.cat([t.to(tokens.dtype).expand(len(tokens), -1, -1) for t in prefix] + [tokens], dim=1)
+        return F.dropout(tokens, self.config.dropout, self.training)
+
+    def positions(self, grid: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
+        """Positions of the patches [1, h*w, D] and of the class token [1, 1, D] for any grid; None where there are none."""
+        if self.config.position == "none":
+            return None, None
+        if self.config.position == "sincos2d":
+            table = sincos2d(*grid, self.config.dim)[None]
+            return table.to(self.patch_embed.proj.weight.device), None
+        if self.config.position == "learned2d":
+            return resize_positions(self.pos_embed(), self.grid, grid), None
+        first = int(self.config.class_token)
+        return resize_positions(self.pos_embed[:, first:], self.grid, grid), self.pos_embed[:, :first] if first else None
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        """Tokens [B, N, D] through every block and the final norm."""
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.norm(tokens)
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """Encoded tokens [B, N, D] to the representation that the head reads, [B, D] (or [B, representation_dim])."""
+        return self.pre_logits(pool(tokens, self.config.pooling, self.num_prefix))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Up to four maps [B, h, w, D] from evenly spaced depths, the last one normalised; their pixel strides are `self.strides`."""
+        h, w = self.patch_embed.grid(*images.shape[2:])
+        tokens, maps, depth = self.embed(images), [], len(self.blocks)
+        wanted = {depth * (i + 1) // len(self.strides) - 1 for i in range(len(self.strides))}
+        for i, block in enumerate(self.blocks):
+            tokens = block(tokens)
+            if i in wanted:
+                last = self.norm(tokens) if i == depth - 1 else tokens
+                maps.append(last[:, self.num_prefix :].unflatten(1, (h, w)))  # [B, h, w, D]
+        return maps
+
+    def forward_with_attention(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits [B, K], and for each layer the attention probabilities [B, heads, N, N] that produced them."""
+        with recording(self) as maps:
+            logits = self(images)
+        return logits, [maps[layer] for layer in range(len(self.blocks))]

@@ -1,0 +1,119 @@
+"""Predictor: file -> pixels -> logits -> labels, the one path that evaluation, explanations, export and serving share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vitral.checkpoints.bundle import ModelCard, load_model
+from vitral.data.decode import decode
+from vitral.errors import VitralError
+from vitral.models.vit import VisionTransformer
+
+if TYPE_CHECKING:
+    from vitral.explain.figure import Explanation
+
+ImageLike = str | Path | bytes | Image.Image | np.ndarray | Tensor
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable class of one image, and the `top` ones as (label, probability), best first."""
+
+    name: str
+    label: str
+    probability: float
+    top: list[tuple[str, float]]
+
+
+class Predictor:
+    """A model with the labels and the preprocessing that it was trained with."""
+
+    def __init__(self, model: VisionTransformer, card: ModelCard) -> None:
+        if len(card.labels) != model.num_classes:
+            raise VitralError(f"the model answers {model.num_classes} classes and has {len(card.labels)} labels; save it with as many labels")
+        self.model = model.eval()
+        self.card = card
+        self.labels = card.labels
+
+    def decode(self, image: ImageLike) -> Tensor:
+        """Any image to [C, h, w] on the 0..255 scale with the model's channels; refused if smaller than a patch.
+
+        Arrays are [h, w] or [h, w, C] of uint8 or uint16; tensors are [C, h, w] on the 0..255 scale.
+        """
+        steps = self.card.preprocess
+        if isinstance(image, np.ndarray):
+            image = _from_array(image)
+        if isinstance(image, Tensor):
+            if image.ndim != 3 or image.shape[0] != steps.channels:
+                raise VitralError(f"a tensor of shape {tuple(image.shape)}: give [{steps.channels}, h, w] on the 0..255 scale")
+            pixels = image if image.dtype == torch.uint8 else image.float()
+        else:
+            pixels = decode(image, steps.channels, hint=steps.hint)
+        steps.check(pixels, _name(image))
+        return pixels
+
+    def preprocess(self, image: ImageLike) -> Tensor:
+        """Any image to the model's input: float32 [C, H, W]."""
+        return self.card.preprocess(self.decode(image))
+
+    def view(self, image: ImageLike) -> np.ndarray:
+        """What the model sees of the image, for people: uint8 [H, W, 3]."""
+        return to_rgb(self.card.preprocess.view(self.decode(image)))
+
+    @torch.inference_mode()
+    def logits(self, batch: Tensor) -> Tensor:
+        """[B, C, H, W] as `preprocess` makes them to [B, K], float32 on the CPU."""
+        return self.model(batch.to(next(self.model.parameters()).device)).float().cpu()
+
+    def predict(self, image: ImageLike, top_k: int = 5) -> Prediction:
+        """The label of one image."""
+        return self.predict_batch([self.preprocess(image)], [_name(image)], top_k)[0]
+
+    def predict_batch(self, inputs: Sequence[Tensor], names: Sequence[str], top_k: int = 5) -> list[Prediction]:
+        """Predictions for preprocessed images, in one forward pass."""
+        probabilities = self.logits(torch.stack(list(inputs))).softmax(-1)  # [B, K]
+        values, classes = probabilities.topk(min(top_k, len(self.labels)))
+        return [
+            Prediction(name, self.labels[k[0]], p[0], [(self.labels[i], q) for i, q in zip(k, p, strict=True)])
+            for name, k, p in zip(names, classes.tolist(), values.tolist(), strict=True)
+        ]
+
+    def explain(self, image: ImageLike, method: str = "attention", **options: int | None) -> "Explanation":
+        """What the answer was read from; see `vitral.explain.explain` for methods and options."""
+        from vitral.explain.explain import explain  # the one import of a later room: it lets a predictor explain itself
+
+        return explain(self, image, method, **options)
+
+
+def load(path: str | Path) -> Predictor:
+    """A predictor from a model file or a run folder."""
+    path = Path(path)
+    if path.is_dir():
+        if not (path / "model.safetensors").is_file():
+            raise VitralError(f"{path}: holds no model.safetensors; give a finished run or a model file")
+        path = path / "model.safetensors"
+    return Predictor(*load_model(path))
+
+
+def to_rgb(pixels: Tensor) -> np.ndarray:
+    """[1 or 3, H, W] on the 0..255 scale to uint8 [H, W, 3]."""
+    plain = pixels.round().clamp(0, 255).to(torch.uint8) if pixels.dtype != torch.uint8 else pixels
+    return plain.expand(3, -1, -1).permute(1, 2, 0).contiguous().cpu().numpy()
+
+
+def _from_array(array: np.ndarray) -> Image.Image:
+    if array.dtype not in (np.uint8, np.uint16) or array.ndim not in (2, 3):
+        raise VitralError(f"an array of {array.dtype} {array.shape}: give uint8 or uint16, [h, w] or [h, w, C]")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[..., 0]
+    return Image.fromarray(array)
+
+
+def _name(image: object) -> str:
+    return str(image) if isinstance(image, str | Path) else "image"

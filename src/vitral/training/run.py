@@ -1,0 +1,248 @@
+"""A run from data to a scored model file, in a folder of its own.
+
+RUN/recipe.toml      the recipe as resolved        RUN/metrics.jsonl   a line per event
+RUN/run.json         data, command, machine        RUN/checkpoints/    latest and best
+RUN/model.safetensors  the self-describing result  RUN/scores.json     its scores; RUN/predictions.npz behind them
+"""
+
+import dataclasses
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import vitral
+from vitral.checkpoints.atomic import write_atomically
+from vitral.checkpoints.bundle import ModelCard, save_model
+from vitral.data.augment import Augmentation
+from vitral.data.loader import TrainingBatches
+from vitral.data.preprocess import Preprocess
+from vitral.data.sources import DataSet, open_data, write_skipped
+from vitral.errors import VitralError
+from vitral.evaluation.evaluate import evaluate
+from vitral.evaluation.metrics import Evaluation
+from vitral.models.vit import VisionTransformer, ViTConfig
+from vitral.objectives.classify import Classify
+from vitral.predict import Predictor, load
+from vitral.randomness import derive
+from vitral.training.config import Recipe, read_recipe, to_table, to_toml
+from vitral.training.defaults import preprocess, resolve, vit_config
+from vitral.training.display import Display, clock
+from vitral.training.loop import Loop
+from vitral.training.machine import choose_device, choose_precision, cores, keep_freed_memory
+from vitral.training.optim import adamw
+from vitral.training.state import Checkpoints, Progress, collect, restore
+
+
+@dataclass
+class Run:
+    """One run and its folder; listens to the loop and writes down what it says."""
+
+    folder: Path
+    data: DataSet
+    recipe: Recipe
+    loop: Loop
+    config: ViTConfig
+    preprocess: Preprocess
+    display: Display
+
+    def __post_init__(self) -> None:
+        self.checkpoints = Checkpoints(self.folder / "checkpoints")
+        self.metrics = self.folder / "metrics.jsonl"
+
+    def record(self, line: dict[str, object]) -> None:
+        try:
+            with open(self.metrics, "a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise VitralError(f"{self.metrics}: could not be written ({error.strerror}); free some space, then --resume {self.folder}") from error
+
+    def trained(self, record: dict[str, float | int | str]) -> None:
+        self.record(dict(record))
+        self.display.train(record)
+
+    def message(self, text: str) -> None:
+        self.record({"event": "message", "step": self.loop.progress.step, "text": text})
+        self.display.say(text)
+
+    def checkpoint(self, progress: Progress, *, validate: bool) -> None:
+        """Validate if asked, write the checkpoint, and the model file if these weights are the ones to keep."""
+        model = self.averaged_model()
+        keep = self.recipe.train.keep == "last" or "val" not in self.data.splits
+        if validate and "val" in self.data.splits:
+            scores, _ = self.score(Predictor(model, self.card({})), "val")
+            better = progress.best is None or scores.top1 > progress.best
+            if better:
+                progress.best, progress.best_step = scores.top1, progress.step
+            keep = keep or better
+            self.record({"event": "val", "step": progress.step, "epoch": progress.step / self.loop.batches.steps_per_epoch,
+                         "loss": scores.loss, "top1": scores.top1, "seconds": progress.elapsed})  # fmt: skip
+            self.display.say(f"epoch {progress.step / self.loop.batches.steps_per_epoch:6.2f}  step {progress.step:6d}  "
+                             f"validation top-1 {scores.top1:.2%}  loss {scores.loss:.4f}" + ("  best so far" if better else ""))  # fmt: skip
+        self.checkpoints.save(collect(self.loop.model, self.loop.optimizer, self.loop.average), progress, best=keep)
+        if keep:
+            scores_so_far: dict[str, object] = {} if progress.best is None else {"val": {"top1": progress.best}}
+            save_model(self.folder / "model.safetensors", model, self.card({**scores_so_far, "step": progress.step}))
+
+    def averaged_model(self) -> VisionTransformer:
+        """The weights to use: the moving average where there is one."""
+        own = self.loop.model
+        assert isinstance(own, VisionTransformer)
+        if self.loop.average is None:
+            return own
+        model = VisionTransformer(self.config).to(self.loop.device)
+        model.load_state_dict({**own.state_dict(), **self.loop.average})
+        return model
+
+    def score(self, predictor: Predictor, split: str) -> tuple[Evaluation, np.ndarray]:
+        train = self.recipe.train
+        predictor.model.to(self.loop.device)
+        return evaluate(
+            predictor, self.data.splits[split], self.data.labels, workers=train.workers or 0, precision=self.loop.precision,
+            batch_size=max(1, min(256, 64 * 224 * 224 // (self.preprocess.height * self.preprocess.width))),
+        )  # fmt: skip
+
+    def card(self, scores: dict[str, object]) -> ModelCard:
+        return ModelCard(
+            architecture=self.recipe.model.name,
+            arguments=self.config.arguments(),
+            labels=self.data.labels,
+            preprocess=self.preprocess,
+            recipe=dict(to_table(self.recipe)),
+            scores=scores,
+            data={"name": self.data.name, "fingerprint": self.data.fingerprint},
+        )
+
+    def train(self) -> bool:
+        """Train to the end (True) or until a signal (False); then score once and write everything down."""
+        if not self.loop.run(self):
+            return False
+        split = self.recipe.train.score_split if self.recipe.train.score_split in self.data.splits else "val"
+        if split not in self.data.splits:
+            self.message("no test or validation split: the model is not scored")
+            return True
+        predictor = load(self.folder)
+        scores, logits = self.score(predictor, split)
+        predictor.model.to("cpu")
+        result = {"split": split, "training_seconds": round(self.loop.progress.elapsed, 1), **scores.to_json()}
+        summary = {"top1": scores.top1, "top1_interval": list(scores.top1_interval), "images": scores.images}
+        save_model(self.folder / "model.safetensors", predictor.model, dataclasses.replace(predictor.card, scores={**predictor.card.scores, split: summary}))
+        write_atomically(self.folder / "scores.json", json.dumps(result, indent=1).encode())
+        np.savez(self.folder / "predictions.npz", logits=logits, targets=self.data.splits[split].targets)
+        self.display.say(f"\n{split} split: {scores.summary()}\n{clock(self.loop.progress.elapsed)} of training")
+        return True
+
+
+def start(data: str, recipe: Recipe, out: Path, display: Display, command: Sequence[str] = ()) -> Run:
+    """A new run in the folder `out`, which must not hold one."""
+    if (out / "run.json").exists():
+        raise VitralError(f"{out}: there is a run already; go on with --resume {out}, or choose another --out")
+    device = choose_device(recipe.train.device)
+    dataset = _open(data, recipe, display)
+    recipe, reasons = resolve(recipe, dataset, device.type)
+    run = _build(out, dataset, recipe, device, Progress(), display)
+    described = {
+        "data": data if not Path(data).exists() else str(Path(data).resolve()),
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "images": {name: len(split) for name, split in dataset.splits.items()},
+        "labels": dataset.labels,
+        "notes": dataset.notes,
+        "reasons": reasons,
+        "command": list(command),
+        "seed": recipe.train.seed,
+        "version": vitral.__version__,
+        "torch": torch.__version__,
+        "machine": f"{platform.processor() or platform.machine()}, {cores()} cores, {device.type} in {run.loop.precision}",
+        "parameters": sum(p.numel() for p in run.loop.model.parameters()),
+    }
+    write_atomically(out / "recipe.toml", to_toml(recipe).encode())
+    write_atomically(out / "run.json", json.dumps(described, indent=1).encode())
+    if dataset.skipped:
+        write_skipped(dataset, out / "skipped.csv")
+        display.say(f"{len(dataset.skipped)} unreadable images left out; they are listed in {out / 'skipped.csv'}")
+    for line in (*dataset.notes, *reasons):
+        display.say(f"- {line}")
+    return run
+
+
+def resume(folder: Path, display: Display, workers: int | None = None) -> Run:
+    """The run in `folder`, where its latest checkpoint left it; the data must be the same, the workers may differ."""
+    try:
+        described = json.loads((folder / "run.json").read_text())
+    except (OSError, ValueError) as error:
+        raise VitralError(f"{folder}: holds no run to resume ({error}); give the folder that --out named") from error
+    recipe = read_recipe(folder / "recipe.toml")
+    if workers is not None:
+        recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, workers=workers))
+    dataset = _open(described["data"], recipe, display)
+    if dataset.fingerprint != described["fingerprint"]:
+        raise VitralError(f"{described['data']}: the images or labels changed since the run began; restore them, or start a new run")
+    checkpoints = Checkpoints(folder / "checkpoints")
+    if checkpoints.pointed("latest") is None:
+        display.say("no checkpoint yet: starting from the first step")
+        tensors, progress = None, Progress()
+    else:
+        tensors, progress = checkpoints.load()
+    run = _build(folder, dataset, recipe, choose_device(recipe.train.device), progress, display)
+    if tensors is not None:
+        restore(tensors, run.loop.model, run.loop.optimizer, run.loop.average)
+    _forget_after(folder / "metrics.jsonl", progress.step)
+    display.say(f"going on at step {progress.step}, after {clock(progress.elapsed)} of training")
+    return run
+
+
+def _open(data: str, recipe: Recipe, display: Display) -> DataSet:
+    dataset = open_data(data, recipe.data, progress=lambda done, total: display.count("checking images", done, total))
+    counts = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
+    display.say(f"{dataset.name}: {len(dataset.labels)} classes, {counts} images, {dataset.height}x{dataset.width} "
+                f"{'grey' if dataset.channels == 1 else 'colour'}")  # fmt: skip
+    return dataset
+
+
+def _build(folder: Path, data: DataSet, recipe: Recipe, device: torch.device, progress: Progress, display: Display) -> Run:
+    keep_freed_memory()
+    train = recipe.train
+    precision = choose_precision(train.precision, device)
+    config = vit_config(recipe, data)
+    steps = preprocess(recipe, data, config)
+    torch.manual_seed(derive(train.seed, "initialise"))
+    model = VisionTransformer(config).to(device)
+    average = {n: p.detach().clone() for n, p in model.named_parameters()} if recipe.optim.ema else None
+    assert train.batch_size is not None
+    progress.batch_size = progress.batch_size or train.batch_size
+    progress.accumulation = max(progress.accumulation, train.accumulation)
+    batches = TrainingBatches(data.splits["train"], steps, Augmentation(recipe.augment, steps), train.batch_size * train.accumulation, train.seed)
+    objective = Classify(recipe.optim.smoothing)
+    loop = Loop(model, objective, batches, adamw(model, recipe.optim), average, progress, recipe, device, precision)
+    parameters = sum(p.numel() for p in model.parameters())
+    display.say(f"{recipe.model.name} {config.image_size[0]}x{config.image_size[1]}, patch {config.patch_size}: {parameters:,} parameters, "
+                f"{precision} on {device.type}, {cores()} cores")  # fmt: skip
+    return Run(folder, data, recipe, loop, config, steps, display)
+
+
+def _forget_after(metrics: Path, step: int) -> None:
+    """Drop the lines of steps that will be taken again, and a last line that a kill cut short."""
+    if not metrics.exists():
+        return
+    kept = []
+    for line in metrics.read_text().splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except ValueError:
+            continue  # the torn last line of a killed run
+    write_atomically(metrics, "".join(line + "\n" for line in kept).encode())
+
+
+def shown_command(arguments: Sequence[str]) -> str:
+    """The command line as one would type it."""
+    import shlex
+
+    return shlex.join(["vitral", *arguments]) if arguments else f"python {os.path.basename(sys.argv[0])}"

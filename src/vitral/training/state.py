@@ -1,0 +1,98 @@
+"""Where a run stands, on disk: enough to go on with bit-identical results, written so that no kill can spoil it.
+
+A checkpoint is one safetensors file `checkpoints/step-00001234.safetensors` with weights, their average and the optimiser's moments; counters are in
+its metadata. There is no generator state: randomness is a function of the step. `latest` and `best` are one-line files that name a checkpoint, moved
+only when that checkpoint is whole.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vitral.checkpoints.atomic import read_safetensors, write_atomically, write_safetensors
+from vitral.errors import VitralError
+
+
+@dataclass
+class Progress:
+    """The counters of a run."""
+
+    step: int = 0
+    elapsed: float = 0.0
+    """Seconds of training so far, over all its sessions, validation included."""
+    batch_size: int = 0
+    accumulation: int = 1
+    best: float | None = None
+    """Top-1 on the validation split of the best checkpoint so far, 0..1."""
+    best_step: int = 0
+    loss_scale: float = 2.0**16
+
+
+class Checkpoints:
+    """The checkpoint folder of one run; keeps the latest one and the best one."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}.safetensors"
+
+    def save(self, tensors: dict[str, Tensor], progress: Progress, *, best: bool) -> None:
+        """Write the checkpoint whole, then move the pointers, then drop what nothing points to."""
+        path = self.path(progress.step)
+        write_safetensors(path, tensors, {"progress": json.dumps(asdict(progress))})
+        write_atomically(self.folder / "latest", path.name.encode())
+        if best:
+            write_atomically(self.folder / "best", path.name.encode())
+        kept = {self.pointed(name) for name in ("latest", "best")}
+        for old in self.folder.glob("step-*"):
+            if old not in kept:
+                old.unlink(missing_ok=True)
+
+    def pointed(self, pointer: str) -> Path | None:
+        """The checkpoint that `latest` or `best` names, or None where there is none yet."""
+        try:
+            return self.folder / (self.folder / pointer).read_text().strip()
+        except FileNotFoundError:
+            return None
+
+    def load(self) -> tuple[dict[str, Tensor], Progress]:
+        """The latest checkpoint."""
+        path = self.pointed("latest")
+        if path is None:
+            raise VitralError(f"{self.folder}: no checkpoint there yet; start the run again without --resume")
+        tensors, metadata = read_safetensors(path)
+        return tensors, Progress(**json.loads(metadata["progress"]))
+
+
+def collect(model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor] | None) -> dict[str, Tensor]:
+    """Everything that training changes, under flat names."""
+    tensors = {f"model/{name}": t for name, t in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer/{name}/{key}"] = value
+    for name, t in (average or {}).items():
+        tensors[f"average/{name}"] = t
+    return tensors
+
+
+def restore(
+    tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor] | None
+) -> None:
+    """The inverse of `collect`, into objects of the same recipe."""
+    groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "average": {}}
+    for name, t in tensors.items():
+        kind, _, rest = name.partition("/")
+        groups[kind][rest] = t
+    model.load_state_dict(groups["model"])
+    parameters = dict(model.named_parameters())
+    for name, t in groups["optimizer"].items():
+        parameter_name, _, key = name.rpartition("/")
+        parameter = parameters[parameter_name]
+        optimizer.state[parameter][key] = t if key == "step" else t.to(parameter.device)
+    for name, t in groups["average"].items():
+        assert average is not None
+        average[name].copy_(t)
