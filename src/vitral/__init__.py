@@ -1,1 +1,25 @@
+"""vitral: from a folder of images to a trained Vision Transformer, its predictions and a picture of what it looked at.
+
+The public names are imported when they are first used, so that `import vitral` stays free of torch.
+"""
+
+import importlib
+from typing import Any
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "create_model": "vitral.models.zoo",
+    "load": "vitral.predict",
+    "load_weights": "vitral.checkpoints.bundle",
+    "Predictor": "vitral.predict",
+    "visualize_attention": "vitral.explain.explain",
+    "VitralError": "vitral.errors",
+}
+__all__ = ["Predictor", "VitralError", "create_model", "load", "load_weights", "visualize_attention"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vitral' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

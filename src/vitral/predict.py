@@ -1,7 +1,10 @@
 """Predictor: file -> pixels -> logits -> labels, the one path that evaluation, explanations, export and serving share."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from vitral.checkpoints.bundle import ModelCard, load_model
-from vitral.data.decode import decode
+from vitral.data.decode import EXTENSIONS, decode
 from vitral.errors import VitralError
 from vitral.models.vit import VisionTransformer
 
 if TYPE_CHECKING:
+    from vitral.explain.explain import Layer
     from vitral.explain.figure import Explanation
+    from vitral.explain.maps import Query
 
 ImageLike = str | Path | bytes | Image.Image | np.ndarray | Tensor
 
@@ -36,7 +41,9 @@ class Predictor:
 
     def __init__(self, model: VisionTransformer, card: ModelCard) -> None:
         if len(card.labels) != model.num_classes:
-            raise VitralError(f"the model answers {model.num_classes} classes and has {len(card.labels)} labels; save it with as many labels")
+            raise VitralError(
+                f"the model answers {model.num_classes} classes and has {len(card.labels)} labels; save it with as many labels"
+            )
         self.model = model.eval()
         self.card = card
         self.labels = card.labels
@@ -44,14 +51,16 @@ class Predictor:
     def decode(self, image: ImageLike) -> Tensor:
         """Any image to [C, h, w] on the 0..255 scale with the model's channels; refused if smaller than a patch.
 
-        Arrays are [h, w] or [h, w, C] of uint8 or uint16; tensors are [C, h, w] on the 0..255 scale.
+        Arrays are uint8 [h, w] or [h, w, 3], or uint16 [h, w]; tensors are [C, h, w] on the 0..255 scale.
         """
         steps = self.card.preprocess
         if isinstance(image, np.ndarray):
             image = _from_array(image)
         if isinstance(image, Tensor):
             if image.ndim != 3 or image.shape[0] != steps.channels:
-                raise VitralError(f"a tensor of shape {tuple(image.shape)}: give [{steps.channels}, h, w] on the 0..255 scale")
+                raise VitralError(
+                    f"a tensor of shape {tuple(image.shape)}: give [{steps.channels}, h, w] on the 0..255 scale"
+                )
             pixels = image if image.dtype == torch.uint8 else image.float()
         else:
             pixels = decode(image, steps.channels, hint=steps.hint)
@@ -84,11 +93,18 @@ class Predictor:
             for name, k, p in zip(names, classes.tolist(), values.tolist(), strict=True)
         ]
 
-    def explain(self, image: ImageLike, method: str = "attention", **options: int | None) -> "Explanation":
-        """What the answer was read from; see `vitral.explain.explain` for methods and options."""
+    def explain(
+        self,
+        image: ImageLike,
+        method: str = "attention",
+        layer: "Layer" = -1,
+        head: int | None = None,
+        query: "Query | None" = None,
+    ) -> "Explanation":
+        """What the answer was read from; see `vitral.explain.explain.explain` for the arguments."""
         from vitral.explain.explain import explain  # the one import of a later room: it lets a predictor explain itself
 
-        return explain(self, image, method, **options)
+        return explain(self, image, method, layer, head, query)
 
 
 def load(path: str | Path) -> Predictor:
@@ -101,6 +117,59 @@ def load(path: str | Path) -> Predictor:
     return Predictor(*load_model(path))
 
 
+def find_images(sources: Sequence[str]) -> Iterator[tuple[str, str | bytes]]:
+    """(name, image) for each source: a file as it is, the images of a folder in name order, or for "-" what stdin holds.
+
+    Stdin is a list of paths, one a line, or one image's bytes.
+    """
+    for source in sources:
+        if source == "-":
+            yield from _from_stdin()
+        elif Path(source).is_dir():
+            inside = sorted(
+                p for p in Path(source).rglob("*") if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".")
+            )
+            if not inside:
+                raise VitralError(f"{source}: a folder without images; name the files or another folder")
+            yield from ((str(p), str(p)) for p in inside)
+        else:
+            yield source, source
+
+
+def _from_stdin() -> Iterator[tuple[str, str | bytes]]:
+    first = sys.stdin.buffer.readline()
+    if b"\0" in first or not first.isascii():  # an image's bytes
+        yield "-", first + sys.stdin.buffer.read()
+        return
+    while first:
+        if path := first.decode(errors="surrogateescape").rstrip("\r\n"):
+            yield path, path
+        first = sys.stdin.buffer.readline()
+
+
+def predict_stream(
+    predictor: Predictor, images: Iterable[tuple[str, str | bytes]], top_k: int = 5, batch_size: int = 16
+) -> Iterator[Prediction | tuple[str, VitralError]]:
+    """A prediction, or (name, error), for each image in order, computed batch by batch as the images come."""
+
+    def prepare(item: tuple[str, str | bytes]) -> tuple[str, Tensor | VitralError]:
+        try:
+            return item[0], predictor.preprocess(item[1])
+        except VitralError as error:
+            return item[0], error
+
+    source = iter(images)
+    with ThreadPoolExecutor(2) as pool:
+        while batch := list(islice(source, batch_size)):
+            prepared = list(pool.map(prepare, batch))
+            good = [(name, x) for name, x in prepared if isinstance(x, Tensor)]
+            answers = iter(
+                predictor.predict_batch([x for _, x in good], [name for name, _ in good], top_k) if good else []
+            )
+            for name, x in prepared:
+                yield next(answers) if isinstance(x, Tensor) else (name, x)
+
+
 def to_rgb(pixels: Tensor) -> np.ndarray:
     """[1 or 3, H, W] on the 0..255 scale to uint8 [H, W, 3]."""
     plain = pixels.round().clamp(0, 255).to(torch.uint8) if pixels.dtype != torch.uint8 else pixels
@@ -108,10 +177,13 @@ def to_rgb(pixels: Tensor) -> np.ndarray:
 
 
 def _from_array(array: np.ndarray) -> Image.Image:
-    if array.dtype not in (np.uint8, np.uint16) or array.ndim not in (2, 3):
-        raise VitralError(f"an array of {array.dtype} {array.shape}: give uint8 or uint16, [h, w] or [h, w, C]")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[..., 0]
+    if not (
+        (array.dtype == np.uint8 and (array.ndim == 2 or array.shape[2:] == (3,)))
+        or (array.dtype == np.uint16 and array.ndim == 2)
+    ):
+        raise VitralError(f"an array of {array.dtype} {array.shape}: give uint8 [h, w] or [h, w, 3], or uint16 [h, w]")
     return Image.fromarray(array)
 
 

@@ -102,7 +102,7 @@ def test_fashion_mnist_folder_without_the_files_or_with_odd_ones(tmp_path: Path)
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that answers for Zalando's server, with its checksums; no Debian package; a cache of its own."""
+    """A folder that answers for Zalando's server, with its checksums; no Debian package; an own cache."""
     folder = tmp_path / "server"
     write_fashion(folder)
     sums = {file.name: md5(file.read_bytes(), usedforsecurity=False).hexdigest() for file in folder.iterdir()}
@@ -173,6 +173,9 @@ def test_elpv_labels_that_are_odd(tmp_path: Path) -> None:
     write_elpv(tmp_path)
     (tmp_path / "labels.csv").write_text("images/cell0000.png  1.0  mono\nimages/cell0001.png  often  mono\n")
     with pytest.raises(VitralError, match=r"labels\.csv: line 2 is not 'path probability mono\|poly'"):
+        open_data("elpv", DataOptions(data_dir=str(tmp_path)))
+    (tmp_path / "labels.csv").write_text("images/cell0000.png  1.0  mono\n")
+    with pytest.raises(VitralError, match="has 1 cells, where the ELPV data set has 2,624"):
         open_data("elpv", DataOptions(data_dir=str(tmp_path)))
 
 

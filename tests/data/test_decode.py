@@ -48,13 +48,7 @@ def png(values: np.ndarray, colour_type: int, depth: int = 16, extra: bytes = b"
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0))
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + header
-        + extra
-        + chunk(b"IDAT", zlib.compress(b"".join(rows)))
-        + chunk(b"IEND", b"")
-    )
+    return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", zlib.compress(b"".join(rows))) + chunk(b"IEND", b"")
 
 
 def transparent_key(*values: int) -> bytes:
@@ -168,9 +162,7 @@ def test_16_bit_colour_tiff_keeps_its_values() -> None:
         (273, 4, 1, 210),
     ]
     entries += [(277, 3, 1, 3), (278, 4, 1, 1), (279, 4, 1, 12)]
-    body = (
-        b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(struct.pack("<HHII", *e) for e in entries)
-    )
+    body = b"II*\0" + struct.pack("<IH", 8, len(entries)) + b"".join(struct.pack("<HHII", *e) for e in entries)
     data = (body + bytes(4)).ljust(200, b"\0") + struct.pack("<3H", 16, 16, 16) + bytes(4) + values.tobytes()
     assert probe(data).bit_depth == 16
     assert np.array_equal(np.rint(pixels(data).reshape(-1) * 257), values)
@@ -213,9 +205,7 @@ def test_alpha_is_laid_over_white() -> None:
     assert decode(grey).tolist() == [[[10, 255]]]
 
 
-@pytest.mark.parametrize(
-    ("depth", "key", "shown"), [(1, 0, 255), (2, 1, 170), (4, 1, 34), (8, 9, 2), (16, 9, 2 / 257)]
-)
+@pytest.mark.parametrize(("depth", "key", "shown"), [(1, 0, 255), (2, 1, 170), (4, 1, 34), (8, 9, 2), (16, 9, 2 / 257)])
 def test_the_one_transparent_grey_of_a_png_becomes_white(depth: int, key: int, shown: float) -> None:
     other = 1 if depth == 1 else 2
     data = png(np.array([[[key], [other]]]), 0, depth, extra=transparent_key(key))
@@ -311,9 +301,7 @@ def test_decompression_bombs_are_refused_by_their_header() -> None:
 
 
 def test_large_but_legal_images_raise_no_warning() -> None:
-    data = encode(
-        Image.new("1", (10_000, 9_500)), "PNG"
-    )  # 95 million pixels: Pillow warns, and warnings are errors
+    data = encode(Image.new("1", (10_000, 9_500)), "PNG")  # 95 million pixels: Pillow warns, and warnings are errors
     assert probe(data).width == 10_000
 
 

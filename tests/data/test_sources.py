@@ -83,8 +83,7 @@ def test_splits_and_fingerprint_do_not_depend_on_names_order_or_place(tmp_path: 
 
     def contents(data: DataSet) -> dict[str, set[bytes]]:
         return {
-            name: {split.read(i).numpy().tobytes() for i in range(len(split))}
-            for name, split in data.splits.items()
+            name: {split.read(i).numpy().tobytes() for i in range(len(split))} for name, split in data.splits.items()
         }
 
     assert contents(second) == contents(first)
@@ -100,9 +99,7 @@ def test_copies_share_a_split(tmp_path: Path) -> None:
     where = {name: split for split, listed in names(data).items() for name in listed}
     for i in range(20):
         assert where[f"cat/cat{i}.png"] == where[f"cat/copy{i}.png"]
-    assert data.notes == [
-        "exact copies of other images: 20; copies share a split unless the data divide them"
-    ]
+    assert data.notes == ["exact copies of other images: 20; copies share a split unless the data divide them"]
 
 
 def test_one_image_in_two_classes_is_an_error(tmp_path: Path) -> None:
@@ -120,9 +117,7 @@ def test_split_folders(tmp_path: Path) -> None:
     data = open_data(tmp_path)
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 40, "val": 6, "test": 9}
     assert "validation/dog/dog2.png" in data.splits["val"].names
-    assert data.notes[0] == (
-        "images in train and test alike, as the data divide them: 1; scores on test flatter"
-    )
+    assert data.notes[0] == ("images in train and test alike, as the data divide them: 1; scores on test flatter")
 
 
 def test_missing_val_is_made_from_train(tmp_path: Path) -> None:
@@ -226,9 +221,7 @@ def test_links_in_a_loop_end(tmp_path: Path) -> None:
 
 
 def test_missing_path_and_odd_file(tmp_path: Path) -> None:
-    with pytest.raises(
-        VitralError, match=r"no such folder.*built-in data set \(digits, fashion-mnist, elpv\)"
-    ):
+    with pytest.raises(VitralError, match=r"no such folder.*built-in data set \(digits, fashion-mnist, elpv\)"):
         open_data("digit")
     with pytest.raises(VitralError, match="neither a folder nor a table"):
         open_data(save(tmp_path / "a.png", 1))
@@ -360,9 +353,7 @@ def test_columns_and_splits_of_a_table(tmp_path: Path) -> None:
     options = DataOptions(image_column="file", label_column="kind", split_column="part")
     data = open_data(path, options)
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 26, "val": 4, "test": 10}
-    with pytest.raises(
-        VitralError, match=r"no column 'image'; the columns are 'file', 'kind', 'part'.*--image-column"
-    ):
+    with pytest.raises(VitralError, match=r"no column 'image'; the columns are 'file', 'kind', 'part'.*--image-column"):
         open_data(path)
     with pytest.raises(VitralError, match=r"no column 'fold'.*--split-column"):
         open_data(path, DataOptions(image_column="file", label_column="kind", split_column="fold"))
@@ -398,9 +389,7 @@ def test_all_missing_images_of_a_table_are_counted(tmp_path: Path) -> None:
     rows: list[list[object]] = [["image", "label"], ["0.png", "a"], ["1.png", "b"]]
     rows += [[f"gone{i:02}.png", "a"] for i in range(12)]
     path = write_table(tmp_path / "list.csv", rows)
-    with pytest.raises(
-        VitralError, match=r"12 images that are not there: gone00\.png.*gone09\.png and 2 more"
-    ):
+    with pytest.raises(VitralError, match=r"12 images that are not there: gone00\.png.*gone09\.png and 2 more"):
         open_data(path)
     data = open_data(path, DataOptions(skip_unreadable=True))
     assert len(data.skipped) == 12

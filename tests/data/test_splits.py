@@ -45,14 +45,10 @@ def test_sizes_are_within_one_of_the_share(sizes: list[int], val: float, test: f
 )
 def test_order_and_copies_change_nothing(sizes: list[int], order: object, copies: list[int]) -> None:
     digests, groups = images(sizes)
-    expected = dict(
-        zip(digests, make_splits(digests, groups, val_fraction=0.1, test_fraction=0.2), strict=True)
-    )
+    expected = dict(zip(digests, make_splits(digests, groups, val_fraction=0.1, test_fraction=0.2), strict=True))
     rows = list(range(len(digests))) + [copy % len(digests) for copy in copies]
     order.shuffle(rows)  # type: ignore[attr-defined]
-    splits = make_splits(
-        [digests[i] for i in rows], [groups[i] for i in rows], val_fraction=0.1, test_fraction=0.2
-    )
+    splits = make_splits([digests[i] for i in rows], [groups[i] for i in rows], val_fraction=0.1, test_fraction=0.2)
     assert [expected[digests[i]] for i in rows] == splits  # so copies never straddle either
 
 
@@ -61,9 +57,7 @@ def test_other_classes_do_not_matter(sizes: list[int], extra: int) -> None:
     digests, groups = images(sizes)
     more_digests, more_groups = images([*sizes, extra])
     before = make_splits(digests, groups, val_fraction=0.1, test_fraction=0.2)
-    assert (
-        make_splits(more_digests, more_groups, val_fraction=0.1, test_fraction=0.2)[: len(before)] == before
-    )
+    assert make_splits(more_digests, more_groups, val_fraction=0.1, test_fraction=0.2)[: len(before)] == before
 
 
 def test_given_splits_stay_and_missing_ones_come_from_train() -> None:

@@ -58,9 +58,7 @@ def test_agrees_with_scikit_learn(case):
     assert got.macro_f1 == pytest.approx(oracle.f1_score(targets, predicted, labels=present, average="macro"))
     seen = sorted(set(targets))
     assert got.macro_recall == got.balanced_accuracy
-    assert got.balanced_accuracy == pytest.approx(
-        oracle.recall_score(targets, predicted, labels=seen, average="macro")
-    )
+    assert got.balanced_accuracy == pytest.approx(oracle.recall_score(targets, predicted, labels=seen, average="macro"))
     called = sorted(set(predicted))
     assert got.macro_precision == pytest.approx(
         oracle.precision_score(targets, predicted, labels=called, average="macro", zero_division=0)

@@ -1,5 +1,6 @@
 """Files that are either whole or absent: written beside the target, synced, then renamed over it."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,10 +28,8 @@ def write_atomically(path: Path, content: bytes) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        try:
+        with contextlib.suppress(OSError):  # the first error says more
             temporary.unlink(missing_ok=True)
-        except OSError:
-            pass  # the first error says more
         raise VitralError(
             f"{path}: could not be written ({error.strerror}); free some space or choose another folder with --out. "
             "What was there before is intact"

@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 import vitral
 from vitral.checkpoints.atomic import read_safetensors, write_safetensors
@@ -69,7 +69,9 @@ def load_model(path: Path) -> tuple[VisionTransformer, ModelCard]:
     try:
         model = VisionTransformer(ViTConfig(**card.arguments))  # type: ignore[arg-type]
     except TypeError as error:
-        raise VitralError(f"{path}: describes a model that this version cannot build ({error}); upgrade vitral") from error
+        raise VitralError(
+            f"{path}: describes a model that this version cannot build ({error}); upgrade vitral"
+        ) from error
     fill(model, tensors, str(path))
     return model.eval(), card
 
@@ -104,7 +106,7 @@ class LoadReport:
         return "\n".join(lines)
 
 
-def fill(model: nn.Module, tensors: dict, source: str, *, strict: bool = True) -> LoadReport:  # type: ignore[type-arg]
+def fill(model: nn.Module, tensors: dict[str, Tensor], source: str, *, strict: bool = True) -> LoadReport:
     """Copy `tensors` into the model by name; unless `strict` is off, anything left over on either side is an error."""
     own = model.state_dict()
     mismatched = {k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape}
@@ -116,7 +118,9 @@ def fill(model: nn.Module, tensors: dict, source: str, *, strict: bool = True) -
         mismatched=[f"{k}: {tuple(tensors[k].shape)}, {tuple(own[k].shape)}" for k in sorted(mismatched)],
     )
     if strict and not report.complete:
-        raise VitralError(f"{source}: does not fit the model: {report}\ncreate the model that these weights belong to, or pass strict=False")
+        raise VitralError(
+            f"{source}: does not fit the model: {report}\ncreate the model that these weights belong to, or pass strict=False"
+        )
     model.load_state_dict({k: v for k, v in tensors.items() if k in own and k not in mismatched}, strict=False)
     return report
 

@@ -28,7 +28,9 @@ class Transform:
 CROP_TRIES = 10
 
 
-def crop_box(h: int, w: int, scale: tuple[float, float], ratio: tuple[float, float], u: np.ndarray) -> tuple[int, int, int, int]:
+def crop_box(
+    h: int, w: int, scale: tuple[float, float], ratio: tuple[float, float], u: np.ndarray
+) -> tuple[int, int, int, int]:
     """Top, left, height, width of an Inception crop (https://arxiv.org/abs/1409.4842): area uniform, aspect ratio log-uniform.
 
     The first of ten proposals that fits; else the largest centred box of an allowed ratio.
@@ -47,7 +49,9 @@ def crop_box(h: int, w: int, scale: tuple[float, float], ratio: tuple[float, flo
 def resized_crop(preprocess: Preprocess, options: AugmentOptions) -> Transform:
     def apply(image: Tensor, u: np.ndarray) -> Tensor:
         top, left, h, w = crop_box(image.shape[1], image.shape[2], options.scale, options.ratio, u)
-        return resize(image[:, top : top + h, left : left + w], preprocess.height, preprocess.width, preprocess.interpolation)
+        return resize(
+            image[:, top : top + h, left : left + w], preprocess.height, preprocess.width, preprocess.interpolation
+        )
 
     return Transform("resized_crop", 2 * CROP_TRIES + 2, apply)
 

@@ -94,6 +94,10 @@ def elpv(options: DataOptions) -> Listing:
                     f"{table}: line {number} is not 'path probability mono|poly' but {line[:80]!r}; "
                     "use the labels.csv of the ELPV data set"
                 )
+    if len(names) <= ELPV_TEST_COUNT or len(set(targets)) < 2:
+        raise VitralError(
+            f"{table}: has {len(names)} cells, where the ELPV data set has 2,624 of two classes; get it again"
+        )
     return Listing(
         "elpv", FileImages(folder, names), ["functional", "defective"], np.array(targets, dtype=np.int64),
         strata=strata, test_count=ELPV_TEST_COUNT,
@@ -116,14 +120,10 @@ def read_idx(path: Path, dims: int) -> np.ndarray:
         try:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
-            raise VitralError(
-                f"{path}: the gzip file is damaged or cut short ({error}); fetch it again"
-            ) from error
+            raise VitralError(f"{path}: the gzip file is damaged or cut short ({error}); fetch it again") from error
     header = 4 + 4 * dims
     if len(data) < header or data[:4] != bytes([0, 0, 8, dims]):
-        raise VitralError(
-            f"{path}: is not an IDX file of unsigned bytes in {dims} dimensions; fetch it again"
-        )
+        raise VitralError(f"{path}: is not an IDX file of unsigned bytes in {dims} dimensions; fetch it again")
     shape = tuple(int(size) for size in np.frombuffer(data, ">u4", dims, offset=4))
     wanted = header + int(np.prod(shape, dtype=object))
     if len(data) != wanted:
@@ -179,9 +179,7 @@ def _download(name: str, checksum: str, folder: Path) -> None:
             "with the four IDX files by --data-dir"
         ) from error
     except OSError as error:
-        raise VitralError(
-            f"{folder}: cannot be written ({error}); free space, or set XDG_CACHE_HOME"
-        ) from error
+        raise VitralError(f"{folder}: cannot be written ({error}); free space, or set XDG_CACHE_HOME") from error
     finally:
         part.unlink(missing_ok=True)
 

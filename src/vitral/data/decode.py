@@ -47,9 +47,7 @@ def probe(source: Source) -> ImageInfo:
     return _jpeg_info(data, name) or image_info(open_image(data, name), data, name)
 
 
-def decode(
-    source: Source, channels: int | None = None, *, name: str | None = None, hint: int | None = None
-) -> Tensor:
+def decode(source: Source, channels: int | None = None, *, name: str | None = None, hint: int | None = None) -> Tensor:
     """Decode an image to [C,h,w], 0..255, `uint8` or (16-bit sources) `float32`; in memory the channels may
     lie last.
 
@@ -67,9 +65,7 @@ def decode(
     return decode_bytes(data, channels, name, hint)[0]
 
 
-def decode_bytes(
-    data: bytes, channels: int | None, name: str, hint: int | None = None
-) -> tuple[Tensor, ImageInfo]:
+def decode_bytes(data: bytes, channels: int | None, name: str, hint: int | None = None) -> tuple[Tensor, ImageInfo]:
     """`decode` of an encoded image, and what its header says (the file's own size and channels, whatever was
     asked).
     """
@@ -84,9 +80,7 @@ def _name_of(source: Source) -> str:
     if isinstance(source, bytes):
         return "image bytes"
     if isinstance(source, Image.Image):
-        return str(
-            getattr(source, "filename", "") or "image in memory"
-        )  # only images from files have a filename
+        return str(getattr(source, "filename", "") or "image in memory")  # only images from files have a filename
     return str(source)
 
 

@@ -7,9 +7,7 @@ from pathlib import Path
 from vitral.errors import VitralError
 
 MAX_FILE_BYTES = 2**31
-_FLAGS = (
-    os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-)  # each exists on some systems only
+_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # each exists on some systems only
 
 
 def read_file(path: Path, name: str) -> tuple[bytes, os.stat_result]:
@@ -31,9 +29,7 @@ def read_file(path: Path, name: str) -> tuple[bytes, os.stat_result]:
     except PermissionError:
         raise VitralError(f"{name}: permission denied; make it readable (chmod +r)") from None
     except OSError as error:
-        raise VitralError(
-            f"{name}: cannot be read ({error.strerror}); check the path and the disk"
-        ) from error
+        raise VitralError(f"{name}: cannot be read ({error.strerror}); check the path and the disk") from error
     if not data:
         raise VitralError(f"{name}: is empty (0 bytes); restore it from its source or remove it")
     return data, status

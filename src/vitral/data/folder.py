@@ -9,9 +9,7 @@ from vitral.data.images import FileImages
 from vitral.data.listing import SPLIT_NAMES, Listing, build_listing
 from vitral.errors import VitralError
 
-JUNK = frozenset(
-    {"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "icon\r"}
-)  # and all that starts with a dot
+JUNK = frozenset({"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "icon\r"})  # and all that starts with a dot
 
 
 def list_folder(root: Path) -> Listing:
@@ -24,9 +22,7 @@ def list_folder(root: Path) -> Listing:
     root = Path(os.path.abspath(root))
     folders, loose = _entries(root)
     splits = {
-        folder.name: SPLIT_NAMES[folder.name.casefold()]
-        for folder in folders
-        if folder.name.casefold() in SPLIT_NAMES
+        folder.name: SPLIT_NAMES[folder.name.casefold()] for folder in folders if folder.name.casefold() in SPLIT_NAMES
     }
     _check_loose(root, loose, "of its class")
     if not folders:
@@ -43,9 +39,7 @@ def list_folder(root: Path) -> Listing:
         classes, loose = _entries(folder)
         _check_loose(folder, loose, "of its class")
         if not classes:
-            raise VitralError(
-                f"{folder}: the split's folder is empty; put class folders into it or remove it"
-            )
+            raise VitralError(f"{folder}: the split's folder is empty; put class folders into it or remove it")
         _collect(root, classes, names, labels)
         given += [splits[folder.name]] * (len(names) - len(given))
     return build_listing(root.name, str(root), FileImages(root, names), labels, given)
@@ -103,9 +97,7 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
     try:
         entries = sorted(os.listdir(folder))
     except OSError as error:
-        raise VitralError(
-            f"{folder}: the folder cannot be read ({error.strerror}); make it readable"
-        ) from error
+        raise VitralError(f"{folder}: the folder cannot be read ({error.strerror}); make it readable") from error
     paths = [folder / name for name in entries if not name.startswith(".") and name.casefold() not in JUNK]
     folders = [path for path in paths if path.is_dir()]
     return folders, [path for path in paths if path not in set(folders)]

@@ -70,8 +70,7 @@ class FileImages(Images):
         touched = (status.st_size, status.st_mtime_ns) != (size, changed_ns)
         if size and touched and content_hash(data) != digest.tobytes():
             raise VitralError(
-                f"{name}: has changed since the data were scanned; start again, "
-                "so that splits and fingerprint hold"
+                f"{name}: has changed since the data were scanned; start again, so that splits and fingerprint hold"
             )
         return decode_bytes(data, channels, name, hint)[0]
 

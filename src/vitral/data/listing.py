@@ -50,9 +50,7 @@ def build_listing(
     if given is not None:
         trained = {label for label, split in zip(labels, given, strict=True) if split == "train"}
         if not trained:
-            raise VitralError(
-                f"{where}: there is no train split, only {', '.join(sorted(set(given)))}; add it"
-            )
+            raise VitralError(f"{where}: there is no train split, only {', '.join(sorted(set(given)))}; add it")
         only = [label for label in names if label not in trained]
         if only:
             raise VitralError(

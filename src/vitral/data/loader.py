@@ -2,7 +2,7 @@
 
 import itertools
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ Batch = tuple[Tensor, Tensor]  # pixels [B, C, H, W] on the 0..255 scale, target
 class TrainingBatches(Dataset[Batch]):
     """Item `step` is the step-th batch of an endless run: shuffled anew each epoch, the last batch of an epoch may be short."""
 
-    def __init__(self, split: Split, preprocess: Preprocess, augmentation: Augmentation, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, split: Split, preprocess: Preprocess, augmentation: Augmentation, batch_size: int, seed: int
+    ) -> None:
         self.split, self.preprocess, self.augmentation = split, preprocess, augmentation
         self.batch_size, self.seed = batch_size, seed
         self.steps_per_epoch = -(-len(split) // batch_size)
@@ -74,11 +76,20 @@ def stack(images: list[Tensor]) -> Tensor:
     return torch.stack([image.float() for image in images] if deep else images)
 
 
-def _loader(batches: Dataset[Batch], numbers: object, workers: int) -> DataLoader[Batch]:
+def _loader(batches: Dataset[Batch], numbers: Iterable[int], workers: int) -> DataLoader[Batch]:
     # The explicit generator keeps the loader's own draws away from the global one; nothing here uses what it draws.
     generator = torch.Generator().manual_seed(0)
-    return DataLoader(batches, batch_size=None, sampler=numbers, num_workers=workers, generator=generator, worker_init_fn=_ignore_interrupt)  # type: ignore[arg-type]
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=numbers,
+        num_workers=workers,
+        generator=generator,
+        worker_init_fn=_ignore_interrupt,
+    )
 
 
 def _ignore_interrupt(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process decides when to stop
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches the whole group; the main process decides when to stop

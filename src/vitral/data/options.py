@@ -28,14 +28,10 @@ class DataOptions:
 
     def __post_init__(self) -> None:
         if self.channels not in (None, 1, 3):
-            raise VitralError(
-                f"channels {self.channels}: an image has 1 (grey) or 3 (RGB); choose one of them"
-            )
+            raise VitralError(f"channels {self.channels}: an image has 1 (grey) or 3 (RGB); choose one of them")
         for name, value in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
             if not 0 <= value < 1:
-                raise VitralError(
-                    f"{name} {value}: is not a share; give a number from 0 up to, not including, 1"
-                )
+                raise VitralError(f"{name} {value}: is not a share; give a number from 0 up to, not including, 1")
         if self.val_fraction + self.test_fraction >= 1:
             raise VitralError(
                 f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction}: leave nothing "

@@ -62,12 +62,24 @@ class Preprocess:
         """The pixels that the model sees: [C, h, w] to [C, height, width], still on the 0..255 scale."""
         if self.resize == "squash":
             return resize(image, self.height, self.width, self.interpolation)
-        h, w = image.shape[1:]
+        inner_h, inner_w, top, left = self._inner(*image.shape[1:])
+        image = resize(image, inner_h, inner_w, self.interpolation)
+        return image[:, top : top + self.height, left : left + self.width]
+
+    def box(self, h: int, w: int) -> tuple[int, int, int, int]:
+        """Top, left, height, width of what the model sees, in pixels of an image of h x w."""
+        if self.resize == "squash":
+            return 0, 0, h, w
+        inner_h, inner_w, top, left = self._inner(h, w)
+        top, bottom = round(top * h / inner_h), round((top + self.height) * h / inner_h)
+        left, right = round(left * w / inner_w), round((left + self.width) * w / inner_w)
+        return top, left, bottom - top, right - left
+
+    def _inner(self, h: int, w: int) -> tuple[int, int, int, int]:
+        """Height and width that the whole image is resized to, and the top and left of the centre crop in it."""
         factor = max(self.height / h, self.width / w) / self.crop_fraction
         inner_h, inner_w = max(self.height, round(h * factor)), max(self.width, round(w * factor))
-        image = resize(image, inner_h, inner_w, self.interpolation)
-        top, left = (inner_h - self.height) // 2, (inner_w - self.width) // 2
-        return image[:, top : top + self.height, left : left + self.width]
+        return inner_h, inner_w, (inner_h - self.height) // 2, (inner_w - self.width) // 2
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """[..., C, H, W] on the 0..255 scale to float32 with the training data's mean and deviation removed."""

@@ -55,9 +55,7 @@ def open_image(data: bytes, name: str) -> Image.Image:
         frames = getattr(image, "n_frames", 1)  # Pillow defines it for the formats that can have several
     check_pixels(image.height, image.width, name)
     if frames > 1 and image.format != "MPO":  # phones append previews to the one picture
-        raise VitralError(
-            f"{name}: holds {frames} frames or pages; extract the one wanted into a file of its own"
-        )
+        raise VitralError(f"{name}: holds {frames} frames or pages; extract the one wanted into a file of its own")
     return image
 
 
@@ -65,8 +63,7 @@ def check_pixels(height: int, width: int, name: str) -> None:
     """Refuse what would not fit in memory, by the header alone."""
     if height * width > MAX_PIXELS:
         raise VitralError(
-            f"{name}: {width:,} x {height:,} pixels, over the limit of {MAX_PIXELS:,}; "
-            "cut it into tiles or shrink it"
+            f"{name}: {width:,} x {height:,} pixels, over the limit of {MAX_PIXELS:,}; cut it into tiles or shrink it"
         )
 
 
@@ -94,9 +91,7 @@ def image_pixels(
         if not _is_deep(image):
             pixels = _shallow_pixels(image, raw)
         elif data is None:
-            raise VitralError(
-                f"{name}: holds 16 bits a colour, of which Pillow keeps 8; give the file's path instead"
-            )
+            raise VitralError(f"{name}: holds 16 bits a colour, of which Pillow keeps 8; give the file's path instead")
         else:
             pixels = _deep_pixels(image, open_image(data, name), raw)
     pixels = turn(with_channels(pixels, channels), orientation(image))
@@ -149,9 +144,7 @@ def _named(name: str) -> Iterator[None]:
     except (VitralError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise VitralError(
-            f"{name}: over the limit of {MAX_PIXELS:,} pixels ({error}); cut it into tiles"
-        ) from error
+        raise VitralError(f"{name}: over the limit of {MAX_PIXELS:,} pixels ({error}); cut it into tiles") from error
     except Image.UnidentifiedImageError:
         raise VitralError(
             f"{name}: is not a JPEG, PNG, WebP, BMP, TIFF or GIF image, or its header is cut short; "
@@ -222,9 +215,7 @@ def _shallow_pixels(image: Image.Image, raw: str) -> np.ndarray:
     elif image.mode == "1":
         image = image.convert("L")
     elif image.mode == "CMYK":
-        if (
-            inverted
-        ):  # Pillow takes every CMYK JPEG to be inverted as Adobe's are; without its marker it is not
+        if inverted:  # Pillow takes every CMYK JPEG to be inverted as Adobe's are; without its marker it is not
             image = Image.fromarray(255 - np.asarray(image), "CMYK")
         image = image.convert("RGB")
     elif image.mode not in ("L", "LA", "RGB", "RGBA"):
@@ -262,9 +253,7 @@ def _over_white(pixels: np.ndarray) -> np.ndarray:
     """[h,w,C+1], alpha last and not premultiplied, laid over white: [h,w,C]."""
     if pixels.dtype == np.uint8:
         colour, alpha = pixels[:, :, :-1].astype(np.uint16), pixels[:, :, -1:].astype(np.uint16)
-        return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(
-            np.uint8
-        )  # at most 65,152: no overflow
+        return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)  # at most 65,152: no overflow
     opacity = pixels[:, :, -1:] / np.float32(255)
     return pixels[:, :, :-1] * opacity + 255 * (1 - opacity)
 

@@ -80,13 +80,13 @@ class DataSet:
     """sha256 (hex) of the sorted (content, label, split) triples, wherever and however the files lie."""
     skipped: list[tuple[str, str]] = field(default_factory=list)
     """(name, reason) of the unreadable images that were left out."""
+    given: frozenset[str] = frozenset()
+    """Splits that the data themselves name; the others were made from content hashes."""
     notes: list[str] = field(default_factory=list)
     """What a person should know about the data but that is no error."""
 
 
-def open_data(
-    data: str | Path, options: DataOptions = _DEFAULTS, *, progress: Progress | None = None
-) -> DataSet:
+def open_data(data: str | Path, options: DataOptions = _DEFAULTS, *, progress: Progress | None = None) -> DataSet:
     """Find, read, check and divide a data set.
 
     data: a folder of class folders, or of train, val and test folders of class folders; a CSV, TSV or Parquet
@@ -128,6 +128,7 @@ def open_data(
         width=int(np.median([info.width for info in train])),
         fingerprint=_fingerprint(digests, groups, splits),
         skipped=unreadable,
+        given=frozenset(listing.given or ()),
         notes=_notes(listing, digests, splits),
     )
 
@@ -140,9 +141,7 @@ def write_skipped(dataset: DataSet, path: str | Path) -> None:
             writer.writerow(["name", "reason"])
             writer.writerows(dataset.skipped)
     except OSError as error:
-        raise VitralError(
-            f"{path}: cannot be written ({error.strerror}); choose a folder that can be"
-        ) from error
+        raise VitralError(f"{path}: cannot be written ({error.strerror}); choose a folder that can be") from error
 
 
 def _list(data: str | Path, options: DataOptions) -> Listing:
@@ -186,8 +185,7 @@ def _check_contradictions(listing: Listing, rows: Sequence[int], digests: Sequen
     if clashes:
         names, targets, labels = listing.images.names, listing.targets, listing.labels
         lines = [
-            f"  {names[j]} ({labels[targets[j]]}) = {names[i]} ({labels[targets[i]]})"
-            for j, i in clashes[:_SHOWN]
+            f"  {names[j]} ({labels[targets[j]]}) = {names[i]} ({labels[targets[i]]})" for j, i in clashes[:_SHOWN]
         ]
         if len(clashes) > _SHOWN:
             lines.append(f"  ... and {len(clashes) - _SHOWN} more")
@@ -197,17 +195,13 @@ def _check_contradictions(listing: Listing, rows: Sequence[int], digests: Sequen
         )
 
 
-def _build_splits(
-    images: Images, rows: Sequence[int], targets: np.ndarray, splits: Sequence[str]
-) -> dict[str, Split]:
+def _build_splits(images: Images, rows: Sequence[int], targets: np.ndarray, splits: Sequence[str]) -> dict[str, Split]:
     built = {}
     for split in SPLITS:
         inside = [k for k, name in enumerate(splits) if name == split]
         if inside:
             of_images = np.array([rows[k] for k in inside], dtype=np.int64)
-            built[split] = Split(
-                split, [images.names[i] for i in of_images], targets[inside], images, of_images
-            )
+            built[split] = Split(split, [images.names[i] for i in of_images], targets[inside], images, of_images)
     return built
 
 
@@ -233,12 +227,8 @@ def _notes(listing: Listing, digests: Sequence[bytes], splits: Sequence[str]) ->
     ]
     copies = len(digests) - len(seen)
     if copies:
-        notes.append(
-            f"exact copies of other images: {copies}; copies share a split unless the data divide them"
-        )
-    made = [
-        split for split in SPLITS if split in splits and (listing.given is None or split not in listing.given)
-    ]
+        notes.append(f"exact copies of other images: {copies}; copies share a split unless the data divide them")
+    made = [split for split in SPLITS if split in splits and (listing.given is None or split not in listing.given)]
     if made and listing.given is not None:
         notes.append(f"the data give no {' or '.join(made)} split: made from train")
     absent = [split for split in SPLITS if split not in splits]

@@ -67,9 +67,7 @@ def _take(share: float, n: int, keep: int) -> int:
     return min(max(1, round(share * n)), n - keep) if share else 0
 
 
-def _pool(
-    digests: Sequence[bytes], groups: Sequence[str], splits: Sequence[str]
-) -> dict[str, list[list[int]]]:
+def _pool(digests: Sequence[bytes], groups: Sequence[str], splits: Sequence[str]) -> dict[str, list[list[int]]]:
     """What is in train: by group, the images of each distinct content, in the order of the hashes."""
     pool: dict[str, dict[bytes, list[int]]] = defaultdict(lambda: defaultdict(list))
     for i, (digest, group) in enumerate(zip(digests, groups, strict=True)):

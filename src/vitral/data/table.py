@@ -52,9 +52,7 @@ def _read_csv(path: Path, options: DataOptions) -> _Columns:
         with open(path, newline="", encoding="utf-8-sig") as file:
             header = file.readline()
             file.seek(0)
-            delimiter = (
-                "\t" if path.suffix.lower() == ".tsv" else ";" if "," not in header and ";" in header else ","
-            )
+            delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if "," not in header and ";" in header else ","
             reader = csv.reader(file, delimiter=delimiter, strict=True)
             names = next(reader, [])
             wanted = _wanted(path, names, options)
@@ -70,9 +68,7 @@ def _read_csv(path: Path, options: DataOptions) -> _Columns:
     except UnicodeDecodeError as error:
         raise VitralError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from error
     except csv.Error as error:
-        raise VitralError(
-            f"{path}: line {reader.line_num} is not valid CSV ({error}); mend the line"
-        ) from error
+        raise VitralError(f"{path}: line {reader.line_num} is not valid CSV ({error}); mend the line") from error
     except OSError as error:
         raise VitralError(f"{path}: cannot be read ({error.strerror}); make it a readable file") from error
 
@@ -98,9 +94,7 @@ def _read_parquet(path: Path, options: DataOptions) -> _Columns:
         raise VitralError(f"{path}: is not a readable Parquet file ({error}); write it again") from error
     image, label, split = wanted
     labels = _class_names(path, table.column(label).to_pylist(), metadata, label)
-    splits = (
-        ["" if value is None else str(value) for value in table.column(split).to_pylist()] if split else None
-    )
+    splits = ["" if value is None else str(value) for value in table.column(split).to_pylist()] if split else None
     return _Columns(table.column(image).to_pylist(), labels, splits, first_row=1)
 
 
@@ -111,9 +105,7 @@ def _class_names(path: Path, values: list[Any], metadata: dict[bytes, bytes], co
     if names is None:
         return ["" if value is None else str(value) for value in values]
     if any(not isinstance(value, int) or not 0 <= value < len(names) for value in values):
-        raise VitralError(
-            f"{path}: column {column} holds labels outside of 0..{len(names) - 1}; label every row"
-        )
+        raise VitralError(f"{path}: column {column} holds labels outside of 0..{len(names) - 1}; label every row")
     return [str(names[value]) for value in values]
 
 
@@ -148,9 +140,7 @@ def _splits(path: Path, values: Sequence[str], first_row: int) -> list[str]:
 def _check_filled(path: Path, what: str, values: Sequence[Any], first_row: int) -> None:
     empty = [f"row {i + first_row}" for i, value in enumerate(values) if not value or not str(value).strip()]
     if empty:
-        raise VitralError(
-            f"{path}: {len(empty)} rows have no {what}: {_some(empty)}; fill it in or remove the rows"
-        )
+        raise VitralError(f"{path}: {len(empty)} rows have no {what}: {_some(empty)}; fill it in or remove the rows")
 
 
 def _images(path: Path, columns: _Columns, options: DataOptions) -> Images:

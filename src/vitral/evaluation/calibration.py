@@ -1,8 +1,7 @@
 """How far a probability can be trusted: reliability bins and the expected calibration error.
 
-Guo et al. 2017, "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599: images are put into
-equal-width bins by the probability of their predicted class; in each, its mean is compared with the share that is
-right.
+Guo et al. 2017, "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599: images are put
+into equal-width bins by the probability of their predicted class, and its mean compared with the share right.
 """
 
 from dataclasses import dataclass
@@ -22,9 +21,7 @@ class ReliabilityBin:
     accuracy: float | None
 
 
-def reliability(
-    confidence: NDArray[np.floating], correct: NDArray[np.bool_], bins: int = 15
-) -> list[ReliabilityBin]:
+def reliability(confidence: NDArray[np.floating], correct: NDArray[np.bool_], bins: int = 15) -> list[ReliabilityBin]:
     """Equal-width bins over the confidence of the predicted class.
 
     Args:

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from vitral.data.loader import EvaluationBatches
-from vitral.data.sources import Split
+from vitral.data.sources import DataSet, Split
 from vitral.errors import VitralError
 from vitral.evaluation.metrics import Evaluation, score
 from vitral.predict import Predictor
@@ -63,3 +63,15 @@ def evaluate(
     targets = match_targets(split, data_labels, predictor.labels, split.name)
     logits = split_logits(predictor, split, **options)  # type: ignore[arg-type]
     return score(logits, targets, predictor.labels), logits
+
+
+def merged(data: DataSet) -> Split:
+    """All images of the data set as one split."""
+    parts = list(data.splits.values())
+    return Split(
+        "all",
+        [name for part in parts for name in part.names],
+        np.concatenate([part.targets for part in parts]),
+        parts[0].images,
+        np.concatenate([part.rows for part in parts]),
+    )

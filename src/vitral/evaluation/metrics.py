@@ -64,6 +64,16 @@ class Evaluation:
             row["recall_interval"] = None if row["recall_interval"] is None else list(row["recall_interval"])
         return plain
 
+    def table(self) -> str:
+        """The classes one by one, for a person: aligned columns."""
+        wide = max([5, *(len(row.label) for row in self.classes)])
+        head = f"{'class':{wide}}  {'images':>7}  {'precision':>9}  {'recall':>9}  {'F1':>9}"
+        rows = [
+            f"{row.label:{wide}}  {row.support:7,}  {_percent(row.precision):>9}  {_percent(row.recall):>9}  {_percent(row.f1):>9}"
+            for row in self.classes
+        ]
+        return "\n".join([head, *rows])
+
     def summary(self) -> str:
         """A few lines for a person."""
         low, high = self.top1_interval
@@ -77,9 +87,7 @@ class Evaluation:
         with_images = [row for row in self.classes if row.f1 is not None]
         worst = sorted(with_images, key=lambda row: row.f1 or 0.0)[:3]
         if len(with_images) > 3:
-            lines.append(
-                "weakest classes by F1: " + ", ".join(f"{row.label} {_percent(row.f1)}" for row in worst)
-            )
+            lines.append("weakest classes by F1: " + ", ".join(f"{row.label} {_percent(row.f1)}" for row in worst))
         return "\n".join(lines)
 
 
@@ -139,9 +147,7 @@ def wilson(hits: int, trials: int, z: float = Z95) -> tuple[float, float]:
     return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
 
 
-def confusion_matrix(
-    targets: NDArray[np.integer], predicted: NDArray[np.integer], classes: int
-) -> NDArray[np.int64]:
+def confusion_matrix(targets: NDArray[np.integer], predicted: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
     """[K, K] counts: row the true class, column the predicted one."""
     flat = targets.astype(np.int64) * classes + predicted
     counts = np.bincount(flat, minlength=classes * classes)

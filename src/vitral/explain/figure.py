@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from vitral.errors import VitralError
-from vitral.explain.maps import colourise, normalise, overlay, upsample
+from vitral.explain.maps import colourise, normalise, overlay, place, upsample
 
 INK, FAINT, PAPER = (28, 30, 38), (118, 122, 134), (255, 255, 255)
 MARGIN, GAP = 24, 6
@@ -25,10 +25,11 @@ READABLE = 256  # smaller pictures are enlarged to at least this many pixels on 
 class Explanation:
     """What a model looked at in one picture.
 
-    image: uint8 [H, W, 3], the picture that the model saw.
+    image: uint8 [H, W, 3], the picture.
     grid: [h, w], the raw values, usually one a patch.
     method: how they were found, for instance "rollout".
     label, probability: the predicted class and its probability in [0, 1].
+    box: (top, left, height, width) of the part that the model saw, which `grid` covers; None for all of it.
     """
 
     image: NDArray[np.uint8]
@@ -36,6 +37,7 @@ class Explanation:
     method: str
     label: str
     probability: float
+    box: tuple[int, int, int, int] | None = None
 
     def __post_init__(self) -> None:
         assert self.image.ndim == 3, f"image {self.image.shape} is not [H, W, 3]"
@@ -43,13 +45,16 @@ class Explanation:
 
     @property
     def map(self) -> NDArray[np.float64]:
-        """[H, W] in [0, 1]: the grid from its smallest to its largest value, at the resolution of `image`."""
-        return upsample(normalise(self.grid), self.image.shape[:2])
+        """[H, W] in [0, 1]: the grid from its smallest to its largest value, at the resolution of `image`.
+
+        What the model did not see, outside `box`, is 0.
+        """
+        return self._heat(1)
 
     def overlay(self, alpha: float = 0.6, scale: int = 1) -> Image.Image:
         """The map over the picture, [H, W] enlarged `scale` times."""
         larger = self.image.repeat(scale, axis=0).repeat(scale, axis=1)  # [H, W, 3] -> [scale*H, scale*W, 3]
-        return overlay(larger, normalise(self.grid), alpha)
+        return overlay(larger, self._heat(scale), alpha)
 
     def save(self, path: str | Path, alpha: float = 0.6) -> Path:
         """Writes the overlay; a picture under 256 pixels is enlarged a whole number of times, to be seen.
@@ -58,6 +63,13 @@ class Explanation:
             VitralError: the file's ending is not a picture's, or it cannot be written.
         """
         return save_picture(self.overlay(alpha, self._readable_scale()), path)
+
+    def _heat(self, scale: int) -> NDArray[np.float64]:
+        """`map`, [scale*H, scale*W]."""
+        height, width = self.image.shape[:2]
+        top, left, box_height, box_width = self.box or (0, 0, height, width)
+        box = (scale * top, scale * left, scale * box_height, scale * box_width)
+        return place(normalise(self.grid), box, (scale * height, scale * width))
 
     def _readable_scale(self) -> int:
         return max(1, math.ceil(READABLE / max(self.image.shape[:2])))
@@ -105,7 +117,7 @@ def grid_figure(
 ) -> Image.Image:
     """The picture above a grid of maps, a row a layer and a column a head.
 
-    Each panel is coloured from 0 to its own largest value. Patches are drawn as they are and not smoothed: the
+    Each panel is coloured from 0 to its own largest value. Patches are drawn as they are, not smoothed: the
     model knows no finer.
 
     Args:

@@ -42,9 +42,7 @@ def token_map(
     """
     h, w = grid
     tokens = num_prefix + h * w
-    assert attention.shape[-2:] == (tokens, tokens), (
-        f"attention {attention.shape} for {num_prefix} + {h} x {w}"
-    )
+    assert attention.shape[-2:] == (tokens, tokens), f"attention {attention.shape} for {num_prefix} + {h} x {w}"
     to_patches = attention[..., num_prefix:]  # [..., N, h*w]
     if isinstance(query, tuple):
         row, column = query
@@ -98,9 +96,7 @@ def upsample(values: NDArray[np.floating], size: tuple[int, int], smooth: bool =
     return np.clip(larger, values.min(), values.max())  # float32 rounding
 
 
-def place(
-    values: NDArray[np.floating], box: tuple[int, int, int, int], size: tuple[int, int]
-) -> NDArray[np.float64]:
+def place(values: NDArray[np.floating], box: tuple[int, int, int, int], size: tuple[int, int]) -> NDArray[np.float64]:
     """A map of a crop, put back where the crop came from.
 
     Args:
@@ -134,8 +130,8 @@ def overlay(
 ) -> Image.Image:
     """A map over its picture, in the picture's own size and shape.
 
-    The more a place counts, the more it is coloured: where the map is 0 the picture stays, greyed and darkened
-    by `alpha`, and where it is 1 the colour covers `alpha` of it.
+    The more a place counts, the more it is coloured: where the map is 0 the picture stays, greyed and
+    darkened by `alpha`, and where it is 1 the colour covers `alpha` of it.
 
     Args:
         image: uint8 [H, W, 3].
@@ -146,9 +142,7 @@ def overlay(
         VitralError: alpha is outside [0, 1].
     """
     if not 0 <= alpha <= 1:
-        raise VitralError(
-            f"alpha {alpha}: the strength of an overlay lies between 0 and 1; choose for example 0.6"
-        )
+        raise VitralError(f"alpha {alpha}: the strength of an overlay lies between 0 and 1; choose for example 0.6")
     assert image.ndim == 3, f"image {image.shape} is not [H, W, 3]"
     assert image.dtype == np.uint8, f"image is {image.dtype}, not uint8"
     heat = upsample(np.clip(values, 0.0, 1.0), image.shape[:2])  # [H, W]

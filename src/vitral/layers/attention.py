@@ -42,7 +42,9 @@ class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         if dim % num_heads:
-            raise VitralError(f"width {dim} does not divide into {num_heads} heads; choose num_heads among its divisors")
+            raise VitralError(
+                f"width {dim} does not divide into {num_heads} heads; choose num_heads among its divisors"
+            )
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
@@ -70,7 +72,7 @@ def recording(model: nn.Module, layers: Sequence[int] | None = None) -> Iterator
     maps: dict[int, Tensor] = {}
     try:
         for layer in wanted:
-            modules[layer].recorder = lambda probabilities, layer=layer: maps.__setitem__(layer, probabilities)  # type: ignore[misc]
+            modules[layer].recorder = lambda probabilities, layer=layer: maps.__setitem__(layer, probabilities)
         yield maps
     finally:
         for module in modules:
@@ -87,5 +89,3 @@ def check_layer(layer: int, depth: int) -> int:
 def attention_layers(model: nn.Module) -> list[tuple[int, int]]:
     """(layer, heads) for each attention layer of the model, in the order of computation."""
     return list(enumerate(m.num_heads for m in model.modules() if isinstance(m, Attention)))
-
-

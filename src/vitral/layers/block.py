@@ -19,7 +19,14 @@ class Block(nn.Module):
     """[B, N, D] -> [B, N, D]: attention and MLP, each with a layer norm and a residual connection."""
 
     def __init__(
-        self, dim: int, attention: nn.Module, mlp: nn.Module, *, drop_path: float = 0.0, pre_norm: bool = True, eps: float = 1e-6
+        self,
+        dim: int,
+        attention: nn.Module,
+        mlp: nn.Module,
+        *,
+        drop_path: float = 0.0,
+        pre_norm: bool = True,
+        eps: float = 1e-6,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=eps)

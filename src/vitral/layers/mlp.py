@@ -1,9 +1,11 @@
 """The two-layer perceptron of each encoder block; https://arxiv.org/abs/2010.11929, equation 3 and appendix B.1."""
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
 
 class Mlp(nn.Module):

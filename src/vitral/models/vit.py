@@ -1,7 +1,7 @@
 """The Vision Transformer: an image is cut into patches, each patch is a token, and a Transformer encoder reads the tokens.
 
-An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929. Deviations, both optional: register tokens (https://arxiv.org/abs/2309.16588) and drop path.
-Parameter names are timm's. Axes: B batch, C channels, H W pixels, h w grid of patches, N tokens (prefix + h*w), D width, K classes.
+An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929. Optional beyond it: drop path, and register tokens
+(https://arxiv.org/abs/2309.16588). Parameter names are timm's. Axes: B batch, C channels, H W pixels, h w grid of patches, N tokens (prefix + h*w), D width, K classes.
 """
 
 from dataclasses import dataclass, fields
@@ -83,6 +83,7 @@ class VisionTransformer(nn.Module):
         self.grid = self.patch_embed.grid(*config.image_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, D)) if config.class_token else None
         self.reg_token = nn.Parameter(torch.zeros(1, config.num_registers, D)) if config.num_registers else None
+        self.pos_embed: nn.Parameter | LearnedPositions2d | None = None
         if config.position == "learned":  # one row for the class token, none for registers
             self.pos_embed = nn.Parameter(torch.zeros(1, config.class_token + self.grid[0] * self.grid[1], D))
         elif config.position == "learned2d":
@@ -117,18 +118,16 @@ class VisionTransformer(nn.Module):
                 nn.init.zeros_(module.qkv.bias)
                 nn.init.zeros_(module.proj.bias)
             elif isinstance(module, Mlp):
-                for layer in (module.fc1, module.fc2):
-                    nn.init.xavier_uniform_(layer.weight)
-                    nn.init.normal_(layer.bias, std=1e-6)
+                for linear in (module.fc1, module.fc2):
+                    nn.init.xavier_uniform_(linear.weight)
+                    nn.init.normal_(linear.bias, std=1e-6)
         for layer in (self.patch_embed.proj, *self.pre_logits.children()):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
-                nn.init.zeros_(layer.bias)
-        if self.config.position.startswith("learned"):
-            for positions in self.pos_embed.parameters() if isinstance(self.pos_embed, nn.Module) else [self.pos_embed]:
-                nn.init.normal_(positions, std=0.02)
-        if self.reg_token is not None:
-            nn.init.normal_(self.reg_token, std=0.02)
+                nn.init.constant_(layer.bias, 0)  # type: ignore[arg-type]
+        for name, table in self.named_parameters():
+            if name.startswith("pos_embed") or name == "reg_token":
+                nn.init.normal_(table, std=0.02)
         if isinstance(self.head, nn.Linear):
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
@@ -156,15 +155,17 @@ class VisionTransformer(nn.Module):
 
     def positions(self, grid: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
         """Positions of the patches [1, h*w, D] and of the class token [1, 1, D] for any grid; None where there are none."""
-        if self.config.position == "none":
-            return None, None
         if self.config.position == "sincos2d":
             table = sincos2d(*grid, self.config.dim)[None]
             return table.to(self.patch_embed.proj.weight.device), None
-        if self.config.position == "learned2d":
+        if self.pos_embed is None:
+            return None, None
+        if isinstance(self.pos_embed, LearnedPositions2d):
             return resize_positions(self.pos_embed(), self.grid, grid), None
         first = int(self.config.class_token)
-        return resize_positions(self.pos_embed[:, first:], self.grid, grid), self.pos_embed[:, :first] if first else None
+        return resize_positions(self.pos_embed[:, first:], self.grid, grid), self.pos_embed[
+            :, :first
+        ] if first else None
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Tokens [B, N, D] through every block and the final norm."""

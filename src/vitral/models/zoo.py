@@ -36,7 +36,9 @@ def model_config(name: str, **overrides: object) -> ViTConfig:
     known = [f.name for f in fields(ViTConfig)]
     for key in overrides:
         if key not in known:
-            raise VitralError(f"{name} has no argument {key!r}; nearest: {_nearest(key, known)}; all: {', '.join(known)}")
+            raise VitralError(
+                f"{name} has no argument {key!r}; nearest: {_nearest(key, known)}; all: {', '.join(known)}"
+            )
     return replace(MODELS[name], **overrides)  # type: ignore[arg-type]
 
 

@@ -11,19 +11,22 @@ import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.errors import VitralError
-
 
 T = typing.TypeVar("T")
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The model: a name from `vitral models`, and whatever differs from it."""
+    """The model, and whatever differs from its row in the zoo."""
 
-    name: str = "vit_tiny_patch16_224"
+    name: Annotated[str, tyro.conf.arg(name="model")] = "vit_tiny_patch16_224"
+    """Name in the zoo, see vitral models."""
     image_size: tuple[int, int] | None = None
     """Height and width in pixels; default by the images' size."""
     patch_size: int | None = None
@@ -204,6 +207,13 @@ def _checked(value: object, hint: object, what: str) -> object:
             return value
     names = " or ".join(getattr(o, "__name__", str(o)) for o in options if o is not type(None))
     raise VitralError(f"{what} should be {names}")
+
+
+def stored_data_options(stored: dict[str, object]) -> DataOptions:
+    """How the data of a finished run were read and divided, from the recipe in its model file."""
+    section = stored.get("data", {})
+    assert isinstance(section, dict)
+    return merge(DataOptions(), section, "the model file's recipe [data]")
 
 
 def to_table(recipe: Recipe) -> dict[str, dict[str, object]]:

@@ -37,18 +37,26 @@ def resolve(recipe: Recipe, data: DataSet, device: str) -> tuple[Recipe, list[st
     if augment.hflip is None:
         digits = data.name == "digits"
         augment = dataclasses.replace(augment, hflip=0.0 if digits else 0.5)
-        reasons.append("no left-right flips: a mirrored digit is another sign" if digits else "left-right flips: set hflip = 0 where left and right matter")
+        reasons.append(
+            "no left-right flips: a mirrored digit is another sign"
+            if digits
+            else "left-right flips: set hflip = 0 where left and right matter"
+        )
 
     train, optim = recipe.train, recipe.optim
     if train.batch_size is None:
         size = 256 if count >= 20_000 else 128 if count >= 4_000 else 64
         size = max(1, min(size, -(-count // 8)))
         train = dataclasses.replace(train, batch_size=size)
-        reasons.append(f"batch of {size}: {count:,} training images give {-(-count // (size * train.accumulation)):,} steps an epoch")
+        reasons.append(
+            f"batch of {size}: {count:,} training images give {-(-count // (size * train.accumulation)):,} steps an epoch"
+        )
     if not budgets:
         epochs = float(min(100, max(10, round(200_000 / count))))
         train = dataclasses.replace(train, epochs=epochs)
-        reasons.append(f"{epochs:g} epochs: few images are seen more often (--epochs, --steps or --time set the budget)")
+        reasons.append(
+            f"{epochs:g} epochs: few images are seen more often (--epochs, --steps or --time set the budget)"
+        )
     if optim.lr is None:
         width = model.dim or model_config(model.name).dim
         optim = dataclasses.replace(optim, lr=1e-3 if width <= 256 else 5e-4)
@@ -56,7 +64,9 @@ def resolve(recipe: Recipe, data: DataSet, device: str) -> tuple[Recipe, list[st
     if train.workers is None:
         in_memory = data.splits["train"].path(0) is None
         train = dataclasses.replace(train, workers=0 if in_memory else 2)
-        reasons.append("no loader processes: the images are in memory" if in_memory else "2 loader processes decode ahead")
+        reasons.append(
+            "no loader processes: the images are in memory" if in_memory else "2 loader processes decode ahead"
+        )
     resolved = dataclasses.replace(recipe, model=model, view=view, augment=augment, optim=optim, train=train)
     return resolved, reasons
 
@@ -71,11 +81,16 @@ def _model(model: ModelOptions, data: DataSet, device: str, small: bool, reasons
     if model.image_size is None:
         if small:
             changes["image_size"] = (data.height, data.width)
-            reasons.append(f"{data.height}x{data.width} pixels: the images' own size, in patches of {changes.get('patch_size', model.patch_size)}")
+            reasons.append(
+                f"{data.height}x{data.width} pixels: the images' own size, in patches of {changes.get('patch_size', model.patch_size)}"
+            )
         else:
             side = 224 if device != "cpu" else 128
             changes["image_size"] = (side, side)
-            reasons.append(f"{side}x{side} pixels" + ("" if device != "cpu" else ": a third of the work of 224x224, as there is no GPU"))
+            reasons.append(
+                f"{side}x{side} pixels"
+                + ("" if device != "cpu" else ": a third of the work of 224x224, as there is no GPU")
+            )
     if small and untouched:
         changes |= {"dim": 128, "depth": 6, "num_heads": 4}
         reasons.append("width 128, 6 layers, 4 heads: enough for images this small, and fast")
@@ -97,5 +112,3 @@ def preprocess(recipe: Recipe, data: DataSet, config: ViTConfig) -> Preprocess:
         height, width, data.channels, half, half, recipe.view.resize, recipe.view.crop_fraction, recipe.view.interpolation,
         data.bit_depth, min(config.patch_size, height, width),
     )  # fmt: skip
-
-

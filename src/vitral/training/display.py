@@ -24,7 +24,13 @@ class Display:
         self.live: Progress | None = None
         self.printed = 0.0
         if self.console.is_terminal:
-            self.live = Progress(TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.fields[text]}"), console=self.console, transient=True)
+            self.live = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.fields[text]}"),
+                console=self.console,
+                transient=True,
+            )
             self.task = self.live.add_task("", total=1.0, text="", visible=False)
             self.live.start()
 

@@ -16,7 +16,9 @@ def choose_device(wanted: str) -> torch.device:
         return torch.device(next(name for name, there in available.items() if there))
     kind = wanted.split(":")[0]
     if not available.get(kind, False):
-        raise VitralError(f"device {wanted!r}: not on this machine; there are {', '.join(k for k, v in available.items() if v)}")
+        raise VitralError(
+            f"device {wanted!r}: not on this machine; there are {', '.join(k for k, v in available.items() if v)}"
+        )
     return torch.device(wanted)
 
 
@@ -55,7 +57,8 @@ def keep_freed_memory() -> None:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether the device or the process ran out of memory."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(s in str(error) for s in ("not enough memory", "can't allocate memory", "out of memory"))
+        isinstance(error, RuntimeError)
+        and any(s in str(error) for s in ("not enough memory", "can't allocate memory", "out of memory"))
     )
 
 

@@ -11,7 +11,11 @@ from vitral.training.config import OptimOptions
 
 def decays(name: str, parameter: Tensor) -> bool:
     """Weight matrices decay; biases, norms, tokens and positions do not (https://arxiv.org/abs/2012.12877's code)."""
-    return parameter.ndim >= 2 and not name.endswith(("pos_embed", "cls_token", "reg_token")) and not name.startswith("pos_embed.")
+    return (
+        parameter.ndim >= 2
+        and not name.endswith(("pos_embed", "cls_token", "reg_token"))
+        and not name.startswith("pos_embed.")
+    )
 
 
 def adamw(model: nn.Module, options: OptimOptions) -> torch.optim.AdamW:
@@ -44,7 +48,9 @@ def learning_rate(options: OptimOptions, progress: float, step: int, warmup_frac
 
 
 @torch.no_grad()
-def update_average(average: dict[str, Tensor], parameters: Iterable[tuple[str, Tensor]], decay: float, step: int) -> None:
+def update_average(
+    average: dict[str, Tensor], parameters: Iterable[tuple[str, Tensor]], decay: float, step: int
+) -> None:
     """Exponential moving average in place; early on the decay is held to (1 + step) / (10 + step), so the start is forgotten."""
     weight = 1 - min(decay, (1 + step) / (10 + step))
     pairs = list(parameters)

@@ -7,10 +7,7 @@ RUN/model.safetensors  the self-describing result  RUN/scores.json     its score
 
 import dataclasses
 import json
-import os
 import platform
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +58,9 @@ class Run:
             with open(self.metrics, "a") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
-            raise VitralError(f"{self.metrics}: could not be written ({error.strerror}); free some space, then --resume {self.folder}") from error
+            raise VitralError(
+                f"{self.metrics}: could not be written ({error.strerror}); free some space, then --resume {self.folder}"
+            ) from error
 
     def trained(self, record: dict[str, float | int | str]) -> None:
         self.record(dict(record))
@@ -132,14 +131,18 @@ class Run:
         predictor.model.to("cpu")
         result = {"split": split, "training_seconds": round(self.loop.progress.elapsed, 1), **scores.to_json()}
         summary = {"top1": scores.top1, "top1_interval": list(scores.top1_interval), "images": scores.images}
-        save_model(self.folder / "model.safetensors", predictor.model, dataclasses.replace(predictor.card, scores={**predictor.card.scores, split: summary}))
+        save_model(
+            self.folder / "model.safetensors",
+            predictor.model,
+            dataclasses.replace(predictor.card, scores={**predictor.card.scores, split: summary}),
+        )
         write_atomically(self.folder / "scores.json", json.dumps(result, indent=1).encode())
         np.savez(self.folder / "predictions.npz", logits=logits, targets=self.data.splits[split].targets)
         self.display.say(f"\n{split} split: {scores.summary()}\n{clock(self.loop.progress.elapsed)} of training")
         return True
 
 
-def start(data: str, recipe: Recipe, out: Path, display: Display, command: Sequence[str] = ()) -> Run:
+def start(data: str, recipe: Recipe, out: Path, display: Display, command: str = "") -> Run:
     """A new run in the folder `out`, which must not hold one."""
     if (out / "run.json").exists():
         raise VitralError(f"{out}: there is a run already; go on with --resume {out}, or choose another --out")
@@ -155,7 +158,7 @@ def start(data: str, recipe: Recipe, out: Path, display: Display, command: Seque
         "labels": dataset.labels,
         "notes": dataset.notes,
         "reasons": reasons,
-        "command": list(command),
+        "command": command,
         "seed": recipe.train.seed,
         "version": vitral.__version__,
         "torch": torch.__version__,
@@ -183,7 +186,9 @@ def resume(folder: Path, display: Display, workers: int | None = None) -> Run:
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, workers=workers))
     dataset = _open(described["data"], recipe, display)
     if dataset.fingerprint != described["fingerprint"]:
-        raise VitralError(f"{described['data']}: the images or labels changed since the run began; restore them, or start a new run")
+        raise VitralError(
+            f"{described['data']}: the images or labels changed since the run began; restore them, or start a new run"
+        )
     checkpoints = Checkpoints(folder / "checkpoints")
     if checkpoints.pointed("latest") is None:
         display.say("no checkpoint yet: starting from the first step")
@@ -206,7 +211,9 @@ def _open(data: str, recipe: Recipe, display: Display) -> DataSet:
     return dataset
 
 
-def _build(folder: Path, data: DataSet, recipe: Recipe, device: torch.device, progress: Progress, display: Display) -> Run:
+def _build(
+    folder: Path, data: DataSet, recipe: Recipe, device: torch.device, progress: Progress, display: Display
+) -> Run:
     keep_freed_memory()
     train = recipe.train
     precision = choose_precision(train.precision, device)
@@ -218,7 +225,13 @@ def _build(folder: Path, data: DataSet, recipe: Recipe, device: torch.device, pr
     assert train.batch_size is not None
     progress.batch_size = progress.batch_size or train.batch_size
     progress.accumulation = max(progress.accumulation, train.accumulation)
-    batches = TrainingBatches(data.splits["train"], steps, Augmentation(recipe.augment, steps), train.batch_size * train.accumulation, train.seed)
+    batches = TrainingBatches(
+        data.splits["train"],
+        steps,
+        Augmentation(recipe.augment, steps),
+        train.batch_size * train.accumulation,
+        train.seed,
+    )
     objective = Classify(recipe.optim.smoothing)
     loop = Loop(model, objective, batches, adamw(model, recipe.optim), average, progress, recipe, device, precision)
     parameters = sum(p.numel() for p in model.parameters())
@@ -239,10 +252,3 @@ def _forget_after(metrics: Path, step: int) -> None:
         except ValueError:
             continue  # the torn last line of a killed run
     write_atomically(metrics, "".join(line + "\n" for line in kept).encode())
-
-
-def shown_command(arguments: Sequence[str]) -> str:
-    """The command line as one would type it."""
-    import shlex
-
-    return shlex.join(["vitral", *arguments]) if arguments else f"python {os.path.basename(sys.argv[0])}"

@@ -1,17 +1,18 @@
-"""Line charts and reliability diagrams as inline SVG text: no script, no network, colours from the page's CSS.
+"""Line charts and reliability diagrams as inline SVG: no script, no network, colours from the page's CSS.
 
-The classes used here (`axis`, `grid`, `line a`, `dot b`, ...) are defined in report.css for light and dark pages.
+The classes used here (`axis`, `grid`, `line a`, `dot b`, ...) are set in report.css for light and dark pages.
 """
 
 import html
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 from vitral.evaluation.calibration import ReliabilityBin
 
 WIDTH, HEIGHT = 460, 270
-LEFT, RIGHT, TOP, BOTTOM = 54, 14, 32, 42  # the top holds the legend
+LEFT, RIGHT, TOP, BOTTOM = 54, 20, 32, 42  # the top holds the legend
 MAX_POINTS = 600  # more cannot be told apart at this width
 MANY_MARKS = 40
 
@@ -53,7 +54,7 @@ def line_chart(
     y_format: Callable[[float], str] = "{:g}".format,
     y_range: tuple[float, float] | None = None,
 ) -> str:
-    """An SVG with axes, ticks, a legend when there are several lines, and the lines; "" when there are no points."""
+    """An SVG with axes, ticks, the lines, and a legend if there are several; "" when there are no points."""
     drawn = [one for one in series if one.points]
     if not drawn:
         return ""
@@ -66,23 +67,20 @@ def line_chart(
         x_high = x_low + 1.0
     frame = _Frame(x_low, x_high, min(y_low, y_ticks[0]), max(y_high, y_ticks[-1]))
     parts = [_axes(frame, ticks(x_low, x_high), y_ticks, x_label, y_format)]
-    for one in drawn:
-        parts.append(_line(frame, one))
+    parts += [_line(frame, one) for one in drawn]
     if len(drawn) > 1:
         parts.append(_legend([(one.name, f"line {one.kind}") for one in drawn]))
     return _svg(title, parts)
 
 
 def reliability_chart(title: str, bins: Sequence[ReliabilityBin]) -> str:
-    """Accuracy against confidence, a bar a bin with the gap to its mean confidence over it, and the diagonal dashed.
+    """Accuracy against confidence: a bar a bin, the gap to its mean confidence over it, the diagonal dashed.
 
     After Guo et al. 2017, figure 1; a bin of few images is drawn faint.
     """
     frame = _Frame(0.0, 1.0, 0.0, 1.0)
     fifths = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    parts = [
-        _axes(frame, fifths, fifths, "probability of the predicted class", _whole_percent, _whole_percent)
-    ]
+    parts = [_axes(frame, fifths, fifths, "probability of the predicted class", _whole_percent, _whole_percent)]
     most = max(b.images for b in bins)
     for b in bins:
         if b.accuracy is None or b.confidence is None:
@@ -102,7 +100,7 @@ def reliability_chart(title: str, bins: Sequence[ReliabilityBin]) -> str:
         )
     corners = f'x1="{frame.x(0)}" y1="{frame.y(0)}" x2="{frame.x(1)}" y2="{frame.y(1)}"'
     parts.append(f'<line class="ideal" {corners}/>')
-    parts.append(_legend([("share that was right", "bar"), ("gap to the probability given", "gap")]))
+    parts.append(_legend([("share right", "bar"), ("gap to its probability", "gap")]))
     return _svg(title, parts)
 
 
@@ -117,12 +115,13 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def running_mean(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Exponential mean over about a twentieth of the points, without the start's bias towards 0."""
-    keep = 1 - 1 / max(1.0, len(points) / 20)
-    total, weight, smooth = 0.0, 0.0, []
-    for x, y in points:
-        total, weight = keep * total + y, keep * weight + 1
-        smooth.append((x, total / weight))
+    """Each point's y as the mean of its neighbours, up to a fortieth of all on either side (no lag)."""
+    sums = [0.0, *accumulate(y for _, y in points)]
+    reach = max(1, len(points) // 40)
+    smooth = []
+    for i, (x, _) in enumerate(points):
+        first, last = max(0, i - reach), min(len(points), i + reach + 1)  # one-sided at the ends
+        smooth.append((x, (sums[last] - sums[first]) / (last - first)))
     return smooth
 
 
@@ -131,13 +130,13 @@ def thinned(points: Sequence[tuple[float, float]], most: int = MAX_POINTS) -> Se
     if len(points) <= most:
         return points
     cuts = [round(i * len(points) / most) for i in range(most + 1)]
-    groups = [points[a:b] for a, b in zip(cuts, cuts[1:], strict=False)]
+    groups = [points[a:b] for a, b in pairwise(cuts)]
     return [(sum(x for x, _ in g) / len(g), sum(y for _, y in g) / len(g)) for g in groups]
 
 
 def _padded(low: float, high: float) -> tuple[float, float]:
     """The range of the values with a little air; from 0 when they come near it."""
-    if low == high:
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
         return (0.0, 2 * high) if high > 0 else (low - 1.0, low + 1.0)
     air = (high - low) * 0.05
     return (0.0 if 0 <= low < (high - low) * 0.6 else low - air), high + air

@@ -7,7 +7,6 @@ import base64
 import html
 import io
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -18,14 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitral.charts import Series, line_chart, reliability_chart
-from vitral.errors import VitralError
+from vitral.checkpoints.atomic import write_atomically
 from vitral.evaluation.metrics import Evaluation
+from vitral.report.charts import Series, line_chart, reliability_chart
 
 NAME = "report.html"
 MATRIX_CLASSES = 40  # a larger confusion matrix cannot be read; its most confused pairs can
 PAIRS = 30
 SHOWN = 24  # pictures of a kind
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 TINY, LARGE = 128, 320  # pixels: enlarge smaller pictures without smoothing, shrink larger ones
 HEADLINE_FACTS = ("parameters", "training time")
 
@@ -34,7 +34,8 @@ HEADLINE_FACTS = ("parameters", "training time")
 class Example:
     """One picture of the evaluated split and what the model made of it.
 
-    image, overlay: uint8 [H, W, 3], the overlay at the image's shape or a multiple of it; probability: of `predicted`.
+    image, overlay: uint8 [H, W, 3], the overlay in the image's shape or a multiple of it.
+    probability: of `predicted`, in [0, 1].
     """
 
     name: str
@@ -48,7 +49,7 @@ class Example:
 def choose_examples(
     logits: NDArray[np.floating], targets: NDArray[np.integer], wrong: int = 12, right: int = 6
 ) -> list[int]:
-    """Which images a report shows: the most confident mistakes, then right answers spread evenly over the split.
+    """Which images a report shows: the most confident mistakes, then right answers from all over the split.
 
     Args:
         logits: [n, K], finite. targets: [n], the true classes.
@@ -87,10 +88,10 @@ def write_report(
         command: the command that made the run, to be copied.
         labels: K class names.
         evaluation: the scores on `split`.
-        curves: the lines of metrics.jsonl, in order; of two with the same step the later one holds (a resumed run).
+        curves: the lines of metrics.jsonl, in order; of two with one step the later holds (a resumed run).
         examples: right and wrong cases; see `choose_examples`.
-        facts: what else a reader wants, in order: data, fingerprint, cost, ... "parameters" and "training time" are
-            shown large.
+        facts: what else a reader wants, in order: data, fingerprint, cost, ... "parameters" and "training
+            time" are shown large.
         recipe: the resolved recipe's text.
         split: which images were scored.
 
@@ -107,33 +108,19 @@ def write_report(
         _galleries(examples),
         _how(command, recipe, facts, curves),
     ]
-    css = resources.files("vitral").joinpath("report.css").read_text("utf-8")
+    css = resources.files("vitral.report").joinpath("report.css").read_text("utf-8")
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         # The browser itself holds the page to its word: no script, nothing fetched.
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
-        'img-src data:">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f"<title>{_e(title)}</title><style>{css}</style></head>\n<body><main>\n"
         + "\n".join(body)
-        + "\n<footer>Written by vitral. This page is one file and needs no network.</footer>\n</main></body></html>\n"
+        + "\n<footer>Written by vitral. This page is one file and needs no network.</footer>\n"
+        "</main></body></html>\n"
     )
-    return _write(run / NAME, page)
-
-
-def _write(path: Path, page: str) -> Path:
-    beside = path.with_name(path.name + ".tmp")
-    try:
-        beside.write_text(
-            page, encoding="utf-8", errors="backslashreplace"
-        )  # file names need not be valid text
-        os.replace(beside, path)
-    except OSError as error:
-        beside.unlink(missing_ok=True)
-        raise VitralError(
-            f"{path}: cannot be written ({error.strerror}); free the disk or its permissions"
-        ) from error
-    return path
+    write_atomically(run / NAME, page.encode("utf-8", "backslashreplace"))  # file names need not be valid text
+    return run / NAME
 
 
 def _subtitle(evaluation: Evaluation, split: str) -> str:
@@ -149,14 +136,12 @@ def _tiles(evaluation: Evaluation, facts: dict[str, str]) -> str:
     tiles.append((f"{evaluation.ece:.1%}", "expected calibration error"))
     tiles.append((f"{evaluation.images:,}", "images scored"))
     tiles += [(facts[key], key) for key in HEADLINE_FACTS if key in facts]
-    inside = "".join(
-        f"<div class=tile><b>{_e(value)}</b><span>{_e(name)}</span></div>" for value, name in tiles
-    )
+    inside = "".join(f"<div class=tile><b>{_e(value)}</b><span>{_e(name)}</span></div>" for value, name in tiles)
     return f"<div class=tiles>{inside}</div>"
 
 
 def _points(curves: Sequence[dict[str, Any]], event: str, key: str) -> list[tuple[float, float]]:
-    """(epoch, value) of the lines that have a finite value, by step; a later line replaces one of the same step."""
+    """(epoch, value) of the lines with a finite value, by step; a later line replaces an earlier one."""
     by_step: dict[int, tuple[float, float]] = {}
     for line in curves:
         value = line.get(key)
@@ -195,18 +180,14 @@ def _matrix(evaluation: Evaluation) -> str:
             share = count / support
             kind = ("hit " if i == j else "") + ("none" if count == 0 else "strong" if share > 0.45 else "")
             said = f"{label} taken for {labels[j]}: {count} ({share:.1%})"
-            level = (
-                f"{min(1.0, share if i == j else 0.12 + 1.6 * share):.3f}" if count else "0"
-            )  # errors must show
+            level = f"{min(1.0, share if i == j else 0.12 + 1.6 * share):.3f}" if count else "0"  # errors must show
             cells.append(f'<td class="{kind}" style="--v:{level}" title="{_e(said)}">{count}</td>')
-        rows.append(
-            f'<tr><th class=side title="{_e(label)}"><span>{_e(label)}</span></th>{"".join(cells)}</tr>'
-        )
+        rows.append(f'<tr><th class=side title="{_e(label)}"><span>{_e(label)}</span></th>{"".join(cells)}</tr>')
     few = " few" if len(labels) <= 12 else ""
     return (
-        "<section><h2>Confusion matrix</h2><p class=soft>Each row is a true class, each column what the model said; "
-        "the colour is the share of the row.</p>"
-        f'<div class=scroll style="max-height:none"><table class="confusion{few}"><tr><th class=side></th>{heads}</tr>'
+        "<section><h2>Confusion matrix</h2><p class=soft>Each row is a true class, each column what the "
+        "model said; the colour is the share of the row.</p>"
+        f'<div class="scroll whole"><table class="confusion{few}"><tr><th class=side></th>{heads}</tr>'
         f"{''.join(rows)}</table></div></section>"
     )
 
@@ -228,7 +209,7 @@ def _pairs(evaluation: Evaluation) -> str:
 
 
 def _classes(evaluation: Evaluation) -> str:
-    """The per-class table, the weakest F1 first and classes without one last, beside the reliability diagram."""
+    """The per-class table, the weakest F1 first and classes without one last, and the reliability diagram."""
     rows = []
     for row in sorted(evaluation.classes, key=lambda row: (row.f1 is None, row.f1)):
         interval = "" if row.recall_interval is None else "{:.0%} to {:.0%}".format(*row.recall_interval)
@@ -244,9 +225,9 @@ def _classes(evaluation: Evaluation) -> str:
     return (
         f"<section><h2>Classes</h2><p class=soft>Weakest first. {averages}</p>{_table(heads, rows)}</section>"
         "<div class=pair><section><h3>Can its probabilities be trusted?</h3>" + diagram + "</section>"
-        f"<section><h3>Calibration</h3><p>{_calibration_words(evaluation)}</p><p class=soft>In the diagram, images "
-        "are grouped by the probability that the model gave to its answer. On the dashed line it would be right "
-        "exactly as often as it says. Bars of few images are faint: they say little.</p></section></div>"
+        f"<section><h3>Calibration</h3><p>{_calibration_words(evaluation)}</p><p class=soft>In the diagram, "
+        "images are grouped by the probability that the model gave to its answer; on the dashed line it is "
+        "right as often as it says. Bars of few images are faint: they say little.</p></section></div>"
     )
 
 
@@ -257,7 +238,7 @@ def _calibration_words(evaluation: Evaluation) -> str:
     return (
         f"On average the model gives its answer a probability of <b>{said:.1%}</b>, and it is right "
         f"<b>{evaluation.top1:.1%}</b> of the time: it is {lean}. The expected calibration error, over "
-        f"{len(evaluation.reliability)} groups, is <b>{evaluation.ece:.1%}</b>; cross-entropy {evaluation.loss:.4f}."
+        f"{len(evaluation.reliability)} groups, is <b>{evaluation.ece:.1%}</b>; loss {evaluation.loss:.4f}."
     )
 
 
@@ -270,8 +251,8 @@ def _galleries(examples: Sequence[Example]) -> str:
     if right:
         parts.append(("Right answers", right))
     note = (
-        "<p class=soft>Left the picture as the model sees it, right what its attention reads, brightest where most. "
-        "Attention shows where information was taken from; it does not prove that this decided the answer.</p>"
+        "<p class=soft>The picture as the model sees it, and what its attention reads, brightest where most. "
+        "Attention shows where information was taken from; it is no proof that this decided the answer.</p>"
     )
     return "".join(
         f"<section><h2>{name}</h2>{note if i == 0 else ''}<div class=gallery>"
@@ -282,9 +263,7 @@ def _galleries(examples: Sequence[Example]) -> str:
 
 def _figure(example: Example) -> str:
     right = example.predicted == example.label
-    verdict = (
-        f"<span class={'yes' if right else 'no'}>{_e(example.predicted)}</span> {example.probability:.1%}"
-    )
+    verdict = f"<span class={'yes' if right else 'no'}>{_e(example.predicted)}</span> {example.probability:.1%}"
     truth = "" if right else f"<br>in truth {_e(example.label)}"
     return (
         f"<figure><div class=views>{_img(example.image, f'{example.name}: {example.label}')}"
@@ -319,9 +298,7 @@ def _how(command: str, recipe: str, facts: dict[str, str], curves: Sequence[dict
         parts.append(f"<details><summary>The recipe, as resolved</summary><pre>{_e(recipe)}</pre></details>")
     if said:
         text = _e("\n".join(said))
-        parts.append(
-            f"<details><summary>What training said ({len(said)})</summary><pre>{text}</pre></details>"
-        )
+        parts.append(f"<details><summary>What training said ({len(said)})</summary><pre>{text}</pre></details>")
     return f"<section>{''.join(parts)}</section>"
 
 
@@ -333,7 +310,8 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) 
         inside = "".join(f"<{tag}{kind}>{cell}</{tag}>" for cell, kind in zip(cells, kinds, strict=True))
         return f"<tr>{inside}</tr>"
 
-    return f"<div class=scroll><table class=rows>{line(heads, 'th')}{''.join(line(r, 'td') for r in rows)}</table></div>"
+    body = "".join(line(row, "td") for row in rows)
+    return f"<div class=scroll><table class=rows>{line(heads, 'th')}{body}</table></div>"
 
 
 def _percent(ratio: float | None) -> str:

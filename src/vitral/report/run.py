@@ -1,0 +1,85 @@
+"""From a run folder to its page: reads what training wrote, looks at some images again, and hands all of it to `write_report`."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vitral.data.sources import DataSet, Split, open_data
+from vitral.errors import VitralError
+from vitral.evaluation.metrics import score
+from vitral.explain.explain import look
+from vitral.predict import Predictor, load, to_rgb
+from vitral.report.page import Example, choose_examples, write_report
+from vitral.training.config import read_recipe
+from vitral.training.display import clock
+
+ENLARGED = 160  # pixels: overlays of smaller images are enlarged to at least this
+
+
+def report_run(run: Path, data: DataSet | None = None) -> Path:
+    """Write RUN/report.html of a finished run, and RUN/example.png, one image to try the next commands on; returns the page's path.
+
+    Without `data` the run's own data are opened again.
+    """
+    try:
+        described = json.loads((run / "run.json").read_text())
+        scores = json.loads((run / "scores.json").read_text())
+        metrics = (run / "metrics.jsonl").read_text().splitlines()
+    except (OSError, ValueError) as error:
+        raise VitralError(
+            f"{run}: not a finished run ({error}); train it to the end with vitral train --resume {run}"
+        ) from error
+    recipe = read_recipe(run / "recipe.toml")
+    predictor = load(run)
+    if data is None:
+        data = open_data(described["data"], recipe.data)
+        if data.fingerprint != described["fingerprint"]:
+            raise VitralError(
+                f"{described['data']}: the images or labels changed since the run; restore them to report on it"
+            )
+    split = data.splits[scores["split"]]
+    answers = np.load(run / "predictions.npz")
+    examples = [_example(predictor, split, i) for i in choose_examples(answers["logits"], answers["targets"])]
+    picture = to_rgb(split.read(0, predictor.card.preprocess.channels))
+    Image.fromarray(picture).save(run / "example.png")
+    counts = ", ".join(f"{n:,} {name}" for name, n in described["images"].items())
+    seconds = scores["training_seconds"]
+    return write_report(
+        run,
+        title=f"{described['name']}: {predictor.card.architecture}",
+        command=described["command"],
+        labels=predictor.labels,
+        evaluation=score(answers["logits"], answers["targets"], predictor.labels),
+        curves=[json.loads(line) for line in metrics],
+        examples=examples,
+        facts={
+            "parameters": f"{described['parameters']:,}",
+            "training time": clock(seconds),
+            "data": f"{described['data']} ({counts} images)",
+            "data fingerprint": described["fingerprint"],
+            "cost": f"{seconds:,.0f} s of training on {described['machine']}",
+            "seed": str(described["seed"]),
+            "decided from the data": "; ".join([*described["reasons"], *described["notes"]]),
+            "versions": f"vitral {described['version']}, torch {described['torch']}",
+        },
+        recipe=(run / "recipe.toml").read_text(),
+        split=scores["split"],
+    )
+
+
+def _example(predictor: Predictor, split: Split, index: int) -> Example:
+    """One image with the attention of the last layer over it."""
+    pixels = split.read(index, predictor.card.preprocess.channels)
+    attention = look(predictor, pixels)
+    explanation = attention.explanation(attention.map(), "attention")
+    scale = max(1, -(-ENLARGED // max(attention.picture.shape[:2])))
+    return Example(
+        name=split.names[index],
+        label=predictor.labels[int(split.targets[index])],
+        predicted=attention.label,
+        probability=attention.probability,
+        image=attention.picture,
+        overlay=np.asarray(explanation.overlay(scale=scale)),
+    )

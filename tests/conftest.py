@@ -1,0 +1,68 @@
+"""Small real things that many tests share."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+torch.set_num_threads(1)  # pytest-xdist runs a process a core
+
+
+@pytest.fixture
+def tiny_vit():
+    """A ViT of 2 layers with a head that is not zero, in evaluation mode."""
+    from vitral.models.zoo import create_model
+
+    def make(**overrides):
+        torch.manual_seed(0)
+        options = {
+            "image_size": 16,
+            "patch_size": 4,
+            "in_channels": 1,
+            "num_classes": 5,
+            "dim": 32,
+            "depth": 2,
+            "num_heads": 4,
+        }
+        model = create_model("vit_tiny_patch16_224", **(options | overrides)).eval()
+        if model.num_classes:
+            torch.nn.init.normal_(model.head.weight, std=0.1)
+        return model
+
+    return make
+
+
+def draw_shape(kind: int, seed: int, side: int = 20) -> np.ndarray:
+    """A grey picture of a bright disc (0), square (1) or cross (2) somewhere on noise: uint8 [side, side]."""
+    rng = np.random.default_rng([kind, seed])
+    canvas = rng.integers(0, 60, (side, side))
+    y, x = np.mgrid[:side, :side] - rng.integers(side // 3, side - side // 3, (2, 1, 1))
+    shapes = (y**2 + x**2 < 25, np.maximum(abs(y), abs(x)) < 5, np.minimum(abs(y), abs(x)) < 2)
+    canvas[shapes[kind]] += 180
+    return canvas.astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def shapes_folder(tmp_path_factory) -> Path:
+    """Class folders disc, square and cross with 30 PNG files each."""
+    root = tmp_path_factory.mktemp("data") / "shapes"
+    for kind, label in enumerate(("disc", "square", "cross")):
+        (root / label).mkdir(parents=True)
+        for i in range(30):
+            Image.fromarray(draw_shape(kind, i)).save(root / label / f"{i:02d}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def shapes_run(shapes_folder, tmp_path_factory) -> Path:
+    """A finished run on the shapes."""
+    from vitral.cli import main
+
+    out = tmp_path_factory.mktemp("runs") / "shapes"
+    with pytest.raises(SystemExit) as stop:
+        main(["train", str(shapes_folder), "--out", str(out), "--steps", "40", "--dim", "32", "--depth", "2", "--num-heads", "2",
+              "--image-size", "20", "20", "--patch-size", "4", "--batch-size", "16", "--precision", "fp32", "--workers", "0"])  # fmt: skip
+    assert stop.value.code == 0
+    return out

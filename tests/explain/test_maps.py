@@ -1,0 +1,222 @@
+"""From attention to maps to pictures."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from vitral.errors import VitralError
+from vitral.explain.figure import Explanation, grid_figure, save_picture
+from vitral.explain.maps import COLOURS, colourise, normalise, overlay, place, rollout, token_map, upsample
+
+
+def attention(*shape, seed=0):
+    """Rows that sum to one."""
+    raw = np.random.default_rng(seed).random(shape) + 1e-3
+    return raw / raw.sum(axis=-1, keepdims=True)
+
+
+def photo(height, width):
+    return np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 5), st.integers(1, 5), st.integers(1, 6), st.integers(1, 3), st.data())
+def test_token_map_reads_the_right_row_for_any_prefix_and_grid(prefix, h, w, heads, data):
+    tokens = prefix + h * w
+    a = attention(heads, tokens, tokens)
+    row, column = data.draw(st.integers(0, h - 1)), data.draw(st.integers(0, w - 1))
+    patch = token_map(a, prefix, (h, w), (row, column))
+    mean = token_map(a, prefix, (h, w), "mean")
+    cls = token_map(a, prefix, (h, w))
+    assert patch.shape == mean.shape == cls.shape == (heads, h, w)
+    assert patch[-1, h - 1, w - 1] == a[-1, prefix + row * w + column, -1]
+    np.testing.assert_allclose(mean[0, 0, w - 1], a[0, prefix:, prefix + w - 1].mean())
+    if prefix:
+        np.testing.assert_array_equal(cls[0].ravel(), a[0, 0, prefix:])
+    else:
+        np.testing.assert_array_equal(cls, mean)
+        np.testing.assert_allclose(cls.sum(axis=(1, 2)), 1)
+
+
+def test_token_map_takes_one_matrix_and_layers_of_heads():
+    a = attention(3, 2, 7, 7)
+    every = token_map(a, 1, (2, 3))
+    assert every.shape == (3, 2, 2, 3)
+    np.testing.assert_array_equal(token_map(a[1, 0], 1, (2, 3)), every[1, 0])
+
+
+@pytest.mark.parametrize("query", [(2, 0), (0, 3), (-1, 0)])
+def test_a_query_outside_the_grid_is_an_error_with_the_range(query):
+    with pytest.raises(VitralError, match=r"row in 0\.\.1 and a column in 0\.\.2"):
+        token_map(attention(7, 7), 1, (2, 3), query)
+
+
+def test_rollout_by_hand():
+    first, second = attention(2, 3, 3, seed=1), attention(4, 3, 3, seed=2)
+    half = [0.5 * a.mean(axis=0) + 0.5 * np.eye(3) for a in (first, second)]
+    np.testing.assert_allclose(rollout([first, second]), half[1] @ half[0])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 4), st.integers(2, 9), st.integers(0, 99))
+def test_rollout_rows_sum_to_one(layers, heads, tokens, seed):
+    rolled = rollout([attention(heads, tokens, tokens, seed=seed + i).astype(np.float32) for i in range(layers)])
+    np.testing.assert_allclose(rolled.sum(axis=1), 1, rtol=1e-6)
+    assert (rolled > 0).all()
+
+
+def test_rollout_of_tokens_that_read_only_themselves_stays_put():
+    np.testing.assert_array_equal(rollout([np.eye(4)[None]] * 6), np.eye(4))
+
+
+def test_normalise_fills_the_range_and_leaves_a_flat_map_empty():
+    np.testing.assert_array_equal(normalise(np.array([[2.0, 4.0], [3.0, 2.0]])), [[0, 1], [0.5, 0]])
+    np.testing.assert_array_equal(normalise(np.full((2, 3), 7.0)), np.zeros((2, 3)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(6, 40), st.integers(6, 40), st.booleans())
+def test_upsample_covers_the_image_and_stays_in_range(h, w, height, width, smooth):
+    small = np.random.default_rng(0).random((h, w))
+    large = upsample(small, (height, width), smooth)
+    assert large.shape == (height, width)
+    assert small.min() <= large.min() <= large.max() <= small.max()
+
+
+def test_upsample_keeps_left_and_top_where_they_are():
+    nearest = upsample(np.array([[1.0, 0, 0], [0, 0, 0.5]]), (4, 9), smooth=False)
+    np.testing.assert_allclose(nearest[:2, :3], 1)
+    np.testing.assert_allclose(nearest[2:, 6:], 0.5)
+    assert nearest.sum() == pytest.approx(6 * 1.5)
+    smooth = upsample(np.array([[0.0, 1.0]]), (2, 8))
+    np.testing.assert_allclose(smooth[0], smooth[1])
+    assert (np.diff(smooth[0]) >= 0).all()
+    np.testing.assert_allclose(smooth[0], 1 - smooth[0, ::-1], atol=1e-6)
+
+
+def test_place_puts_a_crop_back():
+    whole = place(np.ones((2, 2)), (1, 3, 4, 2), (6, 8))
+    assert whole.shape == (6, 8)
+    assert whole.sum() == 8
+    assert whole[1:5, 3:5].all()
+
+
+@pytest.mark.parametrize("name", list(COLOURS))
+def test_colours_rise_in_lightness(name):
+    rgb = colourise(np.linspace(0, 1, 256), name).astype(float)
+    lightness = rgb @ [0.2126, 0.7152, 0.0722]
+    assert (np.diff(lightness) > -0.8).all(), "up to rounding"
+    assert lightness[-1] - lightness[0] > 150
+    np.testing.assert_array_equal(colourise(np.array([-1.0, 2.0]), name), rgb[[0, -1]])
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 90), (33, 7), (8, 8)])
+def test_overlay_has_the_shape_of_the_picture(height, width):
+    image = photo(height, width)
+    drawn = overlay(image, np.random.default_rng(0).random((2, 5)))
+    assert drawn.size == (width, height)
+    np.testing.assert_array_equal(np.asarray(overlay(image, np.ones((2, 5)), alpha=0)), image)
+
+
+def test_overlay_colours_what_counts_and_fades_the_rest():
+    image = np.full((20, 40, 3), (0, 200, 0), np.uint8)
+    drawn = np.asarray(overlay(image, np.array([[0.0, 1.0]]), alpha=0.8)).astype(int)
+    quiet, hot = drawn[10, 2], drawn[10, 37]
+    assert hot[0] > 150, "the top of inferno is light yellow"
+    assert quiet[1] < 200
+    assert quiet[1] > quiet[0], "still green"
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 1.5])
+def test_an_impossible_alpha_is_an_error(alpha):
+    with pytest.raises(VitralError, match="between 0 and 1"):
+        overlay(photo(4, 4), np.zeros((2, 2)), alpha)
+
+
+def explained(height=24, width=48):
+    grid = np.arange(8.0).reshape(2, 4)
+    return Explanation(photo(height, width), grid, "rollout", "<b>cat</b>", 0.87)
+
+
+def test_explanation_map_is_in_the_pictures_shape_and_fills_the_range():
+    e = explained()
+    assert e.map.shape == (24, 48)
+    assert (e.map.min(), e.map.max()) == (0, 1)
+    assert (e.map[0, 0], e.map[-1, -1]) == (0, 1)
+    assert e.overlay().size == (48, 24)
+    assert e.overlay(scale=3).size == (144, 72)
+
+
+def test_an_explanation_of_a_crop_keeps_the_whole_picture():
+    image = photo(20, 60)
+    e = Explanation(image, np.array([[0.0, 1.0]]), "attention", "cat", 0.9, box=(0, 20, 20, 20))
+    assert e.map.shape == (20, 60)
+    assert not e.map[:, :20].any()
+    assert not e.map[:, 40:].any()
+    np.testing.assert_allclose(e.map[:, 20:40], upsample(e.grid, (20, 20)))
+    assert e.overlay(scale=2).size == (120, 40)
+
+
+def test_explanation_save_enlarges_small_pictures_and_keeps_their_shape(tmp_path):
+    path = explained().save(tmp_path / "out.png")
+    with Image.open(path) as written:
+        assert written.size == (288, 144)
+    large = explained(300, 500).save(tmp_path / "large.jpg")
+    with Image.open(large) as written:
+        assert written.size == (500, 300)
+
+
+def test_explanation_in_a_notebook():
+    page = explained()._repr_html_()
+    assert page.count("data:image/png;base64,") == 2
+    assert "&lt;b&gt;cat&lt;/b&gt;" in page
+    assert "87.0%" in page
+    assert explained()._repr_png_().startswith(b"\x89PNG")
+
+
+def test_saving_names_what_is_wrong(tmp_path):
+    picture = Image.new("RGB", (2, 2))
+    with pytest.raises(VitralError, match=r"a\.txt: pictures are written as \.png"):
+        save_picture(picture, tmp_path / "a.txt")
+    with pytest.raises(VitralError, match="No such file or directory"):
+        save_picture(picture, tmp_path / "absent" / "a.png")
+
+
+def panel_area(figure, colours="viridis"):
+    """How many pixels have the colour of a panel's smallest value."""
+    return int((np.asarray(figure) == colourise(np.array(0.0), colours)).all(axis=-1).sum())
+
+
+@pytest.mark.parametrize(("layers", "heads", "h", "w"), [(1, 1, 7, 7), (12, 3, 4, 9), (3, 20, 5, 2), (2, 2, 1, 40)])
+def test_grid_figure_has_a_panel_for_each_layer_and_head(layers, heads, h, w):
+    image = photo(16 * h, 16 * w)
+    zero = np.zeros((layers, heads, h, w))
+    lit = zero.copy()
+    lit[-1, -1] = 1.0
+    dark, one_lit = grid_figure(image, zero), grid_figure(image, lit)
+    assert dark.size == one_lit.size
+    per_panel = panel_area(dark) - panel_area(one_lit)
+    assert per_panel > 0
+    bar = panel_area(dark) - per_panel * layers * heads
+    assert 0 <= bar < 200, "besides the panels, only the start of the colour bar has that colour"
+
+
+def test_grid_figure_scales_each_panel_by_its_own_largest_value_and_draws_labels():
+    maps = np.zeros((1, 2, 2, 2))
+    maps[0, 0, 0, 0], maps[0, 1, 0, 0] = 0.9, 0.001
+    drawn = np.asarray(grid_figure(photo(32, 32), maps, title="cat\n93 %"))
+    top = (drawn == colourise(np.array(1.0))).all(axis=-1).sum()
+    assert top > 2 * 50 * 50, "a quarter of both panels is at the top of the scale"
+    plain = np.asarray(grid_figure(photo(32, 32), maps, "cat\n93 %", rows=[" "], columns=[" ", " "]))
+    assert (drawn < 90).all(axis=-1).sum() > (plain < 90).all(axis=-1).sum() + 50, "labels are ink on the page"
+
+
+def test_grid_figure_leaves_room_for_long_labels():
+    maps = np.zeros((2, 3, 2, 2))
+    narrow = grid_figure(photo(32, 32), maps)
+    wide = grid_figure(photo(32, 32), maps, rows=["a very long name of a layer " * 2, "b"], columns=["x" * 60] * 3)
+    assert wide.width > narrow.width + 3 * 200
+    edge = np.asarray(wide)[:, -20:]
+    assert (edge == 255).all(), "the margin stays white"
