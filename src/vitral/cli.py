@@ -75,7 +75,7 @@ def parse(kind: type, command: str, words: list[str]):  # type: ignore[no-untype
     import tyro
 
     return tyro.cli(
-        kind, prog=f"vitral {command}", args=words, config=(tyro.conf.OmitArgPrefixes, tyro.conf.FlagConversionOff)
+        kind, prog=f"vitral {command}", args=words, config=(tyro.conf.OmitArgPrefixes,)
     )
 
 
@@ -182,7 +182,7 @@ def evaluate(words: list[str]) -> int:
         """Folder, table or built-in name."""
         split: Literal["train", "val", "test", "all"] | None = None
         """Default: test if these are the data that the model was trained on or they give a test split, else all."""
-        json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+        json: bool = False
         """Print JSON on stdout."""
         batch_size: int = 64
         workers: int = 0
@@ -316,7 +316,7 @@ def explain(words: list[str]) -> int:
         """Head from 0; default the mean of all."""
         query: tuple[int, int] | Literal["cls", "mean"] | None = None
         """Who looks: cls (the class token), mean (the average patch) or the patch at ROW COLUMN; default: what the model's head reads."""
-        all: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+        all: bool = False
         """The whole grid of layers and heads in one picture."""
         npz: Path | None = None
         """Also write the raw arrays here."""
@@ -347,7 +347,6 @@ def explain(words: list[str]) -> int:
 
 
 def models(words: list[str]) -> int:
-    import tyro
 
     @dataclass
     class Models:
@@ -356,7 +355,7 @@ def models(words: list[str]) -> int:
         Example: vitral models --json
         """
 
-        json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+        json: bool = False
         """Print JSON on stdout."""
 
     given = parse(Models, "models", words)
@@ -389,3 +388,7 @@ def report(words: list[str]) -> int:
 
     print(report_run(given.run), file=sys.stderr)
     return 0
+
+
+if __name__ == "__main__":
+    main()

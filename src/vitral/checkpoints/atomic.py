@@ -59,7 +59,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _what_it_is(path: Path) -> str:
-    start = path.open("rb").read(512)
+    with path.open("rb") as file:
+        start = file.read(512)
     if not start:
         return "is empty; copy or download it again"
     if start.lstrip()[:1] == b"<":

@@ -2,6 +2,7 @@
 
 import itertools
 import signal
+import warnings
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -45,7 +46,7 @@ class TrainingBatches(Dataset[Batch]):
     def stream(self, start: int, stop: int | None, workers: int) -> Iterator[Batch]:
         """Batches start, start + 1, ... (without end if `stop` is None), computed ahead by `workers` processes."""
         steps = itertools.count(start) if stop is None else range(start, stop)
-        return iter(_loader(self, steps, workers))
+        return _loader(self, steps, workers)
 
 
 class EvaluationBatches(Dataset[Batch]):
@@ -60,7 +61,7 @@ class EvaluationBatches(Dataset[Batch]):
         return stack(images), torch.from_numpy(self.split.targets[rows.start : rows.stop])
 
     def stream(self, workers: int) -> Iterator[Batch]:
-        return iter(_loader(self, range(-(-len(self.split) // self.batch_size)), workers))
+        return _loader(self, range(-(-len(self.split) // self.batch_size)), workers)
 
 
 def read(split: Split, index: int, preprocess: Preprocess) -> Tensor:
@@ -76,17 +77,22 @@ def stack(images: list[Tensor]) -> Tensor:
     return torch.stack([image.float() for image in images] if deep else images)
 
 
-def _loader(batches: Dataset[Batch], numbers: Iterable[int], workers: int) -> DataLoader[Batch]:
+def _loader(batches: Dataset[Batch], numbers: Iterable[int], workers: int) -> Iterator[Batch]:
     # The explicit generator keeps the loader's own draws away from the global one; nothing here uses what it draws.
     generator = torch.Generator().manual_seed(0)
-    return DataLoader(
-        batches,
-        batch_size=None,
-        sampler=numbers,
-        num_workers=workers,
-        generator=generator,
-        worker_init_fn=_ignore_interrupt,
-    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", message="This DataLoader will create"
+        )  # more workers than cores is the caller's choice
+        loader: DataLoader[Batch] = DataLoader(
+            batches,
+            batch_size=None,
+            sampler=numbers,
+            num_workers=workers,
+            generator=generator,
+            worker_init_fn=_ignore_interrupt,
+        )
+        return iter(loader)
 
 
 def _ignore_interrupt(worker: int) -> None:

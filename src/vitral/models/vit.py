@@ -1,7 +1,9 @@
 """The Vision Transformer: an image is cut into patches, each patch is a token, and a Transformer encoder reads the tokens.
 
 An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929. Optional beyond it: drop path, and register tokens
-(https://arxiv.org/abs/2309.16588). Parameter names are timm's. Axes: B batch, C channels, H W pixels, h w grid of patches, N tokens (prefix + h*w), D width, K classes.
+(https://arxiv.org/abs/2309.16588). Parameter names are timm's.
+
+Axes: B batch, C channels, H W pixels, h w grid of patches, N tokens (prefix + h*w), D width, K classes.
 """
 
 from dataclasses import dataclass, fields

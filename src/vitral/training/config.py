@@ -6,6 +6,7 @@ command-line flag of the field's name overrides both.
 
 import dataclasses
 import difflib
+import json
 import tomllib
 import types
 import typing
@@ -234,8 +235,9 @@ def _literal(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-        return f'"{escaped}"'
+        return json.dumps(value, ensure_ascii=False).replace(
+            "\x7f", "\\u007f"
+        )  # TOML's basic strings are JSON's, but for DEL
     if isinstance(value, tuple | list):
         return "[" + ", ".join(_literal(v) for v in value) + "]"
     return repr(value)

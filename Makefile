@@ -1,0 +1,37 @@
+# Each target sets up what it needs: `make setup` builds .venv at the root and runs again only when the requirements change.
+PYTHON ?= python3
+BIN := .venv/bin
+.PHONY: setup demo test test-all lint bench clean
+
+setup: .venv/.done
+
+# torch first, at the pinned version: a bare `torch` would bring gigabytes of CUDA libraries.
+.venv/.done: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "vitral needs Python 3.11 or newer: make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $$(grep '^torch==' constraints.txt)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup
+	rm -rf runs/digits
+	$(BIN)/vitral train digits --recipe recipes/digits.toml --out runs/digits
+
+test: setup
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
+
+test-all: setup
+	$(BIN)/python -m pytest -n 2
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'transformers>=5' einops
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps vit-pytorch
+	$(BIN)/python benchmarks/training.py
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

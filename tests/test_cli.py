@@ -1,0 +1,201 @@
+"""The command line from the outside: what goes to stdout, what to stderr, and the exit codes."""
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitral.cli import main
+
+
+def vitral(*words, stdin=None):
+    done = subprocess.run(
+        [sys.executable, "-m", "vitral.cli", *map(str, words)], capture_output=True, input=stdin, timeout=120
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def run(capsys, *words):
+    """The same inside this process, which is faster."""
+    with pytest.raises(SystemExit) as stop:
+        main([str(w) for w in words])
+    out, err = capsys.readouterr()
+    return stop.value.code, out, err
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate", "predict", "explain", "models", "report"])
+def test_each_command_explains_itself_with_an_example(capsys, command):
+    code, out, _ = run(capsys, command, "--help")
+    assert code == 0
+    assert f"Example: vitral {command}" in out
+
+
+def test_help_and_unknown_commands(capsys):
+    code, out, _ = run(capsys, "--help")
+    assert code == 0
+    assert all(c in out for c in ("train", "evaluate", "predict", "explain"))
+    code, _, err = run(capsys, "trian")
+    assert code == 2
+    assert "did you mean 'train'" in err
+
+
+def test_a_run_leaves_everything_behind(shapes_run):
+    names = {p.name for p in shapes_run.iterdir()}
+    assert names >= {
+        "model.safetensors",
+        "checkpoints",
+        "metrics.jsonl",
+        "recipe.toml",
+        "run.json",
+        "scores.json",
+        "report.html",
+    }
+    lines = [json.loads(line) for line in (shapes_run / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 40
+    assert {line["event"] for line in lines} >= {"train", "val"}
+    page = (shapes_run / "report.html").read_text()
+    assert "vitral train" in page
+    assert "http" not in page.replace("http-equiv", "").replace("http://www.w3.org/2000/svg", "")
+
+
+def test_evaluate_agrees_with_the_runs_own_scores(capsys, shapes_run, shapes_folder):
+    code, out, err = run(capsys, "evaluate", shapes_run, shapes_folder, "--split", "test", "--json")
+    assert code == 0
+    own, scores = json.loads((shapes_run / "scores.json").read_text()), json.loads(out)
+    assert {k: scores[k] for k in ("top1", "images", "confusion", "split")} == {
+        k: own[k] for k in ("top1", "images", "confusion", "split")
+    }
+    assert "top-1" in err
+    code, out, _ = run(capsys, "evaluate", shapes_run, shapes_folder, "--split", "all")
+    assert "precision" in out
+    assert sum(int(line.split()[1]) for line in out.splitlines()[1:]) == 90
+
+
+def test_evaluate_on_other_classes_is_an_error(capsys, shapes_run):
+    code, _, err = run(capsys, "evaluate", shapes_run, "digits")
+    assert code == 2
+    assert "not among the model's" in err
+
+
+def test_predict_in_every_format_with_bad_files_in_their_rows(capsys, shapes_run, shapes_folder, tmp_path):
+    good = shapes_folder / "disc" / "00.png"
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("not a picture")
+    code, out, err = run(
+        capsys, "predict", shapes_run, good, bad, tmp_path / "gone.png", good, "--format", "csv", "--top-k", "2"
+    )
+    rows = list(csv.DictReader(io.StringIO(out)))
+    assert code == 1
+    assert "2 of 4" in err
+    assert [bool(r["error"]) for r in rows] == [False, True, True, False]
+    assert rows[0] == rows[3]
+    assert rows[0]["label"] in ("disc", "square", "cross")
+    code, out, _ = run(capsys, "predict", shapes_run, good, bad, "--format", "jsonl")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert lines[0]["label"] == rows[0]["label"]
+    assert sum(t["probability"] for t in lines[0]["top"]) == pytest.approx(1)
+    assert "bad.jpg" in lines[1]["error"]
+    code, out, _ = run(capsys, "predict", shapes_run, shapes_folder)
+    assert code == 0
+    assert len(out.splitlines()) == 90
+    code, _, err = run(capsys, "predict", shapes_run, tmp_path / "x.png", tmp_path)
+    assert code in (1, 2)
+
+
+def test_predict_reads_paths_or_an_image_from_stdin(shapes_run, shapes_folder):
+    paths = [shapes_folder / "disc" / "00.png", shapes_folder / "cross" / "01.png"]
+    code, out, _ = vitral("predict", shapes_run, "-", stdin="\n".join(map(str, paths)).encode())
+    assert code == 0
+    assert [line.split("  ")[0] for line in out.splitlines()] == [str(p) for p in paths]
+    code, piped, _ = vitral("predict", shapes_run, "-", stdin=paths[0].read_bytes())
+    assert code == 0
+    assert piped.split("  ")[1] == out.splitlines()[0].split("  ")[1]
+
+
+def test_explain_writes_pictures_and_arrays(capsys, shapes_run, tmp_path):
+    picture = tmp_path / "wide.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 90), dtype=np.uint8)).save(picture)
+    code, _, err = run(
+        capsys,
+        "explain",
+        shapes_run,
+        picture,
+        "-o",
+        tmp_path / "out.png",
+        "--npz",
+        tmp_path / "a.npz",
+        "--layer",
+        "1",
+        "--head",
+        "0",
+    )
+    assert code == 0
+    assert "wrote" in err
+    drawn = Image.open(tmp_path / "out.png")
+    assert drawn.width / drawn.height == pytest.approx(90 / 40, rel=0.02)
+    arrays = np.load(tmp_path / "a.npz")
+    assert arrays["attention"].shape == (2, 2, 26, 26)
+    assert np.allclose(arrays["attention"].sum(-1), 1, atol=1e-5)
+    assert run(capsys, "explain", shapes_run, picture, "--all", "-o", tmp_path / "grid.png")[0] == 0
+    assert run(capsys, "explain", shapes_run, picture, "--method", "rollout", "-o", tmp_path / "r.png")[0] == 0
+    for words, what in (
+        (["--layer", "2"], "numbered 0 to 1"),
+        (["--head", "2"], "numbered 0 to 1"),
+        (["--query", "9", "9"], "rows"),
+        (["-o", tmp_path / "x.txt"], ".png"),
+        (["-o", tmp_path / "no" / "x.png"], "cannot be written"),
+    ):
+        code, _, err = run(capsys, "explain", shapes_run, picture, "-o", tmp_path / "y.png", *words)
+        assert code == 2, words
+        assert what in err
+
+
+def test_the_report_can_be_written_again(capsys, shapes_run, tmp_path):
+    first = (shapes_run / "report.html").read_bytes()
+    assert run(capsys, "report", shapes_run)[0] == 0
+    assert (shapes_run / "report.html").read_bytes() == first
+    code, _, err = run(capsys, "report", tmp_path)
+    assert code == 2
+    assert "not a finished run" in err
+
+
+def test_models_lists_the_zoo(capsys):
+    code, out, _ = run(capsys, "models", "--json")
+    assert code == 0
+    assert json.loads(out)["vit_base_patch16_224"]["dim"] == 768
+
+
+def test_bad_data_stop_before_training(capsys, shapes_folder, tmp_path):
+    folder = tmp_path / "data"
+    shutil.copytree(shapes_folder, folder)
+    whole = (folder / "disc" / "00.png").read_bytes()
+    (folder / "disc" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "cross" / "words.jpg").write_text("hello")
+    code, _, err = run(capsys, "train", folder, "--out", tmp_path / "run")
+    assert code == 2
+    assert "cut.png" in err
+    assert "words.jpg" in err
+    assert "--skip-unreadable" in err
+    assert not (tmp_path / "run").exists()
+    words = ["--steps", "2", "--dim", "16", "--depth", "1", "--num-heads", "2", "--workers", "0"]
+    code, _, err = run(capsys, "train", folder, "--out", tmp_path / "run", "--skip-unreadable", *words)
+    assert code == 0
+    rows = list(csv.DictReader((tmp_path / "run" / "skipped.csv").open()))
+    assert sorted(r["name"].split("/")[-1] for r in rows) == ["cut.png", "words.jpg"]
+
+
+def test_one_budget_on_the_command_line_replaces_the_recipes(capsys, shapes_folder, tmp_path):
+    recipe = tmp_path / "r.toml"
+    recipe.write_text("[train]\nepochs = 50.0\nworkers = 0\n[model]\ndim = 16\ndepth = 1\nnum_heads = 2\n")
+    code, _, _ = run(capsys, "train", shapes_folder, "--recipe", recipe, "--steps", "3", "--out", tmp_path / "run")
+    assert code == 0
+    assert "steps = 3" in (tmp_path / "run" / "recipe.toml").read_text()
+    code, _, err = run(capsys, "train", shapes_folder, "--steps", "3", "--epochs", "2", "--out", tmp_path / "other")
+    assert code == 2
+    assert "one budget" in err

@@ -1,0 +1,122 @@
+"""The predictor: one path from any kind of image to a label, the same as in evaluation."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import vitral
+from vitral.data.options import DataOptions
+from vitral.data.sources import open_data
+from vitral.errors import VitralError
+from vitral.evaluation.evaluate import evaluate, merged, split_logits
+from vitral.explain.explain import look, visualize_attention
+
+
+@pytest.fixture(scope="module")
+def predictor(shapes_run):
+    return vitral.load(shapes_run)
+
+
+def test_one_image_in_every_form(predictor, shapes_folder):
+    path = shapes_folder / "square" / "03.png"
+    array = np.asarray(Image.open(path))
+    wanted = predictor.predict(path)
+    assert wanted.label in predictor.labels
+    assert wanted.probability == wanted.top[0][1]
+    assert sum(p for _, p in wanted.top) == pytest.approx(1)
+    forms = [
+        str(path),
+        path.read_bytes(),
+        Image.open(path),
+        array,
+        array[..., None],
+        torch.from_numpy(array.copy())[None],
+    ]
+    forms += [np.repeat(array[..., None], 3, 2), array.astype(np.uint16) * 257]
+    for form in forms:
+        assert close(predictor.predict(form), wanted)
+
+
+def close(a, b):
+    return [x for x, _ in a.top] == [x for x, _ in b.top] and np.allclose(
+        [p for _, p in a.top], [p for _, p in b.top], atol=1e-5
+    )
+
+
+def test_wrong_forms_say_what_is_right(predictor):
+    for form in (np.zeros((4, 4)), np.zeros((4, 4, 2), np.uint8), torch.zeros(3, 9, 9), torch.zeros(9, 9)):
+        with pytest.raises(VitralError, match="give"):
+            predictor.predict(form)
+    with pytest.raises(VitralError, match="patch"):
+        predictor.predict(np.zeros((3, 30), np.uint8))
+
+
+def test_prediction_is_evaluation(predictor, shapes_folder):
+    data = open_data(shapes_folder, DataOptions())
+    split = data.splits["test"]
+    scores, logits = evaluate(predictor, split, data.labels, batch_size=4)
+    labels = [predictor.predict(split.path(i)).label for i in range(len(split))]
+    assert labels == [predictor.labels[k] for k in logits.argmax(1)]
+    assert scores.top1 == np.mean([label == data.labels[t] for label, t in zip(labels, split.targets, strict=True)])
+    assert np.allclose(logits, split_logits(predictor, split, batch_size=100), atol=1e-4)
+    assert len(merged(data)) == 90
+
+
+def test_shapes_were_learned(predictor, shapes_folder):
+    """Forty steps are few, but guessing would give a third."""
+    data = open_data(shapes_folder, DataOptions())
+    assert evaluate(predictor, merged(data), data.labels)[0].top1 > 0.5
+
+
+def test_bytes_of_a_colour_photo(predictor):
+    buffer = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (50, 70, 3), dtype=np.uint8)).save(buffer, "JPEG")
+    assert predictor.preprocess(buffer.getvalue()).shape == (1, 20, 20)
+    assert predictor.view(buffer.getvalue()).shape == (20, 20, 3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 20), (33, 61), (90, 40)])
+def test_explanations_have_the_images_own_shape(predictor, height, width):
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    for method in ("attention", "rollout"):
+        explanation = predictor.explain(picture, method)
+        assert explanation.map.shape == (height, width)
+        assert explanation.map.min() >= 0
+        assert 0.5 < explanation.map.max() <= 1
+        assert explanation.overlay().size == (width, height)
+        assert explanation.label == predictor.predict(picture).label
+    assert "figure" in explanation._repr_html_()
+    with pytest.raises(VitralError, match="choose one of attention, rollout"):
+        predictor.explain(picture, "tea leaves")
+
+
+def test_what_is_drawn_is_what_the_class_token_reads(predictor):
+    image = np.random.default_rng(1).integers(0, 256, (20, 20), dtype=np.uint8)
+    attention = look(predictor, image)
+    x = predictor.preprocess(image)[None]
+    _, layers = predictor.model.forward_with_attention(x)
+    wanted = layers[1][0, 0, 0, 1:].detach().reshape(5, 5).numpy()
+    assert np.allclose(visualize_attention(predictor, image, layer_idx=1, head_idx=0).grid, wanted, atol=1e-6)
+    assert np.allclose(
+        attention.map("mean"),
+        np.mean([a[0, :, 0, 1:].detach().numpy() for a in layers], (0, 1)).reshape(5, 5),
+        atol=1e-6,
+    )
+    assert np.allclose(
+        attention.map(-1, None, (2, 3)), layers[1][0, :, 1 + 13, 1:].mean(0).detach().reshape(5, 5).numpy(), atol=1e-6
+    )
+
+
+def test_a_bare_model_is_visualised_at_any_size(tiny_vit):
+    model = tiny_vit(in_channels=3, depth=12)
+    x = torch.randn(3, 24, 32).clamp(-1, 1)
+    shown = visualize_attention(model, x, layer_idx=11, head_idx=0)
+    _, layers = model.forward_with_attention(x[None])
+    assert np.allclose(shown.grid, layers[11][0, 0, 0, 1:].detach().reshape(6, 8).numpy(), atol=1e-5)
+    assert shown.map.shape == (24, 32)
+    assert visualize_attention(model, Image.new("RGB", (50, 30))).map.shape == (30, 50)
+    with pytest.raises(VitralError, match="12 attention layers"):
+        visualize_attention(model, x, layer_idx=12)

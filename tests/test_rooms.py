@@ -1,0 +1,65 @@
+"""The walls of the house: a room imports only from rooms above it, and the light ones stay free of torch."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import vitral
+
+ROOMS = [
+    "errors",
+    "randomness",
+    "layers",
+    "models",
+    "data",
+    "checkpoints",
+    "predict",
+    "objectives",
+    "evaluation",
+    "training",
+    "explain",
+    "report",
+    "cli",
+]
+SOURCE = Path(vitral.__file__).parent
+# A predictor can explain itself: that one import of a later room happens when it is asked to.
+ALLOWED = {("predict", "explain")}
+
+
+def imports(path):
+    """(room, whether it is only for the type checker) of each vitral module that a file imports."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        names = [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        names += [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        for name in names:
+            if name.startswith("vitral."):
+                yield name.split(".")[1]
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_a_room_imports_only_from_rooms_above(path):
+    room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
+    if room == "__init__":
+        assert list(imports(path)) == []
+        return
+    for other in imports(path):
+        assert ROOMS.index(other) <= ROOMS.index(room) or (room, other) in ALLOWED, f"{room} imports {other}"
+
+
+@pytest.mark.parametrize(
+    "module", ["vitral", "vitral.cli", "vitral.training.config", "vitral.data.options", "vitral.randomness"]
+)
+def test_light_modules_do_not_import_torch(module):
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_public_names_are_there():
+    for name in vitral.__all__:
+        assert getattr(vitral, name).__name__ == name
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = vitral.nonsense

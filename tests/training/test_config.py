@@ -1,0 +1,90 @@
+"""Recipes: files over defaults, every mistake named with the nearest right thing."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vitral.data.options import AugmentOptions, DataOptions
+from vitral.errors import VitralError
+from vitral.training.config import OptimOptions, Recipe, TrainOptions, merge, read_recipe, seconds, to_toml
+
+
+@given(
+    st.builds(
+        Recipe,
+        data=st.builds(DataOptions, image_column=st.text(), data_dir=st.none() | st.text()),
+        augment=st.builds(
+            AugmentOptions, scale=st.tuples(st.floats(0.1, 0.5), st.floats(0.5, 1)), quarter_turns=st.booleans()
+        ),
+        optim=st.builds(
+            OptimOptions, lr=st.none() | st.floats(1e-9, 1), warmup_steps=st.none() | st.integers(0, 10**9)
+        ),
+        train=st.builds(TrainOptions, epochs=st.none() | st.floats(0.1, 1e6)),
+    )
+)
+def test_a_recipe_comes_back_from_its_file(tmp_path_factory, recipe):
+    path = tmp_path_factory.mktemp("recipe") / "recipe.toml"
+    path.write_text(to_toml(recipe), newline="")
+    assert read_recipe(path) == recipe
+
+
+def test_mistakes_are_named(tmp_path):
+    path = tmp_path / "r.toml"
+    for text, what in {
+        "[optim]\nlearning_rat = 1": r"r.toml \[optim\]: unknown key 'learning_rat'; the nearest is",
+        "[optm]\nlr = 1": r"unknown key 'optm'; the nearest is 'optim'",
+        "[train]\nbatch_sise = 1": "nearest is 'batch_size'",
+        "[train]\nbatch_size = 'big'": "batch_size = 'big' should be int",
+        "[train]\nsteps = 1.5": "should be int",
+        "[train]\nsteps = true": "should be int",
+        "train = 3": "train is a section",
+        "[model]\nimage_size = [3]": "should be",
+        "[optim": "cannot be read as TOML",
+        "[train]\ntime = 'soon'": "write it as 90s, 10m or 2h",
+        "[train]\nprecision = 'half'": "choose one of auto, fp32, bf16, fp16",
+        "[augment]\nhflip = 2.0": "probability",
+    }.items():
+        path.write_text(text)
+        with pytest.raises(VitralError, match=what):
+            read_recipe(path)
+    with pytest.raises(VitralError, match=r"no such recipe; there are r.toml"):
+        read_recipe(tmp_path / "s.toml")
+
+
+def test_values_merge_over_the_defaults():
+    recipe = merge(Recipe(), {"optim": {"lr": 1}, "augment": {"scale": [0.2, 1]}}, "here")
+    assert recipe.optim.lr == 1.0
+    assert isinstance(recipe.optim.lr, float)
+    assert recipe.augment.scale == (0.2, 1.0)
+    assert recipe.train == TrainOptions()
+
+
+def test_durations():
+    assert [seconds(t) for t in ("90s", "10m", "1.5h", "45")] == [90, 600, 5400, 45]
+    for bad in ("", "m", "-3s", "0", "nan", "inf"):
+        with pytest.raises(VitralError, match="10m"):
+            seconds(bad)
+
+
+def test_every_shipped_recipe_is_valid(pytestconfig):
+    recipes = sorted((pytestconfig.rootpath / "recipes").glob("*.toml"))
+    assert {"digits.toml", "fashion-mnist.toml", "elpv.toml", "vit-t4.toml"} <= {r.name for r in recipes}
+    for path in recipes:
+        recipe = read_recipe(path)
+        assert path.read_text().startswith("# vitral train "), path
+        budgets = (recipe.train.epochs, recipe.train.steps, recipe.train.time)
+        assert sum(b is not None for b in budgets) == 1, path
+
+
+def test_the_t4_recipe_is_the_preset(pytestconfig):
+    from vitral.models.zoo import model_config
+
+    recipe = read_recipe(pytestconfig.rootpath / "recipes" / "vit-t4.toml")
+    chosen = {k: v for k, v in dataclasses.asdict(recipe.model).items() if v is not None and k != "name"}
+    config = model_config(recipe.model.name, **chosen)
+    assert (config.dim, config.num_heads, config.depth, config.dim * config.mlp_ratio) == (384, 6, 12, 1536)
+    assert (config.patch_size, config.image_size) == (16, (224, 224))
+    assert (recipe.train.batch_size, recipe.train.accumulation, recipe.train.steps) == (32, 4, 50_000)
+    assert (recipe.optim.lr, recipe.optim.weight_decay, recipe.optim.warmup_steps) == (1e-3, 0.1, 1000)
