@@ -50,7 +50,7 @@ def main() -> None:
     for row, i in enumerate(rows):
         pixels = split.read(i, predictor.card.preprocess.channels)
         attention = look(predictor, pixels)
-        explanation = attention.explanation(attention.map("mean"), "attention")
+        explanation = attention.explain(layer="mean")
         picture = to_rgb(pixels)
         panels = [
             (enlarged(picture), "the image"),

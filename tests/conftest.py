@@ -66,3 +66,11 @@ def shapes_run(shapes_folder, tmp_path_factory) -> Path:
               "--image-size", "20", "20", "--patch-size", "4", "--batch-size", "16", "--precision", "fp32", "--workers", "0"])  # fmt: skip
     assert stop.value.code == 0
     return out
+
+
+def pytest_collection_modifyitems(items):
+    """Tests marked `gpu` are skipped, by name, where there is none."""
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a GPU"))

@@ -186,7 +186,7 @@ def test_bad_data_stop_before_training(capsys, shapes_folder, tmp_path):
     words = ["--steps", "2", "--dim", "16", "--depth", "1", "--num-heads", "2", "--workers", "0"]
     code, _, err = run(capsys, "train", folder, "--out", tmp_path / "run", "--skip-unreadable", *words)
     assert code == 0
-    rows = list(csv.DictReader((tmp_path / "run" / "skipped.csv").open()))
+    rows = list(csv.DictReader((tmp_path / "run" / "skipped.csv").read_text().splitlines()))
     assert sorted(r["name"].split("/")[-1] for r in rows) == ["cut.png", "words.jpg"]
 
 

@@ -74,9 +74,7 @@ def parse(kind: type, command: str, words: list[str]):  # type: ignore[no-untype
     """`words` as an instance of the dataclass `kind`, whose docstring is the command's help."""
     import tyro
 
-    return tyro.cli(
-        kind, prog=f"vitral {command}", args=words, config=(tyro.conf.OmitArgPrefixes,)
-    )
+    return tyro.cli(kind, prog=f"vitral {command}", args=words, config=(tyro.conf.OmitArgPrefixes,))
 
 
 def train(words: list[str]) -> int:
@@ -322,20 +320,18 @@ def explain(words: list[str]) -> int:
         """Also write the raw arrays here."""
 
     given = parse(Explain, "explain", words)
-    from vitral.explain.explain import explain as draw
     from vitral.explain.explain import look
     from vitral.explain.figure import save_picture
     from vitral.predict import load
 
-    predictor = load(given.model)
-    attention = look(predictor, given.image)
+    attention = look(load(given.model), given.image)
     if given.all:
         query = given.query or attention.query
         reader = {"cls": "class token", "mean": "average patch"}.get(str(query), f"patch at {query}")
         title = f"{given.image.name}: {attention.label} {attention.probability:.1%}\nwhat the {reader} reads, by layer and head"
         save_picture(attention.figure(title, given.query), given.out)
     else:
-        draw(predictor, given.image, given.method, given.layer, given.head, given.query).save(given.out)
+        attention.explain(given.method, given.layer, given.head, given.query).save(given.out)
     if given.npz is not None:
         attention.save(given.npz)
     print(

@@ -62,8 +62,21 @@ class Attention:
         """[h, w] of attention rolled out through all layers."""
         return token_map(rollout(self.layers), self.num_prefix, self.grid, query or self.query)
 
-    def explanation(self, values: np.ndarray, method: str) -> Explanation:
-        return Explanation(self.picture, values, method, self.label, self.probability, self.box)
+    def explain(
+        self, method: str = "attention", layer: Layer = -1, head: int | None = None, query: Query | None = None
+    ) -> Explanation:
+        """The map of one method, as `explain` describes."""
+        if method not in METHODS:
+            raise VitralError(f"method {method!r}: choose one of {', '.join(METHODS)}")
+        if method == "rollout":
+            values, what = self.rollout(query), "rollout"
+        else:
+            which = "all layers" if layer == "mean" else f"layer {check_layer(layer, len(self.layers))}"
+            values, what = (
+                self.map(layer, head, query),
+                f"attention, {which}, {'mean of heads' if head is None else f'head {head}'}",
+            )
+        return Explanation(self.picture, values, what, self.label, self.probability, self.box)
 
     def figure(self, title: str, query: Query | None = None) -> Image.Image:
         """The grid of layers x heads, as the model saw the picture."""
@@ -122,14 +135,7 @@ def explain(
 
     `query` says whose reading is shown: "cls", "mean" over the patches, or a patch's (row, column); default: what the head reads.
     """
-    if method not in METHODS:
-        raise VitralError(f"method {method!r}: choose one of {', '.join(METHODS)}")
-    attention = look(predictor, image)
-    if method == "rollout":
-        return attention.explanation(attention.rollout(query), "rollout")
-    which = "all layers" if layer == "mean" else f"layer {check_layer(layer, len(attention.layers))}"
-    heads = "mean of heads" if head is None else f"head {head}"
-    return attention.explanation(attention.map(layer, head, query), f"attention, {which}, {heads}")
+    return look(predictor, image).explain(method, layer, head, query)
 
 
 def visualize_attention(

@@ -18,6 +18,7 @@ from vitral.explain.maps import colourise, normalise, overlay, place, upsample
 INK, FAINT, PAPER = (28, 30, 38), (118, 122, 134), (255, 255, 255)
 MARGIN, GAP = 24, 6
 CELL = 112  # the longer side of a panel, pixels, before it is made a whole number of pixels a patch
+PANEL_ALPHA = 0.75
 READABLE = 256  # smaller pictures are enlarged to at least this many pixels on their longer side
 
 
@@ -113,11 +114,11 @@ def grid_figure(
     title: str = "",
     rows: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
-    colours: str = "viridis",
+    colours: str = "inferno",
 ) -> Image.Image:
     """The picture above a grid of maps, a row a layer and a column a head.
 
-    Each panel is coloured from 0 to its own largest value. Patches are drawn as they are, not smoothed: the
+    Each panel is the picture, coloured from 0 to the map's own largest value. Patches are drawn as they are, not smoothed: the
     model knows no finer.
 
     Args:
@@ -143,6 +144,7 @@ def grid_figure(
     step_y = max(cell_h, 16) + GAP
 
     header = _header(image, title, colours, text, small)
+    small_image = np.asarray(Image.fromarray(image).resize((cell_w, cell_h), Image.Resampling.BOX))
     top = MARGIN + header.height + MARGIN + 20
     width = max(left + heads * step_x - GAP, MARGIN + header.width) + MARGIN
     figure = Image.new("RGB", (width, top + layers * step_y - GAP + MARGIN), PAPER)
@@ -156,8 +158,8 @@ def grid_figure(
         for j in range(heads):
             peak = maps[i, j].max()
             share = maps[i, j] / peak if peak > 0 else np.zeros(maps.shape[2:])
-            panel = colourise(upsample(share, (cell_h, cell_w), smooth=False), colours)
-            figure.paste(Image.fromarray(panel), (left + j * step_x, y))
+            panel = overlay(small_image, upsample(share, (cell_h, cell_w), smooth=False), PANEL_ALPHA, colours)
+            figure.paste(panel, (left + j * step_x, y))
     return figure
 
 

@@ -73,7 +73,7 @@ def _example(predictor: Predictor, split: Split, index: int) -> Example:
     """One image with the attention of the last layer over it."""
     pixels = split.read(index, predictor.card.preprocess.channels)
     attention = look(predictor, pixels)
-    explanation = attention.explanation(attention.map(), "attention")
+    explanation = attention.explain()
     scale = max(1, -(-ENLARGED // max(attention.picture.shape[:2])))
     return Example(
         name=split.names[index],

@@ -1,0 +1,86 @@
+"""What the README and the docs tell people to type works as it stands there."""
+
+import re
+import shutil
+import sys
+
+import pytest
+
+DOCS = ["README.md", "docs/tour.md"]
+
+
+def blocks(path, language):
+    return re.findall(rf"(<!--.*?-->\n)?```{language}\n(.*?)```", path.read_text(), re.DOTALL)
+
+
+@pytest.fixture
+def place(shapes_run, shapes_folder, tmp_path, monkeypatch):
+    """A folder as the README's reader has it: photos, new pictures, and a finished run."""
+    shutil.copytree(shapes_folder, tmp_path / "photos")
+    shutil.copytree(shapes_folder / "disc", tmp_path / "new")
+    shutil.copy(shapes_folder / "disc" / "00.png", tmp_path / "cat.jpg")
+    shutil.copytree(shapes_run, tmp_path / "runs" / "digits")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", DOCS)
+def test_python_snippets_run(pytestconfig, place, name):
+    ran = 0
+    for _, code in blocks(pytestconfig.rootpath / name, "python"):
+        if "self." in code:  # an excerpt, which the source must hold word for word
+            source = (pytestconfig.rootpath / "src/vitral/models/vit.py").read_text()
+            for line in code.splitlines():
+                assert re.sub(r"\s+", " ", line.strip()) in re.sub(r"[ \t]+", " ", source), line
+            continue
+        code = "import vitral, torch\nvit = vitral.load('runs/digits')\n" + code.replace("layer_idx=2", "layer_idx=1")
+        exec(compile(code, name, "exec"), {})
+        ran += 1
+    assert ran
+
+
+def test_the_readmes_commands_run_in_order(pytestconfig, place, monkeypatch, capsys):
+    from vitral.cli import main
+
+    commands = [line for _, code in blocks(pytestconfig.rootpath / "README.md", "bash") for line in code.splitlines()]
+    ran = 0
+    for line in commands:
+        if not line.startswith("vitral "):
+            continue
+        words = line.partition("#")[0].partition(">")[0].split()[1:]
+        if words[0] == "train":  # the same run, shorter
+            words = [
+                *words[: words.index("--time")],
+                "--steps",
+                "2",
+                "--dim",
+                "16",
+                "--depth",
+                "1",
+                "--num-heads",
+                "2",
+                *words[words.index("--time") + 2 :],
+            ]
+        if "recipes/" in line:
+            continue
+        with pytest.raises(SystemExit) as stop:
+            main(words)
+        assert stop.value.code == 0, (line, capsys.readouterr().err)
+        ran += 1
+    assert ran >= 4
+
+
+@pytest.mark.parametrize("name", [*DOCS, "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(pytestconfig, name):
+    path = pytestconfig.rootpath / name
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), f"{name} links to {target}"
+
+
+def test_make_targets_named_in_the_docs_exist(pytestconfig):
+    makefile = (pytestconfig.rootpath / "Makefile").read_text()
+    for name in ("README.md", "CONTRIBUTING.md"):
+        for target in re.findall(r"`?make ([a-z-]+)", (pytestconfig.rootpath / name).read_text()):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    assert sys.version_info >= (3, 11)

@@ -1,0 +1,30 @@
+"""On an accelerator: mixed precision, loss scaling, and a step that agrees with the processor's."""
+
+import pytest
+import torch
+
+from vitral.objectives.classify import Classify
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_mixed_precision_gradients_are_near_the_processors(tiny_vit, dtype):
+    model, images, targets = tiny_vit(), torch.randn(8, 1, 16, 16), torch.randint(0, 5, (8,))
+    Classify()(model, images, targets)["loss"].backward()
+    wanted = torch.cat([p.grad.flatten() for p in model.parameters()])
+    model.zero_grad()
+    model.cuda()
+    scaler = torch.amp.GradScaler("cuda", enabled=dtype == torch.float16)
+    with torch.autocast("cuda", dtype):
+        loss = Classify()(model, images.cuda(), targets.cuda())["loss"]
+    scaler.scale(loss).backward()
+    got = torch.cat([p.grad.flatten() for p in model.parameters()]).cpu() / scaler.get_scale()
+    assert (wanted - got).norm() < 0.03 * wanted.norm()
+
+
+def test_recorded_attention_agrees_with_the_fused_kernel(tiny_vit):
+    model, images = tiny_vit().cuda(), torch.randn(2, 1, 16, 16).cuda()
+    logits, layers = model.forward_with_attention(images)
+    assert (logits - model(images)).abs().max() < 1e-5
+    assert (layers[0].sum(-1) - 1).abs().max() < 1e-5
