@@ -44,7 +44,7 @@ def our_step(case: str, precision: str):
     from vitral.training.config import OptimOptions, Recipe, TrainOptions
     from vitral.training.loop import Loop
     from vitral.training.machine import keep_freed_memory
-    from vitral.training.optim import adamw
+    from vitral.training.optim import build_optimizers
     from vitral.training.state import Progress
 
     keep_freed_memory()
@@ -56,7 +56,7 @@ def our_step(case: str, precision: str):
     recipe = Recipe(optim=OptimOptions(lr=1e-3), train=TrainOptions(steps=10**9, batch_size=batch))
     batches = SimpleNamespace(preprocess=Preprocess(size, size, channels, half, half), steps_per_epoch=1)
     loop = Loop(
-        model, Classify(), batches, adamw(model, recipe.optim), None, Progress(batch_size=batch), recipe, torch.device("cpu"), precision
+        model, Classify(), batches, build_optimizers(model, recipe.optim), None, Progress(batch_size=batch), recipe, torch.device("cpu"), precision
     )  # fmt: skip
     pixels, targets = (
         torch.randint(0, 256, (batch, channels, size, size), dtype=torch.uint8),

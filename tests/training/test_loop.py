@@ -17,7 +17,7 @@ from vitral.errors import VitralError
 from vitral.objectives.classify import Classify
 from vitral.training.config import OptimOptions, Recipe, TrainOptions
 from vitral.training.loop import Budget, Loop
-from vitral.training.optim import adamw, decays, learning_rate, update_average
+from vitral.training.optim import build_optimizers, decays, learning_rate, update_average
 from vitral.training.state import Progress
 
 
@@ -56,7 +56,7 @@ def make_loop(shapes_folder, tiny_vit):
             model,
             objective or Classify(0.1),
             batches,
-            adamw(model, recipe.optim),
+            build_optimizers(model, recipe.optim),
             average,
             progress,
             recipe,
@@ -68,7 +68,7 @@ def make_loop(shapes_folder, tiny_vit):
 
 
 def gradient(loop, images, targets, heard=None):
-    loop.optimizer.zero_grad()
+    loop.model.zero_grad()
     outcome = loop.gradients(images, targets, heard or Heard())
     return torch.cat([p.grad.flatten().double() for p in loop.model.parameters()]), outcome
 
@@ -125,8 +125,10 @@ def test_a_loss_that_is_not_finite_stops_the_run(make_loop):
         make_loop(objective=exploding).run(Heard())
 
 
-def test_the_loop_learns_one_batch_by_heart(make_loop):
-    loop = make_loop(batch_size=90, steps=100, optim={"weight_decay": 0.0, "smoothing": 0.0}, objective=Classify())
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_loop_learns_one_batch_by_heart(make_loop, optimizer):
+    optim = {"optimizer": optimizer, "weight_decay": 0.0, "smoothing": 0.0}
+    loop = make_loop(batch_size=90, steps=100, optim=optim, objective=Classify())
     heard = Heard()
     assert loop.run(heard)
     assert heard.records[0]["loss"] > 0.5
@@ -179,9 +181,14 @@ def test_only_matrices_decay(tiny_vit):
         "pos_embed.rows",
         "pos_embed.columns",
     }
-    groups = adamw(model, OptimOptions(lr=1.0, weight_decay=0.3)).param_groups
-    assert [g["weight_decay"] for g in groups] == [0.3, 0.0]
-    assert sum(len(g["params"]) for g in groups) == len(list(model.parameters()))
+    for name, decay in (("adamw", [0.3, 0.0]), ("muon", [0.3, 0.0, 0.3])):
+        optimizers = build_optimizers(model, OptimOptions(name, lr=1.0, weight_decay=0.3))
+        groups = [g for optimizer in optimizers for g in optimizer.param_groups]
+        assert [g["weight_decay"] for g in groups] == decay
+        assert sorted(id(p) for g in groups for p in g["params"]) == sorted(id(p) for p in model.parameters())
+    assert {id(p) for p in groups[2]["params"]} == {
+        id(p) for n, p in model.named_parameters() if n.startswith("blocks.") and p.ndim == 2
+    }
 
 
 def test_the_average_follows_its_definition():

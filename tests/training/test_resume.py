@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 TRAIN = ["--epochs", "6", "--dim", "32", "--depth", "2", "--num-heads", "2", "--image-size", "20", "20", "--patch-size", "4", "--dropout", "0.1",
          "--drop-path", "0.2", "--ema", "0.9", "--batch-size", "4", "--accumulation", "2", "--checkpoint-every", "2", "--crop", "resized",
-         "--precision", "fp32"]  # fmt: skip
+         "--precision", "fp32", "--optimizer", "muon"]  # fmt: skip
 
 # Kills its own process at the n-th call of one of the functions that writing a checkpoint goes through, after half of its bytes or before it acts.
 KILLER = """

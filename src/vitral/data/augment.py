@@ -46,9 +46,14 @@ def crop_box(
     return (h - box_h) // 2, (w - box_w) // 2, box_h, box_w
 
 
+WHOLE_RANGE = (0.08, 1.0)  # shares of the area that Inception crops take
+
+
 def resized_crop(preprocess: Preprocess, options: AugmentOptions) -> Transform:
+    scale = options.scale or WHOLE_RANGE
+
     def apply(image: Tensor, u: np.ndarray) -> Tensor:
-        top, left, h, w = crop_box(image.shape[1], image.shape[2], options.scale, options.ratio, u)
+        top, left, h, w = crop_box(image.shape[1], image.shape[2], scale, options.ratio, u)
         return resize(
             image[:, top : top + h, left : left + w], preprocess.height, preprocess.width, preprocess.interpolation
         )
@@ -59,7 +64,7 @@ def resized_crop(preprocess: Preprocess, options: AugmentOptions) -> Transform:
 def padded_crop(preprocess: Preprocess, options: AugmentOptions) -> Transform:
     """The evaluation view, shifted by up to the padding in each direction; zeros come in at the border."""
     H, W = preprocess.height, preprocess.width
-    pad_h, pad_w = round(H * options.padding), round(W * options.padding)
+    pad_h, pad_w = (max(1, round(side * options.padding)) if options.padding else 0 for side in (H, W))
 
     def apply(image: Tensor, u: np.ndarray) -> Tensor:
         image = F.pad(preprocess.view(image), (pad_w, pad_w, pad_h, pad_h))
@@ -124,6 +129,10 @@ class Augmentation:
             self.transforms.append(brightness(options.brightness))
         if options.erase:
             self.transforms.append(erase(options.erase, preprocess.mean))
+
+        # Decoders may shrink an image only so far that the smallest crop still has the model's resolution.
+        smallest = (options.scale or WHOLE_RANGE)[0] if options.crop == "resized" else 1.0
+        self.hint = math.ceil(preprocess.hint / math.sqrt(smallest))
 
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> list[np.ndarray]:
         """For each transform, the numbers of each sample: float64 [len(indices), draws]."""

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from vitral.data.augment import Augmentation
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import Split
 from vitral.randomness import Permutation
 
+REMEMBERED = 2**30  # bytes
 Batch = tuple[Tensor, Tensor]  # pixels [B, C, H, W] on the 0..255 scale, targets [B]
 
 
@@ -27,6 +28,7 @@ class TrainingBatches(Dataset[Batch]):
         self.split, self.preprocess, self.augmentation = split, preprocess, augmentation
         self.batch_size, self.seed = batch_size, seed
         self.steps_per_epoch = -(-len(split) // batch_size)
+        self.read = Reader(split, preprocess, augmentation.hint)
 
     def indices(self, step: int) -> tuple[int, np.ndarray]:
         """The epoch that `step` lies in, and the samples of its batch."""
@@ -37,10 +39,7 @@ class TrainingBatches(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         epoch, indices = self.indices(step)
         draws = self.augmentation.draw(self.seed, epoch, indices)
-        images = [
-            self.augmentation(read(self.split, i, self.preprocess), [d[row] for d in draws])
-            for row, i in enumerate(indices.tolist())
-        ]
+        images = [self.augmentation(self.read(i), [d[row] for d in draws]) for row, i in enumerate(indices.tolist())]
         return stack(images), torch.from_numpy(self.split.targets[indices])
 
     def stream(self, start: int, stop: int | None, workers: int) -> Iterator[Batch]:
@@ -54,21 +53,38 @@ class EvaluationBatches(Dataset[Batch]):
 
     def __init__(self, split: Split, preprocess: Preprocess, batch_size: int) -> None:
         self.split, self.preprocess, self.batch_size = split, preprocess, batch_size
+        self.read = Reader(split, preprocess, preprocess.hint)
 
     def __getitem__(self, number: int) -> Batch:
         rows = range(number * self.batch_size, min((number + 1) * self.batch_size, len(self.split)))
-        images = [self.preprocess.view(read(self.split, i, self.preprocess)) for i in rows]
+        images = [self.preprocess.view(self.read(i)) for i in rows]
         return stack(images), torch.from_numpy(self.split.targets[rows.start : rows.stop])
 
     def stream(self, workers: int) -> Iterator[Batch]:
         return _loader(self, range(-(-len(self.split) // self.batch_size)), workers)
 
 
-def read(split: Split, index: int, preprocess: Preprocess) -> Tensor:
-    """Image `index` [C, h, w] with the channels that the model takes, refused if it is smaller than a patch."""
-    image = split.read(index, preprocess.channels, preprocess.hint)
-    preprocess.check(image, split.names[index])
-    return image
+class Reader:
+    """Image `index` of a split with the channels that the model takes, refused if it is smaller than a patch.
+
+    In the main process decoded images are remembered, up to a gibibyte: most data sets that a person collects are then decoded once.
+    """
+
+    def __init__(self, split: Split, preprocess: Preprocess, hint: int) -> None:
+        self.split, self.preprocess, self.hint = split, preprocess, hint
+        self.kept: dict[int, Tensor] = {}
+        self.room = REMEMBERED
+
+    def __call__(self, index: int) -> Tensor:
+        """[C, h, w]"""
+        if index in self.kept:
+            return self.kept[index]
+        image = self.split.read(index, self.preprocess.channels, self.hint)
+        self.preprocess.check(image, self.split.names[index])
+        if self.split.path(index) is not None and self.room >= image.nbytes and get_worker_info() is None:
+            self.kept[index] = image
+            self.room -= image.nbytes
+        return image
 
 
 def stack(images: list[Tensor]) -> Tensor:

@@ -47,12 +47,12 @@ class AugmentOptions:
     """resized (a random box, resized), padded (a random shift over a border of zeros) or none; default by
     image size.
     """
-    scale: tuple[float, float] = (0.08, 1.0)
-    """Smallest and largest share of the image's area that a resized crop takes."""
+    scale: tuple[float, float] | None = None
+    """Smallest and largest share of the image's area that a resized crop takes; default by the number of images."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Narrowest and widest aspect ratio of a resized crop."""
-    padding: float = 0.125
-    """Border of a padded crop, as a share of the image's side."""
+    padding: float = 0.04
+    """Border of a padded crop, as a share of the image's side; at least one pixel unless 0."""
     hflip: float | None = None
     """Probability of a left-right flip; default by data set."""
     vflip: float = 0.0
@@ -70,8 +70,8 @@ class AugmentOptions:
         for name in ("hflip", "vflip", "erase"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise VitralError(f"{name} {getattr(self, name)}: a probability lies in 0 to 1")
-        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+        for name, (low, high) in (("scale", self.scale or (1.0, 1.0)), ("ratio", self.ratio)):
             if not 0 < low <= high:
                 raise VitralError(f"{name} {low} {high}: give a smaller and a larger positive number")
-        if self.scale[1] > 1 or not 0 <= self.padding < 1 or not 0 <= self.brightness < 1:
+        if (self.scale and self.scale[1] > 1) or not 0 <= self.padding < 1 or not 0 <= self.brightness < 1:
             raise VitralError("scale ends at 1 at most; padding and brightness lie in 0 to 1")

@@ -66,8 +66,10 @@ class ViewOptions:
 
 @dataclass(frozen=True)
 class OptimOptions:
-    """AdamW (https://arxiv.org/abs/1711.05101) on a warm-up and cosine schedule."""
+    """AdamW (https://arxiv.org/abs/1711.05101) or Muon on a warm-up and cosine schedule."""
 
+    optimizer: str | None = None
+    """adamw, or muon for the encoder's matrices (orthogonalised momentum) with AdamW for the rest; default muon."""
     lr: float | None = None
     """Peak learning rate."""
     weight_decay: float = 0.05
@@ -143,12 +145,13 @@ class Recipe:
         if self.train.time is not None:
             seconds(self.train.time)
         for name, value, allowed in (
+            ("optim.optimizer", self.optim.optimizer, (None, "adamw", "muon")),
             ("train.precision", self.train.precision, ("auto", "fp32", "bf16", "fp16")),
             ("train.keep", self.train.keep, ("best", "last")),
             ("train.score_split", self.train.score_split, ("test", "val")),
         ):
             if value not in allowed:
-                raise VitralError(f"{name} {value!r}: choose one of {', '.join(allowed)}")
+                raise VitralError(f"{name} {value!r}: choose one of {', '.join(filter(None, allowed))}")
 
 
 def seconds(text: str) -> float:

@@ -1,105 +1,121 @@
 """Every field of a recipe that was left open, decided from the data and the machine, each with its reason in words."""
 
-import dataclasses
+from dataclasses import asdict, replace
 
+from vitral.data.loader import REMEMBERED
+from vitral.data.options import AugmentOptions
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import DataSet
 from vitral.errors import VitralError
 from vitral.models.vit import ViTConfig
 from vitral.models.zoo import model_config
-from vitral.training.config import ModelOptions, Recipe
+from vitral.training.config import ModelOptions, OptimOptions, Recipe, TrainOptions
 
 SMALL = 64  # pixels: up to here a data set's images are taken at their own size
+Reasons = list[str]
 
 
-def resolve(recipe: Recipe, data: DataSet, device: str) -> tuple[Recipe, list[str]]:
+def resolve(recipe: Recipe, data: DataSet, device: str) -> tuple[Recipe, Reasons]:
     """The recipe without open fields, and a line for each decision."""
     budgets = [name for name in ("epochs", "steps", "time") if getattr(recipe.train, name) is not None]
     if len(budgets) > 1:
         raise VitralError(f"{' and '.join(budgets)}: a run has one budget; give one of epochs, steps and time")
-    reasons: list[str] = []
+    reasons: Reasons = []
     small = max(data.height, data.width) <= SMALL
     model = _model(recipe.model, data, device, small, reasons)
-    count = len(data.splits["train"])
-
     view = recipe.view
     if view.crop_fraction is None:
-        view = dataclasses.replace(view, crop_fraction=1.0 if small else 0.875)
-
-    augment = recipe.augment
-    if augment.crop is None:
-        augment = dataclasses.replace(augment, crop="padded" if small else "resized")
-        reasons.append(
-            "augmentation: shifts over a border, as small images are framed tightly"
-            if small
-            else f"augmentation: resized crops of at least {augment.scale[0]:.0%} of the image"
-        )
-    if augment.hflip is None:
-        digits = data.name == "digits"
-        augment = dataclasses.replace(augment, hflip=0.0 if digits else 0.5)
-        reasons.append(
-            "no left-right flips: a mirrored digit is another sign"
-            if digits
-            else "left-right flips: set hflip = 0 where left and right matter"
-        )
-
-    train, optim = recipe.train, recipe.optim
-    if train.batch_size is None:
-        size = 256 if count >= 20_000 else 128 if count >= 4_000 else 64
-        size = max(1, min(size, -(-count // 8)))
-        train = dataclasses.replace(train, batch_size=size)
-        reasons.append(
-            f"batch of {size}: {count:,} training images give {-(-count // (size * train.accumulation)):,} steps an epoch"
-        )
-    if not budgets:
-        epochs = float(min(100, max(10, round(200_000 / count))))
-        train = dataclasses.replace(train, epochs=epochs)
-        reasons.append(
-            f"{epochs:g} epochs: few images are seen more often (--epochs, --steps or --time set the budget)"
-        )
-    if optim.lr is None:
-        width = model.dim or model_config(model.name).dim
-        optim = dataclasses.replace(optim, lr=1e-3 if width <= 256 else 5e-4)
-        reasons.append(f"learning rate {optim.lr:g}: width {width}")
-    if train.workers is None:
-        in_memory = data.splits["train"].path(0) is None
-        train = dataclasses.replace(train, workers=0 if in_memory else 2)
-        reasons.append(
-            "no loader processes: the images are in memory" if in_memory else "2 loader processes decode ahead"
-        )
-    resolved = dataclasses.replace(recipe, model=model, view=view, augment=augment, optim=optim, train=train)
-    return resolved, reasons
+        view = replace(view, crop_fraction=1.0 if small else 0.875)
+    augment = _augment(recipe.augment, data, small, reasons)
+    train = _train(recipe.train, data, bool(budgets), reasons)
+    optim = _optim(recipe.optim, model.dim or model_config(model.name).dim, reasons)
+    return replace(recipe, model=model, view=view, augment=augment, optim=optim, train=train), reasons
 
 
-def _model(model: ModelOptions, data: DataSet, device: str, small: bool, reasons: list[str]) -> ModelOptions:
-    """Size and patch by the images; a small encoder for small images."""
+def _model(model: ModelOptions, data: DataSet, device: str, small: bool, reasons: Reasons) -> ModelOptions:
+    """Size and patch by the images; a small encoder for small images unless a model was chosen."""
     changes: dict[str, object] = {}
-    untouched = model == ModelOptions()
+    patch = model.patch_size or model_config(model.name).patch_size
     if model.patch_size is None and small:
         side = min(data.height, data.width)
-        changes["patch_size"] = 2 if side <= 16 else 4 if side <= 40 else 8
-    if model.image_size is None:
+        patch = 2 if side <= 16 else 4 if side <= 40 else 8
+        changes["patch_size"] = patch
+    if model.image_size is None and small:
+        changes["image_size"] = (data.height, data.width)
+        reasons.append(f"{data.height}x{data.width} pixels, the images' own size, in patches of {patch}")
+    elif model.image_size is None:
+        side = 128 if device == "cpu" else 224
+        changes["image_size"] = (side, side)
+        why = (
+            "a third of the work of 224x224, as there is no GPU" if device == "cpu" else "the usual size of photographs"
+        )
+        reasons.append(f"{side}x{side} pixels: {why}")
+    if small and model == ModelOptions():
+        changes |= {"dim": 96, "depth": 5, "num_heads": 3, "mlp_ratio": 2.0}
+        changes |= {"position": "sincos2d", "pooling": "mean", "class_token": False}
+        reasons.append("width 96, 5 layers, patches averaged instead of a class token: learns fast on small images")
+    return replace(model, **changes)  # type: ignore[arg-type]
+
+
+def _augment(augment: AugmentOptions, data: DataSet, small: bool, reasons: Reasons) -> AugmentOptions:
+    """Shifts for small images, crops for photographs, wider ones where there are many."""
+    count = len(data.splits["train"])
+    if augment.crop is None:
+        augment = replace(augment, crop="padded" if small else "resized")
         if small:
-            changes["image_size"] = (data.height, data.width)
-            reasons.append(
-                f"{data.height}x{data.width} pixels: the images' own size, in patches of {changes.get('patch_size', model.patch_size)}"
-            )
-        else:
-            side = 224 if device != "cpu" else 128
-            changes["image_size"] = (side, side)
-            reasons.append(
-                f"{side}x{side} pixels"
-                + ("" if device != "cpu" else ": a third of the work of 224x224, as there is no GPU")
-            )
-    if small and untouched:
-        changes |= {"dim": 128, "depth": 6, "num_heads": 4}
-        reasons.append("width 128, 6 layers, 4 heads: enough for images this small, and fast")
-    return dataclasses.replace(model, **changes)  # type: ignore[arg-type]
+            reasons.append("augmentation by small shifts, as small images are framed tightly")
+    if augment.scale is None:
+        scale = (0.08, 1.0) if count >= 10_000 else (0.35, 1.0)
+        augment = replace(augment, scale=scale)
+        if augment.crop == "resized":
+            reasons.append(f"augmentation by crops of at least {scale[0]:.0%} of the image: {count:,} training images")
+    if augment.hflip is None:
+        digits = data.name == "digits"
+        augment = replace(augment, hflip=0.0 if digits else 0.5)
+        no, yes = (
+            "no left-right flips: a mirrored digit is another sign",
+            "left-right flips: --hflip 0 where sides matter",
+        )
+        reasons.append(no if digits else yes)
+    return augment
+
+
+def _train(train: TrainOptions, data: DataSet, budgeted: bool, reasons: Reasons) -> TrainOptions:
+    """Batch, budget and loader by the number of images."""
+    count = len(data.splits["train"])
+    if train.batch_size is None:
+        size = 128 if count >= 4_000 else 64
+        size = max(1, min(size, -(-count // 8)))
+        steps = -(-count // (size * train.accumulation))
+        train = replace(train, batch_size=size)
+        reasons.append(f"batch of {size}: {count:,} training images give {steps:,} steps an epoch")
+    if not budgeted:
+        train = replace(train, epochs=float(min(100, max(10, round(200_000 / count)))))
+        reasons.append(
+            f"{train.epochs:g} epochs: few images are seen more often; --epochs, --steps or --time say otherwise"
+        )
+    if train.workers is None:
+        fit = count * data.height * data.width * data.channels <= REMEMBERED
+        train = replace(train, workers=0 if fit else 2)
+        reasons.append("images stay decoded in memory" if fit else "2 loader processes decode ahead")
+    return train
+
+
+def _optim(optim: OptimOptions, width: int, reasons: Reasons) -> OptimOptions:
+    """Muon, and a learning rate by the model's width."""
+    if optim.optimizer is None:
+        optim = replace(optim, optimizer="muon")
+        reasons.append("Muon for the encoder's matrices: learned more than AdamW in equal time (benchmarks/LOG.md)")
+    if optim.lr is None:
+        muon, adamw = (5e-3, 1e-3) if width <= 128 else (3e-3, 1e-3) if width <= 256 else (1.5e-3, 5e-4)
+        optim = replace(optim, lr=muon if optim.optimizer == "muon" else adamw)
+        reasons.append(f"learning rate {optim.lr:g}: {optim.optimizer}, width {width}")
+    return optim
 
 
 def vit_config(recipe: Recipe, data: DataSet) -> ViTConfig:
     """The model's shape: the zoo's row with the recipe's changes, and what the data say about channels and classes."""
-    chosen = {k: v for k, v in dataclasses.asdict(recipe.model).items() if v is not None and k != "name"}
+    chosen = {k: v for k, v in asdict(recipe.model).items() if v is not None and k != "name"}
     return model_config(recipe.model.name, **chosen, in_channels=data.channels, num_classes=len(data.labels))
 
 
@@ -109,6 +125,14 @@ def preprocess(recipe: Recipe, data: DataSet, config: ViTConfig) -> Preprocess:
     height, width = config.image_size
     half = (0.5,) * data.channels
     return Preprocess(
-        height, width, data.channels, half, half, recipe.view.resize, recipe.view.crop_fraction, recipe.view.interpolation,
-        data.bit_depth, min(config.patch_size, height, width),
-    )  # fmt: skip
+        height,
+        width,
+        data.channels,
+        half,
+        half,
+        resize=recipe.view.resize,
+        crop_fraction=recipe.view.crop_fraction,
+        interpolation=recipe.view.interpolation,
+        bit_depth=data.bit_depth,
+        min_size=config.patch_size,
+    )

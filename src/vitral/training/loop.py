@@ -66,7 +66,7 @@ class Loop:
     model: nn.Module
     objective: Objective
     batches: TrainingBatches
-    optimizer: torch.optim.Optimizer
+    optimizers: list[torch.optim.Optimizer]
     average: dict[str, Tensor] | None
     progress: Progress
     recipe: Recipe
@@ -97,7 +97,7 @@ class Loop:
                 if not is_out_of_memory(error):
                     raise
                 size = progress.batch_size
-            self.optimizer.zero_grad(set_to_none=True)
+            self.model.zero_grad(set_to_none=True)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             if size == 1:
@@ -123,12 +123,14 @@ class Loop:
 
     def update(self) -> float:
         """One optimiser step from the gradients; returns their global norm before clipping."""
-        self.scaler.unscale_(self.optimizer)
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
         limit = self.recipe.optim.clip or float("inf")
         norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
-        self.scaler.step(self.optimizer)
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         if self.average is not None:
             update_average(self.average, self.model.named_parameters(), self.recipe.optim.ema, self.progress.step)
         return norm
@@ -153,7 +155,7 @@ class Loop:
             while self.budget.share(progress) < 1:
                 pixels, targets = next(stream)
                 lr = self.rate()
-                for group in self.optimizer.param_groups:
+                for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
                     group["lr"] = lr
                 self.model.train()
                 outcome = self.gradients(pixels, targets, listener)

@@ -1,4 +1,4 @@
-"""AdamW with decay on matrices only, and the learning rate as a pure function of progress."""
+"""AdamW and Muon with decay on matrices only, and the learning rate as a pure function of progress."""
 
 import math
 from collections.abc import Iterable
@@ -18,16 +18,29 @@ def decays(name: str, parameter: Tensor) -> bool:
     )
 
 
-def adamw(model: nn.Module, options: OptimOptions) -> torch.optim.AdamW:
-    """Two parameter groups, with and without decay; the learning rate is set each step."""
+def build_optimizers(model: nn.Module, options: OptimOptions) -> list[torch.optim.Optimizer]:
+    """AdamW for everything, or Muon for the matrices inside the encoder and AdamW for the rest; the loop sets the learning rate.
+
+    Muon (https://kellerjordan.github.io/posts/muon/) orthogonalises the momentum of a matrix; its update is scaled to AdamW's size
+    (https://arxiv.org/abs/2502.16982, section 2.2), so that one learning rate and one decay serve both.
+    """
     assert options.lr is not None
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    inner = [p for n, p in named if n.startswith("blocks.") and p.ndim == 2] if options.optimizer == "muon" else []
+    chosen = {id(p) for p in inner}
+    rest = [(n, p) for n, p in named if id(p) not in chosen]
     groups = [
-        {"params": [p for n, p in named if decays(n, p)], "weight_decay": options.weight_decay},
-        {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
+        {"params": [p for n, p in rest if decays(n, p)], "weight_decay": options.weight_decay},
+        {"params": [p for n, p in rest if not decays(n, p)], "weight_decay": 0.0},
     ]
     fused = {p.device.type for _, p in named} <= {"cpu", "cuda"}
-    return torch.optim.AdamW(groups, lr=options.lr, betas=(options.beta1, options.beta2), fused=fused)
+    optimizers: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=options.lr, betas=(options.beta1, options.beta2), fused=fused)
+    ]
+    if inner:
+        decay = options.weight_decay
+        optimizers.append(torch.optim.Muon(inner, lr=options.lr, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
+    return optimizers
 
 
 def learning_rate(options: OptimOptions, progress: float, step: int, warmup_fraction: float) -> float:

@@ -33,7 +33,7 @@ from vitral.training.defaults import preprocess, resolve, vit_config
 from vitral.training.display import Display, clock
 from vitral.training.loop import Loop
 from vitral.training.machine import choose_device, choose_precision, cores, keep_freed_memory
-from vitral.training.optim import adamw
+from vitral.training.optim import build_optimizers
 from vitral.training.state import Checkpoints, Progress, collect, restore
 
 
@@ -84,7 +84,7 @@ class Run:
                          "loss": scores.loss, "top1": scores.top1, "seconds": progress.elapsed})  # fmt: skip
             self.display.say(f"epoch {progress.step / self.loop.batches.steps_per_epoch:6.2f}  step {progress.step:6d}  "
                              f"validation top-1 {scores.top1:.2%}  loss {scores.loss:.4f}" + ("  best so far" if better else ""))  # fmt: skip
-        self.checkpoints.save(collect(self.loop.model, self.loop.optimizer, self.loop.average), progress, best=keep)
+        self.checkpoints.save(collect(self.loop.model, self.loop.optimizers, self.loop.average), progress, best=keep)
         if keep:
             scores_so_far: dict[str, object] = {} if progress.best is None else {"val": {"top1": progress.best}}
             save_model(self.folder / "model.safetensors", model, self.card({**scores_so_far, "step": progress.step}))
@@ -197,7 +197,7 @@ def resume(folder: Path, display: Display, workers: int | None = None) -> Run:
         tensors, progress = checkpoints.load()
     run = _build(folder, dataset, recipe, choose_device(recipe.train.device), progress, display)
     if tensors is not None:
-        restore(tensors, run.loop.model, run.loop.optimizer, run.loop.average)
+        restore(tensors, run.loop.model, run.loop.optimizers, run.loop.average)
     _forget_after(folder / "metrics.jsonl", progress.step)
     display.say(f"going on at step {progress.step}, after {clock(progress.elapsed)} of training")
     return run
@@ -233,7 +233,9 @@ def _build(
         train.seed,
     )
     objective = Classify(recipe.optim.smoothing)
-    loop = Loop(model, objective, batches, adamw(model, recipe.optim), average, progress, recipe, device, precision)
+    loop = Loop(
+        model, objective, batches, build_optimizers(model, recipe.optim), average, progress, recipe, device, precision
+    )
     parameters = sum(p.numel() for p in model.parameters())
     display.say(f"{recipe.model.name} {config.image_size[0]}x{config.image_size[1]}, patch {config.patch_size}: {parameters:,} parameters, "
                 f"{precision} on {device.type}, {cores()} cores")  # fmt: skip

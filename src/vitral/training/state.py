@@ -68,19 +68,25 @@ class Checkpoints:
         return tensors, Progress(**json.loads(metadata["progress"]))
 
 
-def collect(model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor] | None) -> dict[str, Tensor]:
+def collect(
+    model: nn.Module, optimizers: list[torch.optim.Optimizer], average: dict[str, Tensor] | None
+) -> dict[str, Tensor]:
     """Everything that training changes, under flat names."""
     tensors = {f"model/{name}": t for name, t in model.state_dict().items()}
     for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer/{name}/{key}"] = value
+        for optimizer in optimizers:
+            for key, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer/{name}/{key}"] = value
     for name, t in (average or {}).items():
         tensors[f"average/{name}"] = t
     return tensors
 
 
 def restore(
-    tensors: dict[str, Tensor], model: nn.Module, optimizer: torch.optim.Optimizer, average: dict[str, Tensor] | None
+    tensors: dict[str, Tensor],
+    model: nn.Module,
+    optimizers: list[torch.optim.Optimizer],
+    average: dict[str, Tensor] | None,
 ) -> None:
     """The inverse of `collect`, into objects of the same recipe."""
     groups: dict[str, dict[str, Tensor]] = {"model": {}, "optimizer": {}, "average": {}}
@@ -89,10 +95,11 @@ def restore(
         groups[kind][rest] = t
     model.load_state_dict(groups["model"])
     parameters = dict(model.named_parameters())
+    owner = {id(p): optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
     for name, t in groups["optimizer"].items():
         parameter_name, _, key = name.rpartition("/")
         parameter = parameters[parameter_name]
-        optimizer.state[parameter][key] = t if key == "step" else t.to(parameter.device)
+        owner[id(parameter)].state[parameter][key] = t if key == "step" else t.to(parameter.device)
     for name, t in groups["average"].items():
         assert average is not None
         average[name].copy_(t)
