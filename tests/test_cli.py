@@ -199,3 +199,32 @@ def test_one_budget_on_the_command_line_replaces_the_recipes(capsys, shapes_fold
     code, _, err = run(capsys, "train", shapes_folder, "--steps", "3", "--epochs", "2", "--out", tmp_path / "other")
     assert code == 2
     assert "one budget" in err
+
+
+def test_training_on_every_image_leaves_nothing_to_score(capsys, shapes_folder, tmp_path):
+    words = [
+        "--val-fraction",
+        "0",
+        "--test-fraction",
+        "0",
+        "--steps",
+        "2",
+        "--dim",
+        "16",
+        "--depth",
+        "1",
+        "--num-heads",
+        "2",
+    ]
+    code, _, err = run(capsys, "train", shapes_folder, "--out", tmp_path / "run", *words)
+    assert code == 0
+    assert "not scored" in err
+    assert run(capsys, "predict", tmp_path / "run", shapes_folder / "disc" / "00.png")[0] == 0
+
+
+def test_defaults_come_with_their_reasons(capsys, shapes_folder, tmp_path):
+    code, _, err = run(capsys, "train", shapes_folder, "--out", tmp_path / "run", "--steps", "1")
+    assert code == 0
+    for word in ("20x20 pixels", "width 96", "batch of", "Muon", "learning rate", "decoded in memory"):
+        assert word in err
+    assert "image_size = [20, 20]" in (tmp_path / "run" / "recipe.toml").read_text()

@@ -140,19 +140,22 @@ def train(words: list[str]) -> int:
                 f"stopped and saved at step {run.loop.progress.step}; go on with: vitral train --resume {run.folder}"
             )
             return 130
+        split = run.scored_split
+        if split is None:
+            return 0
         display.say("writing the report")
         from vitral.report.run import report_run
 
         page = report_run(run.folder, run.data)
     finally:
         display.close()
-    split = run.data.splits[
-        run.recipe.train.score_split if run.recipe.train.score_split in run.data.splits else "train"
-    ]
-    example = split.path(0) or run.folder / "example.png"
+    folder, data, image = (
+        shlex.quote(str(x))
+        for x in (run.folder, run.source, run.data.splits[split].path(0) or run.folder / "example.png")
+    )
     print(
-        f"\nNext:\n  vitral predict {run.folder} {example}\n  vitral explain {run.folder} {example} -o {run.folder / 'attention.png'}\n"
-        f"  vitral evaluate {run.folder} {given.data or 'DATA'} --split test\n  open {page}",
+        f"\nNext:\n  vitral predict {folder} {image}\n  vitral explain {folder} {image} -o {folder}/attention.png\n"
+        f"  vitral evaluate {folder} {data} --split {split}\nReport: {page}",
         file=sys.stderr,
     )
     return 0

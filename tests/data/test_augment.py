@@ -1,5 +1,7 @@
 """Evaluation view, augmentation and batches: equal to Pillow's, derived from the seed, the same for any number of workers."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -185,3 +187,19 @@ def test_evaluation_reads_the_split_in_order(shapes):
     parts = list(EvaluationBatches(split, steps(), 5).stream(0))
     assert torch.cat([t for _, t in parts]).tolist() == split.targets.tolist()
     assert torch.equal(torch.cat([x for x, _ in parts])[3], steps().view(split.read(3, 1)))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_file_that_vanishes_in_training_is_named(shapes_folder, tmp_path, workers):
+    shutil.copytree(shapes_folder, tmp_path / "data")
+    data = open_data(tmp_path / "data", DataOptions(val_fraction=0, test_fraction=0))
+    (tmp_path / "data" / "disc" / "07.png").unlink()
+    with pytest.raises(VitralError, match=r"07\.png") as error:
+        list(batches(data).stream(0, 13, workers))
+    assert "Traceback" not in str(error.value)
+
+
+def test_small_crops_keep_the_full_resolution():
+    """Decoders may shrink what is resized anyway, but not below what the smallest crop needs."""
+    assert make({"crop": "none"}).hint == 20
+    assert make({"crop": "resized", "scale": (0.25, 1.0)}).hint == 40

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from vitral.data.augment import Augmentation
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import Split
+from vitral.errors import VitralError
 from vitral.randomness import Permutation
 
 REMEMBERED = 2**30  # bytes
@@ -45,7 +46,7 @@ class TrainingBatches(Dataset[Batch]):
     def stream(self, start: int, stop: int | None, workers: int) -> Iterator[Batch]:
         """Batches start, start + 1, ... (without end if `stop` is None), computed ahead by `workers` processes."""
         steps = itertools.count(start) if stop is None else range(start, stop)
-        return _loader(self, steps, workers)
+        return _stream(self, steps, workers)
 
 
 class EvaluationBatches(Dataset[Batch]):
@@ -61,7 +62,7 @@ class EvaluationBatches(Dataset[Batch]):
         return stack(images), torch.from_numpy(self.split.targets[rows.start : rows.stop])
 
     def stream(self, workers: int) -> Iterator[Batch]:
-        return _loader(self, range(-(-len(self.split) // self.batch_size)), workers)
+        return _stream(self, range(-(-len(self.split) // self.batch_size)), workers)
 
 
 class Reader:
@@ -93,22 +94,40 @@ def stack(images: list[Tensor]) -> Tensor:
     return torch.stack([image.float() for image in images] if deep else images)
 
 
-def _loader(batches: Dataset[Batch], numbers: Iterable[int], workers: int) -> Iterator[Batch]:
+class Carried(Dataset[Batch | VitralError]):
+    """Batches, with an error of the user's in place of the batch: it crosses from a worker process without its traceback."""
+
+    def __init__(self, batches: Dataset[Batch]) -> None:
+        self.batches = batches
+
+    def __getitem__(self, number: int) -> Batch | VitralError:
+        try:
+            return self.batches[number]
+        except VitralError as error:
+            return VitralError(str(error))
+
+
+def _stream(batches: Dataset[Batch], numbers: Iterable[int], workers: int) -> Iterator[Batch]:
+    """The batches of these numbers in order, computed ahead by `workers` processes, or here if 0."""
     # The explicit generator keeps the loader's own draws away from the global one; nothing here uses what it draws.
     generator = torch.Generator().manual_seed(0)
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", message="This DataLoader will create"
         )  # more workers than cores is the caller's choice
-        loader: DataLoader[Batch] = DataLoader(
-            batches,
+        loader: DataLoader[Batch | VitralError] = DataLoader(
+            Carried(batches),
             batch_size=None,
             sampler=numbers,
             num_workers=workers,
             generator=generator,
             worker_init_fn=_ignore_interrupt,
         )
-        return iter(loader)
+        items = iter(loader)
+    for item in items:
+        if isinstance(item, VitralError):
+            raise item
+        yield item
 
 
 def _ignore_interrupt(worker: int) -> None:

@@ -42,6 +42,8 @@ class Run:
     """One run and its folder; listens to the loop and writes down what it says."""
 
     folder: Path
+    source: str
+    """The data as they were named."""
     data: DataSet
     recipe: Recipe
     loop: Loop
@@ -107,6 +109,11 @@ class Run:
             batch_size=max(1, min(256, 64 * 224 * 224 // (self.preprocess.height * self.preprocess.width))),
         )  # fmt: skip
 
+    @property
+    def scored_split(self) -> str | None:
+        """The split that the finished model is scored on."""
+        return next((name for name in (self.recipe.train.score_split, "val") if name in self.data.splits), None)
+
     def card(self, scores: dict[str, object]) -> ModelCard:
         return ModelCard(
             architecture=self.recipe.model.name,
@@ -122,9 +129,9 @@ class Run:
         """Train to the end (True) or until a signal (False); then score once and write everything down."""
         if not self.loop.run(self):
             return False
-        split = self.recipe.train.score_split if self.recipe.train.score_split in self.data.splits else "val"
-        if split not in self.data.splits:
-            self.message("no test or validation split: the model is not scored")
+        split = self.scored_split
+        if split is None:
+            self.message("no test or validation split: the model is not scored and has no report")
             return True
         predictor = load(self.folder)
         scores, logits = self.score(predictor, split)
@@ -147,11 +154,12 @@ def start(data: str, recipe: Recipe, out: Path, display: Display, command: str =
     if (out / "run.json").exists():
         raise VitralError(f"{out}: there is a run already; go on with --resume {out}, or choose another --out")
     device = choose_device(recipe.train.device)
-    dataset = _open(data, recipe, display)
+    source = str(Path(data).resolve()) if Path(data).exists() else data
+    dataset = _open(source, recipe, display)
     recipe, reasons = resolve(recipe, dataset, device.type)
-    run = _build(out, dataset, recipe, device, Progress(), display)
+    run = _build(out, source, dataset, recipe, device, Progress(), display)
     described = {
-        "data": data if not Path(data).exists() else str(Path(data).resolve()),
+        "data": source,
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,
         "images": {name: len(split) for name, split in dataset.splits.items()},
@@ -195,7 +203,7 @@ def resume(folder: Path, display: Display, workers: int | None = None) -> Run:
         tensors, progress = None, Progress()
     else:
         tensors, progress = checkpoints.load()
-    run = _build(folder, dataset, recipe, choose_device(recipe.train.device), progress, display)
+    run = _build(folder, described["data"], dataset, recipe, choose_device(recipe.train.device), progress, display)
     if tensors is not None:
         restore(tensors, run.loop.model, run.loop.optimizers, run.loop.average)
     _forget_after(folder / "metrics.jsonl", progress.step)
@@ -212,7 +220,7 @@ def _open(data: str, recipe: Recipe, display: Display) -> DataSet:
 
 
 def _build(
-    folder: Path, data: DataSet, recipe: Recipe, device: torch.device, progress: Progress, display: Display
+    folder: Path, source: str, data: DataSet, recipe: Recipe, device: torch.device, progress: Progress, display: Display
 ) -> Run:
     keep_freed_memory()
     train = recipe.train
@@ -239,7 +247,7 @@ def _build(
     parameters = sum(p.numel() for p in model.parameters())
     display.say(f"{recipe.model.name} {config.image_size[0]}x{config.image_size[1]}, patch {config.patch_size}: {parameters:,} parameters, "
                 f"{precision} on {device.type}, {cores()} cores")  # fmt: skip
-    return Run(folder, data, recipe, loop, config, steps, display)
+    return Run(folder, source, data, recipe, loop, config, steps, display)
 
 
 def _forget_after(metrics: Path, step: int) -> None:
