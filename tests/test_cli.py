@@ -137,9 +137,10 @@ def test_explain_writes_pictures_and_arrays(capsys, shapes_run, tmp_path):
     )
     assert code == 0
     assert "wrote" in err
-    drawn = Image.open(tmp_path / "out.png")
-    assert drawn.width / drawn.height == pytest.approx(90 / 40, rel=0.02)
-    arrays = np.load(tmp_path / "a.npz")
+    with Image.open(tmp_path / "out.png") as drawn:
+        assert drawn.width / drawn.height == pytest.approx(90 / 40, rel=0.02)
+    with np.load(tmp_path / "a.npz") as stored:
+        arrays = dict(stored)
     assert arrays["attention"].shape == (2, 2, 26, 26)
     assert np.allclose(arrays["attention"].sum(-1), 1, atol=1e-5)
     assert run(capsys, "explain", shapes_run, picture, "--all", "-o", tmp_path / "grid.png")[0] == 0

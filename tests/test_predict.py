@@ -22,7 +22,8 @@ def predictor(shapes_run):
 
 def test_one_image_in_every_form(predictor, shapes_folder):
     path = shapes_folder / "square" / "03.png"
-    array = np.asarray(Image.open(path))
+    with Image.open(path) as opened:
+        array = np.asarray(opened)
     wanted = predictor.predict(path)
     assert wanted.label in predictor.labels
     assert wanted.probability == wanted.top[0][1]
@@ -30,7 +31,7 @@ def test_one_image_in_every_form(predictor, shapes_folder):
     forms = [
         str(path),
         path.read_bytes(),
-        Image.open(path),
+        Image.fromarray(array),
         array,
         array[..., None],
         torch.from_numpy(array.copy())[None],

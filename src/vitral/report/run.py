@@ -40,7 +40,8 @@ def report_run(run: Path, data: DataSet | None = None) -> Path:
                 f"{described['data']}: the images or labels changed since the run; restore them to report on it"
             )
     split = data.splits[scores["split"]]
-    answers = np.load(run / "predictions.npz")
+    with np.load(run / "predictions.npz") as stored:
+        answers = {name: stored[name] for name in ("logits", "targets")}
     examples = [_example(predictor, split, i) for i in choose_examples(answers["logits"], answers["targets"])]
     picture = to_rgb(split.read(0, predictor.card.preprocess.channels))
     Image.fromarray(picture).save(run / "example.png")
