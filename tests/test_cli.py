@@ -16,7 +16,7 @@ from vitral.cli import main
 
 def vitral(*words, stdin=None):
     done = subprocess.run(
-        [sys.executable, "-m", "vitral.cli", *map(str, words)], capture_output=True, input=stdin, timeout=120
+        [sys.executable, "-m", "vitral", *map(str, words)], capture_output=True, input=stdin, timeout=120
     )
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
@@ -229,3 +229,12 @@ def test_defaults_come_with_their_reasons(capsys, shapes_folder, tmp_path):
     for word in ("20x20 pixels", "width 96", "batch of", "Muon", "learning rate", "decoded in memory"):
         assert word in err
     assert "image_size = [20, 20]" in (tmp_path / "run" / "recipe.toml").read_text()
+
+
+def test_an_image_smaller_than_a_patch_stops_training_before_it_starts(capsys, shapes_folder, tmp_path):
+    shutil.copytree(shapes_folder, tmp_path / "data")
+    Image.fromarray(np.arange(15, dtype=np.uint8).reshape(3, 5)).save(tmp_path / "data" / "disc" / "small.png")
+    code, _, err = run(capsys, "train", tmp_path / "data", "--out", tmp_path / "run", "--steps", "2")
+    assert code == 2
+    assert "disc/small.png: 3x5 pixels" in err
+    assert not (tmp_path / "run").exists()

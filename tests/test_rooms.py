@@ -23,6 +23,7 @@ ROOMS = [
     "explain",
     "report",
     "cli",
+    "__main__",
 ]
 SOURCE = Path(vitral.__file__).parent
 # A predictor can explain itself: that one import of a later room happens when it is asked to.

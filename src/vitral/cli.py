@@ -387,7 +387,3 @@ def report(words: list[str]) -> int:
 
     print(report_run(given.run), file=sys.stderr)
     return 0
-
-
-if __name__ == "__main__":
-    main()

@@ -64,7 +64,7 @@ class Predictor:
             pixels = image if image.dtype == torch.uint8 else image.float()
         else:
             pixels = decode(image, steps.channels, hint=steps.hint)
-        steps.check(pixels, _name(image))
+        steps.check(pixels.shape[1], pixels.shape[2], _name(image))
         return pixels
 
     def preprocess(self, image: ImageLike) -> Tensor:

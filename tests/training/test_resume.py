@@ -51,7 +51,7 @@ main()
 
 
 def run(*words, code=None, timeout=120):
-    command = [sys.executable, *(["-c", code] if code else ["-m", "vitral.cli"]), *map(str, words)]
+    command = [sys.executable, *(["-c", code] if code else ["-m", "vitral"]), *map(str, words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
 
@@ -92,7 +92,7 @@ def killed_at_random(shapes_folder, out, whole, rng):
     words = ["train", shapes_folder, "--out", out, *TRAIN, "--workers", "0"]
     kills = 0
     while True:
-        command = [sys.executable, "-m", "vitral.cli", *map(str, words)]
+        command = [sys.executable, "-m", "vitral", *map(str, words)]
         process = subprocess.Popen(
             command,
             stderr=subprocess.PIPE,
@@ -130,7 +130,7 @@ def test_killed_at_random_moments(shapes_folder, tmp_path, whole):
 def test_interrupting_saves_and_says_how_to_go_on(shapes_folder, tmp_path, whole):
     out = tmp_path / "run"
     process = subprocess.Popen(
-        [sys.executable, "-m", "vitral.cli", "train", str(shapes_folder), "--out", str(out), *TRAIN, "--workers", "2"],
+        [sys.executable, "-m", "vitral", "train", str(shapes_folder), "--out", str(out), *TRAIN, "--workers", "2"],
         stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     deadline = time.monotonic() + 60

@@ -81,7 +81,7 @@ class Reader:
         if index in self.kept:
             return self.kept[index]
         image = self.split.read(index, self.preprocess.channels, self.hint)
-        self.preprocess.check(image, self.split.names[index])
+        self.preprocess.check(image.shape[1], image.shape[2], self.split.names[index])
         if self.split.path(index) is not None and self.room >= image.nbytes and get_worker_info() is None:
             self.kept[index] = image
             self.room -= image.nbytes

@@ -50,11 +50,11 @@ class Preprocess:
         """The shorter side that an image is resized to at least, for decoders that can shrink as they decode."""
         return round(max(self.height, self.width) / self.crop_fraction)
 
-    def check(self, image: Tensor, name: str) -> None:
-        """A VitralError where the image is smaller than one patch."""
-        if min(image.shape[1:]) < self.min_size:
+    def check(self, height: int, width: int, name: str) -> None:
+        """A VitralError where an image is smaller than one patch."""
+        if min(height, width) < self.min_size:
             raise VitralError(
-                f"{name}: {image.shape[1]}x{image.shape[2]} pixels are fewer than one {self.min_size}x{self.min_size} patch; "
+                f"{name}: {height}x{width} pixels are fewer than one {self.min_size}x{self.min_size} patch; "
                 "leave the image out or use a model with smaller patches"
             )
 

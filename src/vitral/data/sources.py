@@ -76,6 +76,8 @@ class DataSet:
     height: int
     width: int
     """Median size of the training images in pixels."""
+    smallest: tuple[str, int, int]
+    """Name, height and width of the image with the shortest side."""
     fingerprint: str
     """sha256 (hex) of the sorted (content, label, split) triples, wherever and however the files lie."""
     skipped: list[tuple[str, str]] = field(default_factory=list)
@@ -118,6 +120,7 @@ def open_data(data: str | Path, options: DataOptions = _DEFAULTS, *, progress: P
         test_count=listing.test_count,
     )
     train = [info for info, split in zip(infos, splits, strict=True) if split == "train"]
+    short = min(range(len(infos)), key=lambda i: min(infos[i].height, infos[i].width))
     return DataSet(
         name=listing.name,
         labels=listing.labels,
@@ -126,6 +129,7 @@ def open_data(data: str | Path, options: DataOptions = _DEFAULTS, *, progress: P
         bit_depth=max(info.bit_depth for info in infos),
         height=int(np.median([info.height for info in train])),
         width=int(np.median([info.width for info in train])),
+        smallest=(listing.images.names[rows[short]], infos[short].height, infos[short].width),
         fingerprint=_fingerprint(digests, groups, splits),
         skipped=unreadable,
         given=frozenset(listing.given or ()),

@@ -1,11 +1,13 @@
 """From a run folder to its page: reads what training wrote, looks at some images again, and hands all of it to `write_report`."""
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from vitral.checkpoints.atomic import write_atomically
 from vitral.data.sources import DataSet, Split, open_data
 from vitral.errors import VitralError
 from vitral.evaluation.metrics import score
@@ -44,7 +46,9 @@ def report_run(run: Path, data: DataSet | None = None) -> Path:
         answers = {name: stored[name] for name in ("logits", "targets")}
     examples = [_example(predictor, split, i) for i in choose_examples(answers["logits"], answers["targets"])]
     picture = to_rgb(split.read(0, predictor.card.preprocess.channels))
-    Image.fromarray(picture).save(run / "example.png")
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    write_atomically(run / "example.png", buffer.getvalue())
     counts = ", ".join(f"{n:,} {name}" for name, n in described["images"].items())
     seconds = scores["training_seconds"]
     return write_report(

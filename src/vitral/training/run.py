@@ -6,6 +6,7 @@ RUN/model.safetensors  the self-describing result  RUN/scores.json     its score
 """
 
 import dataclasses
+import io
 import json
 import platform
 from dataclasses import dataclass
@@ -144,7 +145,9 @@ class Run:
             dataclasses.replace(predictor.card, scores={**predictor.card.scores, split: summary}),
         )
         write_atomically(self.folder / "scores.json", json.dumps(result, indent=1).encode())
-        np.savez(self.folder / "predictions.npz", logits=logits, targets=self.data.splits[split].targets)
+        arrays = io.BytesIO()
+        np.savez(arrays, logits=logits, targets=self.data.splits[split].targets)
+        write_atomically(self.folder / "predictions.npz", arrays.getvalue())
         self.display.say(f"\n{split} split: {scores.summary()}\n{clock(self.loop.progress.elapsed)} of training")
         return True
 
@@ -227,6 +230,8 @@ def _build(
     precision = choose_precision(train.precision, device)
     config = vit_config(recipe, data)
     steps = preprocess(recipe, data, config)
+    name, height, width = data.smallest
+    steps.check(height, width, name)  # now, not when its turn comes in the middle of an epoch
     torch.manual_seed(derive(train.seed, "initialise"))
     model = VisionTransformer(config).to(device)
     average = {n: p.detach().clone() for n, p in model.named_parameters()} if recipe.optim.ema else None
