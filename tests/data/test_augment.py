@@ -203,3 +203,13 @@ def test_small_crops_keep_the_full_resolution():
     """Decoders may shrink what is resized anyway, but not below what the smallest crop needs."""
     assert make({"crop": "none"}).hint == 20
     assert make({"crop": "resized", "scale": (0.25, 1.0)}).hint == 40
+
+
+def test_preprocessing_that_cannot_be_is_refused():
+    for options, what in (
+        ({"mean": (0.5, 0.5)}, "as many means"),
+        ({"std": (0.0,)}, "above 0"),
+        ({"resize": "fit"}, "crop, squash"),
+    ):
+        with pytest.raises(VitralError, match=what):
+            Preprocess(**({"height": 4, "width": 4, "channels": 1, "mean": (0.5,), "std": (0.5,)} | options))

@@ -43,7 +43,11 @@ class Preprocess:
             if getattr(self, name) not in allowed:
                 raise VitralError(f"preprocessing: {name}={getattr(self, name)!r}; choose one of {', '.join(allowed)}")
         if not (len(self.mean) == len(self.std) == self.channels):
-            raise VitralError(f"preprocessing: {self.channels} channels need as many means and standard deviations")
+            raise VitralError(
+                f"preprocessing: {self.channels} channels need as many means and deviations, not {self.mean} and {self.std}"
+            )
+        if not all(s > 0 for s in self.std):
+            raise VitralError(f"preprocessing: std {self.std}: deviations must be above 0")
 
     @property
     def hint(self) -> int:

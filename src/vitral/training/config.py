@@ -62,6 +62,10 @@ class ViewOptions:
     crop_fraction: float | None = None
     """Share of the image's side that the centre crop keeps; default 0.875 for photographs, 1 for small images."""
     interpolation: str = "bicubic"
+    mean: tuple[float, ...] | None = None
+    """Mean of each channel, 0..1, that is subtracted; default: the training images' own."""
+    std: tuple[float, ...] | None = None
+    """Deviation of each channel that is divided by; default: the training images' own."""
 
 
 @dataclass(frozen=True)
@@ -203,6 +207,8 @@ def _checked(value: object, hint: object, what: str) -> object:
     for option in options:
         if typing.get_origin(option) is tuple:
             parts = typing.get_args(option)
+            if parts[-1] is Ellipsis and isinstance(value, list | tuple):
+                parts = (parts[0],) * len(value)
             if isinstance(value, list | tuple) and len(value) == len(parts):
                 return tuple(_checked(v, p, what) for v, p in zip(value, parts, strict=True))
         elif option is float and isinstance(value, int | float) and not isinstance(value, bool):

@@ -2,6 +2,8 @@
 
 from dataclasses import asdict, replace
 
+import torch
+
 from vitral.data.loader import REMEMBERED
 from vitral.data.options import AugmentOptions
 from vitral.data.preprocess import Preprocess
@@ -9,9 +11,10 @@ from vitral.data.sources import DataSet
 from vitral.errors import VitralError
 from vitral.models.vit import ViTConfig
 from vitral.models.zoo import model_config
-from vitral.training.config import ModelOptions, OptimOptions, Recipe, TrainOptions
+from vitral.training.config import ModelOptions, OptimOptions, Recipe, TrainOptions, ViewOptions
 
 SMALL = 64  # pixels: up to here a data set's images are taken at their own size
+NORMALISED_BY = 1000  # images
 Reasons = list[str]
 
 
@@ -26,6 +29,8 @@ def resolve(recipe: Recipe, data: DataSet, device: str) -> tuple[Recipe, Reasons
     view = recipe.view
     if view.crop_fraction is None:
         view = replace(view, crop_fraction=1.0 if small else 0.875)
+    if view.mean is None or view.std is None:
+        view = _normalisation(view, data, reasons)
     augment = _augment(recipe.augment, data, small, reasons)
     train = _train(recipe.train, data, bool(budgets), reasons)
     optim = _optim(recipe.optim, model.dim or model_config(model.name).dim, reasons)
@@ -55,6 +60,25 @@ def _model(model: ModelOptions, data: DataSet, device: str, small: bool, reasons
         changes |= {"position": "sincos2d", "pooling": "mean", "class_token": False}
         reasons.append("width 96, 5 layers, patches averaged instead of a class token: learns fast on small images")
     return replace(model, **changes)  # type: ignore[arg-type]
+
+
+def _normalisation(view: ViewOptions, data: DataSet, reasons: Reasons) -> ViewOptions:
+    """Mean and deviation of the training images' pixels, from up to 1,000 of them."""
+    train = data.splits["train"]
+    rows = range(0, len(train), -(-len(train) // NORMALISED_BY))
+    sums = torch.zeros(3, data.channels, dtype=torch.float64)  # count, sum, sum of squares
+    for i in rows:
+        pixels = train.read(i, data.channels, SMALL).flatten(1).double() / 255
+        sums += torch.stack([torch.full((data.channels,), pixels.shape[1]), pixels.sum(1), pixels.square().sum(1)])
+    mean = sums[1] / sums[0]
+    std = (sums[2] / sums[0] - mean.square()).clamp(min=1e-6).sqrt()
+    view = replace(view, mean=view.mean or _rounded(mean), std=view.std or _rounded(std))
+    reasons.append(f"normalised by mean {view.mean} and deviation {view.std}: of {len(rows):,} training images")
+    return view
+
+
+def _rounded(values: torch.Tensor) -> tuple[float, ...]:
+    return tuple(round(v, 4) for v in values.tolist())
 
 
 def _augment(augment: AugmentOptions, data: DataSet, small: bool, reasons: Reasons) -> AugmentOptions:
@@ -120,19 +144,21 @@ def vit_config(recipe: Recipe, data: DataSet) -> ViTConfig:
 
 
 def preprocess(recipe: Recipe, data: DataSet, config: ViTConfig) -> Preprocess:
-    """The evaluation view; normalised by (x - 0.5) / 0.5 as in the ViT releases, which suits grey and colour alike."""
-    assert recipe.view.crop_fraction is not None
+    """The evaluation view of a resolved recipe."""
+    view = recipe.view
+    assert view.crop_fraction is not None
+    assert view.mean is not None
+    assert view.std is not None
     height, width = config.image_size
-    half = (0.5,) * data.channels
     return Preprocess(
         height,
         width,
         data.channels,
-        half,
-        half,
-        resize=recipe.view.resize,
-        crop_fraction=recipe.view.crop_fraction,
-        interpolation=recipe.view.interpolation,
+        view.mean,
+        view.std,
+        resize=view.resize,
+        crop_fraction=view.crop_fraction,
+        interpolation=view.interpolation,
         bit_depth=data.bit_depth,
         min_size=config.patch_size,
     )

@@ -1,0 +1,72 @@
+"""What is decided from the data is right, and stays as it was said otherwise."""
+
+import numpy as np
+import pytest
+import torch
+
+from vitral.data.options import AugmentOptions, DataOptions
+from vitral.data.sources import open_data
+from vitral.errors import VitralError
+from vitral.training.config import ModelOptions, OptimOptions, Recipe, TrainOptions, ViewOptions
+from vitral.training.defaults import preprocess, resolve, vit_config
+
+
+@pytest.fixture(scope="module")
+def shapes(shapes_folder):
+    return open_data(shapes_folder, DataOptions())
+
+
+def test_nothing_stays_open_and_each_decision_has_its_reason(shapes):
+    recipe, reasons = resolve(Recipe(), shapes, "cpu")
+    assert recipe.model.image_size == (20, 20)
+    assert recipe.model.patch_size == 4
+    assert None not in (
+        recipe.view.crop_fraction,
+        recipe.view.mean,
+        recipe.augment.crop,
+        recipe.augment.scale,
+        recipe.augment.hflip,
+    )
+    assert None not in (
+        recipe.optim.lr,
+        recipe.optim.optimizer,
+        recipe.train.batch_size,
+        recipe.train.epochs,
+        recipe.train.workers,
+    )
+    assert len(reasons) >= 7
+    config = vit_config(recipe, shapes)
+    assert (config.in_channels, config.num_classes) == (1, 3)
+    assert resolve(recipe, shapes, "cpu") == (recipe, [])
+
+
+def test_what_was_said_is_kept(shapes):
+    said = Recipe(
+        model=ModelOptions(dim=64, num_heads=4, image_size=(24, 16), patch_size=8),
+        view=ViewOptions(mean=(0.25,), std=(0.5,)),
+        augment=AugmentOptions(crop="none", hflip=0.1),
+        optim=OptimOptions("adamw", lr=0.3),
+        train=TrainOptions(steps=7, batch_size=5, workers=1),
+    )
+    recipe, _ = resolve(said, shapes, "cpu")
+    for section in ("model", "optim", "train"):
+        assert getattr(recipe, section) == getattr(said, section)
+    assert (recipe.view.mean, recipe.augment.hflip) == ((0.25,), 0.1)
+    assert vit_config(recipe, shapes).depth == 12  # the zoo's, as a width was chosen
+
+
+def test_the_normalisation_is_the_training_images(shapes):
+    recipe, _ = resolve(Recipe(), shapes, "cpu")
+    train = shapes.splits["train"]
+    pixels = np.stack([train.read(i, 1).numpy() for i in range(len(train))]) / 255
+    assert recipe.view.mean[0] == pytest.approx(pixels.mean(), abs=1e-4)
+    assert recipe.view.std[0] == pytest.approx(pixels.std(), abs=1e-4)
+    steps = preprocess(recipe, shapes, vit_config(recipe, shapes))
+    x = torch.stack([steps(train.read(i, 1)) for i in range(len(train))])
+    assert x.mean().item() == pytest.approx(0, abs=0.01)
+    assert x.std().item() == pytest.approx(1, abs=0.01)
+
+
+def test_two_budgets_are_one_too_many(shapes):
+    with pytest.raises(VitralError, match="steps and time: a run has one budget"):
+        resolve(Recipe(train=TrainOptions(steps=3, time="1m")), shapes, "cpu")
