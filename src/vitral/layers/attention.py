@@ -14,21 +14,41 @@ from torch.nn import functional as F
 from vitral.errors import VitralError
 
 Recorder = Callable[[Tensor], None]
+HeadMix = Callable[[Tensor], Tensor]
 EXPLICIT_UP_TO = 1024  # tokens
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0, recorder: Recorder | None = None) -> Tensor:
-    """softmax(q kᵀ / √d) v for queries, keys and values [B, H, N, d]; returns [B, H, N, d].
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    mix: tuple[HeadMix, HeadMix] | None = None,
+    recorder: Recorder | None = None,
+) -> Tensor:
+    """softmax(scale · q kᵀ + bias) v for queries [B, H, Q, d], keys and values [B, H, N, d]; returns [B, H, Q, d].
 
     Without a recorder the fused kernel runs. With one the softmax is explicit, `recorder` receives the probabilities
-    [B, H, queries, keys] (before dropout, still attached to the graph), and the result agrees with the fused one to rounding.
+    [B, H, Q, N] (still attached to the graph), and the result agrees with the fused one to rounding.
+
+    Args:
+        bias: added to the logits, broadcastable to [B, H, Q, N]: relative positions, masks of windows.
+        scale: 1 / √d unless given.
+        mix: talking heads (https://arxiv.org/abs/2003.02436): functions of [B, H, Q, N], one on the logits and one on the probabilities.
     """
-    if recorder is None and not _explicit_is_faster(q):
-        return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-    probabilities = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1)  # [B, H, N, N]
+    if recorder is None and mix is None and not _explicit_is_faster(q):
+        return F.scaled_dot_product_attention(q, k, v, None if bias is None else bias.to(q.dtype), scale=scale)
+    logits = q * (q.shape[-1] ** -0.5 if scale is None else scale) @ k.transpose(-2, -1)  # [B, H, Q, N]
+    if mix is not None:
+        logits = mix[0](logits)
+    if bias is not None:
+        logits = logits + bias.to(logits.dtype)
+    probabilities = logits.softmax(-1)  # [B, H, Q, N]
     if recorder is not None:
         recorder(probabilities)
-    return F.dropout(probabilities, dropout, training=dropout > 0) @ v
+    return (probabilities if mix is None else mix[1](probabilities)) @ v
 
 
 def _explicit_is_faster(q: Tensor) -> bool:
@@ -36,20 +56,31 @@ def _explicit_is_faster(q: Tensor) -> bool:
     return q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad and q.shape[-2] <= EXPLICIT_UP_TO
 
 
-class Attention(nn.Module):
-    """Self-attention of all tokens to all tokens: [B, N, D] -> [B, N, D]."""
+class AttentionLayer(nn.Module):
+    """What a module is that calls `attend` once in its forward: it hands `self.recorder` on, so that its attention can be seen."""
 
-    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0) -> None:
+    def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         if dim % num_heads:
             raise VitralError(
                 f"width {dim} does not divide into {num_heads} heads; choose num_heads among its divisors"
             )
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.recorder: Recorder | None = None
+
+    def heads(self, x: Tensor) -> Tensor:
+        """[B, N, D] -> [B, H, N, d]."""
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class Attention(AttentionLayer):
+    """Self-attention of all tokens to all tokens: [B, N, D] -> [B, N, D]."""
+
+    def __init__(self, dim: int, num_heads: int, dropout: float = 0.0, qkv_bias: bool = True) -> None:
+        super().__init__(dim, num_heads)
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
         self.dropout = dropout  # after the output projection only: the paper has none on q, k, v (appendix B.1)
-        self.recorder: Recorder | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         B, N, D = x.shape
@@ -62,12 +93,12 @@ class Attention(nn.Module):
 
 @contextmanager
 def recording(model: nn.Module, layers: Sequence[int] | None = None) -> Iterator[dict[int, Tensor]]:
-    """Record attention while the block runs: yields {layer: [B, H, N, N]}, filled by each forward pass.
+    """Record attention while the block runs: yields {layer: [B, H, Q, N]}, filled by each forward pass.
 
     `layers` counts the model's attention layers from 0, negative ones from the end; None means all. A layer that the
     model does not have is an error.
     """
-    modules = [m for m in model.modules() if isinstance(m, Attention)]
+    modules = [m for m in model.modules() if isinstance(m, AttentionLayer)]
     wanted = range(len(modules)) if layers is None else [check_layer(layer, len(modules)) for layer in layers]
     maps: dict[int, Tensor] = {}
     try:
@@ -88,4 +119,4 @@ def check_layer(layer: int, depth: int) -> int:
 
 def attention_layers(model: nn.Module) -> list[tuple[int, int]]:
     """(layer, heads) for each attention layer of the model, in the order of computation."""
-    return list(enumerate(m.num_heads for m in model.modules() if isinstance(m, Attention)))
+    return list(enumerate(m.num_heads for m in model.modules() if isinstance(m, AttentionLayer)))

@@ -15,8 +15,27 @@ def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
     return x * keep.to(x.dtype) / (1 - rate)
 
 
+def drop_path_rates(last: float, depth: int) -> list[float]:
+    """Rates that grow linearly from 0 at the first block to `last` at the last."""
+    return [last * i / max(1, depth - 1) for i in range(depth)]
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each channel of a residual branch, small at first: https://arxiv.org/abs/2103.17239, section 2.1."""
+
+    def __init__(self, dim: int, initial: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim,), initial))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
 class Block(nn.Module):
-    """[B, N, D] -> [B, N, D]: attention and MLP, each with a layer norm and a residual connection."""
+    """Attention and MLP, each with a layer norm and a residual connection: [B, N, D] -> [B, N, D], or maps [B, h, w, D] alike.
+
+    Whatever else the block is called with goes to the attention.
+    """
 
     def __init__(
         self,
@@ -27,18 +46,21 @@ class Block(nn.Module):
         drop_path: float = 0.0,
         pre_norm: bool = True,
         eps: float = 1e-6,
+        layer_scale: float | None = None,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = attention
+        self.ls1 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = mlp
+        self.ls2 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.drop_path = drop_path
         self.pre_norm = pre_norm
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
         if self.pre_norm:
-            x = x + drop_path(self.attn(self.norm1(x)), self.drop_path, self.training)
-            return x + drop_path(self.mlp(self.norm2(x)), self.drop_path, self.training)
-        x = self.norm1(x + drop_path(self.attn(x), self.drop_path, self.training))
-        return self.norm2(x + drop_path(self.mlp(x), self.drop_path, self.training))
+            x = x + drop_path(self.ls1(self.attn(self.norm1(x), *context)), self.drop_path, self.training)
+            return x + drop_path(self.ls2(self.mlp(self.norm2(x))), self.drop_path, self.training)
+        x = self.norm1(x + drop_path(self.ls1(self.attn(x, *context)), self.drop_path, self.training))
+        return self.norm2(x + drop_path(self.ls2(self.mlp(x)), self.drop_path, self.training))

@@ -2,10 +2,26 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """CLIP's approximation, x · sigmoid(1.702 x)."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "quick_gelu": quick_gelu,
+    "gelu_tanh": gelu_tanh,
+}
 
 
 class Mlp(nn.Module):
@@ -21,3 +37,16 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = F.dropout(self.activation(self.fc1(x)), self.dropout, self.training)
         return F.dropout(self.fc2(x), self.dropout, self.training)
+
+
+class SwiGlu(nn.Module):
+    """[..., D] -> [..., D] through silu(fc1_g x) * fc1_x x, https://arxiv.org/abs/2002.05202."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1_g = nn.Linear(dim, hidden)
+        self.fc1_x = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.silu(self.fc1_g(x)) * self.fc1_x(x))

@@ -6,30 +6,27 @@ An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929. Optional beyond
 Axes: B batch, C channels, H W pixels, h w grid of patches, N tokens (prefix + h*w), D width, K classes.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitral.errors import VitralError
-from vitral.layers.attention import Attention, recording
-from vitral.layers.block import Block
+from vitral.layers.attention import Attention
+from vitral.layers.block import Block, drop_path_rates
 from vitral.layers.mlp import ACTIVATIONS, Mlp
 from vitral.layers.patch import PatchEmbed
 from vitral.layers.pool import POOLS, pool
 from vitral.layers.position import POSITIONS, LearnedPositions2d, resize_positions, sincos2d
+from vitral.models.common import ImageModel, ModelConfig
 
 
-@dataclass(frozen=True)
-class ViTConfig:
-    """Everything that decides a ViT's shape. `image_size` is (height, width) in pixels and may be given as one number."""
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig(ModelConfig):
+    """Everything that decides a ViT's shape."""
 
-    image_size: tuple[int, int] = (224, 224)
     patch_size: int = 16
-    in_channels: int = 3
-    num_classes: int = 1000
-    """0 leaves the head out: the model then returns the representation."""
     dim: int = 768
     depth: int = 12
     num_heads: int = 12
@@ -48,36 +45,25 @@ class ViTConfig:
     pre_norm: bool = True
     """False: norms after the residual additions and none at the end, as in the original Transformer."""
     activation: str = "gelu"
+    qkv_bias: bool = True
+    norm_eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        size = self.image_size
-        object.__setattr__(self, "image_size", (size, size) if isinstance(size, int) else tuple(size))
-        for name, allowed in (("position", POSITIONS), ("pooling", POOLS), ("activation", tuple(ACTIVATIONS))):
-            if getattr(self, name) not in allowed:
-                raise VitralError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(allowed)}")
-        for name in ("patch_size", "in_channels", "dim", "depth", "num_heads"):
-            if getattr(self, name) < 1:
-                raise VitralError(f"{name}={getattr(self, name)}: must be at least 1")
+        super().__post_init__()
+        self.choose("position", POSITIONS)
+        self.choose("pooling", POOLS)
+        self.choose("activation", tuple(ACTIVATIONS))
         if self.pooling == "cls" and not self.class_token:
             raise VitralError("pooling='cls' needs the class token; set class_token=True or pooling='mean'")
-        for name in ("dropout", "drop_path"):
-            if not 0 <= getattr(self, name) < 1:
-                raise VitralError(f"{name}={getattr(self, name)}: must be in [0, 1)")
-
-    def arguments(self) -> dict[str, object]:
-        """The fields as a plain dictionary, ready for JSON."""
-        return {f.name: list(v) if isinstance(v := getattr(self, f.name), tuple) else v for f in fields(self)}
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(ImageModel):
     """forward = head(pool(encode(embed(images)))): [B, C, H, W] -> logits [B, K]."""
 
     def __init__(self, config: ViTConfig) -> None:
-        super().__init__()
+        super().__init__(config)
         self.config = config
-        self.image_size = config.image_size
         self.patch_size = config.patch_size
-        self.num_classes = config.num_classes
         self.num_prefix = int(config.class_token) + config.num_registers
         D = config.dim
 
@@ -92,18 +78,18 @@ class VisionTransformer(nn.Module):
             self.pos_embed = LearnedPositions2d(self.grid, D)
 
         hidden = round(D * config.mlp_ratio)
-        rates = [config.drop_path * i / max(1, config.depth - 1) for i in range(config.depth)]
         self.blocks = nn.ModuleList(
             Block(
                 D,
-                Attention(D, config.num_heads, config.dropout),
+                Attention(D, config.num_heads, config.dropout, config.qkv_bias),
                 Mlp(D, hidden, config.activation, config.dropout),
                 drop_path=rate,
                 pre_norm=config.pre_norm,
+                eps=config.norm_eps,
             )
-            for rate in rates
+            for rate in drop_path_rates(config.drop_path, config.depth)
         )
-        self.norm = nn.LayerNorm(D, eps=1e-6) if config.pre_norm else nn.Identity()
+        self.norm = nn.LayerNorm(D, eps=config.norm_eps) if config.pre_norm else nn.Identity()
         R = config.representation_dim
         self.pre_logits = nn.Sequential(nn.Linear(D, R), nn.Tanh()) if R else nn.Identity()
         self.head = nn.Linear(R or D, config.num_classes) if config.num_classes else nn.Identity()
@@ -117,7 +103,8 @@ class VisionTransformer(nn.Module):
             if isinstance(module, Attention):
                 for projection in (*module.qkv.weight.chunk(3), module.proj.weight):
                     nn.init.xavier_uniform_(projection)
-                nn.init.zeros_(module.qkv.bias)
+                if module.qkv.bias is not None:
+                    nn.init.zeros_(module.qkv.bias)
                 nn.init.zeros_(module.proj.bias)
             elif isinstance(module, Mlp):
                 for linear in (module.fc1, module.fc2):
@@ -133,12 +120,6 @@ class VisionTransformer(nn.Module):
         if isinstance(self.head, nn.Linear):
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
-
-    def forward(self, images: Tensor) -> Tensor:
-        tokens = self.embed(images)  # [B, N, D]
-        tokens = self.encode(tokens)  # [B, N, D]
-        representation = self.pool(tokens)  # [B, D]
-        return self.head(representation)  # [B, K]
 
     def embed(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] to tokens [B, N, D]: patches with positions, then the class and register tokens before them."""
@@ -190,9 +171,3 @@ class VisionTransformer(nn.Module):
                 last = self.norm(tokens) if i == depth - 1 else tokens
                 maps.append(last[:, self.num_prefix :].unflatten(1, (h, w)))  # [B, h, w, D]
         return maps
-
-    def forward_with_attention(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits [B, K], and for each layer the attention probabilities [B, heads, N, N] that produced them."""
-        with recording(self) as maps:
-            logits = self(images)
-        return logits, [maps[layer] for layer in range(len(self.blocks))]

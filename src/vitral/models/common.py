@@ -1,0 +1,98 @@
+"""What every family has: a dataclass that decides its shape, and the contract image -> tokens -> representation -> logits.
+
+Axes everywhere: B batch, C channels, H W pixels, h w grid, N tokens, D width, K classes.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+
+from torch import Tensor, nn
+
+from vitral.errors import VitralError
+from vitral.layers.attention import attention_layers, recording
+
+RATES = ("dropout", "drop_path")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Everything that decides a model's shape. `image_size` is (height, width) in pixels and may be given as one number."""
+
+    image_size: tuple[int, int] = (224, 224)
+    in_channels: int = 3
+    num_classes: int = 1000
+    """0 leaves the head out: the model then returns the representation."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, list):
+                object.__setattr__(self, f.name, tuple(value))
+            elif f.name == "image_size" and isinstance(value, int):
+                object.__setattr__(self, f.name, (value, value))
+        for name in ("image_size", "patch_size", "in_channels", "dim", "depth", "num_heads", "dims", "depths", "window"):
+            value = getattr(self, name, 1)
+            if min(value if isinstance(value, tuple) else (value,)) < 1:
+                raise VitralError(f"{name}={value}: must be at least 1")
+        for name in RATES:
+            if not 0 <= getattr(self, name, 0) < 1:
+                raise VitralError(f"{name}={getattr(self, name)}: must be in [0, 1)")
+
+    def choose(self, name: str, allowed: tuple[str, ...]) -> None:
+        """Refuse a value of field `name` that is not among `allowed`."""
+        if getattr(self, name) not in allowed:
+            raise VitralError(f"{name}={getattr(self, name)!r}: choose one of {', '.join(allowed)}")
+
+    def arguments(self) -> dict[str, object]:
+        """The fields as a plain dictionary, ready for JSON."""
+        return {f.name: list(v) if isinstance(v := getattr(self, f.name), tuple) else v for f in fields(self)}
+
+
+class ImageModel(nn.Module, ABC):
+    """The contract of every family: forward = head(pool(encode(embed(images)))), images [B, C, H, W] to logits [B, K].
+
+    Attributes beside the methods: `patch_size`, `num_prefix` (tokens before those of the patches), `image_size`, `num_classes`,
+    `head`, and `strides`, the pixel strides of the maps that `features` gives.
+    """
+
+    config: ModelConfig
+    patch_size: int
+    num_prefix: int
+    strides: list[int]
+    head: nn.Module
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.image_size = config.image_size
+        self.num_classes = config.num_classes
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.embed(images)
+        tokens = self.encode(tokens)
+        representation = self.pool(tokens)  # [B, D]
+        return self.head(representation)  # [B, K]
+
+    @abstractmethod
+    def embed(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] to tokens [B, N, D], or to a map [B, h, w, D] in a pyramid."""
+
+    @abstractmethod
+    def encode(self, tokens: Tensor) -> Tensor:
+        """Tokens through every block and the final norm."""
+
+    @abstractmethod
+    def pool(self, tokens: Tensor) -> Tensor:
+        """Encoded tokens to the representation that the head reads, [B, D]."""
+
+    @abstractmethod
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Maps [B, h, w, D] for dense tasks, finest first; their pixel strides are `self.strides`."""
+
+    def forward_with_attention(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits [B, K], and for each attention layer the probabilities [B, heads, queries, keys] that produced them."""
+        if not (layers := attention_layers(self)):
+            raise VitralError(f"{type(self).__name__} has no attention to show; choose a Transformer")
+        with recording(self) as maps:
+            logits = self(images)
+        return logits, [maps[layer] for layer, _ in layers]
