@@ -38,8 +38,8 @@ def flops(case: str) -> float:
 def our_step(case: str, precision: str):
     import torch
 
+    from vitral.checkpoints.create import create_model
     from vitral.data.preprocess import Preprocess
-    from vitral.models.zoo import create_model
     from vitral.objectives.classify import Classify
     from vitral.training.config import OptimOptions, Recipe, TrainOptions
     from vitral.training.loop import Loop

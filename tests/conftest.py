@@ -13,7 +13,7 @@ torch.set_num_threads(1)  # pytest-xdist runs a process a core
 @pytest.fixture
 def tiny_vit():
     """A ViT of 2 layers with a head that is not zero, in evaluation mode."""
-    from vitral.models.zoo import create_model
+    from vitral.checkpoints.create import create_model
 
     def make(**overrides):
         torch.manual_seed(0)

@@ -169,7 +169,40 @@ def test_the_report_can_be_written_again(capsys, shapes_run, tmp_path):
 def test_models_lists_the_zoo(capsys):
     code, out, _ = run(capsys, "models", "--json")
     assert code == 0
-    assert json.loads(out)["vit_base_patch16_224"]["dim"] == 768
+    assert json.loads(out)["vit_base_patch16_224"]["arguments"]["dim"] == 768
+    code, out, _ = run(capsys, "models", "--family", "swin")
+    assert code == 0
+    assert len(out.splitlines()) == 1 + 6
+    assert "28.29 M    4.49 G" in out
+    assert run(capsys, "models", "--family", "swan")[0] == 2
+
+
+def test_models_shows_one(capsys):
+    code, out, _ = run(capsys, "models", "pvt_v2_b0")
+    assert code == 0
+    assert "stages.3" in out
+    assert "7 x 7 x 256" in out
+    assert "memory in float32" in out
+    code, out, _ = run(capsys, "models", "resnet18", "--json")
+    assert code == 0
+    shown = json.loads(out)
+    assert shown["parameters"] == sum(part["parameters"] for part in shown["parts"]) == 11_689_512
+    code, _, err = run(capsys, "models", "pvt_v2_b9")
+    assert code == 2
+    assert "nearest: pvt_v2_b" in err
+
+
+def test_convert_reads_writes_and_proves(capsys, shapes_run, tmp_path):
+    code, _, err = run(capsys, "convert", shapes_run, tmp_path / "theirs", "--to", "timm")
+    assert code == 2  # its width has no name in timm
+    assert "timm has no name" in err
+    code, _, err = run(capsys, "convert", shapes_run, tmp_path / "copy.safetensors")
+    assert code == 0, err
+    assert "differs by 0.0e+00" in err
+    code, _, err = run(capsys, "convert", tmp_path / "copy.safetensors", tmp_path / "big.safetensors", "--image-size", "24", "24", "--compare-resizes")
+    assert code == 0, err
+    assert "positions by dinov2" in err
+    assert run(capsys, "convert", "nowhere.npz", tmp_path / "x.safetensors")[0] == 2
 
 
 def test_bad_data_stop_before_training(capsys, shapes_folder, tmp_path):

@@ -9,9 +9,9 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "create_model": "vitral.models.zoo",
+    "create_model": "vitral.checkpoints.create",
     "load": "vitral.predict",
-    "load_weights": "vitral.checkpoints.bundle",
+    "load_weights": "vitral.checkpoints.convert",
     "Predictor": "vitral.predict",
     "visualize_attention": "vitral.explain.explain",
     "VitralError": "vitral.errors",

@@ -16,7 +16,7 @@ from torch import Tensor
 from vitral.checkpoints.bundle import ModelCard, load_model
 from vitral.data.decode import EXTENSIONS, decode
 from vitral.errors import VitralError
-from vitral.models.vit import VisionTransformer
+from vitral.models.common import ImageModel
 
 if TYPE_CHECKING:
     from vitral.explain.explain import Layer
@@ -39,7 +39,7 @@ class Prediction:
 class Predictor:
     """A model with the labels and the preprocessing that it was trained with."""
 
-    def __init__(self, model: VisionTransformer, card: ModelCard) -> None:
+    def __init__(self, model: ImageModel, card: ModelCard) -> None:
         if len(card.labels) != model.num_classes:
             raise VitralError(
                 f"the model answers {model.num_classes} classes and has {len(card.labels)} labels; save it with as many labels"

@@ -18,7 +18,7 @@ from vitral.layers.attention import Attention, attend, recording
     pre_norm=st.booleans(),
 )
 def test_capture_changes_nothing_and_is_a_distribution(prefix, patch, rows, columns, pre_norm):
-    from vitral.models.zoo import create_model
+    from vitral.checkpoints.create import create_model
 
     class_token, registers = prefix
     torch.manual_seed(0)

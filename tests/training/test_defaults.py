@@ -8,7 +8,7 @@ from vitral.data.options import AugmentOptions, DataOptions
 from vitral.data.sources import open_data
 from vitral.errors import VitralError
 from vitral.training.config import ModelOptions, OptimOptions, Recipe, TrainOptions, ViewOptions
-from vitral.training.defaults import preprocess, resolve, vit_config
+from vitral.training.defaults import preprocess, resolve, shape
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_nothing_stays_open_and_each_decision_has_its_reason(shapes):
         recipe.train.workers,
     )
     assert len(reasons) >= 7
-    config = vit_config(recipe, shapes)
+    config = shape(recipe, shapes)
     assert (config.in_channels, config.num_classes) == (1, 3)
     assert resolve(recipe, shapes, "cpu") == (recipe, [])
 
@@ -52,7 +52,7 @@ def test_what_was_said_is_kept(shapes):
     for section in ("model", "optim", "train"):
         assert getattr(recipe, section) == getattr(said, section)
     assert (recipe.view.mean, recipe.augment.hflip) == ((0.25,), 0.1)
-    assert vit_config(recipe, shapes).depth == 12  # the zoo's, as a width was chosen
+    assert shape(recipe, shapes).depth == 12  # the zoo's, as a width was chosen
 
 
 def test_the_normalisation_is_the_training_images(shapes):
@@ -61,7 +61,7 @@ def test_the_normalisation_is_the_training_images(shapes):
     pixels = np.stack([train.read(i, 1).numpy() for i in range(len(train))]) / 255
     assert recipe.view.mean[0] == pytest.approx(pixels.mean(), abs=1e-4)
     assert recipe.view.std[0] == pytest.approx(pixels.std(), abs=1e-4)
-    steps = preprocess(recipe, shapes, vit_config(recipe, shapes))
+    steps = preprocess(recipe, shapes, shape(recipe, shapes))
     x = torch.stack([steps(train.read(i, 1)) for i in range(len(train))])
     assert x.mean().item() == pytest.approx(0, abs=0.01)
     assert x.std().item() == pytest.approx(1, abs=0.01)

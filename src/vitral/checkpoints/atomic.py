@@ -55,19 +55,27 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except PermissionError as error:
         raise VitralError(f"{path}: not allowed to read it; change its permissions (chmod +r)") from error
     except (SafetensorError, OSError) as error:
-        raise VitralError(f"{path}: {_what_it_is(path)} ({error})") from error
+        raise VitralError(f"{path}: {what_it_is(path)} ({error})") from error
 
 
-def _what_it_is(path: Path) -> str:
+def is_pickle(start: bytes) -> bool:
+    """Whether a file that begins so is a pickle or PyTorch's zip of one; a safetensors' length can begin with a pickle's first byte."""
+    return start[:2] == b"PK" or (start[:1] == b"\x80" and start[8:9] != b"{")
+
+
+def what_it_is(path: Path, wanted: str = "a safetensors file") -> str:
+    """What stands at `path` in place of the `wanted` kind of file, and the remedy."""
     with path.open("rb") as file:
         start = file.read(512)
     if not start:
         return "is empty; copy or download it again"
     if start.lstrip()[:1] == b"<":
         return "is a web page, not weights; a download probably answered with an error page, so download it again"
-    if start[:2] == b"PK" or start[:1] == b"\x80":
+    if start[:2] == b"PK" and wanted == "an .npz archive":
+        return "is cut short or damaged; copy or download it again"
+    if is_pickle(start):
         return "is a pickle (a PyTorch .pt/.pth file), which can run code when it is opened; convert it to safetensors first"
     length = int.from_bytes(start[:8], "little")
     if start[8:9] == b"{" and length < 100_000_000:
         return "is cut short or damaged; copy or download it again"
-    return "is not a safetensors file; give the model.safetensors of a run"
+    return f"is not {wanted}; give the model.safetensors of a run, or weights in a known format"

@@ -1,6 +1,7 @@
 """The model file: one safetensors file that holds the weights and, in its metadata, all it takes to use them."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import vitral
 from vitral.checkpoints.atomic import read_safetensors, write_safetensors
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError
-from vitral.models.vit import VisionTransformer, ViTConfig
+from vitral.models.common import ImageModel
+from vitral.models.zoo import build, model_config
 
 FORMAT = "1"
 
@@ -62,13 +64,13 @@ def read_card(path: Path, metadata: dict[str, str]) -> ModelCard:
     return ModelCard.from_json(metadata["vitral"], path)
 
 
-def load_model(path: Path) -> tuple[VisionTransformer, ModelCard]:
+def load_model(path: Path) -> tuple[ImageModel, ModelCard]:
     """The model in evaluation mode, and its card."""
     tensors, metadata = read_safetensors(path)
     card = read_card(path, metadata)
     try:
-        model = VisionTransformer(ViTConfig(**card.arguments))  # type: ignore[arg-type]
-    except TypeError as error:
+        model = build(model_config(card.architecture, **card.arguments))
+    except (TypeError, VitralError) as error:
         raise VitralError(
             f"{path}: describes a model that this version cannot build ({error}); upgrade vitral"
         ) from error
@@ -88,6 +90,14 @@ class LoadReport:
     """In the source, not in the model."""
     mismatched: list[str]
     """In both with other shapes: "name: source shape, model shape"."""
+    notes: list[str] = field(default_factory=list)
+    """What was resized, adapted or left out on the way."""
+    layout: str = "vitral"
+    """Whose names the source had: vitral, timm, hf, hf5, google or paper."""
+    base: str = ""
+    """The prefix that its encoder's tensors had."""
+    left_out: dict[str, Tensor] = field(default_factory=dict)
+    """Tensors of the source that are no part of the model."""
 
     @property
     def complete(self) -> bool:
@@ -103,29 +113,35 @@ class LoadReport:
             if names:
                 more = f" and {len(names) - 8} more" if len(names) > 8 else ""
                 lines.append(f"  {len(names)} {title}: {', '.join(names[:8])}{more}")
+        lines.extend(f"  {note}" for note in self.notes)
         return "\n".join(lines)
 
 
-def fill(model: nn.Module, tensors: dict[str, Tensor], source: str, *, strict: bool = True) -> LoadReport:
-    """Copy `tensors` into the model by name; unless `strict` is off, anything left over on either side is an error."""
+def fill(
+    model: nn.Module, tensors: dict[str, Tensor], source: str, *, strict: bool = True, optional: Sequence[str] = ()
+) -> LoadReport:
+    """Copy `tensors` into the model by name; unless `strict` is off, anything left over on either side is an error.
+
+    Tensors of the model named in `optional` may be missing.
+    """
     own = model.state_dict()
     mismatched = {k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape}
     report = LoadReport(
         loaded=len(own.keys() & tensors.keys()) - len(mismatched),
         total=len(own),
-        missing=sorted(own.keys() - tensors.keys()),
+        missing=sorted(own.keys() - tensors.keys() - set(optional)),
         unexpected=sorted(tensors.keys() - own.keys()),
         mismatched=[f"{k}: {tuple(tensors[k].shape)}, {tuple(own[k].shape)}" for k in sorted(mismatched)],
     )
     if strict and not report.complete:
+        only_head = all(k.startswith("head.") for k in (*report.missing, *mismatched)) and not report.unexpected
+        remedy = (
+            "to start with a new head, pass new_head=True"
+            if only_head
+            else "create the model that these weights belong to"
+        )
         raise VitralError(
-            f"{source}: does not fit the model: {report}\ncreate the model that these weights belong to, or pass strict=False"
+            f"{source}: does not fit the model: {report}\n{remedy}, or pass strict=False to load what fits"
         )
     model.load_state_dict({k: v for k, v in tensors.items() if k in own and k not in mismatched}, strict=False)
     return report
-
-
-def load_weights(model: nn.Module, source: str | Path, *, strict: bool = True) -> LoadReport:
-    """Weights of a safetensors file whose names are ours (and timm's) into `model`; raises under 100 % unless strict=False."""
-    tensors, _ = read_safetensors(Path(source))
-    return fill(model, tensors, str(source), strict=strict)

@@ -19,11 +19,17 @@ from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError
 from vitral.explain.figure import Explanation, grid_figure
 from vitral.explain.maps import Query, rollout, token_map
-from vitral.layers.attention import check_layer
+from vitral.layers.attention import attention_layers, check_layer
+from vitral.models.beit import Beit
+from vitral.models.common import ImageModel
+from vitral.models.deit import DeiT
+from vitral.models.dino import Dino
 from vitral.models.vit import VisionTransformer
+from vitral.models.zoo import family_of
 from vitral.predict import ImageLike, Predictor, load, to_rgb
 
 METHODS = ("attention", "rollout")
+Plain = VisionTransformer | DeiT | Beit | Dino  # families whose every layer lets all tokens attend to all
 Layer = int | Literal["mean"]
 
 
@@ -100,9 +106,21 @@ class Attention:
             raise VitralError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
 
 
+def explainable(model: ImageModel) -> Plain:
+    """The model, if its attention is of all tokens to all tokens; else a VitralError."""
+    if isinstance(model, Plain):
+        return model
+    kind = type(model).__name__
+    if not attention_layers(model):
+        raise VitralError(f"{kind}: has no attention to show")
+    raise VitralError(
+        f"{kind}: its attention is not between all patches, so it has no one map; its arrays are in model.forward_with_attention(images)"
+    )
+
+
 def look(predictor: Predictor, image: ImageLike) -> Attention:
     """One forward pass with all attention recorded."""
-    model, steps = predictor.model, predictor.card.preprocess
+    model, steps = explainable(predictor.model), predictor.card.preprocess
     pixels = predictor.decode(image)
     with torch.inference_mode():
         batch = steps(pixels)[None].to(next(model.parameters()).device)  # [1, C, H, W]
@@ -119,7 +137,7 @@ def look(predictor: Predictor, image: ImageLike) -> Attention:
         picture=picture,
         label=predictor.labels[best] if predictor.labels else "",
         probability=float(probabilities[best]),
-        query=model.config.pooling,  # type: ignore[arg-type]
+        query="mean" if getattr(model.config, "pooling", "cls") == "mean" else "cls",
     )
 
 
@@ -153,7 +171,7 @@ def visualize_attention(
     if isinstance(model, str | Path):
         model = load(model)
     if isinstance(model, nn.Module):
-        if not isinstance(model, VisionTransformer):
+        if not isinstance(model, ImageModel):
             raise VitralError(f"{type(model).__name__}: not a model of vitral's; create it with vitral.create_model")
         size = model.image_size
         if isinstance(image, Tensor) and image.is_floating_point():
@@ -164,8 +182,10 @@ def visualize_attention(
     return explain(model, image, "attention", layer_idx, head_idx, query)
 
 
-def _bare(model: VisionTransformer, size: tuple[int, int]) -> Predictor:
+def _bare(model: ImageModel, size: tuple[int, int]) -> Predictor:
     config = model.config
     half = (0.5,) * config.in_channels
-    steps = Preprocess(*size, config.in_channels, half, half, min_size=config.patch_size)
-    return Predictor(model, ModelCard("", config.arguments(), [str(k) for k in range(config.num_classes)], steps))
+    steps = Preprocess(*size, config.in_channels, half, half, min_size=model.patch_size)
+    return Predictor(
+        model, ModelCard(family_of(config), config.arguments(), [str(k) for k in range(config.num_classes)], steps)
+    )

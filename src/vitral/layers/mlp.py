@@ -40,13 +40,13 @@ class Mlp(nn.Module):
 
 
 class SwiGlu(nn.Module):
-    """[..., D] -> [..., D] through silu(fc1_g x) * fc1_x x, https://arxiv.org/abs/2002.05202."""
+    """[..., D] -> [..., D] through silu(gate) * value, both from one layer `fc1`, the gate first; https://arxiv.org/abs/2002.05202."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
-        self.fc1_g = nn.Linear(dim, hidden)
-        self.fc1_x = nn.Linear(dim, hidden)
+        self.fc1 = nn.Linear(dim, 2 * hidden)
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.silu(self.fc1_g(x)) * self.fc1_x(x))
+        gate, value = self.fc1(x).chunk(2, dim=-1)
+        return self.fc2(F.silu(gate) * value)

@@ -20,6 +20,15 @@ def patchify(images: Tensor, patch: tuple[int, int]) -> Tensor:
     return tiles.reshape(B, h * w, C * p * q)
 
 
+def check_channels(images: Tensor, in_channels: int) -> None:
+    """Refuse images [B, C, H, W] whose channels a first convolution cannot take."""
+    if images.shape[1] != in_channels:
+        raise VitralError(
+            f"images have {images.shape[1]} channels and the model takes {in_channels}; "
+            "convert the images or create the model with in_channels"
+        )
+
+
 class PatchEmbed(nn.Module):
     """[B, C, H, W] -> [B, N, D]: each patch through one linear layer.
 
@@ -42,9 +51,5 @@ class PatchEmbed(nn.Module):
         return -(-height // self.patch[0]), -(-width // self.patch[1])
 
     def forward(self, images: Tensor) -> Tensor:
-        if images.shape[1] != self.proj.in_channels:
-            raise VitralError(
-                f"images have {images.shape[1]} channels and the model takes {self.proj.in_channels}; "
-                "convert the images or create the model with in_channels"
-            )
+        check_channels(images, self.proj.in_channels)
         return F.linear(patchify(images, self.patch), self.proj.weight.flatten(1), self.proj.bias)

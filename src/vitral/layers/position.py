@@ -15,11 +15,14 @@ RESIZES = ("timm", "hf", "torchvision", "jax", "dinov2")
 Grid = tuple[int, int]
 
 
-def sincos2d(h: int, w: int, dim: int, temperature: float = 10_000.0) -> Tensor:
-    """[h*w, dim]: a quarter of the width each for sin and cos of the column and of the row."""
+def sincos2d(h: int, w: int, dim: int, temperature: float = 10_000.0, endpoint: bool = True) -> Tensor:
+    """[h*w, dim]: a quarter of the width each for sin and cos of the column and of the row.
+
+    Frequencies fall from 1 to 1 / temperature, reached (`endpoint`) or, as MAE has them, not quite.
+    """
     if dim % 4:
         raise VitralError(f"2-D sine positions need a width divisible by 4, not {dim}")
-    omega = temperature ** -(torch.arange(dim // 4) / max(1, dim // 4 - 1))
+    omega = temperature ** -(torch.arange(dim // 4) / max(1, dim // 4 - endpoint))
     row, column = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
     rows, columns = row.flatten()[:, None] * omega, column.flatten()[:, None] * omega  # [h*w, dim/4]
     return torch.cat([columns.sin(), columns.cos(), rows.sin(), rows.cos()], dim=1)

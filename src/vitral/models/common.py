@@ -30,7 +30,17 @@ class ModelConfig:
                 object.__setattr__(self, f.name, tuple(value))
             elif f.name == "image_size" and isinstance(value, int):
                 object.__setattr__(self, f.name, (value, value))
-        for name in ("image_size", "patch_size", "in_channels", "dim", "depth", "num_heads", "dims", "depths", "window"):
+        for name in (
+            "image_size",
+            "patch_size",
+            "in_channels",
+            "dim",
+            "depth",
+            "num_heads",
+            "dims",
+            "depths",
+            "window",
+        ):
             value = getattr(self, name, 1)
             if min(value if isinstance(value, tuple) else (value,)) < 1:
                 raise VitralError(f"{name}={value}: must be at least 1")
@@ -67,11 +77,9 @@ class ImageModel(nn.Module, ABC):
         self.image_size = config.image_size
         self.num_classes = config.num_classes
 
+    @abstractmethod
     def forward(self, images: Tensor) -> Tensor:
-        tokens = self.embed(images)
-        tokens = self.encode(tokens)
-        representation = self.pool(tokens)  # [B, D]
-        return self.head(representation)  # [B, K]
+        """Images [B, C, H, W] to logits [B, K]: embed, encode, pool, head."""
 
     @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
@@ -89,6 +97,14 @@ class ImageModel(nn.Module, ABC):
     def features(self, images: Tensor) -> list[Tensor]:
         """Maps [B, h, w, D] for dense tasks, finest first; their pixel strides are `self.strides`."""
 
+    def grids(self) -> dict[str, tuple[tuple[int, int], int]]:
+        """For each learned table of positions [1, prefix + h*w, D] its name in the state dict, its grid (h, w) and its prefix rows."""
+        return {}
+
+    def bias_tables(self) -> dict[str, tuple[int, int]]:
+        """For each table of relative offsets [(2h-1)(2w-1) + extra, H] its name in the state dict and its window (h, w)."""
+        return {}
+
     def forward_with_attention(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Logits [B, K], and for each attention layer the probabilities [B, heads, queries, keys] that produced them."""
         if not (layers := attention_layers(self)):
@@ -96,3 +112,13 @@ class ImageModel(nn.Module, ABC):
         with recording(self) as maps:
             logits = self(images)
         return logits, [maps[layer] for layer, _ in layers]
+
+
+def evenly(depth: int, count: int) -> list[int]:
+    """The indices of `count` of `depth` blocks, evenly spaced and ending with the last."""
+    return [depth * (i + 1) // count - 1 for i in range(count)]
+
+
+def to_map(tokens: Tensor, num_prefix: int, grid: tuple[int, int]) -> Tensor:
+    """Tokens [B, prefix + h*w, D] to the map of the patches [B, h, w, D]."""
+    return tokens[:, num_prefix:].unflatten(1, grid)

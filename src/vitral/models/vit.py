@@ -19,7 +19,7 @@ from vitral.layers.mlp import ACTIVATIONS, Mlp
 from vitral.layers.patch import PatchEmbed
 from vitral.layers.pool import POOLS, pool
 from vitral.layers.position import POSITIONS, LearnedPositions2d, resize_positions, sincos2d
-from vitral.models.common import ImageModel, ModelConfig
+from vitral.models.common import ImageModel, ModelConfig, evenly, to_map
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,8 @@ class ViTConfig(ModelConfig):
     pooling: str = "cls"
     """cls (the class token) or mean (over the patch tokens)"""
     class_token: bool = True
+    fc_norm: bool = False
+    """The final norm after the pooling instead of before it, as in MAE's fine-tuning."""
     num_registers: int = 0
     representation_dim: int = 0
     """Width of the tanh layer before the head that the paper uses in pre-training; 0 for none."""
@@ -60,9 +62,10 @@ class ViTConfig(ModelConfig):
 class VisionTransformer(ImageModel):
     """forward = head(pool(encode(embed(images)))): [B, C, H, W] -> logits [B, K]."""
 
+    config: ViTConfig
+
     def __init__(self, config: ViTConfig) -> None:
         super().__init__(config)
-        self.config = config
         self.patch_size = config.patch_size
         self.num_prefix = int(config.class_token) + config.num_registers
         D = config.dim
@@ -89,7 +92,9 @@ class VisionTransformer(ImageModel):
             )
             for rate in drop_path_rates(config.drop_path, config.depth)
         )
-        self.norm = nn.LayerNorm(D, eps=config.norm_eps) if config.pre_norm else nn.Identity()
+        norm: nn.Module = nn.LayerNorm(D, eps=config.norm_eps) if config.pre_norm else nn.Identity()
+        self.norm: nn.Module = nn.Identity() if config.fc_norm else norm
+        self.fc_norm: nn.Module = norm if config.fc_norm else nn.Identity()
         R = config.representation_dim
         self.pre_logits = nn.Sequential(nn.Linear(D, R), nn.Tanh()) if R else nn.Identity()
         self.head = nn.Linear(R or D, config.num_classes) if config.num_classes else nn.Identity()
@@ -121,6 +126,12 @@ class VisionTransformer(ImageModel):
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
 
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.embed(images)  # [B, N, D]
+        tokens = self.encode(tokens)  # [B, N, D]
+        representation = self.pool(tokens)  # [B, D]
+        return self.head(representation)  # [B, K]
+
     def embed(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] to tokens [B, N, D]: patches with positions, then the class and register tokens before them."""
         tokens = self.patch_embed(images)  # [B, h*w, D]
@@ -133,7 +144,7 @@ class VisionTransformer(ImageModel):
         if self.reg_token is not None:
             prefix.append(self.reg_token)
         if prefix:
-            tokens = torch.cat([t.to(tokens.dtype).expand(len(tokens), -1, -1) for t in prefix] + [tokens], dim=1)
+            tokens = torch.cat([t.to(tokens.dtype).expand(tokens.shape[0], -1, -1) for t in prefix] + [tokens], dim=1)
         return F.dropout(tokens, self.config.dropout, self.training)
 
     def positions(self, grid: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
@@ -158,16 +169,17 @@ class VisionTransformer(ImageModel):
 
     def pool(self, tokens: Tensor) -> Tensor:
         """Encoded tokens [B, N, D] to the representation that the head reads, [B, D] (or [B, representation_dim])."""
-        return self.pre_logits(pool(tokens, self.config.pooling, self.num_prefix))
+        return self.pre_logits(self.fc_norm(pool(tokens, self.config.pooling, self.num_prefix)))
+
+    def grids(self) -> dict[str, tuple[tuple[int, int], int]]:
+        return {"pos_embed": (self.grid, int(self.config.class_token))} if self.config.position == "learned" else {}
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Up to four maps [B, h, w, D] from evenly spaced depths, the last one normalised; their pixel strides are `self.strides`."""
-        h, w = self.patch_embed.grid(*images.shape[2:])
+        grid = self.patch_embed.grid(*images.shape[2:])
         tokens, maps, depth = self.embed(images), [], len(self.blocks)
-        wanted = {depth * (i + 1) // len(self.strides) - 1 for i in range(len(self.strides))}
         for i, block in enumerate(self.blocks):
             tokens = block(tokens)
-            if i in wanted:
-                last = self.norm(tokens) if i == depth - 1 else tokens
-                maps.append(last[:, self.num_prefix :].unflatten(1, (h, w)))  # [B, h, w, D]
+            if i in evenly(depth, len(self.strides)):
+                maps.append(to_map(self.norm(tokens) if i == depth - 1 else tokens, self.num_prefix, grid))
         return maps

@@ -9,7 +9,11 @@ from vitral.data.options import AugmentOptions
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import DataSet
 from vitral.errors import VitralError
-from vitral.models.vit import ViTConfig
+from vitral.models.common import ModelConfig
+from vitral.models.hybrid import HybridConfig
+from vitral.models.mae import MAEConfig
+from vitral.models.pvt import PvtConfig
+from vitral.models.swin import SwinConfig
 from vitral.models.zoo import model_config
 from vitral.training.config import ModelOptions, OptimOptions, Recipe, TrainOptions, ViewOptions
 
@@ -33,15 +37,17 @@ def resolve(recipe: Recipe, data: DataSet, device: str) -> tuple[Recipe, Reasons
         view = _normalisation(view, data, reasons)
     augment = _augment(recipe.augment, data, small, reasons)
     train = _train(recipe.train, data, bool(budgets), reasons)
-    optim = _optim(recipe.optim, model.dim or model_config(model.name).dim, reasons)
+    optim = _optim(recipe.optim, _width(model), reasons)
     return replace(recipe, model=model, view=view, augment=augment, optim=optim, train=train), reasons
 
 
 def _model(model: ModelOptions, data: DataSet, device: str, small: bool, reasons: Reasons) -> ModelOptions:
     """Size and patch by the images; a small encoder for small images unless a model was chosen."""
     changes: dict[str, object] = {}
-    patch = model.patch_size or model_config(model.name).patch_size
-    if model.patch_size is None and small:
+    config = model_config(model.name)
+    plain = hasattr(config, "patch_size") and not isinstance(config, SwinConfig | HybridConfig)
+    patch = model.patch_size or getattr(config, "patch_size", 4)
+    if model.patch_size is None and small and plain:
         side = min(data.height, data.width)
         patch = 2 if side <= 16 else 4 if side <= 40 else 8
         changes["patch_size"] = patch
@@ -60,6 +66,18 @@ def _model(model: ModelOptions, data: DataSet, device: str, small: bool, reasons
         changes |= {"position": "sincos2d", "pooling": "mean", "class_token": False}
         reasons.append("width 96, 5 layers, patches averaged instead of a class token: learns fast on small images")
     return replace(model, **changes)  # type: ignore[arg-type]
+
+
+def _width(model: ModelOptions) -> int:
+    """Width of the tokens, in a pyramid that of the last stage."""
+    if model.dim is not None:
+        return model.dim
+    config = model_config(model.name)
+    if isinstance(config, PvtConfig):
+        return config.dims[-1]
+    if isinstance(config, SwinConfig):
+        return config.dim * 2 ** (len(config.depths) - 1)
+    return getattr(config, "dim", 512)
 
 
 def _normalisation(view: ViewOptions, data: DataSet, reasons: Reasons) -> ViewOptions:
@@ -137,13 +155,17 @@ def _optim(optim: OptimOptions, width: int, reasons: Reasons) -> OptimOptions:
     return optim
 
 
-def vit_config(recipe: Recipe, data: DataSet) -> ViTConfig:
+def shape(recipe: Recipe, data: DataSet) -> ModelConfig:
     """The model's shape: the zoo's row with the recipe's changes, and what the data say about channels and classes."""
     chosen = {k: v for k, v in asdict(recipe.model).items() if v is not None and k != "name"}
+    if isinstance(model_config(recipe.model.name), MAEConfig):
+        raise VitralError(
+            f"{recipe.model.name}: learns from hidden patches, not from labels; choose a model with a head"
+        )
     return model_config(recipe.model.name, **chosen, in_channels=data.channels, num_classes=len(data.labels))
 
 
-def preprocess(recipe: Recipe, data: DataSet, config: ViTConfig) -> Preprocess:
+def preprocess(recipe: Recipe, data: DataSet, config: ModelConfig) -> Preprocess:
     """The evaluation view of a resolved recipe."""
     view = recipe.view
     assert view.crop_fraction is not None
@@ -160,5 +182,5 @@ def preprocess(recipe: Recipe, data: DataSet, config: ViTConfig) -> Preprocess:
         crop_fraction=view.crop_fraction,
         interpolation=view.interpolation,
         bit_depth=data.bit_depth,
-        min_size=config.patch_size,
+        min_size=getattr(config, "patch_size", 1),
     )

@@ -1,6 +1,7 @@
 """AdamW and Muon with decay on matrices only, and the learning rate as a pure function of progress."""
 
 import math
+import re
 from collections.abc import Iterable
 
 import torch
@@ -8,13 +9,15 @@ from torch import Tensor, nn
 
 from vitral.training.config import OptimOptions
 
+# Matrices between the embedding and the head: blocks of the plain encoders, stages of the pyramids.
+INNER = re.compile(r"(encoder\.|decoder_)?(blocks|blocks_token_only|layers|stages|block\d)\.")
+
 
 def decays(name: str, parameter: Tensor) -> bool:
     """Weight matrices decay; biases, norms, tokens and positions do not (https://arxiv.org/abs/2012.12877's code)."""
     return (
         parameter.ndim >= 2
-        and not name.endswith(("pos_embed", "cls_token", "reg_token"))
-        and not name.startswith("pos_embed.")
+        and re.search(r"pos_embed|(cls|dist|reg|mask)_token$|relative_position_bias_table$|logit_scale$", name) is None
     )
 
 
@@ -26,7 +29,7 @@ def build_optimizers(model: nn.Module, options: OptimOptions) -> list[torch.opti
     """
     assert options.lr is not None
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
-    inner = [p for n, p in named if n.startswith("blocks.") and p.ndim == 2] if options.optimizer == "muon" else []
+    inner = [p for n, p in named if INNER.match(n) and p.ndim == 2] if options.optimizer == "muon" else []
     chosen = {id(p) for p in inner}
     rest = [(n, p) for n, p in named if id(p) not in chosen]
     groups = [

@@ -25,12 +25,13 @@ from vitral.data.sources import DataSet, open_data, write_skipped
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import evaluate
 from vitral.evaluation.metrics import Evaluation
-from vitral.models.vit import VisionTransformer, ViTConfig
+from vitral.models.common import ImageModel, ModelConfig
+from vitral.models.zoo import build
 from vitral.objectives.classify import Classify
 from vitral.predict import Predictor, load
 from vitral.randomness import derive
 from vitral.training.config import Recipe, read_recipe, to_table, to_toml
-from vitral.training.defaults import preprocess, resolve, vit_config
+from vitral.training.defaults import preprocess, resolve, shape
 from vitral.training.display import Display, clock
 from vitral.training.loop import Loop
 from vitral.training.machine import choose_device, choose_precision, cores, keep_freed_memory
@@ -48,7 +49,7 @@ class Run:
     data: DataSet
     recipe: Recipe
     loop: Loop
-    config: ViTConfig
+    config: ModelConfig
     preprocess: Preprocess
     display: Display
 
@@ -92,13 +93,13 @@ class Run:
             scores_so_far: dict[str, object] = {} if progress.best is None else {"val": {"top1": progress.best}}
             save_model(self.folder / "model.safetensors", model, self.card({**scores_so_far, "step": progress.step}))
 
-    def averaged_model(self) -> VisionTransformer:
+    def averaged_model(self) -> ImageModel:
         """The weights to use: the moving average where there is one."""
         own = self.loop.model
-        assert isinstance(own, VisionTransformer)
+        assert isinstance(own, ImageModel)
         if self.loop.average is None:
             return own
-        model = VisionTransformer(self.config).to(self.loop.device)
+        model = build(self.config).to(self.loop.device)
         model.load_state_dict({**own.state_dict(), **self.loop.average})
         return model
 
@@ -228,12 +229,12 @@ def _build(
     keep_freed_memory()
     train = recipe.train
     precision = choose_precision(train.precision, device)
-    config = vit_config(recipe, data)
+    config = shape(recipe, data)
     steps = preprocess(recipe, data, config)
     name, height, width = data.smallest
     steps.check(height, width, name)  # now, not when its turn comes in the middle of an epoch
     torch.manual_seed(derive(train.seed, "initialise"))
-    model = VisionTransformer(config).to(device)
+    model = build(config).to(device)
     average = {n: p.detach().clone() for n, p in model.named_parameters()} if recipe.optim.ema else None
     assert train.batch_size is not None
     progress.batch_size = progress.batch_size or train.batch_size
@@ -250,7 +251,7 @@ def _build(
         model, objective, batches, build_optimizers(model, recipe.optim), average, progress, recipe, device, precision
     )
     parameters = sum(p.numel() for p in model.parameters())
-    display.say(f"{recipe.model.name} {config.image_size[0]}x{config.image_size[1]}, patch {config.patch_size}: {parameters:,} parameters, "
+    display.say(f"{recipe.model.name} {config.image_size[0]}x{config.image_size[1]}, patch {model.patch_size}: {parameters:,} parameters, "
                 f"{precision} on {device.type}, {cores()} cores")  # fmt: skip
     return Run(folder, source, data, recipe, loop, config, steps, display)
 

@@ -1,0 +1,348 @@
+"""What everybody calls our tensors: for each family the names of timm, Hugging Face, the papers' releases and Google's .npz.
+
+A layout turns one of our names into theirs, and so serves both directions. Where theirs has {a,b,c}, our tensor is theirs joined along the
+first axis. `hf` is what the Hub holds, `hf5` what version 5 of Transformers holds in memory.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from vitral.models.beit import Beit
+from vitral.models.cait import CaiT
+from vitral.models.deit import DeiT
+from vitral.models.dino import Dino, DinoConfig
+from vitral.models.hybrid import HybridTransformer
+from vitral.models.mae import MaskedAutoencoder
+from vitral.models.pvt import PyramidVisionTransformer, PyramidVisionTransformerV2
+from vitral.models.resnet import ResNet
+from vitral.models.swin import SwinTransformer
+from vitral.models.swinv2 import SwinTransformerV2
+from vitral.models.vit import VisionTransformer
+
+Rules = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One library's names for one family."""
+
+    name: str
+    rules: Rules = ()
+    """Regular expressions and replacements, each applied in turn to our name."""
+    base: str = ""
+    """Prefix of everything but the heads; a file of the bare encoder lacks it."""
+    heads: str = r"(head|fc|.*classifier)\b"
+    """What, among the resulting names, has no `base` before it."""
+    left_out: str = r"(?!)"
+    """Tensors that may be in the file and play no part in the model."""
+    fits: Callable[[nn.Module], bool] = lambda model: True
+    """Whether to write this layout for a model of the family: families with several kinds have several layouts of one name."""
+
+    def theirs(self, ours: str, base: str | None = None) -> list[str]:
+        """Their names for our tensor, to be joined along the first axis if more than one."""
+        name = ours
+        for pattern, replacement in self.rules:
+            name = re.sub(pattern, replacement, name)
+        base = self.base if base is None else base
+        if base and not re.match(self.heads, name):
+            name = base + name
+        choice = re.search(r"\{(.*?)\}", name)
+        return [name.replace(choice[0], part) for part in choice[1].split(",")] if choice else [name]
+
+    def read(self, theirs: str, tensor: Tensor) -> Tensor:
+        """Their tensor in our axes."""
+        return from_google(theirs, tensor) if self.name == "google" else tensor
+
+
+def from_google(name: str, tensor: Tensor) -> Tensor:
+    """Flax axes to ours: convolutions [h, w, in, out], attention kernels [D, H, d] and [H, d, D], linear layers [in, out]."""
+    leaf = name.rsplit("/", 1)[-1]
+    if leaf == "kernel":
+        if tensor.ndim == 4:
+            return tensor.permute(3, 2, 0, 1)
+        if tensor.ndim == 3:
+            return (tensor.flatten(0, 1) if "/out/" in name else tensor.flatten(1)).T
+        return tensor.T
+    return tensor.flatten() if leaf in ("bias", "scale") else tensor
+
+
+BUFFERS = (
+    r"relative_position_index|relative_coords_table|attn_mask|position_ids|rope_embed|k_bias$|num_batches_tracked$"
+)
+PRETRAINING = r"mask_token|decoder|lm_head|pooler\.dense|dino_head|ibot_head|^head\.(mlp|last_layer)|^fc_norm_pre"
+LEFT_OUT = rf"{BUFFERS}|{PRETRAINING}"
+
+HEAD = (r"^head\.", "classifier.")
+SCALE = ((r"\bls([12])\.gamma", r"gamma_\1"),)
+EMBEDDINGS: Rules = (
+    (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
+    (r"^cls_token$", "embeddings.cls_token"),
+    (r"^dist_token$", "embeddings.distillation_token"),
+    (r"^reg_token$", "embeddings.register_tokens"),
+    (r"^pos_embed$", "embeddings.position_embeddings"),
+)
+HF5_BLOCK: Rules = (
+    (r"attn\.qkv\.", "attention.{q,k,v}_proj."),
+    (r"attn\.([qv])_bias", r"attention.\1_proj.bias"),
+    (r"attn\.proj\.", "attention.o_proj."),
+    (r"norm1", "layernorm_before"),
+    (r"norm2", "layernorm_after"),
+)
+HF4_ATTENTION: Rules = (
+    (r"attn\.qkv\.", "attention.attention.{query,key,value}."),
+    (r"attn\.q_bias", "attention.attention.query.bias"),
+    (r"attn\.v_bias", "attention.attention.value.bias"),
+    (r"attn\.proj\.", "attention.output.dense."),
+)
+HF4_BLOCK: Rules = (
+    *HF4_ATTENTION,
+    (r"mlp\.fc1", "intermediate.dense"),
+    (r"mlp\.fc2", "output.dense"),
+    (r"norm1", "layernorm_before"),
+    (r"norm2", "layernorm_after"),
+)
+NORMS: Rules = ((r"^norm\.", "layernorm."), (r"^fc_norm\.", "pooler.layernorm."))
+HF5_PLAIN: Rules = (*EMBEDDINGS, *HF5_BLOCK, *NORMS, (r"^blocks\.", "layers."))
+HF4_PLAIN: Rules = (*EMBEDDINGS, *HF4_BLOCK, *NORMS, (r"^blocks\.", "encoder.layer."))
+
+
+def plain(base: str, *rules: tuple[str, str]) -> tuple[Layout, Layout]:
+    """Transformers' two layouts of a plain encoder under `base`, with `rules` before the common ones."""
+    return (
+        Layout("hf", (*rules, *HF4_PLAIN), base, left_out=LEFT_OUT),
+        Layout("hf5", (*rules, *HF5_PLAIN), base, left_out=LEFT_OUT),
+    )
+
+
+GOOGLE_BLOCK = r"^blocks\.(\d+)\."
+GOOGLE: Rules = (
+    (r"^cls_token$", "cls"),
+    (r"^pos_embed$", "Transformer/posembed_input/pos_embedding"),
+    (r"^patch_embed\.proj", "embedding"),
+    (r"^patch_embed\.backbone\.(stem\.)?conv", "conv_root"),
+    (r"^patch_embed\.backbone\.(stem\.)?norm", "gn_root"),
+    *(
+        (rf"^patch_embed\.backbone\.stages\.{s}\.blocks\.{b}\.", f"block{s + 1}/unit{b + 1}/")
+        for s in range(4)
+        for b in range(9)
+    ),
+    (r"downsample\.conv", "conv_proj"),
+    (r"downsample\.norm", "gn_proj"),
+    (r"(unit\d/)norm", r"\1gn"),
+    (GOOGLE_BLOCK, r"Transformer/encoderblock_\1/"),
+    (r"/norm1", "/LayerNorm_0"),
+    (r"/norm2", "/LayerNorm_2"),
+    (r"/attn\.qkv", "/MultiHeadDotProductAttention_1/{query,key,value}"),
+    (r"/attn\.proj", "/MultiHeadDotProductAttention_1/out"),
+    (r"/mlp\.fc1", "/MlpBlock_3/Dense_0"),
+    (r"/mlp\.fc2", "/MlpBlock_3/Dense_1"),
+    (r"^norm", "Transformer/encoder_norm"),
+    (r"^pre_logits\.0", "pre_logits"),
+    (r"((LayerNorm_\d|encoder_norm|gn\d|gn_root|gn_proj))\.weight", r"\1/scale"),
+    (r"\.weight$", "/kernel"),
+    (r"\.bias$", "/bias"),
+)
+google = Layout("google", GOOGLE, left_out=r"pre_logits|^opt|^step")
+
+# The merge belongs to the stage after it in timm and here, to the one before it elsewhere.
+MERGE_BEFORE: Rules = tuple((rf"^layers\.{i}\.downsample", f"layers.{i - 1}.downsample") for i in range(1, 8))
+SWIN_EMBED: Rules = (
+    (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
+    (r"^patch_embed\.norm\.", "embeddings.norm."),
+    (r"^norm\.", "layernorm."),
+    (r"^layers\.", "encoder.layers."),
+)
+SWIN_SELF: Rules = (
+    (r"attn\.qkv\.", "attention.self.{query,key,value}."),
+    (r"attn\.q_bias", "attention.self.query.bias"),
+    (r"attn\.v_bias", "attention.self.value.bias"),
+    (r"attn\.proj\.", "attention.output.dense."),
+    (r"attn\.cpb_mlp", "attention.self.continuous_position_bias_mlp"),
+    (r"attn\.(logit_scale|relative_position_bias_table)", r"attention.self.\1"),
+    (r"mlp\.fc1", "intermediate.dense"),
+    (r"mlp\.fc2", "output.dense"),
+    (r"norm1", "layernorm_before"),
+    (r"norm2", "layernorm_after"),
+)
+SWIN_HF4: Rules = (HEAD, *MERGE_BEFORE, *SWIN_EMBED, *SWIN_SELF)
+SWIN_HF5: Rules = (
+    HEAD,
+    *MERGE_BEFORE,
+    *SWIN_EMBED,
+    *HF5_BLOCK,
+    (r"attn\.relative_position_bias_table", "attention.relative_position_bias.relative_position_bias_table"),
+)
+SWIN_PAPER: Rules = MERGE_BEFORE
+SWIN_TIMM: Rules = ((r"^head\.", "head.fc."),)
+
+PVT_HF: Rules = (
+    HEAD,
+    *((rf"^pos_embed{s + 1}$", f"encoder.patch_embeddings.{s}.position_embeddings") for s in range(4)),
+    *((rf"^patch_embed{s + 1}\.proj", f"encoder.patch_embeddings.{s}.projection") for s in range(4)),
+    *((rf"^patch_embed{s + 1}\.norm", f"encoder.patch_embeddings.{s}.layer_norm") for s in range(4)),
+    *((rf"^block{s + 1}\.", f"encoder.block.{s}.") for s in range(4)),
+    (r"^cls_token$", "encoder.patch_embeddings.3.cls_token"),
+    (r"attn\.q\.", "attention.self.query."),
+    (r"attn\.kv\.", "attention.self.{key,value}."),
+    (r"attn\.sr\.", "attention.self.sequence_reduction."),
+    (r"attn\.norm\.", "attention.self.layer_norm."),
+    (r"attn\.proj\.", "attention.output.dense."),
+    (r"\.norm([12])\.", r".layer_norm_\1."),
+    (r"mlp\.fc", "mlp.dense"),
+    (r"^norm\.", "encoder.layer_norm."),
+)
+PVT2_HF: Rules = (
+    HEAD,
+    (r"^patch_embed\.", "encoder.layers.0.patch_embedding."),
+    (r"^stages\.(\d+)\.downsample\.", r"encoder.layers.\1.patch_embedding."),
+    (r"^stages\.", "encoder.layers."),
+    (r"attn\.q\.", "attention.query."),
+    (r"attn\.kv\.", "attention.{key,value}."),
+    (r"attn\.sr\.", "attention.spatial_reduction."),
+    (r"attn\.", "attention."),
+    (r"\bnorm([12])\.", r"layer_norm_\1."),
+    (r"\bnorm\.", "layer_norm."),
+    (r"mlp\.fc", "mlp.dense"),
+    (r"dwconv\.", "dwconv.dwconv."),
+)
+# The paper's release of v2 numbers its stages in the names: patch_embed1, block1, norm1.
+PVT2_PAPER: Rules = (
+    (r"^patch_embed\.", "patch_embed1."),
+    *((rf"^stages\.{s}\.downsample\.", f"patch_embed{s + 1}.") for s in range(4)),
+    *((rf"^stages\.{s}\.blocks\.", f"block{s + 1}.") for s in range(4)),
+    *((rf"^stages\.{s}\.norm\.", f"norm{s + 1}.") for s in range(4)),
+    (r"dwconv\.", "dwconv.dwconv."),
+)
+RESNET_HF: Rules = (
+    (r"^head\.", "classifier.1."),
+    (r"^conv1\.", "embedder.embedder.convolution."),
+    (r"^bn1\.", "embedder.embedder.normalization."),
+    *((rf"^layer{s + 1}\.", f"encoder.stages.{s}.layers.") for s in range(4)),
+    (r"downsample\.0", "shortcut.convolution"),
+    (r"downsample\.1", "shortcut.normalization"),
+    *((rf"conv{i + 1}\.", f"layer.{i}.convolution.") for i in range(3)),
+    *((rf"bn{i + 1}\.", f"layer.{i}.normalization.") for i in range(3)),
+)
+DINO_SCALE = (r"ls([12])\.gamma", r"layer_scale\1.lambda1")
+DINO_KEEP: Rules = (DINO_SCALE, (r"^blocks\.", "encoder.layer."), HEAD)
+DINO2_HF4: Rules = (*DINO_KEEP, *EMBEDDINGS, *HF4_ATTENTION, (r"^norm\.", "layernorm."))
+DINO2_HF5: Rules = (*DINO_KEEP, *EMBEDDINGS, *HF5_BLOCK[:3], (r"^norm\.", "layernorm."))
+GLU_HF5 = (r"mlp\.fc1", "mlp.{gate_proj,up_proj}"), (r"mlp\.fc2", "mlp.down_proj")
+GLU_HF4 = (r"mlp\.fc1", "mlp.weights_in"), (r"mlp\.fc2", "mlp.weights_out")
+GLU_PAPER = (r"mlp\.fc1", "mlp.w12"), (r"mlp\.fc2", "mlp.w3")
+REGISTERS_PAPER = (r"^reg_token$", "register_tokens")
+DINO3_HF: Rules = (DINO_SCALE, (r"^patch_embed\.proj\.", "embeddings.patch_embeddings."), *EMBEDDINGS, *HF5_BLOCK[:3])
+PLAIN_GLU = (r"mlp\.fc1", "mlp.up_proj"), (r"mlp\.fc2", "mlp.down_proj")
+EVA_GLU = ((r"mlp\.fc1", "mlp.{fc1_g,fc1_x}"),)
+
+BEIT_TABLE5 = (r"^blocks\.(\d+)\.attn\.relative", r"blocks.\1.relative_position_bias.relative")
+BEIT_TABLE4 = (r"attn\.relative", "attention.attention.relative_position_bias.relative")
+BEIT_SCALE = (r"\bls([12])\.gamma", r"lambda_\1")
+
+
+def masked(name: str, block: Rules, blocks: str, decoder_blocks: str) -> Layout:
+    rules = (
+        (r"^encoder\.(patch_embed\.proj)\.", "vit.embeddings.patch_embeddings.projection."),
+        (r"^encoder\.cls_token$", "vit.embeddings.cls_token"),
+        (r"^encoder\.pos_embed$", "vit.embeddings.position_embeddings"),
+        (r"^encoder\.blocks\.", blocks),
+        (r"^encoder\.norm\.", "vit.layernorm."),
+        (r"^decoder_blocks\.", decoder_blocks),
+        (r"^(decoder_|mask_token)", r"decoder.\1"),
+        *block,
+    )
+    return Layout(name, rules, left_out=LEFT_OUT)
+
+
+def dino2(glu: bool, registers: bool) -> Iterator[Layout]:
+    """The layouts of DINOv2 with or without SwiGLU and registers."""
+
+    def fits(model: nn.Module) -> bool:
+        c = model.config
+        return isinstance(c, DinoConfig) and (c.position, c.swiglu, c.num_registers > 0) == ("learned", glu, registers)
+
+    base = "dinov2_with_registers." if registers else "dinov2."
+    yield Layout("timm", left_out=LEFT_OUT, fits=fits)
+    yield Layout("paper", (REGISTERS_PAPER, *(GLU_PAPER if glu else ())), left_out=LEFT_OUT, fits=fits)
+    yield Layout("hf", (*(GLU_HF4 if glu else ()), *DINO2_HF4), base, left_out=LEFT_OUT, fits=fits)
+    yield Layout("hf5", (*(GLU_HF5 if glu else ()), *DINO2_HF5), base, left_out=LEFT_OUT, fits=fits)
+
+
+def dino3(glu: bool) -> Iterator[Layout]:
+    """The layouts of DINOv3; timm has it among its EVA models."""
+
+    def fits(model: nn.Module) -> bool:
+        c = model.config
+        return isinstance(c, DinoConfig) and (c.position, c.swiglu) == ("rotary", glu)
+
+    yield Layout("timm", (*SCALE, *(EVA_GLU if glu else ())), left_out=LEFT_OUT, fits=fits)
+    rules = (*(GLU_HF5 if glu else PLAIN_GLU), *DINO3_HF)
+    yield Layout("hf", (*rules, (r"^blocks\.", "layer.")), left_out=LEFT_OUT, fits=fits)
+    yield Layout("hf5", (*rules, (r"^blocks\.", "model.layer.")), left_out=LEFT_OUT, fits=fits)
+
+
+DINO = (
+    *(each for glu in (False, True) for registers in (False, True) for each in dino2(glu, registers)),
+    *(each for glu in (False, True) for each in dino3(glu)),
+)
+
+LAYOUTS: dict[type[nn.Module], tuple[Layout, ...]] = {
+    VisionTransformer: (Layout("timm", left_out=LEFT_OUT), *plain("vit.", HEAD), google),
+    HybridTransformer: (Layout("timm", left_out=LEFT_OUT), google),
+    DeiT: (
+        Layout("timm", ((r"^head\.cls\.", "head."), (r"^head\.dist\.", "head_dist.")), left_out=LEFT_OUT),
+        Layout("paper", (*SCALE, (r"^head\.cls\.", "head."), (r"^head\.dist\.", "head_dist.")), left_out=LEFT_OUT),
+        *plain("deit.", (r"^head\.cls\.", "cls_classifier."), (r"^head\.dist\.", "distillation_classifier."), HEAD),
+        *plain("vit.", HEAD),
+    ),
+    CaiT: (Layout("timm", SCALE, left_out=LEFT_OUT),),
+    Beit: (
+        Layout("timm", SCALE, left_out=LEFT_OUT),
+        Layout(
+            "hf",
+            (
+                BEIT_SCALE,
+                (r"^rel_pos_bias\.", "encoder.relative_position_bias."),
+                BEIT_TABLE4,
+                HEAD,
+                *HF4_PLAIN,
+            ),
+            "beit.",
+            left_out=LEFT_OUT,
+        ),
+        Layout(
+            "hf5",
+            (BEIT_SCALE, (r"^rel_pos_bias\.", "shared_position_bias."), BEIT_TABLE5, HEAD, *HF5_PLAIN),
+            "beit.",
+            left_out=LEFT_OUT,
+        ),
+    ),
+    MaskedAutoencoder: (
+        Layout("paper", ((r"^encoder\.", ""),), left_out=BUFFERS),
+        masked("hf", HF4_BLOCK, "vit.encoder.layer.", "decoder_layers."),
+        masked("hf5-saved", HF4_BLOCK, "vit.encoder.layer.", "decoder_encoder.layer."),
+        masked("hf5", HF5_BLOCK, "vit.layers.", "decoder_layers."),
+    ),
+    Dino: DINO,
+    SwinTransformer: (
+        Layout("timm", SWIN_TIMM, left_out=LEFT_OUT),
+        Layout("paper", SWIN_PAPER, left_out=LEFT_OUT),
+        Layout("hf", SWIN_HF4, "swin.", left_out=LEFT_OUT),
+        Layout("hf5", SWIN_HF5, "swin.", left_out=LEFT_OUT),
+    ),
+    SwinTransformerV2: (
+        Layout("timm", SWIN_TIMM, left_out=LEFT_OUT),
+        Layout("paper", SWIN_PAPER, left_out=LEFT_OUT),
+        Layout("hf", SWIN_HF4, "swinv2.", left_out=LEFT_OUT),
+    ),
+    PyramidVisionTransformer: (Layout("paper", left_out=LEFT_OUT), Layout("hf", PVT_HF, "pvt.", left_out=LEFT_OUT)),
+    PyramidVisionTransformerV2: (
+        Layout("timm", left_out=LEFT_OUT),
+        Layout("paper", PVT2_PAPER, left_out=LEFT_OUT),
+        Layout("hf", PVT2_HF, "pvt_v2.", left_out=LEFT_OUT),
+    ),
+    ResNet: (Layout("timm", ((r"^head\.", "fc."),)), Layout("hf", RESNET_HF, "resnet.")),
+}

@@ -1,0 +1,70 @@
+"""The command line: thin commands over the public API.
+
+Machine-readable output goes to stdout, everything for people to stderr. A `VitralError` is one message and exit code 2. Torch is imported only by the
+commands that compute, so that help answers at once.
+"""
+
+import sys
+from collections.abc import Callable
+
+from vitral.cli.models import convert, models
+from vitral.cli.train import report, train
+from vitral.cli.use import evaluate, explain, predict
+from vitral.errors import VitralError
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "explain": explain,
+    "models": models,
+    "convert": convert,
+    "report": report,
+}
+OVERVIEW = """\
+vitral {version}: Vision Transformers from a folder of images to a trained model, its predictions and a picture of what it looked at
+
+usage: vitral COMMAND ...
+
+  train      train a ViT on a folder, table or built-in data set     vitral train photos/ --time 10m --out runs/photos
+  evaluate   score a run or model on data                            vitral evaluate runs/photos photos/ --json
+  predict    label images, folders or a list on stdin                vitral predict runs/photos new/*.jpg --format csv
+  explain    draw what the model attends to in one image             vitral explain runs/photos cat.jpg -o cat.png
+  models     list the models that can be trained                     vitral models
+  report     write a finished run's page again                       vitral report runs/photos
+
+Built-in data: digits (needs nothing), fashion-mnist, elpv. `vitral COMMAND --help` shows a command's options.
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The entry point; exits with 0, 1 (some images failed), 2 (an error the user can mend) or 130 (interrupted)."""
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        if not words or words[0] in ("-h", "--help", "help"):
+            import vitral
+
+            print(OVERVIEW.format(version=vitral.__version__))
+            sys.exit(0)
+        if words[0] in ("-V", "--version"):
+            import vitral
+
+            print(vitral.__version__)
+            sys.exit(0)
+        if words[0] not in COMMANDS:
+            import difflib
+
+            near = difflib.get_close_matches(words[0], COMMANDS, n=1)
+            raise VitralError(
+                f"{words[0]!r} is not a command" + (f"; did you mean {near[0]!r}?" if near else "; see vitral --help")
+            )
+        sys.exit(COMMANDS[words[0]](words[1:]))
+    except VitralError as error:
+        print(f"vitral: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("vitral: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
