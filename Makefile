@@ -32,6 +32,7 @@ bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'transformers>=5' einops
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps vit-pytorch
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python -W ignore benchmarks/inference.py
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

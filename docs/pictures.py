@@ -37,6 +37,10 @@ def in_patches(pixels: np.ndarray, grid: tuple[int, int]) -> Image.Image:
 
 def main() -> None:
     run = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/fashion-mnist")
+    if not (run / "model.safetensors").exists():
+        sys.exit(
+            f"{run}: no run there; first vitral train fashion-mnist --recipe recipes/fashion-mnist.toml --out {run}"
+        )
     predictor = load(run)
     data = open_data("fashion-mnist", DataOptions(val_fraction=0))
     split = data.splits["test"]

@@ -10,8 +10,11 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from vitral.cli import main
+from vitral.cli.parse import program
+from vitral.training.display import Display
 
 
 def vitral(*words, stdin=None):
@@ -72,9 +75,61 @@ def test_evaluate_agrees_with_the_runs_own_scores(capsys, shapes_run, shapes_fol
         k: own[k] for k in ("top1", "images", "confusion", "split")
     }
     assert "top-1" in err
+    assert scores["trained_on"] == scores["skipped"] == 0
+    assert "in the model's training" not in err
     code, out, _ = run(capsys, "evaluate", shapes_run, shapes_folder, "--split", "all")
-    assert "precision" in out
-    assert sum(int(line.split()[1]) for line in out.splitlines()[1:]) == 90
+    summary, table = out.split("\n\n")
+    assert summary.startswith("top-1")
+    assert "precision" in table
+    assert sum(int(line.split()[1]) for line in table.splitlines()[1:]) == 90
+
+
+def test_a_score_on_training_images_says_so(capsys, shapes_run, shapes_folder, tmp_path):
+    """However the same images are divided, mixed or copied."""
+    trained = len(np.fromfile(shapes_run / "training-images.bin", ">u8"))
+    mixed = tmp_path / "mixed"
+    shutil.copytree(shapes_folder, mixed)
+    Image.fromarray(np.arange(400, dtype=np.uint8).reshape(20, 20) // 2).save(mixed / "disc" / "new.png")
+    for data, words, scored in ((shapes_folder, ["--split", "all"], 90), (mixed, [], 91)):
+        code, out, err = run(capsys, "evaluate", shapes_run, data, *words, "--json")
+        assert code == 0
+        assert json.loads(out)["trained_on"] == trained
+        assert f"{trained} of these {scored} images were in the model's training" in err
+    code, out, _ = run(
+        capsys, "evaluate", shapes_run, shapes_folder, "--skip-unreadable", "--json"
+    )  # divides nothing anew
+    assert (json.loads(out)["split"], json.loads(out)["trained_on"]) == ("test", 0)
+    code, out, err = run(capsys, "evaluate", shapes_run / "model.safetensors", shapes_folder, "--split", "train")
+    assert f"{trained} of these {trained} images" in err
+    code, out, _ = run(
+        capsys, "evaluate", shapes_run, shapes_folder, "--test-fraction", "0.5", "--split", "test", "--json"
+    )
+    again = json.loads(out)
+    assert 0 < again["trained_on"] < again["images"]
+    shutil.copy(shapes_run / "model.safetensors", tmp_path / "moved.safetensors")
+    code, out, err = run(capsys, "evaluate", tmp_path / "moved.safetensors", shapes_folder, "--split", "all", "--json")
+    assert code == 0
+    assert json.loads(out)["trained_on"] is None
+    assert "not known" in err
+
+
+def test_evaluate_scores_what_cannot_be_trained_on(capsys, shapes_run, shapes_folder, tmp_path):
+    """One class; a test split alone; with unreadable images left out, which it says."""
+    shutil.copytree(shapes_folder / "disc", tmp_path / "one" / "disc")
+    (tmp_path / "one" / "disc" / "bad.png").write_text("no")
+    code, out, err = run(capsys, "evaluate", shapes_run, tmp_path / "one", "--skip-unreadable", "--json")
+    assert code == 0
+    assert "left out 1 unreadable image: disc/bad.png" in err
+    scores = json.loads(out)
+    assert (scores["images"], scores["skipped"]) == (30, 1)
+    assert scores["macro_f1"] == scores["classes"][scores["confusion"].index(max(scores["confusion"]))]["f1"]
+    shutil.copytree(shapes_folder, tmp_path / "tests" / "test")
+    code, out, _ = run(capsys, "evaluate", shapes_run, tmp_path / "tests", "--json")
+    assert code == 0
+    assert (json.loads(out)["split"], json.loads(out)["images"]) == ("test", 90)
+    code, _, err = run(capsys, "train", tmp_path / "one", "--out", tmp_path / "run")
+    assert code == 2
+    assert "one class only" in err
 
 
 def test_evaluate_on_other_classes_is_an_error(capsys, shapes_run):
@@ -100,12 +155,46 @@ def test_predict_in_every_format_with_bad_files_in_their_rows(capsys, shapes_run
     lines = [json.loads(line) for line in out.splitlines()]
     assert lines[0]["label"] == rows[0]["label"]
     assert sum(t["probability"] for t in lines[0]["top"]) == pytest.approx(1)
-    assert "bad.jpg" in lines[1]["error"]
+    assert lines[1]["image"] == str(bad)
+    assert lines[1]["error"].startswith("is not a JPEG")
     code, out, _ = run(capsys, "predict", shapes_run, shapes_folder)
     assert code == 0
     assert len(out.splitlines()) == 90
-    code, _, err = run(capsys, "predict", shapes_run, tmp_path / "x.png", tmp_path)
-    assert code in (1, 2)
+    assert run(capsys, "predict", shapes_run, tmp_path / "x.png", tmp_path)[0] == 1
+
+
+def test_predict_looks_at_every_file_of_a_folder(capsys, shapes_run, shapes_folder, tmp_path):
+    """As training does: an image without a known ending is one, and what is none has its row."""
+    shutil.copy(shapes_folder / "disc" / "00.png", tmp_path / "scan0001")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "photo.heic").write_bytes(b"\0\0\0 ftypheic")
+    (tmp_path / "notes.txt").write_text("notes")
+    for hidden in (".DS_Store", "Thumbs.db"):
+        (tmp_path / hidden).write_text("junk")
+    code, out, err = run(capsys, "predict", shapes_run, tmp_path, "--format", "jsonl")
+    rows = {json.loads(line)["image"]: "error" in json.loads(line) for line in out.splitlines()}
+    assert code == 1
+    assert rows == {
+        str(tmp_path / "deep" / "photo.heic"): True,
+        str(tmp_path / "notes.txt"): True,
+        str(tmp_path / "scan0001"): False,
+    }
+    assert "2 of 3 images could not be read" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--top-k", "0"], "--top-k 0: give 1 or more"),
+        (["--batch-size", "0"], "--batch-size 0: give 1 or more"),
+    ],
+)
+def test_predict_refuses_what_makes_no_sense(capsys, shapes_run, words, says):
+    code, out, err = run(capsys, "predict", shapes_run, "x.png", *words)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert run(capsys, "predict", shapes_run)[0] == 2
+    assert vitral("predict", shapes_run, "-", stdin=b"")[0] == 2
 
 
 def test_predict_reads_paths_or_an_image_from_stdin(shapes_run, shapes_folder):
@@ -137,6 +226,7 @@ def test_explain_writes_pictures_and_arrays(capsys, shapes_run, tmp_path):
     )
     assert code == 0
     assert "wrote" in err
+    assert "attention, layer 1, head 0: what the class token reads; the frame is the part" in err
     with Image.open(tmp_path / "out.png") as drawn:
         assert drawn.width / drawn.height == pytest.approx(90 / 40, rel=0.02)
     with np.load(tmp_path / "a.npz") as stored:
@@ -145,10 +235,16 @@ def test_explain_writes_pictures_and_arrays(capsys, shapes_run, tmp_path):
     assert np.allclose(arrays["attention"].sum(-1), 1, atol=1e-5)
     assert run(capsys, "explain", shapes_run, picture, "--all", "-o", tmp_path / "grid.png")[0] == 0
     assert run(capsys, "explain", shapes_run, picture, "--method", "rollout", "-o", tmp_path / "r.png")[0] == 0
+    code, _, err = run(capsys, "explain", shapes_run, picture, "--query", "1", "2", "-o", tmp_path / "q.png")
+    assert "what the patch in row 1 and column 2 reads" in err
+    assert "the outlined patch is the one that asks" in err
     for words, what in (
         (["--layer", "2"], "numbered 0 to 1"),
         (["--head", "2"], "numbered 0 to 1"),
         (["--query", "9", "9"], "rows"),
+        (["--all", "--layer", "1"], "leave out"),
+        (["--all", "--method", "rollout"], "leave out"),
+        (["--method", "rollout", "--head", "0"], "all layers and heads"),
         (["-o", tmp_path / "x.txt"], ".png"),
         (["-o", tmp_path / "no" / "x.png"], "cannot be written"),
     ):
@@ -199,7 +295,16 @@ def test_convert_reads_writes_and_proves(capsys, shapes_run, tmp_path):
     code, _, err = run(capsys, "convert", shapes_run, tmp_path / "copy.safetensors")
     assert code == 0, err
     assert "differs by 0.0e+00" in err
-    code, _, err = run(capsys, "convert", tmp_path / "copy.safetensors", tmp_path / "big.safetensors", "--image-size", "24", "24", "--compare-resizes")
+    code, _, err = run(
+        capsys,
+        "convert",
+        tmp_path / "copy.safetensors",
+        tmp_path / "big.safetensors",
+        "--image-size",
+        "24",
+        "24",
+        "--compare-resizes",
+    )
     assert code == 0, err
     assert "positions by dinov2" in err
     assert run(capsys, "convert", "nowhere.npz", tmp_path / "x.safetensors")[0] == 2
@@ -220,6 +325,8 @@ def test_bad_data_stop_before_training(capsys, shapes_folder, tmp_path):
     words = ["--steps", "2", "--dim", "16", "--depth", "1", "--num-heads", "2", "--workers", "0"]
     code, _, err = run(capsys, "train", folder, "--out", tmp_path / "run", "--skip-unreadable", *words)
     assert code == 0
+    assert "left out 2 unreadable images: cross/words.jpg, disc/cut.png" in err
+    assert "left out 2 unreadable images" in (tmp_path / "run" / "report.html").read_text()
     rows = list(csv.DictReader((tmp_path / "run" / "skipped.csv").read_text().splitlines()))
     assert sorted(r["name"].split("/")[-1] for r in rows) == ["cut.png", "words.jpg"]
 
@@ -267,7 +374,80 @@ def test_defaults_come_with_their_reasons(capsys, shapes_folder, tmp_path):
 def test_an_image_smaller_than_a_patch_stops_training_before_it_starts(capsys, shapes_folder, tmp_path):
     shutil.copytree(shapes_folder, tmp_path / "data")
     Image.fromarray(np.arange(15, dtype=np.uint8).reshape(3, 5)).save(tmp_path / "data" / "disc" / "small.png")
-    code, _, err = run(capsys, "train", tmp_path / "data", "--out", tmp_path / "run", "--steps", "2")
+    Image.fromarray(np.arange(6, dtype=np.uint8).reshape(2, 3)).save(tmp_path / "data" / "cross" / "smaller.png")
+    words = ["train", tmp_path / "data", "--out", tmp_path / "run", "--steps", "2"]
+    for more in ([], ["--skip-unreadable"]):
+        code, _, err = run(capsys, *words, *more)
+        assert code == 2
+        assert "2 images are smaller than one 4x4 patch" in err
+        assert "disc/small.png: 3x5 pixels" in err
+        assert "cross/smaller.png: 2x3 pixels" in err
+        assert not (tmp_path / "run").exists()
+
+
+def test_settings_are_checked_before_any_image_is_read(capsys, monkeypatch, shapes_folder, tmp_path):
+    monkeypatch.setattr("vitral.training.run.open_data", lambda *a, **k: pytest.fail("the data were opened"))
+    (tmp_path / "file").touch()
+    for words, says in {
+        "--model vit_tiny": "is not known",
+        "--epochs 1 --time 1m": "one budget",
+        "--num-heads 5": "5",
+        "--depth 0": "depth=0: must be at least 1",
+        "--dropout 1.5": "dropout=1.5",
+        "--position rope": "choose one of learned",
+        "--interpolation cubic": "choose one of bicubic, bilinear",
+        "--crop-fraction 0": "crop_fraction=0",
+        "--mean 0.5 0.5": "one number for each channel",
+        "--mean 0.5 --std 0.1 0.1 0.1": "one number for each channel",
+        "--mean 0.5 --channels 3": "one number for each channel",
+        "--pooling cls --class-token False": "class_token=True",
+        "--model mae_vit_base_patch16": "choose a model with a head",
+        "--time 10": "write it as 90s, 10m or 2h",
+        f"--out {tmp_path}/file": "is a file",
+        f"--out {tmp_path}/file/run": "is a file",
+    }.items():
+        code, _, err = run(capsys, "train", shapes_folder, "--out", tmp_path / "run", *words.split())
+        assert code == 2, words
+        assert says in err, (words, err)
+
+
+def test_a_run_that_never_came_to_a_checkpoint_can_be_started_again(capsys, shapes_folder, tmp_path):
+    words = ["train", shapes_folder, "--out", tmp_path / "run", "--dim", "16", "--depth", "1", "--num-heads", "2"]
+    words += ["--optimizer", "adamw", "--steps", "4", "--precision", "fp32"]
+    code, _, err = run(capsys, *words, "--lr", "1e30", "--clip", "0", "--warmup-fraction", "0")
     assert code == 2
-    assert "disc/small.png: 3x5 pixels" in err
-    assert not (tmp_path / "run").exists()
+    assert "start again with a lower --lr" in err
+    assert run(capsys, *words)[0] == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["event"] == "train"] == [4]
+    code, _, err = run(capsys, *words)
+    assert code == 2
+    assert "there is a run already; go on with --resume" in err
+
+
+def test_the_next_commands_can_be_typed_as_they_are(monkeypatch, tmp_path):
+    script = tmp_path / "bin" / "vitral"
+    script.parent.mkdir()
+    script.touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert program() == "bin/vitral"
+    monkeypatch.setattr(sys, "argv", ["/somewhere/vitral/__main__.py"])
+    assert program().endswith(" -m vitral")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert program() == "vitral"
+
+
+def test_the_live_line_fits_eighty_columns():
+    display = Display(Console(width=80, force_terminal=True, file=io.StringIO(), color_system=None))
+    record = {"share": 0.1, "seconds": 3600.0, "step": 123456, "epoch": 123.4, "loss": 12.3456, "top1": 1.0}
+    display.train({**record, "images_per_s": 12345.6})
+    display.live.refresh()
+    lines = display.console.file.getvalue().replace("\r", "\n").split("\n")
+    display.close()
+    drawn = [line for line in lines if "loss" in line]
+    assert drawn
+    for part in ("epoch 123.4", "loss 12.346", "top-1 100%", "12,346 images/s", "9:00:00 left"):
+        assert part in drawn[0]

@@ -55,6 +55,30 @@ def test_wrong_forms_say_what_is_right(predictor):
         predictor.predict(np.zeros((3, 30), np.uint8))
 
 
+def test_what_is_no_image_no_path_or_no_number_is_refused_in_words(predictor):
+    image = np.zeros((20, 20), np.uint8)
+    for wrong, says in ((None, "None is no image"), ([image, image], "one at a time"), (3, "3 is no image")):
+        with pytest.raises(VitralError, match=says):
+            predictor.predict(wrong)
+    with pytest.raises(VitralError, match="None is no path"):
+        vitral.load(None)
+    with pytest.raises(VitralError, match="at least 1"):
+        predictor.predict(image, top_k=0)
+    assert repr(predictor) == "<Predictor vit_tiny_patch16_224, 20x20 grey, 3 classes: cross, disc, square>"
+
+
+def test_options_that_a_method_does_not_have_are_refused(predictor, tiny_vit):
+    image = np.zeros((20, 20), np.uint8)
+    with pytest.raises(VitralError, match="all layers and heads"):
+        predictor.explain(image, "rollout", layer=1)
+    with pytest.raises(VitralError, match="all layers and heads"):
+        predictor.explain(image, "rollout", head=0)
+    bare = tiny_vit(class_token=False, pooling="mean", num_registers=2)  # the first token is a register
+    with pytest.raises(VitralError, match="no class token"):
+        visualize_attention(bare, np.zeros((16, 16), np.uint8), query="cls")
+    assert "what the average patch reads" in visualize_attention(bare, np.zeros((16, 16), np.uint8)).method
+
+
 def test_prediction_is_evaluation(predictor, shapes_folder):
     data = open_data(shapes_folder, DataOptions())
     split = data.splits["test"]

@@ -61,6 +61,7 @@ def test_light_modules_do_not_import_torch(module):
 
 def test_the_public_names_are_there():
     for name in vitral.__all__:
+        assert name in dir(vitral)
         assert getattr(vitral, name).__name__ == name
     with pytest.raises(AttributeError, match="nonsense"):
         _ = vitral.nonsense

@@ -14,8 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from vitral.checkpoints.bundle import ModelCard, load_model
-from vitral.data.decode import EXTENSIONS, decode
-from vitral.errors import VitralError
+from vitral.data.decode import decode
+from vitral.data.folder import files_under
+from vitral.errors import VitralError, counted, some
 from vitral.models.common import ImageModel
 
 if TYPE_CHECKING:
@@ -48,12 +49,23 @@ class Predictor:
         self.card = card
         self.labels = card.labels
 
+    def __repr__(self) -> str:
+        steps = self.card.preprocess
+        return (
+            f"<Predictor {self.card.architecture}, {steps.height}x{steps.width} {'grey' if steps.channels == 1 else 'colour'}, "
+            f"{counted(len(self.labels), 'class', 'classes')}: {some(self.labels)}>"
+        )
+
     def decode(self, image: ImageLike) -> Tensor:
         """Any image to [C, h, w] on the 0..255 scale with the model's channels; refused if smaller than a patch.
 
         Arrays are uint8 [h, w] or [h, w, 3], or uint16 [h, w]; tensors are [C, h, w] on the 0..255 scale.
         """
         steps = self.card.preprocess
+        if isinstance(image, list | tuple):
+            raise VitralError("a list of images: give one at a time, as in [vit.predict(image) for image in images]")
+        if not isinstance(image, ImageLike):
+            raise VitralError(f"{image!r} is no image: give a path, bytes, a Pillow image, an array or a tensor")
         if isinstance(image, np.ndarray):
             image = _from_array(image)
         if isinstance(image, Tensor):
@@ -86,6 +98,8 @@ class Predictor:
 
     def predict_batch(self, inputs: Sequence[Tensor], names: Sequence[str], top_k: int = 5) -> list[Prediction]:
         """Predictions for preprocessed images, in one forward pass."""
+        if top_k < 1:
+            raise VitralError(f"top_k {top_k}: ask for at least 1 class")
         probabilities = self.logits(torch.stack(list(inputs))).softmax(-1)  # [B, K]
         values, classes = probabilities.topk(min(top_k, len(self.labels)))
         return [
@@ -97,7 +111,7 @@ class Predictor:
         self,
         image: ImageLike,
         method: str = "attention",
-        layer: "Layer" = -1,
+        layer: "Layer | None" = None,
         head: int | None = None,
         query: "Query | None" = None,
     ) -> "Explanation":
@@ -109,6 +123,8 @@ class Predictor:
 
 def load(path: str | Path) -> Predictor:
     """A predictor from a model file or a run folder."""
+    if not isinstance(path, str | Path):
+        raise VitralError(f"{path!r} is no path: give a model file or a run folder")
     path = Path(path)
     if path.is_dir():
         if not (path / "model.safetensors").is_file():
@@ -118,17 +134,16 @@ def load(path: str | Path) -> Predictor:
 
 
 def find_images(sources: Sequence[str]) -> Iterator[tuple[str, str | bytes]]:
-    """(name, image) for each source: a file as it is, the images of a folder in name order, or for "-" what stdin holds.
+    """(name, image) for each source: a file as it is, what a folder holds in name order, or for "-" what stdin holds.
 
-    Stdin is a list of paths, one a line, or one image's bytes.
+    Of a folder every file counts that training would read as an image, whatever its ending. Stdin is a list of paths,
+    one a line, or one image's bytes.
     """
     for source in sources:
         if source == "-":
             yield from _from_stdin()
         elif Path(source).is_dir():
-            inside = sorted(
-                p for p in Path(source).rglob("*") if p.suffix.lower() in EXTENSIONS and not p.name.startswith(".")
-            )
+            inside = files_under(Path(source))
             if not inside:
                 raise VitralError(f"{source}: a folder without images; name the files or another folder")
             yield from ((str(p), str(p)) for p in inside)
@@ -138,6 +153,8 @@ def find_images(sources: Sequence[str]) -> Iterator[tuple[str, str | bytes]]:
 
 def _from_stdin() -> Iterator[tuple[str, str | bytes]]:
     first = sys.stdin.buffer.readline()
+    if not first:
+        raise VitralError("-: nothing came on stdin; pipe a list of paths or one image into it")
     if b"\0" in first or not first.isascii():  # an image's bytes
         yield "-", first + sys.stdin.buffer.read()
         return

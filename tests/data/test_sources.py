@@ -117,7 +117,10 @@ def test_split_folders(tmp_path: Path) -> None:
     data = open_data(tmp_path)
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 40, "val": 6, "test": 9}
     assert "validation/dog/dog2.png" in data.splits["val"].names
-    assert data.notes[0] == ("images in train and test alike, as the data divide them: 1; scores on test flatter")
+    assert data.notes[0] == (
+        "1 image is in both train and test, as the data divide them, so scores on test are too good; "
+        "remove the copies from one of the two: test/cat/again.png (test) = Train/cat/cat0.png (train)"
+    )
 
 
 def test_missing_val_is_made_from_train(tmp_path: Path) -> None:
@@ -179,8 +182,8 @@ def two_vals(root: Path) -> None:
         (two_spellings, "spelled in several ways: 'Cat' = 'cat'; rename"),
         (empty_class, "class folders without any image: bird; add images or remove"),
         (one_class, r"one class only \(cat\)"),
-        (loose_images, "1 images lie outside of any class folder"),
-        (loose_among_classes, "1 images lie outside of any class folder"),
+        (loose_images, "1 image lies outside of any class folder"),
+        (loose_among_classes, "1 image lies outside of any class folder"),
         (class_only_in_test, "no image in the train split: bird"),
         (splits_beside_classes, r"folders for splits \(train\) beside others \(cat, dog\)"),
         (no_train, "there is no train split, only test"),
@@ -192,6 +195,55 @@ def test_folders_that_cannot_be_meant_so(tmp_path: Path, make: Callable[[Path], 
     with pytest.raises(VitralError, match=says) as error:
         open_data(tmp_path)
     assert str(error.value).startswith(str(tmp_path))
+
+
+def test_all_that_is_wrong_with_a_folder_is_said_at_once(tmp_path: Path) -> None:
+    root = make_classes(tmp_path)
+    for spoil_more in (two_spellings, empty_class, loose_images):
+        spoil_more(root)
+    with pytest.raises(VitralError) as error:
+        open_data(root)
+    assert "3 things to mend" in str(error.value)
+    for part in ("outside of any class folder (a.png)", "without any image: bird", "'Cat' = 'cat'"):
+        assert part in str(error.value)
+
+
+def test_all_that_is_wrong_with_the_images_is_said_at_once(tmp_path: Path) -> None:
+    root = make_classes(tmp_path)
+    (root / "cat" / "cut.png").touch()
+    shutil.copyfile(root / "cat/cat3.png", root / "dog/other.png")
+    for i in range(3):
+        save(root / "dog" / f"tiny{i}.png", 50 + i, size=(6, 3))
+    with pytest.raises(UnreadableError) as error:
+        open_data(root, least_side=lambda height, width: height)
+    assert "3 things to mend" in str(error.value)
+    for part in (
+        "1 of 45 images cannot be read",
+        "cut.png",
+        "cat/cat3.png (cat) = dog/other.png (dog)",
+        "3 images are smaller",
+    ):
+        assert part in str(error.value)
+    for i in range(3):
+        assert f"dog/tiny{i}.png: 3x6 pixels" in str(error.value)
+
+
+def test_classes_with_few_images_are_named(tmp_path: Path) -> None:
+    root = make_classes(tmp_path)
+    save(root / "bird" / "a.png", 5000)
+    assert open_data(root).notes == [
+        "classes that are not in every split: bird (none in val and test); scores there leave them out",
+        "fewer than 10 images of: bird (1); what is learned and scored on so few is chance",
+    ]
+
+
+def test_only_training_needs_two_classes_and_a_train_split(tmp_path: Path) -> None:
+    one_class(tmp_path / "a")
+    data = open_data(tmp_path / "a", EVERYTHING_TRAINS, training=False)
+    assert (data.labels, len(data.splits["train"])) == (["cat"], 1)
+    no_train(tmp_path / "b")
+    data = open_data(tmp_path / "b", training=False)
+    assert ({name: len(split) for name, split in data.splits.items()}, data.height) == ({"test": 40}, 4)
 
 
 def test_labels_that_only_look_alike_are_kept_apart(tmp_path: Path) -> None:
@@ -366,10 +418,10 @@ def test_columns_and_splits_of_a_table(tmp_path: Path) -> None:
     [
         ([], "there is no column 'image'; the columns are none"),
         ([["image", "label"]], "has no rows"),
-        ([["image", "label"], ["0.png", "a"], ["1.png", " "]], "1 rows have no label: row 3"),
-        ([["image", "label"], ["", "a"]], "1 rows have no image: row 2"),
-        ([["image", "label"], ["0.png", "a"], ["0.png", "b"]], r"have two labels: 0\.png \(a, b\)"),
-        ([["image", "label"], ["0.png", "a"], ["./0.png", "b"]], "have two labels"),
+        ([["image", "label"], ["0.png", "a"], ["1.png", " "]], "1 row has no label: row 3"),
+        ([["image", "label"], ["", "a"]], "1 row has no image: row 2"),
+        ([["image", "label"], ["0.png", "a"], ["0.png", "b"]], r"1 image has two labels: 0\.png \(a, b\)"),
+        ([["image", "label"], ["0.png", "a"], ["./0.png", "b"]], "has two labels"),
         ([["image", "label"], ["0.png", "a"], ["1.png", "a"]], "one class only"),
         ([["image", "label"], ["0.png", "a"], ["1.png", "A "]], "spelled in several ways: 'A ' = 'a'"),
         ([["image", "label"], ["0.png", "a", "extra"]], "line 2 has 3 fields where the header has 2"),

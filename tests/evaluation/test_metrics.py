@@ -54,15 +54,16 @@ def test_agrees_with_scikit_learn(case):
         for ours, theirs in [(row.precision, p), (row.recall, r), (row.f1, f)]:
             assert (ours is None) == math.isnan(theirs)
             assert ours is None or ours == pytest.approx(theirs)
-    present = sorted(set(targets) | set(predicted))
-    assert got.macro_f1 == pytest.approx(oracle.f1_score(targets, predicted, labels=present, average="macro"))
     seen = sorted(set(targets))
+    assert got.macro_f1 == pytest.approx(oracle.f1_score(targets, predicted, labels=seen, average="macro"))
     assert got.macro_recall == got.balanced_accuracy
     assert got.balanced_accuracy == pytest.approx(oracle.recall_score(targets, predicted, labels=seen, average="macro"))
-    called = sorted(set(predicted))
-    assert got.macro_precision == pytest.approx(
-        oracle.precision_score(targets, predicted, labels=called, average="macro", zero_division=0)
-    )
+    called = sorted(set(predicted) & set(targets))
+    assert (got.macro_precision is None) == (not called)
+    if called:
+        assert got.macro_precision == pytest.approx(
+            oracle.precision_score(targets, predicted, labels=called, average="macro", zero_division=0)
+        )
     if classes > 5:
         expected = oracle.top_k_accuracy_score(targets, logits, k=5, labels=everyone)
         assert got.top5 == pytest.approx(expected)
@@ -100,6 +101,15 @@ def test_undefined_ratios_are_none_and_take_no_part_in_the_averages():
     assert (unseen.precision, unseen.recall, unseen.recall_interval, unseen.f1) == (None, None, None, None)
     assert got.balanced_accuracy == 0.75
     assert got.macro_f1 == pytest.approx(2 / 3)
+
+
+def test_a_class_without_images_takes_no_part_in_any_average():
+    """A wrong answer lowers the classes that have images; the class that was named for it is not scored."""
+    got = score(np.array([[5.0, 0, 0], [0, 5, 0], [0, 0, 5]]), [0, 1, 1], ["a", "b", "c"])
+    assert got.classes[2].f1 == 0.0
+    assert got.macro_f1 == pytest.approx((1 + 2 / 3) / 2)
+    assert got.macro_precision == 1.0
+    assert "averages are over 2 of 3 classes: no images of c" in got.summary()
 
 
 def test_a_class_with_images_that_is_never_predicted_has_f1_zero():

@@ -1,5 +1,7 @@
 """From attention to maps to pictures."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -157,6 +159,32 @@ def test_an_explanation_of_a_crop_keeps_the_whole_picture():
     assert not e.map[:, 40:].any()
     np.testing.assert_allclose(e.map[:, 20:40], upsample(e.grid, (20, 20)))
     assert e.overlay(scale=2).size == (120, 40)
+
+
+def test_the_asking_patch_is_outlined_and_what_the_model_saw_is_framed():
+    grid = np.zeros((2, 2))
+    plain = Explanation(photo(20, 60), grid, "attention", "cat", 0.9)
+    cropped = dataclasses.replace(plain, box=(0, 20, 20, 20))
+    asking = dataclasses.replace(cropped, asking=(1, 0))
+    assert (plain.framed, cropped.framed) == (False, True)
+    drawn = [np.asarray(e.overlay(scale=4)) for e in (plain, cropped, asking)]
+    framed = (drawn[0] != drawn[1]).any(axis=-1)
+    assert framed[:, [80, 159]].mean() > 0.9
+    assert not framed[1:-1, 81:159].any()
+    outlined = (drawn[1] != drawn[2]).any(axis=-1)
+    assert outlined[40, 80:120].all()
+    assert outlined[40:79, 80].all()
+    assert not outlined[42:78, 82:118].any()
+    assert not outlined[:, 122:].any()
+    maps = np.zeros((1, 2, 2, 2))
+    changed = np.asarray(grid_figure(photo(32, 32), maps)) != np.asarray(
+        grid_figure(photo(32, 32), maps, asking=(0, 1))
+    )
+    assert changed.any(axis=(0, 2)).sum() >= 2 * 50, "an outline in both panels"
+
+
+def test_an_explanation_is_one_line_when_printed():
+    assert repr(explained()) == "<Explanation of '<b>cat</b>' 87.0%: rollout; 2x4 values over 24x48 pixels>"
 
 
 def test_explanation_save_enlarges_small_pictures_and_keeps_their_shape(tmp_path):

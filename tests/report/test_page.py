@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from vitral.errors import VitralError
 from vitral.evaluation.metrics import score
 from vitral.report.charts import Series, line_chart, running_mean, thinned, ticks
-from vitral.report.page import Example, choose_examples, write_report
+from vitral.report.page import Example, _short, choose_examples, write_report
 
 EVIL = "<script>alert('1')</script>"
 VOID = {"meta", "br", "img"}
@@ -133,7 +133,7 @@ def test_headline_figures_are_the_evaluations(tmp_path):
     logits, targets = np.eye(7)[[0, 1, 2, 3, 4, 5, 0]] * 4, np.arange(7)
     _, text = report(tmp_path, labels=labels, evaluation=score(logits, targets, labels))
     words = Page(text).text
-    assert "85.7% top-1, 95 % interval 48.7% to 97.4%" in words
+    assert "85.71% top-1, 95 % interval 48.69% to 97.43%" in words
     assert "a taken for a: 1 (100.0%)" in text
     assert "g taken for a: 1 (100.0%)" in text
 
@@ -234,6 +234,17 @@ def test_any_finite_line_can_be_drawn_inside_the_frame(values):
     assert len(numbers) >= 2 * len(values)
     assert "nan" not in svg
     assert all(0 <= n <= 460 for n in numbers)
+
+
+def test_no_two_ticks_of_a_chart_have_the_same_words():
+    """Also where little changes, as in a short run."""
+    values = [(0.0, 1.1), (0.5, 1.4), (1.0, 1.9)]
+    forms = ((_short, 1e-3), (lambda v, digits: f"{v:.{digits}%}", 0.01), (lambda v, digits: f"{v:,.{digits}f}", 1))
+    for form, scale in forms:
+        svg = line_chart("x", [Series("y", [(x, y * scale) for x, y in values])], "epoch", form)
+        ticks_drawn = re.findall(r'class="tick"[^>]*text-anchor="end">([^<]*)<', svg)
+        assert len(ticks_drawn) >= 3
+        assert len(set(ticks_drawn)) == len(ticks_drawn), ticks_drawn
 
 
 def test_smoothing_and_thinning_keep_a_straight_line_straight():

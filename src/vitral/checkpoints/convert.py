@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ OURS = Layout("vitral", left_out=LEFT_OUT)
 
 def load_weights(
     model: ImageModel,
-    source: str | Path | Mapping[str, Tensor],
+    source: str | Path | Mapping[str, Any],
     *,
     strict: bool = True,
     new_head: bool = False,

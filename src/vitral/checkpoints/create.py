@@ -6,8 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from vitral.checkpoints.bundle import LoadReport
 from vitral.checkpoints.convert import place
 from vitral.checkpoints.describe import describe
@@ -33,7 +31,7 @@ class Opened:
 
 def create_model(
     name: str | Path,
-    weights: str | Path | Mapping[str, Tensor] | None = None,
+    weights: str | Path | Mapping[str, Any] | None = None,
     *,
     new_head: bool = False,
     resize: str = "timm",

@@ -47,13 +47,14 @@ def is_source(name: str) -> bool:
     )
 
 
-def read_source(source: str | Path | Mapping[str, Tensor], allow_pickle: bool = False) -> Source:
-    """What `source` holds: a path, "hf:org/name" (or "hf:org/name@revision"), or a state dict.
+def read_source(source: str | Path | Mapping[str, Any], allow_pickle: bool = False) -> Source:
+    """What `source` holds: a path, "hf:org/name" (or "hf:org/name@revision"), or a state dict of tensors or arrays.
 
     Pickles (.pt, .pth, .bin) are refused unless `allow_pickle`, and then read with `weights_only=True`.
     """
     if isinstance(source, Mapping):
-        return Source("the given state dict", unwrap(dict(source), "the given state dict"))
+        tensors = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in source.items()}
+        return Source("the given state dict", unwrap(tensors, "the given state dict"))
     name = str(source)
     if name.startswith("hf:"):
         return _read_folder(_download(name), name, allow_pickle)

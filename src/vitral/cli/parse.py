@@ -1,4 +1,12 @@
-"""Words of the command line to a dataclass."""
+"""Words of the command line to a dataclass, and what to type for the next command."""
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+from vitral.errors import VitralError
 
 
 def parse(kind: type, command: str, words: list[str]):  # type: ignore[no-untyped-def]
@@ -6,3 +14,33 @@ def parse(kind: type, command: str, words: list[str]):  # type: ignore[no-untype
     import tyro
 
     return tyro.cli(kind, prog=f"vitral {command}", args=words, config=(tyro.conf.OmitArgPrefixes,))
+
+
+def flag_given(words: list[str], name: str) -> bool:
+    """Whether the words set the field `name`."""
+    flag = name.replace("_", "-")
+    said = (word.partition("=")[0].replace("_", "-") for word in words)
+    return any(word in (f"--{flag}", f"--no-{flag}") for word in said)
+
+
+def at_least(least: int, **flags: int) -> None:
+    """Refuse numbers that are too small."""
+    for name, value in flags.items():
+        if value < least:
+            raise VitralError(f"--{name.replace('_', '-')} {value}: give {least} or more")
+
+
+def program() -> str:
+    """What a person types to run this command line: vitral where that is found, else the script that is running."""
+    if shutil.which("vitral"):
+        return "vitral"
+    script = Path(sys.argv[0])
+    if script.name == "__main__.py":
+        return f"{_near(sys.executable)} -m vitral"
+    return _near(script) if script.stem == "vitral" and script.exists() else "vitral"
+
+
+def _near(path: str | Path) -> str:
+    """The path as seen from the current folder, if that is shorter."""
+    absolute = os.path.abspath(path)
+    return shlex.quote(min(os.path.relpath(absolute), absolute, key=len))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
-from vitral.cli.parse import parse
+from vitral.cli.parse import flag_given, parse, program
 from vitral.errors import VitralError
 
 
@@ -60,7 +60,7 @@ def train(words: list[str]) -> int:
         else:
             if given.data is None:
                 raise VitralError("train: which data? Give a folder, a table or a built-in name such as digits")
-            budget = {n: getattr(given.settings.train, n) for n in ("epochs", "steps", "time") if _flag_given(words, n)}
+            budget = {n: getattr(given.settings.train, n) for n in ("epochs", "steps", "time") if flag_given(words, n)}
             settings = given.settings
             if budget:  # a budget on the command line replaces the recipe's of another kind
                 only = {"epochs": None, "steps": None, "time": None} | budget
@@ -70,32 +70,33 @@ def train(words: list[str]) -> int:
         finished = run.train()
         if not finished:
             display.say(
-                f"stopped and saved at step {run.loop.progress.step}; go on with: vitral train --resume {run.folder}"
+                f"stopped and saved at step {run.loop.progress.step}; go on with: "
+                f"{program()} train --resume {shlex.quote(str(run.folder))}"
             )
             return 130
         split = run.scored_split
         if split is None:
             return 0
         display.say("writing the report")
+        from vitral.explain.explain import Plain
         from vitral.report.run import report_run
 
         page = report_run(run.folder, run.data)
     finally:
         display.close()
+    vitral = program()
     folder, data, image = (
         shlex.quote(str(x))
         for x in (run.folder, run.source, run.data.splits[split].path(0) or run.folder / "example.png")
     )
+    explain = (
+        f"  {vitral} explain {folder} {image} -o {folder}/attention.png\n" if isinstance(run.loop.model, Plain) else ""
+    )
     print(
-        f"\nNext:\n  vitral predict {folder} {image}\n  vitral explain {folder} {image} -o {folder}/attention.png\n"
-        f"  vitral evaluate {folder} {data} --split {split}\nReport: {page}",
+        f"\nNext:\n  {vitral} predict {folder} {image}\n{explain}  {vitral} evaluate {folder} {data} --split {split}\nReport: {page}",
         file=sys.stderr,
     )
     return 0
-
-
-def _flag_given(words: list[str], name: str) -> bool:
-    return any(w == f"--{name}" or w.startswith(f"--{name}=") for w in words)
 
 
 def report(words: list[str]) -> int:

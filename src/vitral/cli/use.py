@@ -3,12 +3,12 @@
 import csv
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from vitral.cli.parse import parse
-from vitral.errors import VitralError
+from vitral.cli.parse import at_least, flag_given, parse
+from vitral.errors import VitralError, counted
 
 if TYPE_CHECKING:
     from vitral.predict import Prediction
@@ -33,7 +33,7 @@ def evaluate(words: list[str]) -> int:
         split: Literal["train", "val", "test", "all"] | None = None
         """Default: test if these are the data that the model was trained on or they give a test split, else all."""
         json: bool = False
-        """Print JSON on stdout."""
+        """Print JSON on stdout; trained_on counts the images that the model was trained on, null if that is not known."""
         batch_size: int = 64
         workers: int = 0
         precision: Literal["auto", "fp32", "bf16"] = "fp32"
@@ -43,36 +43,52 @@ def evaluate(words: list[str]) -> int:
     from vitral.data.sources import open_data
     from vitral.evaluation.evaluate import evaluate as score
     from vitral.evaluation.evaluate import merged
+    from vitral.evaluation.seen import NAME, count_seen
     from vitral.predict import load
     from vitral.training.config import stored_data_options
     from vitral.training.display import Display
     from vitral.training.machine import choose_device, choose_precision
 
+    at_least(1, batch_size=given.batch_size)
+    at_least(0, workers=given.workers)
     predictor = load(given.model)
-    options = given.options if given.options != DataOptions() else stored_data_options(predictor.card.recipe)
+    said = {name: value for name, value in vars(given.options).items() if flag_given(words, name)}
+    options = replace(stored_data_options(predictor.card.recipe), **said)  # what is not said is as it was in training
     display = Display()
     try:
-        data = open_data(given.data, options, progress=lambda n, total: display.count("checking images", n, total))
+        data = open_data(
+            given.data, options, training=False, least_side=lambda height, width: predictor.card.preprocess.min_size,
+            progress=lambda n, total: display.count("checking images", n, total),
+        )  # fmt: skip
         same = predictor.card.data.get("fingerprint") == data.fingerprint
         name = given.split or ("test" if "test" in data.splits and (same or "test" in data.given) else "all")
         split = merged(data) if name == "all" else data.splits.get(name)
         if split is None:
             raise VitralError(f"{given.data}: has no {name} split; there are {', '.join(data.splits)} and all")
-        display.say(f"scoring {len(split):,} images ({name})")
-        for note in data.notes:
+        display.say(f"scoring {counted(len(split), 'image')} ({name})")
+        trained_on = count_seen(given.model, predictor.card, split)
+        known = f"whether the model was trained on any of them is not known: no {NAME} of its run lies beside it"
+        for note in (*data.notes, *([known] if trained_on is None else [])):
             display.say(f"- {note}")
         result, _ = score(
-            predictor, split, data.labels, batch_size=given.batch_size, workers=given.workers,
+            predictor, split, data.labels, name=given.data, batch_size=given.batch_size, workers=given.workers,
             precision=choose_precision(given.precision, choose_device("cpu")),
             progress=lambda n, total: display.count("evaluating", n, total),
         )  # fmt: skip
     finally:
         display.close()
-    print(result.summary(), file=sys.stderr)
+    about = {"data": given.data, "split": name, "fingerprint": data.fingerprint, "trained_on": trained_on}
     if given.json:
-        print(json.dumps({"data": given.data, "split": name, "fingerprint": data.fingerprint, **result.to_json()}))
+        print(json.dumps({**about, "skipped": len(data.skipped), **result.to_json()}))
+        print(result.summary(), file=sys.stderr)
     else:
-        print(result.table())
+        print(f"{result.summary()}\n\n{result.table()}", flush=True)
+    if trained_on:
+        print(
+            f"{trained_on:,} of these {counted(len(split), 'image was', 'images were')} in the model's training, "
+            "so this score says little about new images",
+            file=sys.stderr,
+        )
     return 0
 
 
@@ -81,7 +97,7 @@ def predict(words: list[str]) -> int:
 
     @dataclass
     class Predict:
-        """Label images, one row each as they are read; an unreadable one gets its error in its row, and the exit code is then 1.
+        """Label images, one row each as they are read; what cannot be read gets its error in its row, and the exit code is then 1.
 
         Example: vitral predict runs/photos new/ --format csv > labels.csv
         """
@@ -89,7 +105,7 @@ def predict(words: list[str]) -> int:
         model: Annotated[Path, tyro.conf.Positional]
         """Run folder or model file."""
         images: Annotated[list[str], tyro.conf.Positional]
-        """Image files, folders (searched for images), or - for a list of paths (or one image) on stdin."""
+        """Image files, folders (every file in them), or - for a list of paths (or one image) on stdin."""
         format: Literal["table", "csv", "jsonl"] = "table"
         top_k: int = 3
         """How many classes to show."""
@@ -98,6 +114,9 @@ def predict(words: list[str]) -> int:
     given = parse(Predict, "predict", words)
     from vitral.predict import find_images, load, predict_stream
 
+    at_least(1, top_k=given.top_k, batch_size=given.batch_size)
+    if not given.images:
+        raise VitralError("predict: which images? Give files, folders, or - to read from stdin")
     predictor = load(given.model)
     print_row = Rows(given.format, min(given.top_k, len(predictor.labels)))
     failed = total = 0
@@ -107,7 +126,7 @@ def predict(words: list[str]) -> int:
         failed += isinstance(row, tuple)
         print_row(row)
     if failed:
-        print(f"vitral: {failed} of {total} images could not be read", file=sys.stderr)
+        print(f"vitral: {failed} of {counted(total, 'image')} could not be read", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -116,13 +135,15 @@ class Rows:
 
     def __init__(self, how: str, top_k: int) -> None:
         self.how = how
-        self.top_k = max(1, top_k)
+        self.top_k = top_k
         self.writer = csv.writer(sys.stdout, lineterminator="\n")
         if how == "csv":
             ranked = [f"{what}_{i}" for i in range(2, self.top_k + 1) for what in ("label", "probability")]
             self.writer.writerow(["image", "label", "probability", *ranked, "error"])
 
     def __call__(self, row: "Prediction | tuple[str, VitralError]") -> None:
+        if isinstance(row, tuple):  # the row names the image already
+            row = (row[0], VitralError(str(row[1]).removeprefix(f"{row[0]}: ")))
         if self.how == "jsonl":
             plain = {"image": row[0], "error": str(row[1])} if isinstance(row, tuple) else {
                 "image": row.name, "label": row.label, "probability": row.probability,
@@ -148,9 +169,10 @@ def explain(words: list[str]) -> int:
 
     @dataclass
     class Explain:
-        """Draw what the class token attends to, over the image in its own shape.
+        """Draw which patches the model's answer was read from, over the image in its own shape.
 
         Example: vitral explain runs/photos cat.jpg --layer 5 --head 0 -o cat.png
+
         Example: vitral explain runs/photos cat.jpg --all -o heads.png --npz cat.npz
         """
 
@@ -160,8 +182,8 @@ def explain(words: list[str]) -> int:
         out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("attention.png")
         """Picture to write: .png, .jpg or .webp."""
         method: Literal["attention", "rollout"] = "attention"
-        layer: int | Literal["mean"] = -1
-        """Layer from 0, or from the end if negative, or mean for all."""
+        layer: int | Literal["mean"] | None = None
+        """Layer from 0, or from the end if negative, or mean for all; default the last."""
         head: int | None = None
         """Head from 0; default the mean of all."""
         query: tuple[int, int] | Literal["cls", "mean"] | None = None
@@ -172,23 +194,32 @@ def explain(words: list[str]) -> int:
         """Also write the raw arrays here."""
 
     given = parse(Explain, "explain", words)
-    from vitral.explain.explain import look
+    if given.all and (given.method, given.layer, given.head) != ("attention", None, None):
+        raise VitralError("--all draws the attention of every layer and head; leave out --method, --layer and --head")
+    from vitral.explain.explain import look, reader
     from vitral.explain.figure import save_picture
     from vitral.predict import load
 
     attention = look(load(given.model), given.image)
     if given.all:
-        query = given.query or attention.query
-        reader = {"cls": "class token", "mean": "average patch"}.get(str(query), f"patch at {query}")
-        title = f"{given.image.name}: {attention.label} {attention.probability:.1%}\nwhat the {reader} reads, by layer and head"
+        reads = f"what {reader(attention.asked(given.query))} reads"
+        title = f"{given.image.name}: {attention.label} {attention.probability:.1%}\n{reads}, by layer and head"
         save_picture(attention.figure(title, given.query), given.out)
+        drawn = f"attention, every layer and head: {reads}"
     else:
-        attention.explain(given.method, given.layer, given.head, given.query).save(given.out)
+        explanation = attention.explain(given.method, given.layer, given.head, given.query)
+        explanation.save(given.out)
+        drawn = explanation.method
+        if explanation.framed:
+            drawn += "; the frame is the part of the picture that the model sees"
+    if isinstance(given.query, tuple):
+        drawn += "; the outlined patch is the one that asks"
     if given.npz is not None:
         attention.save(given.npz)
     print(
         f"{attention.label} {attention.probability:.1%}; wrote {given.out}"
-        + (f" and {given.npz}" if given.npz else ""),
+        + (f" and {given.npz}" if given.npz else "")
+        + f"\ndrawn: {drawn}",
         file=sys.stderr,
     )
     return 0

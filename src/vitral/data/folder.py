@@ -7,46 +7,52 @@ from pathlib import Path
 from vitral.data.decode import EXTENSIONS
 from vitral.data.images import FileImages
 from vitral.data.listing import SPLIT_NAMES, Listing, build_listing
-from vitral.errors import VitralError
+from vitral.errors import VitralError, counted, some
 
 JUNK = frozenset({"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "icon\r"})  # and all that starts with a dot
 
 
-def list_folder(root: Path) -> Listing:
-    """The images under a folder; VitralError if its layout is none of the two.
+def list_folder(root: Path, *, training: bool = True) -> Listing:
+    """The images under a folder; one VitralError with all that is wrong if its layout is none of the two.
 
     Hidden files and those that operating systems leave behind do not count, nor do files beside the class
     folders that are no images by their extension (a README). Whatever lies in a class folder counts as an
-    image.
+    image. training: whether there must be two classes and images of each to train on.
     """
     root = Path(os.path.abspath(root))
     folders, loose = _entries(root)
     splits = {
         folder.name: SPLIT_NAMES[folder.name.casefold()] for folder in folders if folder.name.casefold() in SPLIT_NAMES
     }
-    _check_loose(root, loose, "of its class")
-    if not folders:
+    problems = _loose_images("", loose)
+    if not folders and not problems:
         raise VitralError(f"{root}: the folder is empty; put one folder of images for each class into it")
     names: list[str] = []
     labels: list[str] = []
-    if not splits:
-        _collect(root, folders, names, labels)
-        return build_listing(root.name, str(root), FileImages(root, names), labels)
+    given: list[str] | None = None
+    if splits:
+        problems += _split_problems([folder.name for folder in folders], splits)
+        given = []
+        for folder in (folder for folder in folders if folder.name in splits):
+            classes, loose = _entries(folder)
+            problems += _loose_images(f"in {folder.name}/ ", loose)
+            if not classes:
+                problems.append(f"{folder.name}/: the split's folder is empty; put class folders into it or remove it")
+            problems += _collect(root, classes, names, labels)
+            given += [splits[folder.name]] * (len(names) - len(given))
+    else:
+        problems += _collect(root, folders, names, labels)
+    images = FileImages(root, names)
+    return build_listing(root.name, str(root), images, labels, given, training=training, problems=problems)
 
-    _check_split_folders(root, [folder.name for folder in folders], splits)
-    given: list[str] = []
-    for folder in folders:
-        classes, loose = _entries(folder)
-        _check_loose(folder, loose, "of its class")
-        if not classes:
-            raise VitralError(f"{folder}: the split's folder is empty; put class folders into it or remove it")
-        _collect(root, classes, names, labels)
-        given += [splits[folder.name]] * (len(names) - len(given))
-    return build_listing(root.name, str(root), FileImages(root, names), labels, given)
+
+def files_under(folder: Path) -> list[Path]:
+    """Every file that counts under a folder, to any depth, by name."""
+    return sorted(_files(folder, ()))
 
 
-def _collect(root: Path, classes: list[Path], names: list[str], labels: list[str]) -> None:
-    """Append the images of class folders, named relative to the root."""
+def _collect(root: Path, classes: list[Path], names: list[str], labels: list[str]) -> list[str]:
+    """Append the images of class folders, named relative to the root; what is wrong with them."""
     empty = []
     for folder in classes:
         found = sorted(path.relative_to(root).as_posix() for path in _files(folder, ()))
@@ -54,30 +60,31 @@ def _collect(root: Path, classes: list[Path], names: list[str], labels: list[str
             empty.append(folder.relative_to(root).as_posix())
         names += found
         labels += [folder.name] * len(found)
-    if empty:
-        raise VitralError(
-            f"{root}: class folders without any image: {', '.join(empty)}; add images or remove the folders"
-        )
+    return [f"class folders without any image: {', '.join(empty)}; add images or remove the folders"] if empty else []
 
 
-def _check_loose(folder: Path, files: list[Path], where: str) -> None:
+def _loose_images(where: str, files: list[Path]) -> list[str]:
     images = [path.name for path in files if path.suffix.lower() in EXTENSIONS]
-    if images:
-        raise VitralError(
-            f"{folder}: {len(images)} images lie outside of any class folder ({', '.join(images[:3])}...); "
-            f"move each into the folder {where}, or give a table with image and label columns"
-        )
+    if not images:
+        return []
+    lie = "lies" if len(images) == 1 else "lie"
+    return [
+        f"{where}{counted(len(images), 'image')} {lie} outside of any class folder ({some(images)}); "
+        "move each into the folder of its class, or give a table with image and label columns"
+    ]
 
 
-def _check_split_folders(root: Path, folders: list[str], splits: dict[str, str]) -> None:
+def _split_problems(folders: list[str], splits: dict[str, str]) -> list[str]:
+    problems = []
     others = [name for name in folders if name not in splits]
     if others:
-        raise VitralError(
-            f"{root}: has folders for splits ({', '.join(splits)}) beside others ({', '.join(others)}); "
+        problems.append(
+            f"has folders for splits ({', '.join(splits)}) beside others ({', '.join(others)}); "
             "put every class into the split folders, or rename the class that is called like a split"
         )
     if len(set(splits.values())) < len(splits):
-        raise VitralError(f"{root}: two folders are for one split ({', '.join(splits)}); merge them")
+        problems.append(f"two folders are for one split ({', '.join(splits)}); merge them")
+    return problems
 
 
 def _files(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vitral.data.images import Images
-from vitral.errors import VitralError
+from vitral.errors import VitralError, all_of
 
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -34,29 +34,26 @@ class Listing:
 
 
 def build_listing(
-    name: str, where: str, images: Images, labels: Sequence[str], given: list[str] | None = None
+    name: str,
+    where: str,
+    images: Images,
+    labels: Sequence[str],
+    given: list[str] | None = None,
+    *,
+    training: bool = True,
+    problems: Sequence[str] = (),
 ) -> Listing:
-    """A listing from each image's label (and split), or VitralError for classes that cannot be meant so.
+    """A listing from each image's label (and split), or one VitralError with everything that cannot be meant so.
 
-    where: the folder or file to name in an error.
+    where: the folder or file to name in an error. training: whether there must be two classes and images of each
+    to train on. problems: what was found to be wrong before.
     """
     names = order_labels(set(labels))
-    _check_spellings(where, names)
-    if len(names) < 2:
-        raise VitralError(
-            f"{where}: there is one class only ({', '.join(names)}); a classifier needs two or more, "
-            "each with a folder or label of its own"
-        )
-    if given is not None:
-        trained = {label for label, split in zip(labels, given, strict=True) if split == "train"}
-        if not trained:
-            raise VitralError(f"{where}: there is no train split, only {', '.join(sorted(set(given)))}; add it")
-        only = [label for label in names if label not in trained]
-        if only:
-            raise VitralError(
-                f"{where}: these classes have no image in the train split: {', '.join(only)}; "
-                "add some, correct the label, or remove the class"
-            )
+    problems = [*problems, *_double_spellings(names)]
+    if training:
+        problems += _untrainable(labels, names, given)
+    if problems:
+        raise VitralError(all_of(where, problems))
     position = {label: i for i, label in enumerate(names)}
     targets = np.array([position[label] for label in labels], dtype=np.int64)
     return Listing(name, images, names, targets, given)
@@ -69,13 +66,30 @@ def order_labels(labels: set[str]) -> list[str]:
     return sorted(labels)
 
 
-def _check_spellings(where: str, labels: Sequence[str]) -> None:
+def _untrainable(labels: Sequence[str], names: Sequence[str], given: list[str] | None) -> list[str]:
+    """Why a classifier cannot be trained on these classes and splits, if it cannot."""
+    problems = []
+    if len(names) == 1:
+        problems.append(
+            f"there is one class only ({names[0]}); a classifier needs two or more, each with a folder or label of its own"
+        )
+    if given:
+        trained = {label for label, split in zip(labels, given, strict=True) if split == "train"}
+        only = [label for label in names if label not in trained]
+        if not trained:
+            problems.append(f"there is no train split, only {', '.join(sorted(set(given)))}; add it")
+        elif only:
+            problems.append(
+                f"these classes have no image in the train split: {', '.join(only)}; "
+                "add some, correct the label, or remove the class"
+            )
+    return problems
+
+
+def _double_spellings(labels: Sequence[str]) -> list[str]:
     spellings: dict[str, list[str]] = defaultdict(list)
     for label in labels:
         plain = unicodedata.normalize("NFKC", label).casefold().strip()
         spellings[re.sub(r"(?<=\w)[\s_-]+(?=\w)", " ", plain)].append(label)
     double = [" = ".join(map(repr, same)) for same in spellings.values() if len(same) > 1]
-    if double:
-        raise VitralError(
-            f"{where}: one class is spelled in several ways: {'; '.join(double)}; rename them to one spelling"
-        )
+    return [f"one class is spelled in several ways: {'; '.join(double)}; rename them to one spelling"] if double else []

@@ -46,6 +46,8 @@ class Preprocess:
             raise VitralError(
                 f"preprocessing: {self.channels} channels need as many means and deviations, not {self.mean} and {self.std}"
             )
+        if not 0 < self.crop_fraction <= 1:
+            raise VitralError(f"preprocessing: crop_fraction={self.crop_fraction}: a share lies above 0, up to 1")
         if not all(s > 0 for s in self.std):
             raise VitralError(f"preprocessing: std {self.std}: deviations must be above 0")
 

@@ -10,22 +10,15 @@ from vitral.errors import VitralError
 
 Progress = Callable[[int, int], None]
 Checked = tuple[bytes, ImageInfo]
-_SHOWN = 20  # unreadable images in an error's text
 _CHUNK = 64  # images between two reports of progress
 
 
 class UnreadableError(VitralError):
     """Some images cannot be read; `unreadable` holds (name, reason) of all of them."""
 
-    def __init__(self, unreadable: list[tuple[str, str]], total: int) -> None:
+    def __init__(self, message: str, unreadable: list[tuple[str, str]]) -> None:
         self.unreadable = unreadable
-        lines = [f"  {name}: {reason}" for name, reason in unreadable[:_SHOWN]]
-        if len(unreadable) > _SHOWN:
-            lines.append(f"  ... and {len(unreadable) - _SHOWN} more")
-        super().__init__(
-            f"{len(unreadable)} of {total} images cannot be read; mend or remove them, or leave "
-            "them out with --skip-unreadable:\n" + "\n".join(lines)
-        )
+        super().__init__(message)
 
 
 def scan(images: Images, progress: Progress | None) -> tuple[list[Checked | None], list[tuple[str, str]]]:

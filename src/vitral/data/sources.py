@@ -7,7 +7,7 @@ the data were.
 
 import csv
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -20,12 +20,15 @@ from vitral.data.folder import list_folder
 from vitral.data.images import Images
 from vitral.data.listing import Listing
 from vitral.data.options import DataOptions
+from vitral.data.raster import ImageInfo
 from vitral.data.scan import Progress, UnreadableError, scan
 from vitral.data.splits import SPLITS, make_splits
 from vitral.data.table import TABLES, list_table
-from vitral.errors import VitralError
+from vitral.errors import VitralError, all_of, counted, some
 
-_SHOWN = 20  # contradictions in an error's text
+_SHOWN = 20  # images of a kind in an error's text
+_PAIRS = 3  # copies in a note's text
+_FEW = 10  # images of a class
 _DEFAULTS = DataOptions()
 
 
@@ -43,6 +46,8 @@ class Split:
     """Where the pixels are, for all splits together."""
     rows: np.ndarray
     """int64 [n]: image i of this split is image rows[i] of `images`."""
+    contents: np.ndarray
+    """uint64 [n]: the first eight bytes of each image's content hash; copies have the same."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -68,7 +73,7 @@ class DataSet:
     labels: list[str]
     """Class names; targets are positions in this list."""
     splits: dict[str, Split]
-    """train always; val and test where given or made."""
+    """train where there is to be training; val and test where given or made."""
     channels: int
     """1 or 3, what the model should see."""
     bit_depth: int
@@ -76,8 +81,6 @@ class DataSet:
     height: int
     width: int
     """Median size of the training images in pixels."""
-    smallest: tuple[str, int, int]
-    """Name, height and width of the image with the shortest side."""
     fingerprint: str
     """sha256 (hex) of the sorted (content, label, split) triples, wherever and however the files lie."""
     skipped: list[tuple[str, str]] = field(default_factory=list)
@@ -88,27 +91,29 @@ class DataSet:
     """What a person should know about the data but that is no error."""
 
 
-def open_data(data: str | Path, options: DataOptions = _DEFAULTS, *, progress: Progress | None = None) -> DataSet:
+def open_data(
+    data: str | Path,
+    options: DataOptions = _DEFAULTS,
+    *,
+    training: bool = True,
+    least_side: Callable[[int, int], int] | None = None,
+    progress: Progress | None = None,
+) -> DataSet:
     """Find, read, check and divide a data set.
 
     data: a folder of class folders, or of train, val and test folders of class folders; a CSV, TSV or Parquet
-    file; or a built-in name (digits, fashion-mnist, elpv). progress: called with (images checked, images in
-    all) now and then. Raises VitralError with all that is wrong; UnreadableError, a VitralError, lists every
-    image that cannot be read.
+    file; or a built-in name (digits, fashion-mnist, elpv). training: whether there must be two classes and
+    images of each to train on. least_side: from the images' median height and width, the pixels that each side
+    must have at least (one patch). progress: called with (images checked, images in all) now and then. Raises
+    VitralError with all that is wrong: first in how the images lie and are labelled, then, when all have been
+    read, in what they hold. UnreadableError, a VitralError, lists every image that cannot be read.
     """
-    listing = _list(data, options)
-    total = len(listing.targets)
+    listing = _list(data, options, training)
     checked, unreadable = scan(listing.images, progress)
-    if unreadable and not options.skip_unreadable:
-        raise UnreadableError(unreadable, total)
     rows = [i for i, result in enumerate(checked) if result is not None]
     results = [result for result in checked if result is not None]
     digests, infos = [digest for digest, _ in results], [info for _, info in results]
     targets = listing.targets[rows]
-    if unreadable:
-        _check_classes_left(listing, rows)
-    _check_contradictions(listing, rows, digests)
-
     given = None if listing.given is None else [listing.given[i] for i in rows]
     groups = [listing.labels[target] for target in targets]
     splits = make_splits(
@@ -119,21 +124,33 @@ def open_data(data: str | Path, options: DataOptions = _DEFAULTS, *, progress: P
         test_fraction=options.test_fraction,
         test_count=listing.test_count,
     )
-    train = [info for info, split in zip(infos, splits, strict=True) if split == "train"]
-    short = min(range(len(infos)), key=lambda i: min(infos[i].height, infos[i].width))
+    train = [info for info, split in zip(infos, splits, strict=True) if split == "train"] or infos
+    height, width = (int(np.median([getattr(info, side) for info in train] or [1])) for side in ("height", "width"))
+
+    problems = _contradictions(listing, rows, digests)
+    if unreadable and not options.skip_unreadable:
+        problems.insert(0, _unreadable(unreadable, len(checked)))
+    elif unreadable:
+        problems += _emptied_classes(listing, rows, training)
+    if least_side is not None:
+        problems += _too_small(listing, rows, infos, least_side(height, width))
+    if problems:
+        message = all_of(str(data), problems)
+        raise (
+            VitralError(message) if options.skip_unreadable or not unreadable else UnreadableError(message, unreadable)
+        )
     return DataSet(
         name=listing.name,
         labels=listing.labels,
-        splits=_build_splits(listing.images, rows, targets, splits),
+        splits=_build_splits(listing.images, rows, targets, digests, splits),
         channels=options.channels or max(info.channels for info in infos),
         bit_depth=max(info.bit_depth for info in infos),
-        height=int(np.median([info.height for info in train])),
-        width=int(np.median([info.width for info in train])),
-        smallest=(listing.images.names[rows[short]], infos[short].height, infos[short].width),
+        height=height,
+        width=width,
         fingerprint=_fingerprint(digests, groups, splits),
         skipped=unreadable,
         given=frozenset(listing.given or ()),
-        notes=_notes(listing, digests, splits),
+        notes=_notes(listing, rows, digests, splits, unreadable),
     )
 
 
@@ -148,7 +165,7 @@ def write_skipped(dataset: DataSet, path: str | Path) -> None:
         raise VitralError(f"{path}: cannot be written ({error.strerror}); choose a folder that can be") from error
 
 
-def _list(data: str | Path, options: DataOptions) -> Listing:
+def _list(data: str | Path, options: DataOptions, training: bool) -> Listing:
     path = Path(data)
     if isinstance(data, str) and data in BUILTIN:
         return BUILTIN[data](options)
@@ -158,27 +175,35 @@ def _list(data: str | Path, options: DataOptions) -> Listing:
             f"({', '.join(BUILTIN)}); check the path"
         )
     if path.is_dir():
-        return list_folder(path)
+        return list_folder(path, training=training)
     if path.suffix.lower() in TABLES:
-        return list_table(path, options)
+        return list_table(path, options, training=training)
     raise VitralError(
         f"{data}: is neither a folder nor a table ({', '.join(TABLES)}); give a folder of class folders, "
         "or a table with image and label columns"
     )
 
 
-def _check_classes_left(listing: Listing, rows: Sequence[int]) -> None:
-    """Skipping must leave every class something to train on."""
+def _unreadable(unreadable: Sequence[tuple[str, str]], total: int) -> str:
+    return (
+        f"{len(unreadable)} of {counted(total, 'image')} cannot be read; mend or remove them, or leave "
+        "them out with --skip-unreadable:\n" + _lines([f"{name}: {reason}" for name, reason in unreadable])
+    )
+
+
+def _emptied_classes(listing: Listing, rows: Sequence[int], training: bool) -> list[str]:
+    """Skipping must leave something, and every class something to train on."""
     left = {int(listing.targets[i]) for i in rows if listing.given is None or listing.given[i] == "train"}
     empty = [label for target, label in enumerate(listing.labels) if target not in left]
-    if empty:
-        raise VitralError(
-            f"{listing.name}: without the unreadable images nothing is left to train on of: "
-            f"{', '.join(empty)}; restore these images or remove the class"
-        )
+    if training and empty:
+        return [
+            f"without the unreadable images nothing is left to train on of: {', '.join(empty)}; "
+            "restore these images or remove the class"
+        ]
+    return [] if rows else ["without the unreadable images nothing is left; restore them"]
 
 
-def _check_contradictions(listing: Listing, rows: Sequence[int], digests: Sequence[bytes]) -> None:
+def _contradictions(listing: Listing, rows: Sequence[int], digests: Sequence[bytes]) -> list[str]:
     """The same content may not have two labels."""
     first: dict[bytes, int] = {}
     clashes = []
@@ -186,26 +211,45 @@ def _check_contradictions(listing: Listing, rows: Sequence[int], digests: Sequen
         j = first.setdefault(digest, i)
         if listing.targets[i] != listing.targets[j]:
             clashes.append((j, i))
-    if clashes:
-        names, targets, labels = listing.images.names, listing.targets, listing.labels
-        lines = [
-            f"  {names[j]} ({labels[targets[j]]}) = {names[i]} ({labels[targets[i]]})" for j, i in clashes[:_SHOWN]
-        ]
-        if len(clashes) > _SHOWN:
-            lines.append(f"  ... and {len(clashes) - _SHOWN} more")
-        raise VitralError(
-            f"{listing.name}: {len(clashes)} images are copies of one with another label; remove the wrong "
-            "one of each pair:\n" + "\n".join(lines)
-        )
+    if not clashes:
+        return []
+    names, targets, labels = listing.images.names, listing.targets, listing.labels
+    lines = [f"{names[j]} ({labels[targets[j]]}) = {names[i]} ({labels[targets[i]]})" for j, i in clashes]
+    are = "image is a copy" if len(clashes) == 1 else "images are copies"
+    return [f"{len(clashes)} {are} of one with another label; remove the wrong one of each pair:\n{_lines(lines)}"]
 
 
-def _build_splits(images: Images, rows: Sequence[int], targets: np.ndarray, splits: Sequence[str]) -> dict[str, Split]:
+def _too_small(listing: Listing, rows: Sequence[int], infos: Sequence[ImageInfo], side: int) -> list[str]:
+    lines = [
+        f"{listing.images.names[i]}: {info.height}x{info.width} pixels"
+        for i, info in zip(rows, infos, strict=True)
+        if min(info.height, info.width) < side
+    ]
+    if not lines:
+        return []
+    are = "image is" if len(lines) == 1 else "images are"
+    return [
+        f"{len(lines)} {are} smaller than one {side}x{side} patch; enlarge or remove them (--skip-unreadable does not "
+        f"leave them out), or use a model with smaller patches:\n{_lines(lines)}"
+    ]
+
+
+def _lines(items: Sequence[str]) -> str:
+    more = [f"... and {len(items) - _SHOWN} more"] if len(items) > _SHOWN else []
+    return "\n".join(f"  {line}" for line in (*items[:_SHOWN], *more))
+
+
+def _build_splits(
+    images: Images, rows: Sequence[int], targets: np.ndarray, digests: Sequence[bytes], splits: Sequence[str]
+) -> dict[str, Split]:
+    contents = np.frombuffer(b"".join(digest[:8] for digest in digests), ">u8").astype(np.uint64)
     built = {}
     for split in SPLITS:
         inside = [k for k, name in enumerate(splits) if name == split]
         if inside:
             of_images = np.array([rows[k] for k in inside], dtype=np.int64)
-            built[split] = Split(split, [images.names[i] for i in of_images], targets[inside], images, of_images)
+            names = [images.names[i] for i in of_images]
+            built[split] = Split(split, names, targets[inside], images, of_images, contents[inside])
     return built
 
 
@@ -218,24 +262,63 @@ def _fingerprint(digests: Sequence[bytes], labels: Sequence[str], splits: Sequen
     return total.hexdigest()
 
 
-def _notes(listing: Listing, digests: Sequence[bytes], splits: Sequence[str]) -> list[str]:
+def _notes(
+    listing: Listing,
+    rows: Sequence[int],
+    digests: Sequence[bytes],
+    splits: Sequence[str],
+    unreadable: Sequence[tuple[str, str]],
+) -> list[str]:
     notes = []
-    seen: dict[bytes, set[str]] = defaultdict(set)
-    for digest, split in zip(digests, splits, strict=True):
-        seen[digest].add(split)
-    straddling = Counter(tuple(split for split in SPLITS if split in where) for where in seen.values())
-    notes += [
-        f"images in {' and '.join(where)} alike, as the data divide them: {count}; scores on {where[-1]} flatter"
-        for where, count in straddling.items()
-        if len(where) > 1
-    ]
-    copies = len(digests) - len(seen)
+    if unreadable:
+        left_out = [name for name, _ in unreadable]
+        notes.append(f"left out {counted(len(left_out), 'unreadable image')}: {some(left_out, _PAIRS)}")
+    names = [listing.images.names[i] for i in rows]
+    notes += _straddling(names, digests, splits)
+    copies = len(digests) - len(set(digests))
     if copies:
         notes.append(f"exact copies of other images: {copies}; copies share a split unless the data divide them")
+    notes += _few([listing.labels[listing.targets[i]] for i in rows], listing.labels, splits)
     made = [split for split in SPLITS if split in splits and (listing.given is None or split not in listing.given)]
     if made and listing.given is not None:
         notes.append(f"the data give no {' or '.join(made)} split: made from train")
     absent = [split for split in SPLITS if split not in splits]
     if absent:
         notes.append(f"there is no {' or '.join(absent)} split")
+    return notes
+
+
+def _straddling(names: Sequence[str], digests: Sequence[bytes], splits: Sequence[str]) -> list[str]:
+    """Which images the data themselves put into two splits."""
+    seen: dict[bytes, dict[str, str]] = defaultdict(dict)  # the first name in each split
+    for name, digest, split in zip(names, digests, splits, strict=True):
+        seen[digest].setdefault(split, name)
+    pairs: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for where in seen.values():
+        inside = [split for split in SPLITS if split in where]
+        if len(inside) > 1:
+            first, last = inside[0], inside[-1]
+            pairs[first, last].append(f"{where[last]} ({last}) = {where[first]} ({first})")
+    return [
+        f"{counted(len(found), 'image is', 'images are')} in both {first} and {last}, as the data divide them, so "
+        f"scores on {last} are too good; remove the copies from one of the two: {some(found, _PAIRS)}"
+        for (first, last), found in pairs.items()
+    ]
+
+
+def _few(of_images: Sequence[str], labels: Sequence[str], splits: Sequence[str]) -> list[str]:
+    """Classes of which there is too little for scores that say much."""
+    total = Counter(of_images)
+    inside = set(zip(of_images, splits, strict=True))
+    notes = []
+    absent = []
+    for label in labels:
+        without = [split for split in SPLITS if split in splits and (label, split) not in inside]
+        if without:
+            absent.append(f"{label} (none in {' and '.join(without)})")
+    if absent:
+        notes.append(f"classes that are not in every split: {some(absent)}; scores there leave them out")
+    few = [f"{label} ({total[label]})" for label in labels if total[label] < _FEW]
+    if few:
+        notes.append(f"fewer than {_FEW} images of: {some(few)}; what is learned and scored on so few is chance")
     return notes

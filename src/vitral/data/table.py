@@ -9,7 +9,7 @@ import csv
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,9 @@ import numpy as np
 from vitral.data.images import FileImages, Images, PackedImages
 from vitral.data.listing import SPLIT_NAMES, Listing, build_listing
 from vitral.data.options import DataOptions
-from vitral.errors import VitralError
+from vitral.errors import VitralError, counted, some
 
 TABLES = (".csv", ".tsv", ".parquet")
-_SHOWN = 10
 
 
 @dataclass
@@ -35,7 +34,7 @@ class _Columns:
     """What a person calls the first row: 2 in a CSV file, whose line 1 is the header."""
 
 
-def list_table(path: Path, options: DataOptions) -> Listing:
+def list_table(path: Path, options: DataOptions, *, training: bool = True) -> Listing:
     """The images that a table names or holds; VitralError for what is missing in it or contradicts itself."""
     read = _read_parquet if path.suffix.lower() == ".parquet" else _read_csv
     columns = read(path, options)
@@ -44,7 +43,7 @@ def list_table(path: Path, options: DataOptions) -> Listing:
     _check_filled(path, "label", columns.labels, columns.first_row)
     given = None if columns.splits is None else _splits(path, columns.splits, columns.first_row)
     images = _images(path, columns, options)
-    return build_listing(path.stem, str(path), images, columns.labels, given)
+    return build_listing(path.stem, str(path), images, columns.labels, given, training=training)
 
 
 def _read_csv(path: Path, options: DataOptions) -> _Columns:
@@ -131,8 +130,8 @@ def _splits(path: Path, values: Sequence[str], first_row: int) -> list[str]:
     wrong = [f"row {i + first_row}: {values[i]!r}" for i, split in enumerate(splits) if not split]
     if wrong:
         raise VitralError(
-            f"{path}: the split of each row must be train, val or test, not ({len(wrong)} rows) "
-            f"{_some(wrong)}; correct them, or leave the column out to have splits made"
+            f"{path}: the split of each row must be train, val or test, not ({counted(len(wrong), 'row')}) "
+            f"{some(wrong)}; correct them, or leave the column out to have splits made"
         )
     return splits
 
@@ -140,7 +139,8 @@ def _splits(path: Path, values: Sequence[str], first_row: int) -> list[str]:
 def _check_filled(path: Path, what: str, values: Sequence[Any], first_row: int) -> None:
     empty = [f"row {i + first_row}" for i, value in enumerate(values) if not value or not str(value).strip()]
     if empty:
-        raise VitralError(f"{path}: {len(empty)} rows have no {what}: {_some(empty)}; fill it in or remove the rows")
+        have = counted(len(empty), "row has", "rows have")
+        raise VitralError(f"{path}: {have} no {what}: {some(empty)}; fill it in or remove the rows")
 
 
 def _images(path: Path, columns: _Columns, options: DataOptions) -> Images:
@@ -171,18 +171,12 @@ def _files(path: Path, folder: Path, columns: _Columns, options: DataOptions) ->
     clashing = [f"{name} ({', '.join(sorted(given))})" for name, given in labels.items() if len(given) > 1]
     if clashing:
         raise VitralError(
-            f"{path}: {len(clashing)} images have two labels: {_some(clashing)}; keep the right row of each"
+            f"{path}: {counted(len(clashing), 'image has', 'images have')} two labels: {some(clashing)}; keep the right row of each"
         )
     missing = [name for name in labels if not os.path.lexists(folder / name)]
     if missing and not options.skip_unreadable:
         raise VitralError(
-            f"{path}: names {len(missing)} images that are not there: {_some(missing)}; "
+            f"{path}: names {counted(len(missing), 'image')} that are not there: {some(missing)}; "
             f"paths are relative to {folder}; correct them, or leave these images out with --skip-unreadable"
         )
     return FileImages(folder, columns.images)
-
-
-def _some(items: Iterable[str]) -> str:
-    items = list(items)
-    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
-    return ", ".join(items[:_SHOWN]) + more

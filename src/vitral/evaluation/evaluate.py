@@ -57,10 +57,13 @@ def match_targets(split: Split, data_labels: list[str], labels: list[str], name:
 
 
 def evaluate(
-    predictor: Predictor, split: Split, data_labels: list[str], **options: object
+    predictor: Predictor, split: Split, data_labels: list[str], *, name: str | None = None, **options: object
 ) -> tuple[Evaluation, np.ndarray]:
-    """Scores on a split of a data set with `data_labels`, and the logits [n, K] behind them; options as in `split_logits`."""
-    targets = match_targets(split, data_labels, predictor.labels, split.name)
+    """Scores on a split of a data set with `data_labels`, and the logits [n, K] behind them.
+
+    name: what to call the data in an error; default the split's. options: as in `split_logits`.
+    """
+    targets = match_targets(split, data_labels, predictor.labels, name or split.name)
     logits = split_logits(predictor, split, **options)  # type: ignore[arg-type]
     return score(logits, targets, predictor.labels), logits
 
@@ -74,4 +77,5 @@ def merged(data: DataSet) -> Split:
         np.concatenate([part.targets for part in parts]),
         parts[0].images,
         np.concatenate([part.rows for part in parts]),
+        np.concatenate([part.contents for part in parts]),
     )

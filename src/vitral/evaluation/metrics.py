@@ -2,7 +2,8 @@
 
 Axes: n images, K classes. A ratio whose denominator is zero is undefined and is `None`, never a warning or a
 NaN: the recall of a class without images, the precision of a class that is never predicted, the F1 of a class
-that is neither. Macro averages are over the classes for which the ratio is defined.
+that is neither. Macro averages are over the classes that have images in the split, so that a class that is not
+there counts neither for nor against the model; that of the precision leaves out those that are never predicted.
 """
 
 import math
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vitral.errors import VitralError
+from vitral.errors import VitralError, counted, some
 from vitral.evaluation.calibration import ReliabilityBin, expected_calibration_error, reliability
 
 TOP = 5
@@ -77,14 +78,19 @@ class Evaluation:
     def summary(self) -> str:
         """A few lines for a person."""
         low, high = self.top1_interval
-        lines = [f"top-1 {self.top1:.2%} (95 % interval {low:.2%} to {high:.2%}) on {self.images:,} images"]
+        lines = [f"top-1 {self.top1:.2%} (95 % interval {low:.2%} to {high:.2%}) on {counted(self.images, 'image')}"]
         if self.top5 is not None:
             lines.append(f"top-5 {self.top5:.2%}")
         lines.append(
             f"macro F1 {_percent(self.macro_f1)}, balanced accuracy {_percent(self.balanced_accuracy)}, "
             f"loss {self.loss:.4f}, calibration error {self.ece:.2%}"
         )
-        with_images = [row for row in self.classes if row.f1 is not None]
+        with_images = [row for row in self.classes if row.support]
+        if len(with_images) < len(self.classes):
+            absent = [row.label for row in self.classes if not row.support]
+            lines.append(
+                f"averages are over {len(with_images)} of {len(self.classes)} classes: no images of {some(absent)}"
+            )
         worst = sorted(with_images, key=lambda row: row.f1 or 0.0)[:3]
         if len(with_images) > 3:
             lines.append("weakest classes by F1: " + ", ".join(f"{row.label} {_percent(row.f1)}" for row in worst))
@@ -118,7 +124,8 @@ def score(logits: ArrayLike, targets: ArrayLike, labels: list[str]) -> Evaluatio
     confusion = confusion_matrix(targets, predicted, len(labels))
     classes = [_class_score(confusion, k, label) for k, label in enumerate(labels)]
     bins = reliability(confidence, correct)
-    macro_recall = _mean_defined([row.recall for row in classes])
+    here = [row for row in classes if row.support]
+    macro_recall = _mean_defined([row.recall for row in here])
     return Evaluation(
         images=len(targets),
         top1=float(correct.mean()),
@@ -126,9 +133,9 @@ def score(logits: ArrayLike, targets: ArrayLike, labels: list[str]) -> Evaluatio
         top5=float((rank < TOP).mean()) if len(labels) > TOP else None,
         loss=float(losses.mean()),
         ece=expected_calibration_error(bins),
-        macro_precision=_mean_defined([row.precision for row in classes]),
+        macro_precision=_mean_defined([row.precision for row in here]),
         macro_recall=macro_recall,
-        macro_f1=_mean_defined([row.f1 for row in classes]),
+        macro_f1=_mean_defined([row.f1 for row in here]),
         balanced_accuracy=macro_recall,  # the same figure by its other name
         classes=classes,
         confusion=confusion,

@@ -49,10 +49,20 @@ class Attention:
     probability: float
     query: Query
     """Who reads by default: the class token, or all patches in their mean, as the model's pooling has it."""
+    class_token: bool = True
 
     def heads(self, query: Query | None = None) -> np.ndarray:
         """[layers, heads, h, w]: what `query` reads from each patch."""
-        return np.stack([token_map(layer, self.num_prefix, self.grid, query or self.query) for layer in self.layers])
+        query = self.asked(query)
+        return np.stack([token_map(layer, self.num_prefix, self.grid, query) for layer in self.layers])
+
+    def asked(self, query: Query | None) -> Query:
+        """Who reads, given whom a person asked for."""
+        if query == "cls" and not self.class_token:
+            raise VitralError(
+                "query cls: this model has no class token; ask for mean, or for a patch by its row and column"
+            )
+        return query or self.query
 
     def map(self, layer: Layer = -1, head: int | None = None, query: Query | None = None) -> np.ndarray:
         """[h, w] of one layer (or the mean of all) and one head (or the mean of all)."""
@@ -66,28 +76,39 @@ class Attention:
 
     def rollout(self, query: Query | None = None) -> np.ndarray:
         """[h, w] of attention rolled out through all layers."""
-        return token_map(rollout(self.layers), self.num_prefix, self.grid, query or self.query)
+        return token_map(rollout(self.layers), self.num_prefix, self.grid, self.asked(query))
 
     def explain(
-        self, method: str = "attention", layer: Layer = -1, head: int | None = None, query: Query | None = None
+        self,
+        method: str = "attention",
+        layer: Layer | None = None,
+        head: int | None = None,
+        query: Query | None = None,
     ) -> Explanation:
         """The map of one method, as `explain` describes."""
         if method not in METHODS:
             raise VitralError(f"method {method!r}: choose one of {', '.join(METHODS)}")
+        query = self.asked(query)
         if method == "rollout":
-            values, what = self.rollout(query), "rollout"
+            if layer is not None or head is not None:
+                raise VitralError(
+                    "rollout goes through all layers and heads; leave layer and head out, or use attention"
+                )
+            values, what = self.rollout(query), "rollout through all layers"
         else:
-            which = "all layers" if layer == "mean" else f"layer {check_layer(layer, len(self.layers))}"
-            values, what = (
-                self.map(layer, head, query),
-                f"attention, {which}, {'mean of heads' if head is None else f'head {head}'}",
-            )
-        return Explanation(self.picture, values, what, self.label, self.probability, self.box)
+            layer = -1 if layer is None else layer
+            which = "mean of layers" if layer == "mean" else f"layer {check_layer(layer, len(self.layers))}"
+            values = self.map(layer, head, query)
+            what = f"attention, {which}, {'mean of heads' if head is None else f'head {head}'}"
+        asking = query if isinstance(query, tuple) else None
+        method = f"{what}: what {reader(query)} reads"
+        return Explanation(self.picture, values, method, self.label, self.probability, self.box, asking)
 
     def figure(self, title: str, query: Query | None = None) -> Image.Image:
         """The grid of layers x heads, as the model saw the picture."""
         top, left, height, width = self.box
-        return grid_figure(self.picture[top : top + height, left : left + width], self.heads(query), title)
+        picture, query = self.picture[top : top + height, left : left + width], self.asked(query)
+        return grid_figure(picture, self.heads(query), title, asking=query if isinstance(query, tuple) else None)
 
     def save(self, path: Path) -> None:
         """The raw arrays: attention [layers, heads, N, N], logits [K], grid, num_prefix and the picture."""
@@ -104,6 +125,13 @@ class Attention:
             )
         except OSError as error:
             raise VitralError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+
+
+def reader(query: Query) -> str:
+    """Who reads, in words."""
+    if isinstance(query, tuple):
+        return f"the patch in row {query[0]} and column {query[1]}"
+    return {"cls": "the class token", "mean": "the average patch"}[query]
 
 
 def explainable(model: ImageModel) -> Plain:
@@ -138,6 +166,7 @@ def look(predictor: Predictor, image: ImageLike) -> Attention:
         label=predictor.labels[best] if predictor.labels else "",
         probability=float(probabilities[best]),
         query="mean" if getattr(model.config, "pooling", "cls") == "mean" else "cls",
+        class_token=getattr(model.config, "class_token", True),
     )
 
 
@@ -145,7 +174,7 @@ def explain(
     predictor: Predictor,
     image: ImageLike,
     method: str = "attention",
-    layer: Layer = -1,
+    layer: Layer | None = None,
     head: int | None = None,
     query: Query | None = None,
 ) -> Explanation:
@@ -163,7 +192,7 @@ def visualize_attention(
     head_idx: int | None = None,
     query: Query | None = None,
 ) -> Explanation:
-    """The class token's attention over the image, ready to be shown in a notebook, saved, or read as `.map` and `.grid`.
+    """The attention over the image that the model's answer was read from, ready to be shown in a notebook, saved, or read as `.map` and `.grid`.
 
     A bare module has no labels and preprocessing: classes are then numbered, images resized to its size and scaled to -1..1; a float
     tensor [C, H, W] is taken as its input as it is.

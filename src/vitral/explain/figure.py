@@ -16,13 +16,14 @@ from vitral.errors import VitralError
 from vitral.explain.maps import colourise, normalise, overlay, place, upsample
 
 INK, FAINT, PAPER = (28, 30, 38), (118, 122, 134), (255, 255, 255)
+MARK = (0, 229, 255)
 MARGIN, GAP = 24, 6
 CELL = 112  # the longer side of a panel, pixels, before it is made a whole number of pixels a patch
 PANEL_ALPHA = 0.75
 READABLE = 256  # smaller pictures are enlarged to at least this many pixels on their longer side
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """What a model looked at in one picture.
 
@@ -30,7 +31,9 @@ class Explanation:
     grid: [h, w], the raw values, usually one a patch.
     method: how they were found, for instance "rollout".
     label, probability: the predicted class and its probability in [0, 1].
-    box: (top, left, height, width) of the part that the model saw, which `grid` covers; None for all of it.
+    box: (top, left, height, width) of the part that the model saw, which `grid` covers; None for all of it. It is
+        framed in the overlay.
+    asking: (row, column) of the patch whose reading this is, outlined in the overlay; None if it is no patch's.
     """
 
     image: NDArray[np.uint8]
@@ -39,10 +42,20 @@ class Explanation:
     label: str
     probability: float
     box: tuple[int, int, int, int] | None = None
+    asking: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         assert self.image.ndim == 3, f"image {self.image.shape} is not [H, W, 3]"
         assert self.grid.ndim == 2, f"grid {self.grid.shape} is not [h, w]"
+
+    def __repr__(self) -> str:
+        (height, width), (h, w) = self.image.shape[:2], self.grid.shape
+        return f"<Explanation of {self.label!r} {self.probability:.1%}: {self.method}; {h}x{w} values over {height}x{width} pixels>"
+
+    @property
+    def framed(self) -> bool:
+        """Whether the model saw only a part of the picture."""
+        return self.box is not None and self.box != (0, 0, *self.image.shape[:2])
 
     @property
     def map(self) -> NDArray[np.float64]:
@@ -53,9 +66,22 @@ class Explanation:
         return self._heat(1)
 
     def overlay(self, alpha: float = 0.6, scale: int = 1) -> Image.Image:
-        """The map over the picture, [H, W] enlarged `scale` times."""
+        """The map over the picture, [H, W] enlarged `scale` times, with a frame around what the model saw of it."""
         larger = self.image.repeat(scale, axis=0).repeat(scale, axis=1)  # [H, W, 3] -> [scale*H, scale*W, 3]
-        return overlay(larger, self._heat(scale), alpha)
+        drawn = overlay(larger, self._heat(scale), alpha)
+        top, left, height, width = (scale * side for side in self.box or (0, 0, *self.image.shape[:2]))
+        if self.framed:
+            ImageDraw.Draw(drawn).rectangle((left, top, left + width - 1, top + height - 1), outline=PAPER)
+        if self.asking is not None:
+            (row, column), (h, w) = self.asking, self.grid.shape
+            edges = (
+                left + column * width / w,
+                top + row * height / h,
+                left + (column + 1) * width / w,
+                top + (row + 1) * height / h,
+            )
+            _outline(drawn, tuple(round(edge) for edge in edges))
+        return drawn
 
     def save(self, path: str | Path, alpha: float = 0.6) -> Path:
         """Writes the overlay; a picture under 256 pixels is enlarged a whole number of times, to be seen.
@@ -115,6 +141,7 @@ def grid_figure(
     rows: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
     colours: str = "inferno",
+    asking: tuple[int, int] | None = None,
 ) -> Image.Image:
     """The picture above a grid of maps, a row a layer and a column a head.
 
@@ -127,6 +154,7 @@ def grid_figure(
         title: a line or several, drawn beside the picture.
         rows: a label a layer; "layer 0" and on when not given.
         columns: a label a head; "head 0" and on when not given.
+        asking: (row, column) of the patch whose reading this is, outlined in each panel.
 
     Returns:
         A picture on white, as large as the grid needs.
@@ -159,8 +187,20 @@ def grid_figure(
             peak = maps[i, j].max()
             share = maps[i, j] / peak if peak > 0 else np.zeros(maps.shape[2:])
             panel = overlay(small_image, upsample(share, (cell_h, cell_w), smooth=False), PANEL_ALPHA, colours)
+            if asking is not None:
+                patch_h, patch_w = cell_h // maps.shape[2], cell_w // maps.shape[3]
+                y0, x0 = asking[0] * patch_h, asking[1] * patch_w
+                _outline(panel, (x0, y0, x0 + patch_w, y0 + patch_h))
             figure.paste(panel, (left + j * step_x, y))
     return figure
+
+
+def _outline(picture: Image.Image, edges: tuple[int, ...]) -> None:
+    """Mark the box (left, top, right, bottom), which ends before right and bottom: cyan on black is in no colour map."""
+    left, top, right, bottom = edges
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((left - 1, top - 1, right, bottom), outline=(0, 0, 0))
+    draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=MARK)
 
 
 def _cell(aspect: float, grid: tuple[int, ...]) -> tuple[int, int]:

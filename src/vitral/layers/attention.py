@@ -15,7 +15,7 @@ from vitral.errors import VitralError
 
 Recorder = Callable[[Tensor], None]
 HeadMix = Callable[[Tensor], Tensor]
-EXPLICIT_UP_TO = 1024  # tokens
+EXPLICIT_UP_TO = 1024**2  # queries times keys
 
 
 def attend(
@@ -38,7 +38,7 @@ def attend(
         scale: 1 / √d unless given.
         mix: talking heads (https://arxiv.org/abs/2003.02436): functions of [B, H, Q, N], one on the logits and one on the probabilities.
     """
-    if recorder is None and mix is None and not _explicit_is_faster(q):
+    if recorder is None and mix is None and not _explicit_is_faster(q, k):
         return F.scaled_dot_product_attention(q, k, v, None if bias is None else bias.to(q.dtype), scale=scale)
     logits = q * (q.shape[-1] ** -0.5 if scale is None else scale) @ k.transpose(-2, -1)  # [B, H, Q, N]
     if mix is not None:
@@ -51,9 +51,9 @@ def attend(
     return (probabilities if mix is None else mix[1](probabilities)) @ v
 
 
-def _explicit_is_faster(q: Tensor) -> bool:
-    """On a processor the fused kernel's backward pass in bfloat16 is slower than three products (benchmarks/LOG.md)."""
-    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad and q.shape[-2] <= EXPLICIT_UP_TO
+def _explicit_is_faster(q: Tensor, k: Tensor) -> bool:
+    """On a processor the fused kernel in bfloat16 is slower than two products and a softmax, forward and backward (benchmarks/LOG.md)."""
+    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[-2] * k.shape[-2] <= EXPLICIT_UP_TO
 
 
 class AttentionLayer(nn.Module):

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from vitral.errors import VitralError
 from vitral.layers.attention import AttentionLayer, attend
 from vitral.layers.block import Block, drop_path_rates
+from vitral.layers.conv import Conv2d
 from vitral.layers.initialise import truncated_normal
 from vitral.layers.mlp import Mlp
 from vitral.layers.patch import PatchEmbed, check_channels
@@ -77,7 +78,7 @@ class ReducedAttention(AttentionLayer):
         self.proj = nn.Linear(dim, dim)
         if linear or reduction > 1:
             side = 1 if linear else reduction
-            self.sr = nn.Conv2d(dim, dim, kernel_size=side, stride=side)
+            self.sr = Conv2d(dim, dim, kernel_size=side, stride=side)
             self.norm = nn.LayerNorm(dim, eps=eps)
 
     def reduce(self, x: Tensor) -> Tensor:
@@ -106,7 +107,7 @@ class ConvMlp(nn.Module):
     def __init__(self, dim: int, hidden: int, relu: bool) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
-        self.dwconv = nn.Conv2d(hidden, hidden, kernel_size=3, padding=1, groups=hidden)
+        self.dwconv = Conv2d(hidden, hidden, kernel_size=3, padding=1, groups=hidden)
         self.fc2 = nn.Linear(hidden, dim)
         self.relu = relu  # before the convolution, in the linear variant only
 
@@ -135,7 +136,7 @@ class OverlappingPatches(nn.Module):
 
     def __init__(self, kernel: int, stride: int, in_channels: int, dim: int, eps: float) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(in_channels, dim, kernel, stride, padding=kernel // 2)
+        self.proj = Conv2d(in_channels, dim, kernel, stride, padding=kernel // 2)
         self.norm = nn.LayerNorm(dim, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:

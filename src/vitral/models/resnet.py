@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitral.errors import VitralError
+from vitral.layers.conv import Conv2d
 from vitral.layers.patch import check_channels
 from vitral.models.common import ImageModel, ModelConfig
 
@@ -36,8 +37,8 @@ class ResNetConfig(ModelConfig):
             )
 
 
-def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
+def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> Conv2d:
+    return Conv2d(in_channels, out_channels, kernel, stride, padding=kernel // 2, bias=False)
 
 
 class Shortcut(nn.Sequential):

@@ -15,6 +15,7 @@ WIDTH, HEIGHT = 460, 270
 LEFT, RIGHT, TOP, BOTTOM = 54, 20, 32, 42  # the top holds the legend
 MAX_POINTS = 600  # more cannot be told apart at this width
 MANY_MARKS = 40
+Format = Callable[[float, int], str]
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,13 @@ def line_chart(
     title: str,
     series: Sequence[Series],
     x_label: str,
-    y_format: Callable[[float], str] = "{:g}".format,
+    y_format: Format = lambda value, digits: f"{value:g}",
     y_range: tuple[float, float] | None = None,
 ) -> str:
-    """An SVG with axes, ticks, the lines, and a legend if there are several; "" when there are no points."""
+    """An SVG with axes, ticks, the lines, and a legend if there are several; "" when there are no points.
+
+    y_format: a value on the axis as text, with as many more digits as it takes to tell the ticks apart.
+    """
     drawn = [one for one in series if one.points]
     if not drawn:
         return ""
@@ -147,22 +151,32 @@ def _axes(
     x_ticks: Sequence[float],
     y_ticks: Sequence[float],
     x_label: str,
-    y_format: Callable[[float], str],
-    x_format: Callable[[float], str] = "{:g}".format,
+    y_format: Format,
+    x_format: Format = lambda value, digits: f"{value:g}",
 ) -> str:
     left, right, bottom = LEFT, WIDTH - RIGHT, HEIGHT - BOTTOM
     parts = []
-    for tick in y_ticks:
+    for tick, words in zip(y_ticks, _distinct(y_ticks, y_format), strict=True):
         y = frame.y(tick)
         parts.append(f'<line class="grid" x1="{left}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>')
-        parts.append(_text(left - 8, y + 4, y_format(tick), "tick", "end"))
+        parts.append(_text(left - 8, y + 4, words, "tick", "end"))
     parts.append(f'<line class="axis" x1="{left}" y1="{bottom}" x2="{right}" y2="{bottom}"/>')
-    for tick in x_ticks:
+    for tick, words in zip(x_ticks, _distinct(x_ticks, x_format), strict=True):
         x = frame.x(tick)
         parts.append(f'<line class="axis" x1="{x:.1f}" y1="{bottom}" x2="{x:.1f}" y2="{bottom + 4}"/>')
-        parts.append(_text(x, bottom + 17, x_format(tick), "tick", "middle"))
+        parts.append(_text(x, bottom + 17, words, "tick", "middle"))
     parts.append(_text((left + right) / 2, HEIGHT - 6, x_label, "label", "middle"))
     return "".join(parts)
+
+
+def _distinct(ticks: Sequence[float], form: Format) -> list[str]:
+    """The ticks' labels, with as few digits as keep them apart."""
+    labels = [form(tick, 0) for tick in ticks]
+    for digits in range(1, 4):
+        if len(set(labels)) == len(labels):
+            break
+        labels = [form(tick, digits) for tick in ticks]
+    return labels
 
 
 def _line(frame: _Frame, series: Series) -> str:
@@ -206,5 +220,5 @@ def _svg(title: str, parts: Sequence[str]) -> str:
     return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{name}">{"".join(parts)}</svg>'
 
 
-def _whole_percent(value: float) -> str:
-    return f"{value:.0%}"
+def _whole_percent(value: float, digits: int) -> str:
+    return f"{value:.{digits}%}"

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitral.checkpoints.atomic import write_atomically
+from vitral.errors import counted
 from vitral.evaluation.metrics import Evaluation
 from vitral.report.charts import Series, line_chart, reliability_chart
 
@@ -28,13 +29,17 @@ SHOWN = 24  # pictures of a kind
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 TINY, LARGE = 128, 320  # pixels: enlarge smaller pictures without smoothing, shrink larger ones
 HEADLINE_FACTS = ("parameters", "training time")
+LOSS_WORDS = (
+    "Training loss is measured on changed images (augmentation), with smoothed labels where the recipe has them; "
+    "validation loss on the images as they are. So training may lie above validation."
+)
 
 
 @dataclass(frozen=True)
 class Example:
     """One picture of the evaluated split and what the model made of it.
 
-    image, overlay: uint8 [H, W, 3], the overlay in the image's shape or a multiple of it.
+    image, overlay: uint8 [H, W, 3], the overlay in the image's shape or a multiple of it, or None where attention gives no one map.
     probability: of `predicted`, in [0, 1].
     """
 
@@ -43,7 +48,7 @@ class Example:
     predicted: str
     probability: float
     image: NDArray[np.uint8]
-    overlay: NDArray[np.uint8]
+    overlay: NDArray[np.uint8] | None
 
 
 def choose_examples(
@@ -124,16 +129,16 @@ def write_report(
 
 
 def _subtitle(evaluation: Evaluation, split: str) -> str:
-    return f"{evaluation.images:,} images of the {split} split, {len(evaluation.classes):,} classes"
+    return f"{counted(evaluation.images, 'image')} of the {split} split, {len(evaluation.classes):,} classes"
 
 
 def _tiles(evaluation: Evaluation, facts: dict[str, str]) -> str:
     low, high = evaluation.top1_interval
-    tiles = [(f"{evaluation.top1:.1%}", f"top-1, 95 % interval {low:.1%} to {high:.1%}")]
+    tiles = [(f"{evaluation.top1:.2%}", f"top-1, 95 % interval {low:.2%} to {high:.2%}")]
     if evaluation.top5 is not None:
-        tiles.append((f"{evaluation.top5:.1%}", "top-5"))
-    tiles.append((_percent(evaluation.macro_f1), "macro F1"))
-    tiles.append((f"{evaluation.ece:.1%}", "expected calibration error"))
+        tiles.append((f"{evaluation.top5:.2%}", "top-5"))
+    tiles.append(("–" if evaluation.macro_f1 is None else f"{evaluation.macro_f1:.2%}", "macro F1"))
+    tiles.append((f"{evaluation.ece:.2%}", "expected calibration error"))
     tiles.append((f"{evaluation.images:,}", "images scored"))
     tiles += [(facts[key], key) for key in HEADLINE_FACTS if key in facts]
     inside = "".join(f"<div class=tile><b>{_e(value)}</b><span>{_e(name)}</span></div>" for value, name in tiles)
@@ -161,11 +166,19 @@ def _curves(curves: Sequence[dict[str, Any]]) -> str:
     speed = [Series("images/s", _points(curves, "train", "images_per_s"), smoothed=True)]
     charts = [
         ("Loss", line_chart("Loss over the epochs", both("loss"), "epoch")),
-        ("Top-1", line_chart("Top-1 over the epochs", both("top1"), "epoch", "{:.0%}".format)),
+        ("Top-1", line_chart("Top-1 over the epochs", both("top1"), "epoch", lambda v, digits: f"{v:.{digits}%}")),
         ("Learning rate", line_chart("Learning rate over the epochs", rate, "epoch", _short)),
-        ("Images a second", line_chart("Training speed over the epochs", speed, "epoch", "{:,.0f}".format)),
+        (
+            "Images a second",
+            line_chart("Training speed over the epochs", speed, "epoch", lambda v, digits: f"{v:,.{digits}f}"),
+        ),
     ]
-    cards = "".join(f"<section><h3>{name}</h3>{svg}</section>" for name, svg in charts if svg)
+    words = {"Loss": LOSS_WORDS} if _points(curves, "val", "loss") else {}
+    cards = "".join(
+        f"<section><h3>{name}</h3>{svg}" + (f"<p class=soft>{words[name]}</p>" if name in words else "") + "</section>"
+        for name, svg in charts
+        if svg
+    )
     return f"<div class=pair>{cards}</div>" if cards else ""
 
 
@@ -209,17 +222,18 @@ def _pairs(evaluation: Evaluation) -> str:
 
 
 def _classes(evaluation: Evaluation) -> str:
-    """The per-class table, the weakest F1 first and classes without one last, and the reliability diagram."""
+    """The per-class table, the weakest F1 first and classes without images last, and the reliability diagram."""
     rows = []
-    for row in sorted(evaluation.classes, key=lambda row: (row.f1 is None, row.f1)):
+    for row in sorted(evaluation.classes, key=lambda row: (row.support == 0, row.f1)):
         interval = "" if row.recall_interval is None else "{:.0%} to {:.0%}".format(*row.recall_interval)
         meter = "" if row.f1 is None else f'<span class=meter><i style="--v:{row.f1:.3f}"></i></span>'
-        scores = [_percent(row.precision), _percent(row.recall), interval, _percent(row.f1) + meter]
-        rows.append([_e(row.label), f"{row.support:,}", *scores])
-    heads = ["class", "images", "precision", "recall", "recall, 95 %", "F1"]
+        scores = [_percent(row.precision), _percent(row.recall), interval]
+        rows.append([_e(row.label), _percent(row.f1) + meter, f"{row.support:,}", *scores])
+    heads = ["class", "F1", "images", "precision", "recall", "recall, 95 %"]
     averages = (
         f"Macro averages: precision {_percent(evaluation.macro_precision)}, "
-        f"recall {_percent(evaluation.macro_recall)} (balanced accuracy), F1 {_percent(evaluation.macro_f1)}."
+        f"recall {_percent(evaluation.macro_recall)} (balanced accuracy), F1 {_percent(evaluation.macro_f1)}"
+        f"{'' if all(row.support for row in evaluation.classes) else ', over the classes that have images'}."
     )
     diagram = reliability_chart("Reliability diagram", evaluation.reliability)
     return (
@@ -253,6 +267,9 @@ def _galleries(examples: Sequence[Example]) -> str:
     note = (
         "<p class=soft>The picture as the model sees it, and what its attention reads, brightest where most. "
         "Attention shows where information was taken from; it is no proof that this decided the answer.</p>"
+        if all(example.overlay is not None for example in examples)
+        else "<p class=soft>The pictures as the model sees them. Its layers do not let every patch attend to every other, "
+        "so there is no one map of attention to lay over them.</p>"
     )
     return "".join(
         f"<section><h2>{name}</h2>{note if i == 0 else ''}<div class=gallery>"
@@ -267,7 +284,7 @@ def _figure(example: Example) -> str:
     truth = "" if right else f"<br>in truth {_e(example.label)}"
     return (
         f"<figure><div class=views>{_img(example.image, f'{example.name}: {example.label}')}"
-        f"{_img(example.overlay, 'what the model looked at')}</div>"
+        f"{'' if example.overlay is None else _img(example.overlay, 'what the model looked at')}</div>"
         f"<figcaption>{verdict}{truth}<small>{_e(example.name)}</small></figcaption></figure>"
     )
 
@@ -318,9 +335,9 @@ def _percent(ratio: float | None) -> str:
     return "–" if ratio is None else f"{ratio:.1%}"
 
 
-def _short(value: float) -> str:
+def _short(value: float, digits: int) -> str:
     """0.0005 as 5e-4, since a learning rate is said so."""
-    return "0" if value == 0 else f"{value:.0e}".replace("e-0", "e-") if abs(value) < 0.01 else f"{value:g}"
+    return "0" if value == 0 else f"{value:.{digits}e}".replace("e-0", "e-") if abs(value) < 0.01 else f"{value:g}"
 
 
 def _e(text: str) -> str:

@@ -11,7 +11,7 @@ from vitral.checkpoints.atomic import write_atomically
 from vitral.data.sources import DataSet, Split, open_data
 from vitral.errors import VitralError
 from vitral.evaluation.metrics import score
-from vitral.explain.explain import look
+from vitral.explain.explain import Plain, look
 from vitral.predict import Predictor, load, to_rgb
 from vitral.report.page import Example, choose_examples, write_report
 from vitral.training.config import read_recipe
@@ -30,9 +30,7 @@ def report_run(run: Path, data: DataSet | None = None) -> Path:
         scores = json.loads((run / "scores.json").read_text())
         metrics = (run / "metrics.jsonl").read_text().splitlines()
     except (OSError, ValueError) as error:
-        raise VitralError(
-            f"{run}: not a finished run ({error}); train it to the end with vitral train --resume {run}"
-        ) from error
+        raise VitralError(f"{run}: not a finished run ({_why(run, error)}") from error
     recipe = read_recipe(run / "recipe.toml")
     predictor = load(run)
     if data is None:
@@ -66,7 +64,8 @@ def report_run(run: Path, data: DataSet | None = None) -> Path:
             "data fingerprint": described["fingerprint"],
             "cost": f"{seconds:,.0f} s of training on {described['machine']}",
             "seed": str(described["seed"]),
-            "decided from the data": "; ".join([*described["reasons"], *described["notes"]]),
+            **({"about the data": "; ".join(described["notes"])} if described["notes"] else {}),
+            "decided from the data": "; ".join(described["reasons"]),
             "versions": f"vitral {described['version']}, torch {described['torch']}",
         },
         recipe=(run / "recipe.toml").read_text(),
@@ -74,17 +73,30 @@ def report_run(run: Path, data: DataSet | None = None) -> Path:
     )
 
 
+def _why(run: Path, error: Exception) -> str:
+    """What a run's folder lacks, and the remedy."""
+    if not run.is_dir():
+        return "there is no such folder); give the folder that --out named"
+    if not (run / "run.json").exists():
+        return "there is no run.json); give the folder that --out named"
+    if not isinstance(error, FileNotFoundError):
+        return f"its files cannot be read: {error}); restore them, or train again"
+    return f"it has no scores yet); train it to the end with vitral train --resume {run}"
+
+
 def _example(predictor: Predictor, split: Split, index: int) -> Example:
     """One image with the attention of the last layer over it."""
     pixels = split.read(index, predictor.card.preprocess.channels)
-    attention = look(predictor, pixels)
-    explanation = attention.explain()
-    scale = max(1, -(-ENLARGED // max(attention.picture.shape[:2])))
+    best = predictor.predict_batch([predictor.card.preprocess(pixels)], [split.names[index]], top_k=1)[0]
+    overlay = None
+    if isinstance(predictor.model, Plain):
+        explanation = look(predictor, pixels).explain()
+        overlay = np.asarray(explanation.overlay(scale=max(1, -(-ENLARGED // max(pixels.shape[1:])))))
     return Example(
         name=split.names[index],
         label=predictor.labels[int(split.targets[index])],
-        predicted=attention.label,
-        probability=attention.probability,
-        image=attention.picture,
-        overlay=np.asarray(explanation.overlay(scale=scale)),
+        predicted=best.label,
+        probability=best.probability,
+        image=to_rgb(pixels),
+        overlay=overlay,
     )

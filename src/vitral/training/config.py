@@ -139,13 +139,14 @@ class Recipe:
             "train.accumulation": self.train.accumulation > 0,
             "train.epochs": self.train.epochs is None or self.train.epochs > 0,
             "train.steps": self.train.steps is None or self.train.steps > 0,
-            "train.workers": self.train.workers is None or self.train.workers >= 0,
             "train.validate_every": self.train.validate_every is None or self.train.validate_every > 0,
             "train.checkpoint_every": self.train.checkpoint_every is None or self.train.checkpoint_every > 0,
         }
         for name, fine in checks.items():
             if not fine:
                 raise VitralError(f"{name}: must be above 0")
+        if self.train.workers is not None and self.train.workers < 0:
+            raise VitralError("train.workers: must be 0 (none) or more")
         if self.train.time is not None:
             seconds(self.train.time)
         for name, value, allowed in (
@@ -158,11 +159,31 @@ class Recipe:
                 raise VitralError(f"{name} {value!r}: choose one of {', '.join(filter(None, allowed))}")
 
 
+# What others call a field of ours.
+ALIASES = {
+    "learning_rate": "lr",
+    "wd": "weight_decay",
+    "label_smoothing": "smoothing",
+    "batch": "batch_size",
+    "num_epochs": "epochs",
+    "max_steps": "steps",
+    "num_workers": "workers",
+    "architecture": "name",
+    "model": "name",
+    "width": "dim",
+    "layers": "depth",
+    "heads": "num_heads",
+    "img_size": "image_size",
+    "grad_clip": "clip",
+    "warmup": "warmup_fraction",
+}
+
+
 def seconds(text: str) -> float:
-    """90s, 10m, 1.5h or plain seconds as seconds."""
+    """90s, 10m or 1.5h as seconds."""
     unit = {"s": 1, "m": 60, "h": 3600}.get(text[-1:], 0)
     try:
-        value = float(text[:-1]) * unit if unit else float(text)
+        value = float(text[:-1]) * unit
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
@@ -190,8 +211,7 @@ def merge(base: T, table: dict[str, object], where: str) -> T:
     changes: dict[str, object] = {}
     for key, value in table.items():
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)
-            raise VitralError(f"{where}: unknown key {key!r}; the nearest is {near[0]!r}")
+            raise VitralError(f"{where}: unknown key {key!r}; {_meant(key, list(known), isinstance(base, Recipe))}")
         current = getattr(base, key)
         if dataclasses.is_dataclass(current):
             if not isinstance(value, dict):
@@ -215,8 +235,31 @@ def _checked(value: object, hint: object, what: str) -> object:
             return float(value)
         elif isinstance(option, type) and type(value) is option:
             return value
-    names = " or ".join(getattr(o, "__name__", str(o)) for o in options if o is not type(None))
-    raise VitralError(f"{what} should be {names}")
+    raise VitralError(f"{what} should be {' or '.join(_in_words(o) for o in options if o is not type(None))}")
+
+
+def _in_words(hint: object) -> str:
+    """A type, for a person."""
+    if typing.get_origin(hint) is tuple:
+        parts = typing.get_args(hint)
+        if parts[-1] is Ellipsis:
+            return f"a list of {_in_words(parts[0]).removeprefix('a ')}s, such as [0.5, 0.5, 0.5]"
+        return {int: "[height, width], such as [32, 32]"}.get(parts[0], "[smallest, largest], such as [0.5, 1.0]")
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text in quotes"}
+    return words[hint]  # type: ignore[index]
+
+
+def _meant(key: str, known: list[str], top: bool) -> str:
+    """What a person may have meant by an unknown key of a section, or of the whole recipe (`top`)."""
+    homes = {f.name: section.name for section in dataclasses.fields(Recipe) for f in dataclasses.fields(section.type)}  # type: ignore[arg-type]
+    name = ALIASES.get(key, key)
+    if name in known:
+        return f"the nearest is {name!r}"
+    if name in homes:
+        return f"{name} belongs in [{homes[name]}]"
+    near = difflib.get_close_matches(key, [*known, *(a for a in ALIASES if ALIASES[a] in known)], n=1)
+    nearest = f"the nearest is {ALIASES.get(near[0], near[0])!r}; " if near else ""
+    return f"{nearest}the {'sections' if top else 'keys'} are {', '.join(known)}"
 
 
 def stored_data_options(stored: dict[str, object]) -> DataOptions:

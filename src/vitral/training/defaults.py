@@ -14,7 +14,7 @@ from vitral.models.hybrid import HybridConfig
 from vitral.models.mae import MAEConfig
 from vitral.models.pvt import PvtConfig
 from vitral.models.swin import SwinConfig
-from vitral.models.zoo import model_config
+from vitral.models.zoo import build, model_config
 from vitral.training.config import ModelOptions, OptimOptions, Recipe, TrainOptions, ViewOptions
 
 SMALL = 64  # pixels: up to here a data set's images are taken at their own size
@@ -22,11 +22,41 @@ NORMALISED_BY = 1000  # images
 Reasons = list[str]
 
 
-def resolve(recipe: Recipe, data: DataSet, device: str) -> tuple[Recipe, Reasons]:
-    """The recipe without open fields, and a line for each decision."""
+def check(recipe: Recipe) -> None:
+    """Refuse what cannot be meant so, as far as that is known without the data: no image is read in vain."""
+    _budgets(recipe)
+    given = {}
+    config = _config(recipe)
+    if _plain(config) and recipe.model.patch_size is None:  # small images will have smaller patches than the zoo's
+        given["patch_size"] = min(getattr(config, "patch_size", 1), *config.image_size)
+    with torch.device("meta"):  # shapes only
+        build(_config(recipe, **given))
+    view = recipe.view
+    known = [("channels", recipe.data.channels)] if recipe.data.channels else []
+    known += [(name, len(values)) for name, values in (("mean", view.mean), ("std", view.std)) if values is not None]
+    if len({count for _, count in known}) > 1 or any(count not in (1, 3) for _, count in known):
+        values = {"channels": (recipe.data.channels,), "mean": view.mean, "std": view.std}
+        said = ", ".join(f"{name} {' '.join(map(str, values[name] or ()))}" for name, _ in known)
+        raise VitralError(f"{said}: give one number for each channel, 1 (grey) or 3 (RGB)")
+    channels = known[0][1] if known else 1
+    Preprocess(
+        *config.image_size, channels, view.mean or (0.5,) * channels, view.std or (0.5,) * channels,
+        resize=view.resize, crop_fraction=1.0 if view.crop_fraction is None else view.crop_fraction,
+        interpolation=view.interpolation,
+    )  # fmt: skip
+
+
+def _budgets(recipe: Recipe) -> list[str]:
+    """How the budget was given, if it was."""
     budgets = [name for name in ("epochs", "steps", "time") if getattr(recipe.train, name) is not None]
     if len(budgets) > 1:
         raise VitralError(f"{' and '.join(budgets)}: a run has one budget; give one of epochs, steps and time")
+    return budgets
+
+
+def resolve(recipe: Recipe, data: DataSet, device: str) -> tuple[Recipe, Reasons]:
+    """The recipe without open fields, and a line for each decision."""
+    budgets = _budgets(recipe)
     reasons: Reasons = []
     small = max(data.height, data.width) <= SMALL
     model = _model(recipe.model, data, device, small, reasons)
@@ -44,16 +74,13 @@ def resolve(recipe: Recipe, data: DataSet, device: str) -> tuple[Recipe, Reasons
 def _model(model: ModelOptions, data: DataSet, device: str, small: bool, reasons: Reasons) -> ModelOptions:
     """Size and patch by the images; a small encoder for small images unless a model was chosen."""
     changes: dict[str, object] = {}
-    config = model_config(model.name)
-    plain = hasattr(config, "patch_size") and not isinstance(config, SwinConfig | HybridConfig)
-    patch = model.patch_size or getattr(config, "patch_size", 4)
-    if model.patch_size is None and small and plain:
-        side = min(data.height, data.width)
-        patch = 2 if side <= 16 else 4 if side <= 40 else 8
+    patch = patch_for(model, data.height, data.width)
+    if model.patch_size is None and small and _plain(model_config(model.name)):
         changes["patch_size"] = patch
     if model.image_size is None and small:
         changes["image_size"] = (data.height, data.width)
-        reasons.append(f"{data.height}x{data.width} pixels, the images' own size, in patches of {patch}")
+        patches = f", in patches of {patch}" if patch > 1 else ""
+        reasons.append(f"{data.height}x{data.width} pixels, the images' own size{patches}")
     elif model.image_size is None:
         side = 128 if device == "cpu" else 224
         changes["image_size"] = (side, side)
@@ -61,11 +88,34 @@ def _model(model: ModelOptions, data: DataSet, device: str, small: bool, reasons
             "a third of the work of 224x224, as there is no GPU" if device == "cpu" else "the usual size of photographs"
         )
         reasons.append(f"{side}x{side} pixels: {why}")
+    size = changes.get("image_size", model.image_size)
+    assert isinstance(size, tuple)
+    padded = [-(-side // patch) * patch for side in size]
+    if padded != list(size):
+        reasons.append(
+            f"{size[0]}x{size[1]} pixels are padded with zeros to {padded[0]}x{padded[1]}: patches of {patch} do not tile them"
+        )
     if small and model == ModelOptions():
         changes |= {"dim": 96, "depth": 5, "num_heads": 3, "mlp_ratio": 2.0}
         changes |= {"position": "sincos2d", "pooling": "mean", "class_token": False}
         reasons.append("width 96, 5 layers, patches averaged instead of a class token: learns fast on small images")
     return replace(model, **changes)  # type: ignore[arg-type]
+
+
+def _plain(config: ModelConfig) -> bool:
+    """Whether the patches may be of any size."""
+    return hasattr(config, "patch_size") and not isinstance(config, SwinConfig | HybridConfig)
+
+
+def patch_for(model: ModelOptions, height: int, width: int) -> int:
+    """Side of the patches for images of this size: as said, small for small images, else the zoo's; 1 if there are none."""
+    config = model_config(model.name)
+    if model.patch_size is not None:
+        return model.patch_size
+    if max(height, width) <= SMALL and _plain(config):
+        side = min(height, width)
+        return 2 if side <= 16 else 4 if side <= 40 else 8
+    return getattr(config, "patch_size", 1)
 
 
 def _width(model: ModelOptions) -> int:
@@ -91,7 +141,8 @@ def _normalisation(view: ViewOptions, data: DataSet, reasons: Reasons) -> ViewOp
     mean = sums[1] / sums[0]
     std = (sums[2] / sums[0] - mean.square()).clamp(min=1e-6).sqrt()
     view = replace(view, mean=view.mean or _rounded(mean), std=view.std or _rounded(std))
-    reasons.append(f"normalised by mean {view.mean} and deviation {view.std}: of {len(rows):,} training images")
+    mean_text, std_text = (" ".join(f"{v:g}" for v in values or ()) for values in (view.mean, view.std))
+    reasons.append(f"normalised by mean {mean_text} and deviation {std_text}: of {len(rows):,} training images")
     return view
 
 
@@ -157,12 +208,16 @@ def _optim(optim: OptimOptions, width: int, reasons: Reasons) -> OptimOptions:
 
 def shape(recipe: Recipe, data: DataSet) -> ModelConfig:
     """The model's shape: the zoo's row with the recipe's changes, and what the data say about channels and classes."""
+    return _config(recipe, in_channels=data.channels, num_classes=len(data.labels))
+
+
+def _config(recipe: Recipe, **more: object) -> ModelConfig:
     chosen = {k: v for k, v in asdict(recipe.model).items() if v is not None and k != "name"}
     if isinstance(model_config(recipe.model.name), MAEConfig):
         raise VitralError(
             f"{recipe.model.name}: learns from hidden patches, not from labels; choose a model with a head"
         )
-    return model_config(recipe.model.name, **chosen, in_channels=data.channels, num_classes=len(data.labels))
+    return model_config(recipe.model.name, **(chosen | more))
 
 
 def preprocess(recipe: Recipe, data: DataSet, config: ModelConfig) -> Preprocess:

@@ -19,14 +19,14 @@ def clock(seconds: float) -> str:
 class Display:
     """Throughput, loss, top-1 and time left; `say` prints a line that stays."""
 
-    def __init__(self) -> None:
-        self.console = Console(stderr=True, highlight=False)
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, highlight=False)
         self.live: Progress | None = None
         self.printed = 0.0
         if self.console.is_terminal:
             self.live = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=24),
+                BarColumn(bar_width=10),
                 TextColumn("{task.fields[text]}"),
                 console=self.console,
                 transient=True,
@@ -48,11 +48,15 @@ class Display:
         """A line of metrics."""
         share, spent = float(record["share"]), float(record["seconds"])
         left = clock(spent * (1 - share) / share) if share > 0 else "?"
-        text = (
-            f"step {record['step']}  epoch {float(record['epoch']):.2f}  loss {float(record['loss']):.4f}  "
-            f"top-1 {float(record['top1']):.1%}  {float(record['images_per_s']):,.0f} images/s  {clock(spent)} spent, {left} left"
-        )
-        self._show("training", share, text, force=False)
+        epoch, loss, top1 = (float(record[name]) for name in ("epoch", "loss", "top1"))
+        speed = f"{float(record['images_per_s']):,.0f} images/s"
+        if self.live is not None:  # all of it fits 80 columns
+            self._show(
+                "", share, f"epoch {epoch:.1f}  loss {loss:.3f}  top-1 {top1:.0%}  {speed}  {left} left", force=False
+            )
+        else:
+            text = f"step {record['step']}  epoch {epoch:.2f}  loss {loss:.4f}  top-1 {top1:.1%}  {speed}  {clock(spent)} spent, {left} left"
+            self._show("training", share, text, force=False)
 
     def _show(self, what: str, share: float, text: str, *, force: bool) -> None:
         if self.live is not None:

@@ -162,8 +162,8 @@ class Loop:
                 norm = self.update()
                 if self.precision != "fp16" and not (outcome["loss"] < float("inf") and norm < float("inf")):
                     raise VitralError(
-                        f"step {progress.step + 1}: the loss is {outcome['loss']} and the gradient norm {norm}; lower --lr or use "
-                        "--precision fp32. The last checkpoint is from before"
+                        f"step {progress.step + 1}: the loss is {outcome['loss']} and the gradient norm {norm}; start again with "
+                        "a lower --lr or with --precision fp32. A checkpoint from before, if there is one, is kept"
                     )
                 progress.step += 1
                 progress.elapsed = before + time.monotonic() - began

@@ -3,11 +3,13 @@
 RUN/recipe.toml      the recipe as resolved        RUN/metrics.jsonl   a line per event
 RUN/run.json         data, command, machine        RUN/checkpoints/    latest and best
 RUN/model.safetensors  the self-describing result  RUN/scores.json     its scores; RUN/predictions.npz behind them
+RUN/training-images.bin  which images it has seen  RUN/skipped.csv     which were left out, if any
 """
 
 import dataclasses
 import io
 import json
+import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +27,14 @@ from vitral.data.sources import DataSet, open_data, write_skipped
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import evaluate
 from vitral.evaluation.metrics import Evaluation
+from vitral.evaluation.seen import write_seen
 from vitral.models.common import ImageModel, ModelConfig
 from vitral.models.zoo import build
 from vitral.objectives.classify import Classify
 from vitral.predict import Predictor, load
 from vitral.randomness import derive
 from vitral.training.config import Recipe, read_recipe, to_table, to_toml
-from vitral.training.defaults import preprocess, resolve, shape
+from vitral.training.defaults import check, patch_for, preprocess, resolve, shape
 from vitral.training.display import Display, clock
 from vitral.training.loop import Loop
 from vitral.training.machine import choose_device, choose_precision, cores, keep_freed_memory
@@ -154,21 +157,23 @@ class Run:
 
 
 def start(data: str, recipe: Recipe, out: Path, display: Display, command: str = "") -> Run:
-    """A new run in the folder `out`, which must not hold one."""
-    if (out / "run.json").exists():
-        raise VitralError(f"{out}: there is a run already; go on with --resume {out}, or choose another --out")
+    """A new run in the folder `out`, which must not hold one that came as far as a checkpoint."""
+    _check_place(out)
+    check(recipe)
     device = choose_device(recipe.train.device)
+    choose_precision(recipe.train.precision, device)
     source = str(Path(data).resolve()) if Path(data).exists() else data
     dataset = _open(source, recipe, display)
     recipe, reasons = resolve(recipe, dataset, device.type)
     run = _build(out, source, dataset, recipe, device, Progress(), display)
+    notes = dataset.notes + (["what was left out, and why, is in skipped.csv"] if dataset.skipped else [])
     described = {
         "data": source,
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,
         "images": {name: len(split) for name, split in dataset.splits.items()},
         "labels": dataset.labels,
-        "notes": dataset.notes,
+        "notes": notes,
         "reasons": reasons,
         "command": command,
         "seed": recipe.train.seed,
@@ -178,13 +183,26 @@ def start(data: str, recipe: Recipe, out: Path, display: Display, command: str =
         "parameters": sum(p.numel() for p in run.loop.model.parameters()),
     }
     write_atomically(out / "recipe.toml", to_toml(recipe).encode())
-    write_atomically(out / "run.json", json.dumps(described, indent=1).encode())
+    for left_over in ("metrics.jsonl", "skipped.csv"):  # of a run that ended before its first checkpoint
+        (out / left_over).unlink(missing_ok=True)
     if dataset.skipped:
         write_skipped(dataset, out / "skipped.csv")
-        display.say(f"{len(dataset.skipped)} unreadable images left out; they are listed in {out / 'skipped.csv'}")
-    for line in (*dataset.notes, *reasons):
+    write_seen(out, dataset.splits["train"])
+    write_atomically(out / "run.json", json.dumps(described, indent=1).encode())
+    for line in (*notes, *reasons):
         display.say(f"- {line}")
     return run
+
+
+def _check_place(out: Path) -> None:
+    """A run can be written to `out`, and what is there already is no run that one could go on with."""
+    there = next(place for place in (out, *out.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise VitralError(f"{out}: {'this' if there == out else there} is a file, not a folder; choose another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise VitralError(f"{out}: {there} cannot be written to; choose another --out")
+    if (out / "model.safetensors").exists() or Checkpoints(out / "checkpoints").pointed("latest") is not None:
+        raise VitralError(f"{out}: there is a run already; go on with --resume {out}, or choose another --out")
 
 
 def resume(folder: Path, display: Display, workers: int | None = None) -> Run:
@@ -192,7 +210,8 @@ def resume(folder: Path, display: Display, workers: int | None = None) -> Run:
     try:
         described = json.loads((folder / "run.json").read_text())
     except (OSError, ValueError) as error:
-        raise VitralError(f"{folder}: holds no run to resume ({error}); give the folder that --out named") from error
+        why = "there is no run.json" if isinstance(error, FileNotFoundError) else f"run.json cannot be read: {error}"
+        raise VitralError(f"{folder}: holds no run to resume ({why}); give the folder that --out named") from error
     recipe = read_recipe(folder / "recipe.toml")
     if workers is not None:
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, workers=workers))
@@ -216,7 +235,12 @@ def resume(folder: Path, display: Display, workers: int | None = None) -> Run:
 
 
 def _open(data: str, recipe: Recipe, display: Display) -> DataSet:
-    dataset = open_data(data, recipe.data, progress=lambda done, total: display.count("checking images", done, total))
+    dataset = open_data(
+        data,
+        recipe.data,
+        least_side=lambda height, width: patch_for(recipe.model, height, width),
+        progress=lambda done, total: display.count("checking images", done, total),
+    )
     counts = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
     display.say(f"{dataset.name}: {len(dataset.labels)} classes, {counts} images, {dataset.height}x{dataset.width} "
                 f"{'grey' if dataset.channels == 1 else 'colour'}")  # fmt: skip
@@ -231,8 +255,6 @@ def _build(
     precision = choose_precision(train.precision, device)
     config = shape(recipe, data)
     steps = preprocess(recipe, data, config)
-    name, height, width = data.smallest
-    steps.check(height, width, name)  # now, not when its turn comes in the middle of an epoch
     torch.manual_seed(derive(train.seed, "initialise"))
     model = build(config).to(device)
     average = {n: p.detach().clone() for n, p in model.named_parameters()} if recipe.optim.ema else None
