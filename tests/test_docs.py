@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+
 import reference
 
 DOCS = ["README.md", "docs/tour.md"]
