@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from vitral.checkpoints.bundle import ModelCard, load_model
+from vitral.checkpoints.create import open_model
 from vitral.data.decode import decode
 from vitral.data.folder import files_under
 from vitral.errors import VitralError, counted, some
@@ -122,15 +123,31 @@ class Predictor:
 
 
 def load(path: str | Path) -> Predictor:
-    """A predictor from a model file or a run folder."""
+    """A predictor from a model file, a run folder, or a folder or "hf:org/name" of Hugging Face or timm that has labels and preprocessing."""
     if not isinstance(path, str | Path):
         raise VitralError(f"{path!r} is no path: give a model file or a run folder")
+    if str(path).startswith("hf:") or (Path(path) / "config.json").is_file():
+        return _adopt(str(path))
     path = Path(path)
     if path.is_dir():
         if not (path / "model.safetensors").is_file():
             raise VitralError(f"{path}: holds no model.safetensors; give a finished run or a model file")
         path = path / "model.safetensors"
     return Predictor(*load_model(path))
+
+
+def _adopt(source: str) -> Predictor:
+    """A predictor from another library's folder."""
+    opened = open_model(source)
+    if opened.labels is None or opened.preprocess is None:
+        missing = "class names" if opened.labels is None else "preprocessing (preprocessor_config.json)"
+        raise VitralError(
+            f"{source}: has no {missing}, without which nothing predicts; `vitral convert {source} OUT.safetensors` says what to give"
+        )
+    card = ModelCard(
+        opened.architecture, opened.model.config.arguments(), opened.labels, opened.preprocess, data={"source": source}
+    )
+    return Predictor(opened.model, card)
 
 
 def find_images(sources: Sequence[str]) -> Iterator[tuple[str, str | bytes]]:

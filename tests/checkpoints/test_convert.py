@@ -83,6 +83,42 @@ def test_parity_of_googles_npz(tmp_path):
     assert change(model, named) == 0
 
 
+def as_google(model) -> dict[str, np.ndarray]:
+    """A model's weights as Google's code stores them, written from its side: [h, w, in, out], [D, H, d], [H, d, D], [in, out]."""
+    layout = next(each for each in LAYOUTS[type(model)] if each.name == "google")
+    heads, arrays = model.config.num_heads, {}
+    for key, tensor in model.state_dict().items():
+        names = layout.theirs(key)
+        for name, part in zip(names, tensor.chunk(len(names)), strict=True):
+            t = part.numpy()
+            if name.endswith("/kernel") and t.ndim == 4:
+                t = t.transpose(2, 3, 1, 0)
+            elif "/out/kernel" in name:
+                t = t.T.reshape(heads, -1, t.shape[0])
+            elif name.endswith(("query/kernel", "key/kernel", "value/kernel")):
+                t = t.T.reshape(t.shape[1], heads, -1)
+            elif name.endswith(("query/bias", "key/bias", "value/bias")):
+                t = t.reshape(heads, -1)
+            elif name.endswith("/kernel"):
+                t = t.T
+            elif "/gn" in name or name.startswith("gn"):
+                t = t.reshape(1, 1, 1, -1)
+            arrays[name] = t
+    return arrays
+
+
+@pytest.mark.parametrize("options", [{}, {"stages": (), "patch_size": 8}, {"stages": (2, 1), "representation_dim": 8}])
+def test_googles_hybrids_are_recognised_by_their_arrays(tmp_path, options):
+    model = small("hybrid", image_size=64, **options)
+    arrays = as_google(model)
+    assert "conv_root/kernel" in arrays
+    np.savez(tmp_path / "hybrid.npz", **arrays)
+    opened = open_model(tmp_path / "hybrid.npz")
+    assert opened.report.complete
+    assert (opened.model.config.stages, opened.model.patch_size) == (model.config.stages, model.patch_size)
+    assert change(model, opened.model.eval()) == 0
+
+
 def small(family, **overrides):
     shapes = {
         "hybrid": {"patch_size": 16, "stages": (1, 1)},
@@ -297,12 +333,15 @@ def test_folders_of_transformers_bring_labels_and_preprocessing(tmp_path):
     assert predictor.labels == ["ant", "bee", "cat", "dog"]
     assert change(predictor.model, model) == 0
     exchange(str(tmp_path / "ours.safetensors"), tmp_path / "again", "hf")
+    assert vitral.load(tmp_path / "again").labels == predictor.labels  # a folder of theirs predicts as it is
+    image = torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8)
+    assert vitral.load(tmp_path / "again").predict(image) == predictor.predict(image)
     again = open_model(tmp_path / "again")
     assert (again.labels, again.preprocess) == (opened.labels, opened.preprocess)
     for broken, message in (("{", "JSON"), ('{"model_type": "bert"}', "'bert'"), ('{"model_type": "vit"}', "lacks")):
         (tmp_path / "config.json").write_text(broken)
         with pytest.raises(VitralError, match=message):
-            open_model(tmp_path)
+            vitral.load(tmp_path)
 
 
 def test_folders_of_timm_are_read_as_they_are_written(tmp_path):

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from vitral.models.beit import BeitConfig
 from vitral.models.common import ModelConfig
 from vitral.models.deit import DeiTConfig
 from vitral.models.dino import DinoConfig
+from vitral.models.hybrid import HybridConfig
 from vitral.models.mae import MAEConfig
 from vitral.models.pvt import PvtConfig, PvtV2Config
 from vitral.models.resnet import ResNetConfig
@@ -58,7 +59,8 @@ def describe(source: Source, architecture: str | None = None) -> Description:
         classes = _classes(source)
         return Description(config if classes is None else model_config(architecture, num_classes=classes), architecture)
     if "embedding/kernel" in source.tensors and "Transformer/encoder_norm/scale" in source.tensors:
-        return Description(_of_google(source), "vit")
+        google = _of_google(source)
+        return Description(google, family_of(google))
     raise VitralError(
         f"{source.name}: does not say what model it is for; name it: vitral.create_model(NAME, weights=...), or --model NAME with `vitral convert`"
     )
@@ -89,6 +91,7 @@ def _plain(c: dict[str, Any]) -> dict[str, Any]:
         "depth": c["num_hidden_layers"],
         "num_heads": c["num_attention_heads"],
         "norm_eps": c.get("layer_norm_eps", 1e-12),
+        "position_resize": "hf",
     }
 
 
@@ -366,23 +369,32 @@ def _of_timm(source: Source) -> Description:
 
 
 def _of_google(source: Source) -> ViTConfig:
-    """A plain ViT's shape read off its .npz; square images, as all of them are."""
+    """The shape of a plain ViT or a hybrid read off its .npz; square images, as all of them are."""
     t = source.tensors
     patch, _, channels, dim = t["embedding/kernel"].shape
-    depth = 1 + max(int(m[1]) for key in t if (m := re.match(r"Transformer/encoderblock_(\d+)/", key)))
     block = "Transformer/encoderblock_0/"
     class_token = "cls" in t
+    shape: dict[str, Any] = {
+        "dim": dim,
+        "depth": _count(r"Transformer/encoderblock_(\d+)/", t) + 1,
+        "num_heads": t[f"{block}MultiHeadDotProductAttention_1/query/kernel"].shape[1],
+        "mlp_ratio": t[f"{block}MlpBlock_3/Dense_0/kernel"].shape[1] / dim,
+        "representation_dim": len(t["pre_logits/bias"]) if "pre_logits/bias" in t else 0,
+        "class_token": class_token,
+        "pooling": "cls" if class_token else "mean",
+        "num_classes": len(t["head/bias"]) if "head/bias" in t else 0,
+        "position_resize": "jax",
+    }
+    stages: tuple[int, ...] = ()
+    if "conv_root/kernel" in t:
+        channels = t["conv_root/kernel"].shape[2]
+        stages = tuple(_count(rf"block{s + 1}/unit(\d+)/", t) for s in range(_count(r"block(\d+)/", t)))
+        patch *= HybridConfig(stages=stages, patch_size=32).stride
     side = math.isqrt(t["Transformer/posembed_input/pos_embedding"].shape[1] - class_token)
-    return ViTConfig(
-        image_size=(side * patch,) * 2,
-        patch_size=patch,
-        in_channels=channels,
-        dim=dim,
-        depth=depth,
-        num_heads=t[f"{block}MultiHeadDotProductAttention_1/query/kernel"].shape[1],
-        mlp_ratio=t[f"{block}MlpBlock_3/Dense_0/kernel"].shape[1] / dim,
-        representation_dim=len(t["pre_logits/bias"]) if "pre_logits/bias" in t else 0,
-        class_token=class_token,
-        pooling="cls" if class_token else "mean",
-        num_classes=len(t["head/bias"]) if "head/bias" in t else 0,
-    )
+    shape |= {"image_size": (side * patch,) * 2, "patch_size": patch, "in_channels": channels}
+    return HybridConfig(**shape, stages=stages) if "conv_root/kernel" in t else ViTConfig(**shape)
+
+
+def _count(pattern: str, names: Iterable[str]) -> int:
+    """The largest number that `pattern` finds in the names, 0 if none."""
+    return max((int(m[1]) for name in names if (m := re.match(pattern, name))), default=0)

@@ -319,6 +319,7 @@ def _same_shape(row: ModelConfig, config: ModelConfig) -> bool:
         "norm_eps",
         "conv_norm_eps",
         "windowing",
+        "position_resize",
     )
     if type(row) is not type(config) or abs(getattr(row, "norm_eps", 0) - getattr(config, "norm_eps", 0)) > 1e-6:
         return False

@@ -2,17 +2,19 @@
 
 import shlex
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from vitral.cli.parse import flag_given, parse, program
 from vitral.errors import VitralError
 
+if TYPE_CHECKING:
+    from vitral.training.display import Display
+    from vitral.training.run import Run
+
 
 def train(words: list[str]) -> int:
-    import dataclasses
-
     import tyro
 
     from vitral.training.config import Recipe, read_recipe
@@ -45,28 +47,12 @@ def train(words: list[str]) -> int:
         settings: Recipe = field(default_factory=lambda: base)
 
     given = parse(Train, "train", words)
+    from vitral.report.run import report_run
     from vitral.training.display import Display
-    from vitral.training.run import resume, start
 
     display = Display()
     try:
-        if given.resume is not None:
-            changed = [w for w in words if w.startswith("--") and w.partition("=")[0] not in ("--resume", "--workers")]
-            if changed or given.data is not None:
-                raise VitralError(
-                    f"--resume keeps the run's data and recipe; leave out {' '.join(changed) or given.data}, or start a new run"
-                )
-            run = resume(given.resume, display, given.settings.train.workers)
-        else:
-            if given.data is None:
-                raise VitralError("train: which data? Give a folder, a table or a built-in name such as digits")
-            budget = {n: getattr(given.settings.train, n) for n in ("epochs", "steps", "time") if flag_given(words, n)}
-            settings = given.settings
-            if budget:  # a budget on the command line replaces the recipe's of another kind
-                only = {"epochs": None, "steps": None, "time": None} | budget
-                settings = dataclasses.replace(settings, train=dataclasses.replace(settings.train, **only))
-            out = given.out or Path("runs") / (Path(given.data).stem or "run")
-            run = start(given.data, settings, out, display, shlex.join(["vitral", "train", *words]))
+        run = _resumed(given, words, display) if given.resume is not None else _started(given, words, display)
         finished = run.train()
         if not finished:
             display.say(
@@ -74,29 +60,57 @@ def train(words: list[str]) -> int:
                 f"{program()} train --resume {shlex.quote(str(run.folder))}"
             )
             return 130
-        split = run.scored_split
-        if split is None:
+        if run.scored_split is None:
             return 0
         display.say("writing the report")
-        from vitral.explain.explain import Plain
-        from vitral.report.run import report_run
-
         page = report_run(run.folder, run.data)
     finally:
         display.close()
-    vitral = program()
-    folder, data, image = (
-        shlex.quote(str(x))
-        for x in (run.folder, run.source, run.data.splits[split].path(0) or run.folder / "example.png")
-    )
-    explain = (
-        f"  {vitral} explain {folder} {image} -o {folder}/attention.png\n" if isinstance(run.loop.model, Plain) else ""
-    )
-    print(
-        f"\nNext:\n  {vitral} predict {folder} {image}\n{explain}  {vitral} evaluate {folder} {data} --split {split}\nReport: {page}",
-        file=sys.stderr,
-    )
+    print(_what_next(run, run.scored_split, page), file=sys.stderr)
     return 0
+
+
+def _resumed(given: Any, words: list[str], display: "Display") -> "Run":
+    from vitral.training.run import resume
+
+    changed = [w for w in words if w.startswith("--") and w.partition("=")[0] not in ("--resume", "--workers")]
+    if changed or given.data is not None:
+        raise VitralError(
+            f"--resume keeps the run's data and recipe; leave out {' '.join(changed) or given.data}, or start a new run"
+        )
+    return resume(given.resume, display, given.settings.train.workers)
+
+
+def _started(given: Any, words: list[str], display: "Display") -> "Run":
+    from vitral.training.run import start
+
+    if given.data is None:
+        raise VitralError("train: which data? Give a folder, a table or a built-in name such as digits")
+    settings = given.settings
+    budget = {n: getattr(settings.train, n) for n in ("epochs", "steps", "time") if flag_given(words, n)}
+    if budget:  # a budget on the command line replaces the recipe's of another kind
+        only = {"epochs": None, "steps": None, "time": None} | budget
+        settings = replace(settings, train=replace(settings.train, **only))
+    out = given.out or Path("runs") / (Path(given.data).stem or "run")
+    return start(given.data, settings, out, display, shlex.join(["vitral", "train", *words]))
+
+
+def _what_next(run: "Run", split: str, page: Path) -> str:
+    """Commands to try on a finished run."""
+    from vitral.explain.explain import Plain
+
+    image = run.data.splits[split].path(0) or run.folder / "example.png"
+    vitral, folder, data, picture = program(), *(shlex.quote(str(x)) for x in (run.folder, run.source, image))
+    lines = [
+        f"{vitral} predict {folder} {picture}",
+        *(
+            [f"{vitral} explain {folder} {picture} -o {folder}/attention.png"]
+            if isinstance(run.loop.model, Plain)
+            else []
+        ),
+        f"{vitral} evaluate {folder} {data} --split {split}",
+    ]
+    return "\nNext:\n" + "\n".join(f"  {line}" for line in lines) + f"\nReport: {page}"
 
 
 def report(words: list[str]) -> int:

@@ -6,17 +6,19 @@ from torch.nn import functional as F
 from vitral.errors import VitralError
 
 
-def patchify(images: Tensor, patch: tuple[int, int]) -> Tensor:
-    """Images [B, C, H, W] to flat patches [B, N, C*p*q], patches row by row, each channel, row, column.
+def patchify(images: Tensor, patch: tuple[int, int], channels_last: bool = False) -> Tensor:
+    """Images [B, C, H, W] to flat patches [B, N, C*p*q], patches row by row, each in the order channel, row, column.
 
-    Height and width that the patch does not tile are padded with zeros at the bottom and the right.
+    With `channels_last` a patch is row, column, channel, [B, N, p*q*C]. Height and width that the patch does not tile are padded with
+    zeros at the bottom and the right.
     """
     p, q = patch
     B, C, H, W = images.shape
     if H % p or W % q:
         images = F.pad(images, (0, -W % q, 0, -H % p))
     h, w = -(-H // p), -(-W // q)
-    tiles = images.view(B, C, h, p, w, q).permute(0, 2, 4, 1, 3, 5)  # [B, h, w, C, p, q]
+    tiles = images.view(B, C, h, p, w, q)
+    tiles = tiles.permute(0, 2, 4, 3, 5, 1) if channels_last else tiles.permute(0, 2, 4, 1, 3, 5)  # [B, h, w, C, p, q]
     return tiles.reshape(B, h * w, C * p * q)
 
 
@@ -52,4 +54,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         check_channels(images, self.proj.in_channels)
-        return F.linear(patchify(images, self.patch), self.proj.weight.flatten(1), self.proj.bias)
+        channels_last = (
+            images.stride(1) == 1
+        )  # maps [B, h, w, C] that were permuted: gather runs of channels, not single numbers
+        weight = self.proj.weight.permute(0, 2, 3, 1) if channels_last else self.proj.weight
+        return F.linear(patchify(images, self.patch, channels_last), weight.flatten(1), self.proj.bias)

@@ -152,7 +152,8 @@ class Beit(ImageModel):
         tokens = torch.cat([self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1), tokens], dim=1)
         if self.pos_embed is not None:
             grid = self.patch_embed.grid(*images.shape[2:])
-            tokens = tokens + resize_positions(self.pos_embed, self.grid, grid, prefix=1).to(tokens.dtype)
+            positions = resize_positions(self.pos_embed, self.grid, grid, self.config.position_resize, prefix=1)
+            tokens = tokens + positions.to(tokens.dtype)
         return F.dropout(tokens, self.config.dropout, self.training)
 
     def encode(self, tokens: Tensor, grid: Grid | None = None) -> Tensor:

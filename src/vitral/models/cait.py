@@ -152,7 +152,8 @@ class CaiT(ImageModel):
     def embed(self, images: Tensor) -> Tensor:
         tokens = self.patch_embed(images)  # [B, h*w, D]
         grid = self.patch_embed.grid(*images.shape[2:])
-        tokens = tokens + resize_positions(self.pos_embed, self.grid, grid).to(tokens.dtype)
+        positions = resize_positions(self.pos_embed, self.grid, grid, self.config.position_resize)
+        tokens = tokens + positions.to(tokens.dtype)
         return F.dropout(tokens, self.config.dropout, self.training)
 
     def encode(self, tokens: Tensor) -> Tensor:

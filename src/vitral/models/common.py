@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from vitral.errors import VitralError
 from vitral.layers.attention import attention_layers, recording
+from vitral.layers.position import RESIZES
 
 RATES = ("dropout", "drop_path")
+POSITIVE = ("image_size", "patch_size", "in_channels", "dim", "depth", "num_heads", "dims", "depths", "window")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +24,8 @@ class ModelConfig:
     in_channels: int = 3
     num_classes: int = 1000
     """0 leaves the head out: the model then returns the representation."""
+    position_resize: str = "timm"
+    """Whose rule brings learned positions to the grid of an image of another size: timm, hf, torchvision, jax or dinov2."""
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -30,17 +34,8 @@ class ModelConfig:
                 object.__setattr__(self, f.name, tuple(value))
             elif f.name == "image_size" and isinstance(value, int):
                 object.__setattr__(self, f.name, (value, value))
-        for name in (
-            "image_size",
-            "patch_size",
-            "in_channels",
-            "dim",
-            "depth",
-            "num_heads",
-            "dims",
-            "depths",
-            "window",
-        ):
+        self.choose("position_resize", RESIZES)
+        for name in POSITIVE:
             value = getattr(self, name, 1)
             if min(value if isinstance(value, tuple) else (value,)) < 1:
                 raise VitralError(f"{name}={value}: must be at least 1")

@@ -109,7 +109,8 @@ class DeiT(ImageModel):
     def embed(self, images: Tensor) -> Tensor:
         tokens = self.patch_embed(images)  # [B, h*w, D]
         grid = self.patch_embed.grid(*images.shape[2:])
-        positions = resize_positions(self.pos_embed, self.grid, grid, prefix=self.placed).to(tokens.dtype)
+        positions = resize_positions(self.pos_embed, self.grid, grid, self.config.position_resize, prefix=self.placed)
+        positions = positions.to(tokens.dtype)
         prefix = [
             t.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
             for t in (self.cls_token, self.dist_token)

@@ -156,7 +156,8 @@ class Dino(ImageModel):
         cls = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
         if self.pos_embed is not None:
             grid, placed = self.patch_embed.grid(*images.shape[2:]), int(self.config.class_position)
-            positions = resize_positions(self.pos_embed, self.grid, grid, prefix=placed).to(tokens.dtype)
+            positions = resize_positions(self.pos_embed, self.grid, grid, self.config.position_resize, prefix=placed)
+            positions = positions.to(tokens.dtype)
             cls, tokens = (cls + positions[:, :1] if placed else cls), tokens + positions[:, placed:]
         registers = [] if self.reg_token is None else [self.reg_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)]
         return torch.cat([cls, *registers, tokens], dim=1)

@@ -138,7 +138,8 @@ class MaskedAutoencoder(ImageModel):
         shuffled = torch.cat([tokens[:, 1:], hidden], dim=1)  # [B, N, D']
         patches = shuffled.gather(1, order.argsort(dim=1)[..., None].expand(-1, -1, D))  # back in their places
         tokens = torch.cat([tokens[:, :1], patches], dim=1)
-        tokens = tokens + resize_positions(self.decoder_pos_embed, self.grid, grid, prefix=1).to(tokens.dtype)
+        positions = resize_positions(self.decoder_pos_embed, self.grid, grid, self.config.position_resize, prefix=1)
+        tokens = tokens + positions.to(tokens.dtype)
         for block in self.decoder_blocks:
             tokens = block(tokens)
         return self.decoder_pred(self.decoder_norm(tokens))[:, 1:]
@@ -164,9 +165,7 @@ class MaskedAutoencoder(ImageModel):
 
     def patches(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] to [B, N, p*p*C], row, column, channel, padded at the bottom and the right as the encoder pads."""
-        p = self.patch_size
-        tiles = patchify(images, (p, p)).unflatten(-1, (images.shape[1], p * p))  # [B, N, C, p*p]
-        return tiles.transpose(-1, -2).flatten(-2)
+        return patchify(images, (self.patch_size, self.patch_size), channels_last=True)
 
     def picture(self, patches: Tensor, image_size: tuple[int, int]) -> Tensor:
         """The inverse of `patches`: [B, N, p*p*C] to images [B, C, H, W]."""

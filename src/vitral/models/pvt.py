@@ -198,9 +198,8 @@ class PyramidVisionTransformer(ImageModel):
         """The patches of stage `i` (from 0), [B, C, H, W] -> [B, h, w, D], and their positions [1, h*w (+ 1 for the class), D]."""
         x = self.get_submodule(f"patch_embed{i + 1}")(x)
         positions = self.get_parameter(f"pos_embed{i + 1}")
-        return x, resize_positions(positions, self.stage_grids[i], (x.shape[1], x.shape[2]), prefix=int(i == 3)).to(
-            x.dtype
-        )
+        grid, rule = (x.shape[1], x.shape[2]), self.config.position_resize
+        return x, resize_positions(positions, self.stage_grids[i], grid, rule, prefix=int(i == 3)).to(x.dtype)
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.embed(images)  # [B, h, w, D]

@@ -155,11 +155,10 @@ class VisionTransformer(ImageModel):
         if self.pos_embed is None:
             return None, None
         if isinstance(self.pos_embed, LearnedPositions2d):
-            return resize_positions(self.pos_embed(), self.grid, grid), None
+            return resize_positions(self.pos_embed(), self.grid, grid, self.config.position_resize), None
         first = int(self.config.class_token)
-        return resize_positions(self.pos_embed[:, first:], self.grid, grid), self.pos_embed[
-            :, :first
-        ] if first else None
+        patches = resize_positions(self.pos_embed[:, first:], self.grid, grid, self.config.position_resize)
+        return patches, self.pos_embed[:, :first] if first else None
 
     def encode(self, tokens: Tensor) -> Tensor:
         """Tokens [B, N, D] through every block and the final norm."""
