@@ -16,7 +16,7 @@ import transformers as hf
 
 from vitral.checkpoints.convert import load_weights
 from vitral.checkpoints.create import create_model
-from vitral.models.sizes import SIZES
+from vitral.models.measure import measure
 
 BATCH = 8
 # name: our model, Transformers' class and configuration (its own defaults are the published base model)
@@ -127,8 +127,7 @@ def compare(name: str, dtype: torch.dtype, rounds: int) -> tuple[float, float, f
             times.append((mine, other, product))
     mine, other, product = (median(column) for column in zip(*times, strict=True))
     ratio = median(other / mine for mine, other, _ in times)
-    multiply_adds = SIZES[PAIRS[name][0]][1] * (224 / 518) ** 2 if "DINOv2" in name else SIZES[PAIRS[name][0]][1]
-    share = (BATCH * multiply_adds / mine) / (2048**3 / product)
+    share = (BATCH * measure(ours.config).multiply_adds / mine) / (2048**3 / product)
     return BATCH / mine, BATCH / other, ratio, share
 
 
