@@ -99,7 +99,7 @@ def _vit(c: ViTConfig) -> dict[str, Any]:
     for name in ("position", "pooling", "class_token", "fc_norm", "num_registers", "representation_dim", "pre_norm"):
         if getattr(c, name) != getattr(default, name):
             raise VitralError(
-                f"{name}={getattr(c, name)!r}: Transformers' ViT has no such model; write timm's layout instead"
+                f"{name}={getattr(c, name)!r}: Transformers' ViT has no such model; our own file keeps it"
             )
     kind = "ViTForImageClassification" if c.num_classes else "ViTModel"
     return {**_plain(c, "vit", kind), **_wide(c), "qkv_bias": c.qkv_bias, "hidden_act": ACTIVATIONS[c.activation]}
