@@ -104,7 +104,7 @@ def killed_at_random(shapes_folder, out, whole, rng):
             deadline = time.monotonic() + 60
             while process.poll() is None and not (out / "run.json").exists() and time.monotonic() < deadline:
                 time.sleep(0.02)
-            process.wait(rng.uniform(0.3, 2.5))
+            process.wait(rng.uniform(0.3, 9))  # longer than a start takes, or it would never get on
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
