@@ -39,6 +39,7 @@ def our_step(case: str, precision: str):
     import torch
 
     from vitral.checkpoints.create import create_model
+    from vitral.data.loader import Batch
     from vitral.data.preprocess import Preprocess
     from vitral.objectives.classify import Classify
     from vitral.training.config import OptimOptions, Recipe, TrainOptions
@@ -58,13 +59,11 @@ def our_step(case: str, precision: str):
     loop = Loop(
         model, Classify(), batches, build_optimizers(model, recipe.optim), None, Progress(batch_size=batch), recipe, torch.device("cpu"), precision
     )  # fmt: skip
-    pixels, targets = (
-        torch.randint(0, 256, (batch, channels, size, size), dtype=torch.uint8),
-        torch.randint(0, 10, (batch,)),
-    )
+    images = torch.randint(0, 256, (batch, channels, size, size), dtype=torch.uint8)
+    learned = Batch((images,), torch.randint(0, 10, (batch,)), torch.arange(batch))
 
     def step() -> None:
-        loop.gradients(pixels, targets, None)
+        loop.gradients(learned, None)
         loop.update()
 
     return step

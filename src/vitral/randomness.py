@@ -31,6 +31,16 @@ def uniforms(seed: int, purpose: str, epoch: int, indices: np.ndarray, count: in
     return (_mix(_mix(counters * GOLDEN) ^ key) >> np.uint64(11)) * 2.0**-53
 
 
+def keys(seed: int, purpose: str, epoch: int, indices: np.ndarray) -> np.ndarray:
+    """int64 [n]: a key for each sample index, from which `keyed` derives what a sample needs later, on whatever device."""
+    return (uniforms(seed, purpose, epoch, indices, 1)[:, 0] * 2.0**53).astype(np.int64)
+
+
+def keyed(samples: np.ndarray, purpose: str, count: int) -> np.ndarray:
+    """float64 [n, count] in [0, 1) for samples with these keys, the same whatever batch a sample is in."""
+    return uniforms(0, purpose, 0, samples, count)
+
+
 class Permutation:
     """A shuffled order of 0..n-1 that is computed per position and stored nowhere.
 

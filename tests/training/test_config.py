@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.errors import VitralError
-from vitral.training.config import OptimOptions, Recipe, TrainOptions, merge, read_recipe, seconds, to_toml
+from vitral.training.config import OptimOptions, Recipe, TrainOptions, seconds
+from vitral.training.toml import merge, read_recipe, to_toml
 
 
 @given(

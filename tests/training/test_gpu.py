@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from vitral.data.loader import Batch
 from vitral.objectives.classify import Classify
 
 pytestmark = pytest.mark.gpu
@@ -11,13 +12,13 @@ pytestmark = pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_mixed_precision_gradients_are_near_the_processors(tiny_vit, dtype):
     model, images, targets = tiny_vit(), torch.randn(8, 1, 16, 16), torch.randint(0, 5, (8,))
-    Classify()(model, images, targets)["loss"].backward()
+    Classify()(model, Batch((images,), targets, torch.arange(len(targets))))["loss"].backward()
     wanted = torch.cat([p.grad.flatten() for p in model.parameters()])
     model.zero_grad()
     model.cuda()
     scaler = torch.amp.GradScaler("cuda", enabled=dtype == torch.float16)
     with torch.autocast("cuda", dtype):
-        loss = Classify()(model, images.cuda(), targets.cuda())["loss"]
+        loss = Classify()(model, Batch((images,), targets, torch.arange(len(targets))).to(torch.device("cuda")))["loss"]
     scaler.scale(loss).backward()
     got = torch.cat([p.grad.flatten() for p in model.parameters()]).cpu() / scaler.get_scale()
     assert (wanted - got).norm() < 0.03 * wanted.norm()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vitral.data.augment import Augmentation
-from vitral.data.loader import TrainingBatches
+from vitral.data.loader import Batch, TrainingBatches
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import open_data
@@ -47,7 +47,7 @@ def make_loop(shapes_folder, tiny_vit):
             train=TrainOptions(batch_size=batch_size, accumulation=accumulation, workers=0, **({"steps": 4} | train)),
         )
         steps = Preprocess(20, 20, 1, (0.5,), (0.5,))
-        augmentation = Augmentation(AugmentOptions(crop="none"), steps)
+        augmentation = [Augmentation(AugmentOptions(crop="none"), steps)]
         batches = TrainingBatches(data.splits["train"], steps, augmentation, batch_size * accumulation, 0)
         model = tiny_vit(image_size=20, num_classes=3).train()
         average = {n: p.detach().clone() for n, p in model.named_parameters()} if recipe.optim.ema else None
@@ -67,9 +67,13 @@ def make_loop(shapes_folder, tiny_vit):
     return make
 
 
+def batch_of(images, targets):
+    return Batch((images,), targets, torch.arange(len(targets)))
+
+
 def gradient(loop, images, targets, heard=None):
     loop.model.zero_grad()
-    outcome = loop.gradients(images, targets, heard or Heard())
+    outcome = loop.gradients(batch_of(images, targets), heard or Heard())
     return torch.cat([p.grad.flatten().double() for p in loop.model.parameters()]), outcome
 
 
@@ -86,23 +90,23 @@ def test_accumulated_gradients_are_the_large_batchs(make_loop, images):
 
 
 def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else(make_loop):
-    class Hungry:
-        def __call__(self, model, images, targets):
-            if len(images) > 3:
+    class Hungry(Classify):
+        def __call__(self, model, batch):
+            if len(batch) > 3:
                 raise torch.OutOfMemoryError("CUDA out of memory")
-            return Classify(0.1)(model, images, targets)
+            return super().__call__(model, batch)
 
     pixels, targets = torch.randint(0, 256, (16, 1, 20, 20), dtype=torch.uint8), torch.randint(0, 3, (16,))
     wanted, _ = gradient(make_loop(16), pixels, targets)
-    loop, heard = make_loop(16, objective=Hungry()), Heard()
+    loop, heard = make_loop(16, objective=Hungry(0.1)), Heard()
     got, _ = gradient(loop, pixels, targets, heard)
     assert (wanted - got).norm() <= 1e-6 * wanted.norm()
     assert (loop.progress.batch_size, loop.progress.accumulation) == (2, 8)
     assert len(heard.texts) == 3
     assert "batch of 16 becomes 8 x 2" in heard.texts[0]
 
-    class Starving:
-        def __call__(self, model, images, targets):
+    class Starving(Classify):
+        def __call__(self, model, batch):
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes")
 
     with pytest.raises(VitralError, match="single image"):
@@ -110,24 +114,26 @@ def test_out_of_memory_halves_the_micro_batch_and_changes_nothing_else(make_loop
 
 
 def test_other_errors_of_the_model_are_not_taken_for_lack_of_memory(make_loop):
-    def broken(model, images, targets):
-        raise RuntimeError("shapes differ")
+    class Broken(Classify):
+        def __call__(self, model, batch):
+            raise RuntimeError("shapes differ")
 
     with pytest.raises(RuntimeError, match="shapes differ"):
-        gradient(make_loop(objective=broken), torch.zeros(2, 1, 20, 20), torch.zeros(2, dtype=torch.long))
+        gradient(make_loop(objective=Broken()), torch.zeros(2, 1, 20, 20), torch.zeros(2, dtype=torch.long))
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(make_loop):
-    def exploding(model, images, targets):
-        return {"loss": model(images).sum() * float("nan"), "correct": torch.tensor(0)}
+    class Exploding(Classify):
+        def __call__(self, model, batch):
+            return {"loss": model(batch.images).sum() * float("nan"), "correct": torch.tensor(0)}
 
     with pytest.raises(VitralError, match=r"step 1: the loss is nan.*--lr"):
-        make_loop(objective=exploding).run(Heard())
+        make_loop(objective=Exploding()).run(Heard())
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_the_loop_learns_one_batch_by_heart(make_loop, optimizer):
-    optim = {"optimizer": optimizer, "weight_decay": 0.0, "smoothing": 0.0}
+    optim = {"optimizer": optimizer, "weight_decay": 0.0}
     loop = make_loop(batch_size=90, steps=100, optim=optim, objective=Classify())
     heard = Heard()
     assert loop.run(heard)

@@ -96,7 +96,17 @@ def _wide(c: Any) -> dict[str, Any]:
 
 def _vit(c: ViTConfig) -> dict[str, Any]:
     default = ViTConfig()
-    for name in ("position", "pooling", "class_token", "fc_norm", "num_registers", "representation_dim", "pre_norm"):
+    for name in (
+        "position",
+        "pooling",
+        "class_token",
+        "fc_norm",
+        "num_registers",
+        "representation_dim",
+        "pre_norm",
+        "stem",
+        "layer_scale",
+    ):
         if getattr(c, name) != getattr(default, name):
             raise VitralError(
                 f"{name}={getattr(c, name)!r}: Transformers' ViT has no such model; our own file keeps it"
@@ -315,6 +325,8 @@ def _same_shape(row: ModelConfig, config: ModelConfig) -> bool:
         "num_classes",
         "dropout",
         "drop_path",
+        "drop_path_uniform",
+        "patch_drop",
         "layer_scale",
         "norm_eps",
         "conv_norm_eps",

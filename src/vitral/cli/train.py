@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def train(words: list[str]) -> int:
     import tyro
 
-    from vitral.training.config import Recipe, read_recipe
+    from vitral.training.config import Recipe
+    from vitral.training.toml import read_recipe
 
     base = Recipe()
     for i, word in enumerate(words):

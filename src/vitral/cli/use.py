@@ -45,9 +45,9 @@ def evaluate(words: list[str]) -> int:
     from vitral.evaluation.evaluate import merged
     from vitral.evaluation.seen import NAME, count_seen
     from vitral.predict import load
-    from vitral.training.config import stored_data_options
     from vitral.training.display import Display
     from vitral.training.machine import choose_device, choose_precision
+    from vitral.training.toml import stored_data_options
 
     at_least(1, batch_size=given.batch_size)
     at_least(0, workers=given.workers)

@@ -113,9 +113,13 @@ def evaluation_view(preprocess: Preprocess) -> Transform:
 
 
 class Augmentation:
-    """The chosen transforms in order; the first one always brings the image to the model's size."""
+    """The chosen transforms in order; the first one always brings the image to the model's size.
 
-    def __init__(self, options: AugmentOptions, preprocess: Preprocess) -> None:
+    `view` names the stream of random numbers: two views of one image need two names.
+    """
+
+    def __init__(self, options: AugmentOptions, preprocess: Preprocess, view: str = "augment") -> None:
+        self.view = view
         crops = {"resized": resized_crop, "padded": padded_crop}
         first = crops[options.crop](preprocess, options) if options.crop in crops else evaluation_view(preprocess)
         self.transforms = [first]
@@ -136,7 +140,7 @@ class Augmentation:
 
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> list[np.ndarray]:
         """For each transform, the numbers of each sample: float64 [len(indices), draws]."""
-        return [uniforms(seed, f"augment/{t.name}", epoch, indices, t.draws) for t in self.transforms]
+        return [uniforms(seed, f"{self.view}/{t.name}", epoch, indices, t.draws) for t in self.transforms]
 
     def __call__(self, image: Tensor, draws: list[np.ndarray]) -> Tensor:
         """One image with its own row of each transform's draws."""

@@ -3,7 +3,9 @@
 import itertools
 import signal
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -11,37 +13,106 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from vitral.data.augment import Augmentation
+from vitral.data.mix import MIX_DRAWS, Mix
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import Split
 from vitral.errors import VitralError
-from vitral.randomness import Permutation
+from vitral.randomness import Permutation, derive, keys, uniforms
 
+T = TypeVar("T")
 REMEMBERED = 2**30  # bytes
-Batch = tuple[Tensor, Tensor]  # pixels [B, C, H, W] on the 0..255 scale, targets [B]
+Pixels = tuple[Tensor, Tensor]  # [B, C, H, W] on the 0..255 scale, targets
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step learns from."""
+
+    views: tuple[Tensor, ...]
+    """Each [B, C, H, W]: one view of every image, or several for objectives that compare them (then of sizes of their own)."""
+    targets: Tensor
+    """Classes int64 [B], or shares of classes float32 [B, K]."""
+    keys: Tensor
+    """int64 [B]: `vitral.randomness.keyed` derives a sample's own random numbers from its key."""
+
+    @property
+    def images(self) -> Tensor:
+        """The first view."""
+        return self.views[0]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def split(self, size: int) -> Iterator["Batch"]:
+        """The batch in parts of up to `size` samples."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield Batch(tuple(view[part] for view in self.views), self.targets[part], self.keys[part])
+
+    def to(self, device: torch.device) -> "Batch":
+        """Pixels and targets on the device; the keys stay where numpy can read them."""
+        views = tuple(view.to(device, non_blocking=True) for view in self.views)
+        return Batch(views, self.targets.to(device, non_blocking=True), self.keys)
 
 
 class TrainingBatches(Dataset[Batch]):
-    """Item `step` is the step-th batch of an endless run: shuffled anew each epoch, the last batch of an epoch may be short."""
+    """Item `step` is the step-th batch of an endless run: shuffled anew each epoch, the last batch of an epoch may be short.
+
+    augmentations: one for each view. mix: Mixup and CutMix, on the first view. repeats: how often each image is in a batch. balanced: an epoch
+    has as many images, but each class equally often.
+    """
 
     def __init__(
-        self, split: Split, preprocess: Preprocess, augmentation: Augmentation, batch_size: int, seed: int
+        self,
+        split: Split,
+        preprocess: Preprocess,
+        augmentations: Sequence[Augmentation],
+        batch_size: int,
+        seed: int,
+        *,
+        mix: Mix | None = None,
+        repeats: int = 1,
+        balanced: bool = False,
     ) -> None:
-        self.split, self.preprocess, self.augmentation = split, preprocess, augmentation
-        self.batch_size, self.seed = batch_size, seed
+        self.split, self.preprocess, self.augmentations = split, preprocess, augmentations
+        self.batch_size, self.seed, self.mix, self.repeats = batch_size, seed, mix, repeats
         self.steps_per_epoch = -(-len(split) // batch_size)
-        self.read = Reader(split, preprocess, augmentation.hint)
+        self.read = Reader(split, preprocess, max(augmentation.hint for augmentation in augmentations))
+        self.members = [np.flatnonzero(split.targets == k) for k in np.unique(split.targets)] if balanced else None
 
-    def indices(self, step: int) -> tuple[int, np.ndarray]:
-        """The epoch that `step` lies in, and the samples of its batch."""
+    def indices(self, step: int) -> tuple[int, np.ndarray, np.ndarray]:
+        """The epoch that `step` lies in, the samples of its batch, and which repetition of each they are."""
         epoch, batch = divmod(step, self.steps_per_epoch)
-        positions = np.arange(batch * self.batch_size, min((batch + 1) * self.batch_size, len(self.split)))
-        return epoch, Permutation(len(self.split), self.seed, epoch)(positions)
+        slots = np.arange(batch * self.batch_size, min((batch + 1) * self.batch_size, len(self.split)))
+        positions, repetition = np.divmod(slots, self.repeats)
+        order = Permutation(len(self.split), self.seed, epoch)
+        return epoch, order(positions) if self.members is None else self._balanced(epoch, order(positions)), repetition
+
+    def _balanced(self, epoch: int, shuffled: np.ndarray) -> np.ndarray:
+        """The shuffled numbers 0..n-1 dealt to the classes in turn, and within a class to its members in an order of its own."""
+        assert self.members is not None
+        turn, of_class = np.divmod(shuffled, len(self.members))
+        chosen = np.empty_like(shuffled)
+        for k, members in enumerate(self.members):
+            here = of_class == k
+            order = Permutation(len(members), derive(self.seed, "balance", k), epoch)
+            chosen[here] = members[order(turn[here] % len(members))]
+        return chosen
 
     def __getitem__(self, step: int) -> Batch:
-        epoch, indices = self.indices(step)
-        draws = self.augmentation.draw(self.seed, epoch, indices)
-        images = [self.augmentation(self.read(i), [d[row] for d in draws]) for row, i in enumerate(indices.tolist())]
-        return stack(images), torch.from_numpy(self.split.targets[indices])
+        epoch, indices, repetition = self.indices(step)
+        occasions = indices * self.repeats + repetition
+        images = [self.read(i) for i in indices.tolist()]
+        views = []
+        for augmentation in self.augmentations:
+            draws = augmentation.draw(self.seed, epoch, occasions)
+            views.append(stack([augmentation(image, [d[row] for d in draws]) for row, image in enumerate(images)]))
+        targets = torch.from_numpy(self.split.targets[indices])
+        if self.mix is not None:
+            views[0], targets = self.mix(
+                views[0], targets, uniforms(self.seed, "mix", 0, np.array([step]), MIX_DRAWS)[0]
+            )
+        return Batch(tuple(views), targets, torch.from_numpy(keys(self.seed, "sample", epoch, occasions)))
 
     def stream(self, start: int, stop: int | None, workers: int) -> Iterator[Batch]:
         """Batches start, start + 1, ... (without end if `stop` is None), computed ahead by `workers` processes."""
@@ -49,19 +120,19 @@ class TrainingBatches(Dataset[Batch]):
         return _stream(self, steps, workers)
 
 
-class EvaluationBatches(Dataset[Batch]):
+class EvaluationBatches(Dataset[Pixels]):
     """The split in its own order, each image as the model will see it in use."""
 
     def __init__(self, split: Split, preprocess: Preprocess, batch_size: int) -> None:
         self.split, self.preprocess, self.batch_size = split, preprocess, batch_size
         self.read = Reader(split, preprocess, preprocess.hint)
 
-    def __getitem__(self, number: int) -> Batch:
+    def __getitem__(self, number: int) -> Pixels:
         rows = range(number * self.batch_size, min((number + 1) * self.batch_size, len(self.split)))
         images = [self.preprocess.view(self.read(i)) for i in rows]
         return stack(images), torch.from_numpy(self.split.targets[rows.start : rows.stop])
 
-    def stream(self, workers: int) -> Iterator[Batch]:
+    def stream(self, workers: int) -> Iterator[Pixels]:
         return _stream(self, range(-(-len(self.split) // self.batch_size)), workers)
 
 
@@ -94,20 +165,20 @@ def stack(images: list[Tensor]) -> Tensor:
     return torch.stack([image.float() for image in images] if deep else images)
 
 
-class Carried(Dataset[Batch | VitralError]):
+class Carried(Dataset[T | VitralError]):
     """Batches, with an error of the user's in place of the batch: it crosses from a worker process without its traceback."""
 
-    def __init__(self, batches: Dataset[Batch]) -> None:
+    def __init__(self, batches: Dataset[T]) -> None:
         self.batches = batches
 
-    def __getitem__(self, number: int) -> Batch | VitralError:
+    def __getitem__(self, number: int) -> T | VitralError:
         try:
             return self.batches[number]
         except VitralError as error:
             return VitralError(str(error))
 
 
-def _stream(batches: Dataset[Batch], numbers: Iterable[int], workers: int) -> Iterator[Batch]:
+def _stream(batches: Dataset[T], numbers: Iterable[int], workers: int) -> Iterator[T]:
     """The batches of these numbers in order, computed ahead by `workers` processes, or here if 0."""
     # The explicit generator keeps the loader's own draws away from the global one; nothing here uses what it draws.
     generator = torch.Generator().manual_seed(0)
@@ -115,7 +186,7 @@ def _stream(batches: Dataset[Batch], numbers: Iterable[int], workers: int) -> It
         warnings.filterwarnings(
             "ignore", message="This DataLoader will create"
         )  # more workers than cores is the caller's choice
-        loader: DataLoader[Batch | VitralError] = DataLoader(
+        loader: DataLoader[T | VitralError] = DataLoader(
             Carried(batches),
             batch_size=None,
             sampler=numbers,

@@ -44,8 +44,8 @@ class AugmentOptions:
     """What training does to an image before the model sees it."""
 
     crop: str | None = None
-    """resized (a random box, resized), padded (a random shift over a border of zeros) or none; default by
-    image size.
+    """resized (a random box, resized), padded (a random shift over a border of zeros), reflected (resized whole, then a random shift
+    over 4 mirrored pixels: DeiT III's simple crop) or none; default by image size.
     """
     scale: tuple[float, float] | None = None
     """Smallest and largest share of the image's area that a resized crop takes; default by the number of images."""
@@ -61,12 +61,36 @@ class AugmentOptions:
     """Turn by 0, 90, 180 or 270 degrees, for images with no up."""
     brightness: float = 0.0
     """Brightness and contrast are each multiplied by a factor in [1 - x, 1 + x]."""
+    jitter: float = 0.0
+    """Colour jitter: brightness, contrast and saturation by factors in [1 - x, 1 + x], in random order (timm's single number)."""
+    policy: str = "none"
+    """randaugment (https://arxiv.org/abs/1909.13719), 3augment (grey, solarize or blur: https://arxiv.org/abs/2204.07118) or none."""
+    operations: int = 2
+    """RandAugment: operations on an image."""
+    magnitude: float = 9.0
+    """RandAugment: strength, 0 to 10 (in AugReg up to 20)."""
+    magnitude_std: float = 0.5
+    """RandAugment: deviation of the strength."""
+    increasing: bool = True
+    """RandAugment: a larger magnitude is a stronger change for every operation (timm's inc1)."""
     erase: float = 0.0
-    """Probability of random erasing: a box of 2 to 33 % of the area is filled with the mean colour."""
+    """Probability of random erasing: a box of 2 to 33 % of the area is filled."""
+    erase_with: str = "mean"
+    """mean (the mean colour) or noise (a value of its own for each pixel)."""
+    mixup: float = 0.0
+    """Mixup (https://arxiv.org/abs/1710.09412): the weight is drawn from Beta(x, x); 0 for none."""
+    cutmix: float = 0.0
+    """CutMix (https://arxiv.org/abs/1905.04899): the share of the box is drawn from Beta(x, x); 0 for none."""
+    switch: float = 0.5
+    """Probability of CutMix where there are both."""
+    mix_probability: float = 1.0
+    """Probability that a batch is mixed at all."""
+    repeats: int = 1
+    """Repeated augmentation (https://arxiv.org/abs/1902.05509): each image this often in a batch, each time changed otherwise."""
 
     def __post_init__(self) -> None:
-        if self.crop not in (None, "resized", "padded", "none"):
-            raise VitralError(f"crop {self.crop!r}: choose resized, padded or none")
+        if self.crop not in (None, "resized", "padded", "reflected", "none"):
+            raise VitralError(f"crop {self.crop!r}: choose resized, padded, reflected or none")
         for name in ("hflip", "vflip", "erase"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise VitralError(f"{name} {getattr(self, name)}: a probability lies in 0 to 1")

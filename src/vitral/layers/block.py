@@ -5,6 +5,7 @@ Pre-norm as in https://arxiv.org/abs/2010.11929, equations 2 and 3; post-norm as
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
@@ -15,9 +16,9 @@ def drop_path(x: Tensor, rate: float, training: bool) -> Tensor:
     return x * keep.to(x.dtype) / (1 - rate)
 
 
-def drop_path_rates(last: float, depth: int) -> list[float]:
-    """Rates that grow linearly from 0 at the first block to `last` at the last."""
-    return [last * i / max(1, depth - 1) for i in range(depth)]
+def drop_path_rates(last: float, depth: int, uniform: bool = False) -> list[float]:
+    """Rates that grow linearly from 0 at the first block to `last` at the last, or are `last` in every block."""
+    return [last if uniform else last * i / max(1, depth - 1) for i in range(depth)]
 
 
 class LayerScale(nn.Module):
@@ -57,8 +58,15 @@ class Block(nn.Module):
         self.ls2 = nn.Identity() if layer_scale is None else LayerScale(dim, layer_scale)
         self.drop_path = drop_path
         self.pre_norm = pre_norm
+        self.recompute = False
+        """Keep no activations for the backward pass, but compute them again."""
 
     def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+        if self.recompute and torch.is_grad_enabled():
+            return checkpoint(self.residuals, x, *context, use_reentrant=False)
+        return self.residuals(x, *context)
+
+    def residuals(self, x: Tensor, *context: Tensor) -> Tensor:
         if self.pre_norm:
             x = x + drop_path(self.ls1(self.attn(self.norm1(x), *context)), self.drop_path, self.training)
             return x + drop_path(self.ls2(self.mlp(self.norm2(x))), self.drop_path, self.training)

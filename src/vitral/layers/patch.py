@@ -1,9 +1,14 @@
 """Images to patches to tokens: the linear embedding of non-overlapping patches, https://arxiv.org/abs/2010.11929, equation 1."""
 
+import math
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitral.errors import VitralError
+from vitral.layers.conv import Conv2d
 
 
 def patchify(images: Tensor, patch: tuple[int, int], channels_last: bool = False) -> Tensor:
@@ -20,6 +25,16 @@ def patchify(images: Tensor, patch: tuple[int, int], channels_last: bool = False
     tiles = images.view(B, C, h, p, w, q)
     tiles = tiles.permute(0, 2, 4, 3, 5, 1) if channels_last else tiles.permute(0, 2, 4, 1, 3, 5)  # [B, h, w, C, p, q]
     return tiles.reshape(B, h * w, C * p * q)
+
+
+def patch_grid(patch: tuple[int, int], height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of patches that cover an image of this size."""
+    if height < patch[0] or width < patch[1]:
+        raise VitralError(
+            f"an image of {height}x{width} is smaller than one patch of {patch[0]}x{patch[1]}; "
+            "enlarge the image or choose a smaller patch_size"
+        )
+    return -(-height // patch[0]), -(-width // patch[1])
 
 
 def check_channels(images: Tensor, in_channels: int) -> None:
@@ -45,12 +60,7 @@ class PatchEmbed(nn.Module):
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of patches that cover an image of this size."""
-        if height < self.patch[0] or width < self.patch[1]:
-            raise VitralError(
-                f"an image of {height}x{width} is smaller than one patch of {self.patch[0]}x{self.patch[1]}; "
-                "enlarge the image or choose a smaller patch_size"
-            )
-        return -(-height // self.patch[0]), -(-width // self.patch[1])
+        return patch_grid(self.patch, height, width)
 
     def forward(self, images: Tensor) -> Tensor:
         check_channels(images, self.proj.in_channels)
@@ -59,3 +69,36 @@ class PatchEmbed(nn.Module):
         )  # maps [B, h, w, C] that were permuted: gather runs of channels, not single numbers
         weight = self.proj.weight.permute(0, 2, 3, 1) if channels_last else self.proj.weight
         return F.linear(patchify(images, self.patch, channels_last), weight.flatten(1), self.proj.bias)
+
+
+class ConvStem(nn.Module):
+    """[B, C, H, W] -> [B, N, D] by 3x3 convolutions of stride 2, each with batch norm and ReLU, and a 1x1 convolution.
+
+    Early Convolutions Help Transformers See Better, https://arxiv.org/abs/2106.14881, section 4. A patch of p needs log2 p widths.
+    """
+
+    def __init__(self, widths: Sequence[int], patch_size: int, in_channels: int, dim: int) -> None:
+        super().__init__()
+        if 2 ** len(widths) != patch_size:
+            raise VitralError(
+                f"stem={tuple(widths)}: {len(widths)} convolutions of stride 2 make patches of {2 ** len(widths)}, not {patch_size}; "
+                f"give {max(1, round(math.log2(patch_size)))} widths or another patch_size"
+            )
+        self.patch = (patch_size, patch_size)
+        self.in_channels = in_channels
+        layers: list[nn.Module] = []
+        for before, width in zip((in_channels, *widths), widths, strict=False):
+            layers += [Conv2d(before, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        self.stem = nn.Sequential(*layers)
+        self.proj = nn.Conv2d(widths[-1], dim, kernel_size=1)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches that cover an image of this size."""
+        return patch_grid(self.patch, height, width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        check_channels(images, self.in_channels)
+        p, q = self.patch
+        images = F.pad(images, (0, -images.shape[3] % q, 0, -images.shape[2] % p))
+        maps = self.stem(images.contiguous(memory_format=torch.channels_last))  # [B, D', h, w]
+        return F.linear(maps.permute(0, 2, 3, 1).flatten(1, 2), self.proj.weight.flatten(1), self.proj.bias)

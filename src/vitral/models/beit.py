@@ -4,7 +4,7 @@ BEiT: BERT Pre-Training of Image Transformers, https://arxiv.org/abs/2106.08254;
 Keys have no bias. Parameter names are timm's, but for layer scale: `ls1.gamma` for `gamma_1`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -147,8 +147,11 @@ class Beit(ImageModel):
         representation = self.pool(tokens)  # [B, D]
         return self.head(representation)  # [B, K]
 
-    def embed(self, images: Tensor) -> Tensor:
+    def embed(self, images: Tensor, replace: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """`replace` may change the embedded patches [B, h*w, D] before they get positions, as masked pre-training does."""
         tokens = self.patch_embed(images)  # [B, h*w, D]
+        if replace is not None:
+            tokens = replace(tokens)
         tokens = torch.cat([self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1), tokens], dim=1)
         if self.pos_embed is not None:
             grid = self.patch_embed.grid(*images.shape[2:])

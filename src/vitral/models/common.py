@@ -12,7 +12,7 @@ from vitral.errors import VitralError
 from vitral.layers.attention import attention_layers, recording
 from vitral.layers.position import RESIZES
 
-RATES = ("dropout", "drop_path")
+RATES = ("dropout", "drop_path", "patch_drop")
 POSITIVE = ("image_size", "patch_size", "in_channels", "dim", "depth", "num_heads", "dims", "depths", "window")
 
 

@@ -15,6 +15,7 @@ from vitral.layers.block import Block, drop_path_rates
 from vitral.layers.initialise import truncated_normal
 from vitral.layers.mlp import Mlp
 from vitral.layers.patch import PatchEmbed
+from vitral.layers.pool import keep_some
 from vitral.layers.position import resize_positions
 from vitral.models.common import ImageModel, ModelConfig, evenly, to_map
 
@@ -37,6 +38,9 @@ class DeiTConfig(ModelConfig):
     """DeiT III gives the class token no position."""
     dropout: float = 0.0
     drop_path: float = 0.0
+    drop_path_uniform: bool = False
+    """The same stochastic depth in every block, as in DeiT III."""
+    patch_drop: float = 0.0
     norm_eps: float = 1e-6
 
 
@@ -84,7 +88,7 @@ class DeiT(ImageModel):
                 eps=config.norm_eps,
                 layer_scale=config.layer_scale,
             )
-            for rate in drop_path_rates(config.drop_path, config.depth)
+            for rate in drop_path_rates(config.drop_path, config.depth, config.drop_path_uniform)
         )
         self.norm = nn.LayerNorm(D, eps=config.norm_eps)
         self.answering = 1 + (config.distilled and config.teacher_head)  # prefix tokens that the head reads
@@ -102,6 +106,8 @@ class DeiT(ImageModel):
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.embed(images)  # [B, 1 or 2 + h*w, D]
+        if self.training and self.config.patch_drop:
+            tokens = keep_some(tokens, self.num_prefix, self.config.patch_drop)
         tokens = self.encode(tokens)  # [B, 1 or 2 + h*w, D]
         representation = self.pool(tokens)  # [B, D] or, distilled, [B, 2D]
         return self.head(representation)  # [B, K]

@@ -31,6 +31,8 @@ class HybridConfig(ViTConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.stem:
+            raise VitralError(f"stem={self.stem}: a hybrid has a ResNet before its patches; choose one of the two")
         if len(self.stages) > 4 or min(self.stages, default=1) < 1:
             raise VitralError(f"stages={self.stages}: up to four stages with at least one block each")
         if self.patch_size % self.stride:

@@ -38,9 +38,9 @@ class MAEConfig(ViTConfig):
         super().__post_init__()
         if not 0 < self.mask_ratio < 1:
             raise VitralError(f"mask_ratio={self.mask_ratio}: must lie between 0 and 1")
-        if self.num_classes or not self.class_token or self.num_registers or self.position != "learned":
+        if self.num_classes or not self.class_token or self.num_registers or self.position != "learned" or self.stem:
             raise VitralError(
-                "a masked autoencoder has a class token, positions of its own and no head; fine-tune its encoder"
+                "a masked autoencoder has linear patches, a class token, positions of its own and no head; fine-tune its encoder"
             )
 
     def encoder(self) -> ViTConfig:

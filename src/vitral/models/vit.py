@@ -1,11 +1,12 @@
 """The Vision Transformer: an image is cut into patches, each patch is a token, and a Transformer encoder reads the tokens.
 
-An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929. Optional beyond it: drop path, and register tokens
-(https://arxiv.org/abs/2309.16588). Parameter names are timm's.
+An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929. Optional beyond it: drop path, layer scale, register tokens
+(https://arxiv.org/abs/2309.16588), patches by convolutions (https://arxiv.org/abs/2106.14881). Parameter names are timm's.
 
 Axes: B batch, C channels, H W pixels, h w grid of patches, N tokens (prefix + h*w), D width, K classes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +17,8 @@ from vitral.errors import VitralError
 from vitral.layers.attention import Attention
 from vitral.layers.block import Block, drop_path_rates
 from vitral.layers.mlp import ACTIVATIONS, Mlp
-from vitral.layers.patch import PatchEmbed
-from vitral.layers.pool import POOLS, pool
+from vitral.layers.patch import ConvStem, PatchEmbed
+from vitral.layers.pool import POOLS, keep_some, pool
 from vitral.layers.position import POSITIONS, LearnedPositions2d, resize_positions, sincos2d
 from vitral.models.common import ImageModel, ModelConfig, evenly, to_map
 
@@ -44,6 +45,13 @@ class ViTConfig(ModelConfig):
     dropout: float = 0.0
     drop_path: float = 0.0
     """Stochastic depth of the last block; it grows linearly from 0 at the first."""
+    drop_path_uniform: bool = False
+    """The same stochastic depth in every block."""
+    patch_drop: float = 0.0
+    """Share of the patches that are left out in training: FLIP, https://arxiv.org/abs/2212.00794."""
+    stem: tuple[int, ...] = ()
+    """Widths of the 3x3 convolutions of stride 2 that replace the linear patches; none in the paper."""
+    layer_scale: float | None = None
     pre_norm: bool = True
     """False: norms after the residual additions and none at the end, as in the original Transformer."""
     activation: str = "gelu"
@@ -70,7 +78,11 @@ class VisionTransformer(ImageModel):
         self.num_prefix = int(config.class_token) + config.num_registers
         D = config.dim
 
-        self.patch_embed = PatchEmbed((config.patch_size, config.patch_size), config.in_channels, D)
+        self.patch_embed: PatchEmbed | ConvStem
+        if config.stem:
+            self.patch_embed = ConvStem(config.stem, config.patch_size, config.in_channels, D)
+        else:
+            self.patch_embed = PatchEmbed((config.patch_size, config.patch_size), config.in_channels, D)
         self.grid = self.patch_embed.grid(*config.image_size)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, D)) if config.class_token else None
         self.reg_token = nn.Parameter(torch.zeros(1, config.num_registers, D)) if config.num_registers else None
@@ -89,8 +101,9 @@ class VisionTransformer(ImageModel):
                 drop_path=rate,
                 pre_norm=config.pre_norm,
                 eps=config.norm_eps,
+                layer_scale=config.layer_scale,
             )
-            for rate in drop_path_rates(config.drop_path, config.depth)
+            for rate in drop_path_rates(config.drop_path, config.depth, config.drop_path_uniform)
         )
         norm: nn.Module = nn.LayerNorm(D, eps=config.norm_eps) if config.pre_norm else nn.Identity()
         self.norm: nn.Module = nn.Identity() if config.fc_norm else norm
@@ -115,10 +128,11 @@ class VisionTransformer(ImageModel):
                 for linear in (module.fc1, module.fc2):
                     nn.init.xavier_uniform_(linear.weight)
                     nn.init.normal_(linear.bias, std=1e-6)
-        for layer in (self.patch_embed.proj, *self.pre_logits.children()):
+        for layer in (*self.patch_embed.modules(), *self.pre_logits.children()):
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
-                nn.init.constant_(layer.bias, 0)  # type: ignore[arg-type]
+                if layer.bias is not None:
+                    nn.init.zeros_(layer.bias)
         for name, table in self.named_parameters():
             if name.startswith("pos_embed") or name == "reg_token":
                 nn.init.normal_(table, std=0.02)
@@ -128,13 +142,20 @@ class VisionTransformer(ImageModel):
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.embed(images)  # [B, N, D]
+        if self.training and self.config.patch_drop:
+            tokens = keep_some(tokens, self.num_prefix, self.config.patch_drop)  # [B, fewer, D]
         tokens = self.encode(tokens)  # [B, N, D]
         representation = self.pool(tokens)  # [B, D]
         return self.head(representation)  # [B, K]
 
-    def embed(self, images: Tensor) -> Tensor:
-        """Images [B, C, H, W] to tokens [B, N, D]: patches with positions, then the class and register tokens before them."""
+    def embed(self, images: Tensor, replace: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Images [B, C, H, W] to tokens [B, N, D]: patches with positions, then the class and register tokens before them.
+
+        `replace` may change the embedded patches [B, h*w, D] before they get positions, as masked pre-training does.
+        """
         tokens = self.patch_embed(images)  # [B, h*w, D]
+        if replace is not None:
+            tokens = replace(tokens)
         patches, first = self.positions(self.patch_embed.grid(*images.shape[2:]))
         if patches is not None:
             tokens = tokens + patches.to(tokens.dtype)

@@ -1,20 +1,52 @@
-"""Classification: cross-entropy with label smoothing (https://arxiv.org/abs/1512.00567, section 7)."""
+"""Classification: softmax cross-entropy with label smoothing (https://arxiv.org/abs/1512.00567, section 7), or a yes or no for each class."""
 
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitral.data.loader import Batch
+from vitral.models.common import ImageModel
+from vitral.objectives.objective import Objective
+
 
 @dataclass(frozen=True)
-class Classify:
-    """(model, images [B, C, H, W], targets [B]) -> {"loss": mean over the batch, "correct": how many top-1 hits}."""
+class Classify(Objective):
+    """Targets are classes [B] or shares [B, K], as Mixup and several labels an image give them."""
 
     smoothing: float = 0.0
+    loss: str = "ce"
+    """ce, or bce: the sum over classes of binary cross-entropies (AugReg, section 3.2; DeiT III, section 3.1, up to its factor 1 / K)."""
+    weights: Tensor | None = None
+    """[K]: how much a sample of each class counts."""
 
-    def __call__(self, model: nn.Module, images: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        logits = model(images).float()
-        return {
-            "loss": F.cross_entropy(logits, targets, label_smoothing=self.smoothing),
-            "correct": (logits.argmax(-1) == targets).sum(),
-        }
+    def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        logits = model(batch.images).float()
+        return {"loss": self.of(logits, batch.targets), "correct": hits(logits, batch.targets)}
+
+    def of(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss of logits [B, K]."""
+        weights = None if self.weights is None else self.weights.to(logits.device)
+        if self.loss == "ce" and weights is None:
+            return F.cross_entropy(logits, targets, label_smoothing=self.smoothing)
+        shares = F.one_hot(targets, logits.shape[1]).to(logits.dtype) if targets.ndim == 1 else targets  # [B, K]
+        counts = 1.0 if weights is None else shares @ weights / shares.sum(1).clamp(min=1e-9)  # [B]
+        if self.loss == "ce":
+            return (F.cross_entropy(logits, shares, label_smoothing=self.smoothing, reduction="none") * counts).mean()
+        smooth = shares * (1 - self.smoothing) + self.smoothing / logits.shape[1]
+        losses = F.binary_cross_entropy_with_logits(logits, smooth, reduction="none").sum(1)  # [B]
+        return (losses * counts).mean()
+
+    def result(self, model: nn.Module) -> ImageModel:
+        assert isinstance(model, ImageModel)
+        return model
+
+
+def hits(logits: Tensor, targets: Tensor) -> Tensor:
+    """How many top-1 answers are right; of mixed images the larger share counts."""
+    return (logits.argmax(-1) == (targets if targets.ndim == 1 else targets.argmax(-1))).sum()
+
+
+def balanced_weights(counts: Tensor) -> Tensor:
+    """[K]: inverse to the classes' counts, with mean 1 over the images."""
+    return counts.sum() / (len(counts) * counts.clamp(min=1))

@@ -14,8 +14,8 @@ from vitral.evaluation.metrics import score
 from vitral.explain.explain import Plain, look
 from vitral.predict import Predictor, load, to_rgb
 from vitral.report.page import Example, choose_examples, write_report
-from vitral.training.config import read_recipe
 from vitral.training.display import clock
+from vitral.training.toml import read_recipe
 
 ENLARGED = 160  # pixels: overlays of smaller images are enlarged to at least this
 

@@ -4,22 +4,13 @@
 command-line flag of the field's name overrides both.
 """
 
-import dataclasses
-import difflib
-import json
-import tomllib
-import types
-import typing
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.errors import VitralError
-
-T = typing.TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,19 +26,44 @@ class ModelOptions:
     """Width of the tokens."""
     depth: int | None = None
     """Number of encoder blocks."""
-    num_heads: int | None = None
+    num_heads: int | tuple[int, ...] | None = None
+    """In a pyramid one number a stage."""
     mlp_ratio: float | None = None
+    dims: tuple[int, ...] | None = None
+    """Widths of a PVT's stages."""
+    depths: tuple[int, ...] | None = None
+    """Blocks in each stage of a Swin, PVT or ResNet."""
+    mlp_ratios: tuple[float, ...] | None = None
+    """MLP widths over the stages' own, in a PVT."""
+    sr_ratios: tuple[int, ...] | None = None
+    """Reductions of the keys' maps, in a PVT."""
+    window: tuple[int, int] | None = None
+    """Height and width of a Swin's windows in tokens."""
+    stages: tuple[int, ...] | None = None
+    """Blocks in each stage of a hybrid's ResNet."""
+    width: int | None = None
+    """Channels of a ResNet's stem."""
+    stem: tuple[int, ...] | None = None
+    """Widths of the 3x3 convolutions of stride 2 that replace a ViT's linear patches (https://arxiv.org/abs/2106.14881)."""
     position: str | None = None
     """learned, learned2d, sincos2d or none."""
     pooling: str | None = None
     """cls or mean."""
     class_token: bool | None = None
     num_registers: int | None = None
+    fc_norm: bool | None = None
+    """The final norm after pooling, as MAE fine-tunes."""
     representation_dim: int | None = None
     """Width of the tanh layer before the head; 0 for none."""
     dropout: float | None = None
     drop_path: float | None = None
     """Stochastic depth of the last block."""
+    drop_path_uniform: bool | None = None
+    """The same stochastic depth in every block (CaiT, DeiT III) instead of a linear rise from 0."""
+    patch_drop: float | None = None
+    """Share of the patches that a ViT does not see in training (https://arxiv.org/abs/2212.00794)."""
+    layer_scale: float | None = None
+    """Initial factor of the residual branches."""
     pre_norm: bool | None = None
     activation: str | None = None
     """gelu or relu."""
@@ -69,26 +85,111 @@ class ViewOptions:
 
 
 @dataclass(frozen=True)
-class OptimOptions:
-    """AdamW (https://arxiv.org/abs/1711.05101) or Muon on a warm-up and cosine schedule."""
+class TransferOptions:
+    """Whose weights training starts from, and what of them it may change."""
 
-    optimizer: str | None = None
-    """adamw, or muon for the encoder's matrices (orthogonalised momentum) with AdamW for the rest; default muon."""
-    lr: float | None = None
-    """Peak learning rate."""
-    weight_decay: float = 0.05
-    """On weight matrices only; norms, biases, tokens and positions have none."""
-    beta1: float = 0.9
-    beta2: float = 0.999
-    min_lr: float = 0.0
-    """Where the cosine ends."""
-    warmup_steps: int | None = None
-    """Steps of linear warm-up; default: `warmup_fraction` of the budget."""
-    warmup_fraction: float = 0.05
-    clip: float = 1.0
-    """Largest global gradient norm; 0 for no clipping."""
+    init: str | None = None
+    """A model file, a run, a folder or file of timm, Hugging Face or Google, or hf:org/name; its model is taken unless one is named."""
+    freeze: str = "none"
+    """none, encoder (only the head learns: a linear probe) or embed (patches and positions stay, as in MoCo v3)."""
+    lora_rank: int = 0
+    """Rank of the updates that LoRA (https://arxiv.org/abs/2106.09685) learns instead of the encoder's matrices; 0 for no LoRA."""
+    lora_alpha: float = 16.0
+    """LoRA's updates are multiplied by this over the rank."""
+    zero_head: bool = True
+    """The new head starts at zero (ViT, appendix B.1.1) instead of at random."""
+    head_norm: bool = False
+    """A batch norm without weights before the head, folded into it when saved: MAE's linear probe."""
+    allow_pickle: bool = False
+    """Read .pt and .pth files, which can run code when opened."""
+
+
+@dataclass(frozen=True)
+class ObjectiveOptions:
+    """What is learned: classes, a teacher's answers, or the images themselves."""
+
+    name: Annotated[str, tyro.conf.arg(name="objective")] = "classify"
+    """classify; without labels: mae, beit, patch, dino or tokenizer (vitral pretrain)."""
+    loss: str | None = None
+    """ce (softmax cross-entropy) or bce (a yes or no for each class); default ce, and bce where an image can have several labels."""
     smoothing: float = 0.1
     """Label smoothing."""
+    head_bias: float = 0.0
+    """Where the head's biases start; with bce and many classes near -log(classes)."""
+    class_weights: str = "none"
+    """balanced (losses weighted by the inverse of a class's share) or none."""
+    sampling: str = "uniform"
+    """balanced (every class equally often) or uniform (every image once an epoch)."""
+    teacher: str | None = None
+    """Distillation (https://arxiv.org/abs/2012.12877): a model file, run or folder whose answers are learned beside the labels."""
+    distillation: str = "hard"
+    """hard (the teacher's class) or soft (its probabilities)."""
+    distillation_weight: float = 0.5
+    """Share of the loss that is the teacher's."""
+    temperature: float = 3.0
+    """Softening of both answers in soft distillation."""
+    mask_ratio: float | None = None
+    """Share of hidden patches; default 0.75 (mae), 0.5 (patch), 0.4 (beit), 0.3 (dino's masked patches)."""
+    decoder_dim: int = 512
+    """Width of MAE's decoder."""
+    decoder_depth: int = 8
+    decoder_num_heads: int = 16
+    norm_pixels: bool = True
+    """MAE paints patches less their mean over their deviation, not plain pixels."""
+    tokenizer: str | None = None
+    """Run of `vitral pretrain --objective tokenizer` whose codes BEiT predicts; default: one is trained first."""
+    codes: int = 512
+    """Size of the tokenizer's codebook."""
+    code_dim: int = 32
+    """Width of its codes."""
+    prototypes: int = 1024
+    """Outputs of DINO's head (65,536 in the paper, for ImageNet)."""
+    local_crops: int = 4
+    """DINO's small views beside its two large ones."""
+    local_share: float = 0.5
+    """Side of a small view over that of a large one."""
+    local_scale: tuple[float, float] = (0.05, 0.4)
+    """Smallest and largest share of the image's area in a small view; large ones follow `scale`."""
+    teacher_momentum: float = 0.996
+    """Where the momentum of DINO's teacher starts; it rises to 1."""
+    teacher_temperature: float = 0.04
+    patch_loss: float = 0.0
+    """Weight of iBOT's loss on masked patches (https://arxiv.org/abs/2111.07832) beside DINO's."""
+
+
+@dataclass(frozen=True)
+class OptimOptions:
+    """The optimiser and its schedule: warm-up, a decline, and perhaps a cool-down."""
+
+    optimizer: str | None = None
+    """adamw, sgd, lamb, lars, or muon for the encoder's matrices (orthogonalised momentum) with AdamW for the rest; default muon."""
+    lr: float | None = None
+    """Peak learning rate."""
+    lr_per: int | None = None
+    """Images in a batch that `lr` is stated for: the rate is scaled with the batch; default: no scaling."""
+    weight_decay: float = 0.05
+    """On weight matrices only; norms, biases, tokens and positions have none."""
+    momentum: float = 0.9
+    """Of sgd and lars."""
+    beta1: float = 0.9
+    beta2: float = 0.999
+    layer_decay: float = 1.0
+    """Layer-wise decay: the rate of each layer over that of the next one (https://arxiv.org/abs/2106.08254); 1 for none."""
+    schedule: str = "cosine"
+    """cosine, linear, rsqrt (1 over the square root) or constant, after the warm-up."""
+    min_lr: float = 0.0
+    """Where the schedule ends."""
+    warmup_lr: float = 0.0
+    """Where the warm-up starts."""
+    warmup_steps: int | None = None
+    """Steps of linear warm-up; default: `warmup_fraction` of the budget."""
+    warmup_epochs: float | None = None
+    """The same in epochs."""
+    warmup_fraction: float = 0.05
+    cooldown: float = 0.0
+    """Share of the budget at the end: rsqrt and constant fall to `min_lr` in it, cosine and linear are over and stay there."""
+    clip: float = 1.0
+    """Largest global gradient norm; 0 for no clipping."""
     ema: float = 0.0
     """Decay of the weights' moving average, which then is what is validated and saved; 0 for none."""
 
@@ -106,6 +207,10 @@ class TrainOptions:
     """Images in one forward pass."""
     accumulation: int = 1
     """Forward passes to one optimiser step."""
+    progressive: float = 1.0
+    """Side of the images at the start over that at the end; it grows over the first three quarters of the budget. 1: the same throughout."""
+    gradient_checkpointing: bool = False
+    """Compute each block again in the backward pass instead of keeping its activations: less memory, a third more work."""
     precision: str = "auto"
     """auto, fp32, bf16 or fp16."""
     device: str = "auto"
@@ -129,6 +234,8 @@ class Recipe:
     view: ViewOptions = field(default_factory=ViewOptions)
     data: DataOptions = field(default_factory=DataOptions)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
+    transfer: TransferOptions = field(default_factory=TransferOptions)
+    objective: ObjectiveOptions = field(default_factory=ObjectiveOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
 
@@ -150,33 +257,20 @@ class Recipe:
         if self.train.time is not None:
             seconds(self.train.time)
         for name, value, allowed in (
-            ("optim.optimizer", self.optim.optimizer, (None, "adamw", "muon")),
+            ("transfer.freeze", self.transfer.freeze, ("none", "encoder", "embed")),
+            ("objective.name", self.objective.name, ("classify", "mae", "beit", "patch", "dino", "tokenizer")),
+            ("objective.loss", self.objective.loss, (None, "ce", "bce")),
+            ("objective.class_weights", self.objective.class_weights, ("none", "balanced")),
+            ("objective.sampling", self.objective.sampling, ("uniform", "balanced")),
+            ("objective.distillation", self.objective.distillation, ("hard", "soft")),
+            ("optim.optimizer", self.optim.optimizer, (None, "adamw", "sgd", "lamb", "lars", "muon")),
+            ("optim.schedule", self.optim.schedule, ("cosine", "linear", "rsqrt", "constant")),
             ("train.precision", self.train.precision, ("auto", "fp32", "bf16", "fp16")),
             ("train.keep", self.train.keep, ("best", "last")),
             ("train.score_split", self.train.score_split, ("test", "val")),
         ):
             if value not in allowed:
                 raise VitralError(f"{name} {value!r}: choose one of {', '.join(filter(None, allowed))}")
-
-
-# What others call a field of ours.
-ALIASES = {
-    "learning_rate": "lr",
-    "wd": "weight_decay",
-    "label_smoothing": "smoothing",
-    "batch": "batch_size",
-    "num_epochs": "epochs",
-    "max_steps": "steps",
-    "num_workers": "workers",
-    "architecture": "name",
-    "model": "name",
-    "width": "dim",
-    "layers": "depth",
-    "heads": "num_heads",
-    "img_size": "image_size",
-    "grad_clip": "clip",
-    "warmup": "warmup_fraction",
-}
 
 
 def seconds(text: str) -> float:
@@ -189,107 +283,3 @@ def seconds(text: str) -> float:
     if not 0 < value < float("inf"):
         raise VitralError(f"time {text!r}: write it as 90s, 10m or 2h")
     return value
-
-
-def read_recipe(path: str | Path) -> Recipe:
-    """The recipe of a TOML file: its values over the defaults; an unknown key is an error with the nearest name."""
-    path = Path(path)
-    try:
-        table = tomllib.loads(path.read_text())
-    except FileNotFoundError as error:
-        near = sorted(p.name for p in path.parent.glob("*.toml")) if path.parent.is_dir() else []
-        raise VitralError(f"{path}: no such recipe" + (f"; there are {', '.join(near)}" if near else "")) from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise VitralError(f"{path}: cannot be read as TOML ({error}); mend it there") from error
-    return merge(Recipe(), table, str(path))
-
-
-def merge(base: T, table: dict[str, object], where: str) -> T:
-    """`base` with the fields that `table` names replaced, nested tables likewise, every value checked against its type."""
-    known = {f.name: f for f in dataclasses.fields(base)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(type(base))
-    changes: dict[str, object] = {}
-    for key, value in table.items():
-        if key not in known:
-            raise VitralError(f"{where}: unknown key {key!r}; {_meant(key, list(known), isinstance(base, Recipe))}")
-        current = getattr(base, key)
-        if dataclasses.is_dataclass(current):
-            if not isinstance(value, dict):
-                raise VitralError(f"{where}: {key} is a section; write its fields under [{key}]")
-            changes[key] = merge(current, value, f"{where} [{key}]")
-        else:
-            changes[key] = _checked(value, hints[key], f"{where}: {key} = {value!r}")
-    return dataclasses.replace(base, **changes)  # type: ignore[type-var]
-
-
-def _checked(value: object, hint: object, what: str) -> object:
-    options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
-    for option in options:
-        if typing.get_origin(option) is tuple:
-            parts = typing.get_args(option)
-            if parts[-1] is Ellipsis and isinstance(value, list | tuple):
-                parts = (parts[0],) * len(value)
-            if isinstance(value, list | tuple) and len(value) == len(parts):
-                return tuple(_checked(v, p, what) for v, p in zip(value, parts, strict=True))
-        elif option is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        elif isinstance(option, type) and type(value) is option:
-            return value
-    raise VitralError(f"{what} should be {' or '.join(_in_words(o) for o in options if o is not type(None))}")
-
-
-def _in_words(hint: object) -> str:
-    """A type, for a person."""
-    if typing.get_origin(hint) is tuple:
-        parts = typing.get_args(hint)
-        if parts[-1] is Ellipsis:
-            return f"a list of {_in_words(parts[0]).removeprefix('a ')}s, such as [0.5, 0.5, 0.5]"
-        return {int: "[height, width], such as [32, 32]"}.get(parts[0], "[smallest, largest], such as [0.5, 1.0]")
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text in quotes"}
-    return words[hint]  # type: ignore[index]
-
-
-def _meant(key: str, known: list[str], top: bool) -> str:
-    """What a person may have meant by an unknown key of a section, or of the whole recipe (`top`)."""
-    homes = {f.name: section.name for section in dataclasses.fields(Recipe) for f in dataclasses.fields(section.type)}  # type: ignore[arg-type]
-    name = ALIASES.get(key, key)
-    if name in known:
-        return f"the nearest is {name!r}"
-    if name in homes:
-        return f"{name} belongs in [{homes[name]}]"
-    near = difflib.get_close_matches(key, [*known, *(a for a in ALIASES if ALIASES[a] in known)], n=1)
-    nearest = f"the nearest is {ALIASES.get(near[0], near[0])!r}; " if near else ""
-    return f"{nearest}the {'sections' if top else 'keys'} are {', '.join(known)}"
-
-
-def stored_data_options(stored: dict[str, object]) -> DataOptions:
-    """How the data of a finished run were read and divided, from the recipe in its model file."""
-    section = stored.get("data", {})
-    assert isinstance(section, dict)
-    return merge(DataOptions(), section, "the model file's recipe [data]")
-
-
-def to_table(recipe: Recipe) -> dict[str, dict[str, object]]:
-    """Section -> field -> value, without the fields that are None."""
-    sections = dataclasses.asdict(recipe)
-    return {name: {k: v for k, v in section.items() if v is not None} for name, section in sections.items()}
-
-
-def to_toml(recipe: Recipe) -> str:
-    """The recipe as a file that `read_recipe` reads back to an equal one."""
-    lines = []
-    for name, section in to_table(recipe).items():
-        lines += [f"[{name}]", *(f"{key} = {_literal(value)}" for key, value in section.items()), ""]
-    return "\n".join(lines)
-
-
-def _literal(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace(
-            "\x7f", "\\u007f"
-        )  # TOML's basic strings are JSON's, but for DEL
-    if isinstance(value, tuple | list):
-        return "[" + ", ".join(_literal(v) for v in value) + "]"
-    return repr(value)

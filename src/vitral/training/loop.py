@@ -6,24 +6,26 @@ Every random number comes from the step (`vitral.randomness`), so a run that is 
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from vitral.data.loader import TrainingBatches
+from vitral.data.loader import Batch, TrainingBatches
 from vitral.errors import VitralError
+from vitral.objectives.objective import Objective
 from vitral.randomness import derive
 from vitral.training.config import Recipe, seconds
 from vitral.training.machine import is_out_of_memory
 from vitral.training.optim import learning_rate, update_average
 from vitral.training.state import Progress
 
-Objective = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
 LOG_EVERY = 10  # steps
+GROWN_AFTER = 0.75  # share of the budget after which progressive images have their full size
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.budget = Budget.of(self.recipe, self.batches.steps_per_epoch)
+        self.multiple = getattr(self.objective.result(self.model), "patch_size", 1)
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=self.precision == "fp16", init_scale=self.progress.loss_scale
         )
@@ -84,7 +87,7 @@ class Loop:
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
 
-    def gradients(self, pixels: Tensor, targets: Tensor, listener: Listener) -> dict[str, float]:
+    def gradients(self, batch: Batch, listener: Listener) -> dict[str, float]:
         """Gradients of the mean loss over the whole batch into `.grad`, however it is cut into micro-batches.
 
         Where memory runs out the micro-batch is halved, the accumulation doubled, and the same step tried again.
@@ -92,7 +95,7 @@ class Loop:
         progress = self.progress
         while True:
             try:
-                return self._accumulate(pixels, targets)
+                return self._accumulate(batch)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -107,19 +110,28 @@ class Loop:
                 f"out of memory: batch of {size} becomes {progress.batch_size} x {progress.accumulation} accumulation; the gradients stay the same"
             )
 
-    def _accumulate(self, pixels: Tensor, targets: Tensor) -> dict[str, float]:
-        total, loss, correct = len(pixels), 0.0, 0
-        size = self.progress.batch_size
-        for micro, (part, wanted) in enumerate(zip(pixels.split(size), targets.split(size), strict=True)):
+    def _accumulate(self, batch: Batch) -> dict[str, float]:
+        """Each named loss as its mean over the batch; `correct` and `images` as counts."""
+        outcome = {"images": float(len(batch))}
+        for micro, part in enumerate(batch.split(self.progress.batch_size)):
             torch.manual_seed(derive(self.recipe.train.seed, "model", self.progress.step, micro))  # dropout, drop path
-            images = self.batches.preprocess.normalise(part.to(self.device, non_blocking=True))
             with self.autocast():
-                outcome = self.objective(self.model, images, wanted.to(self.device, non_blocking=True))
-            share = len(part) / total  # a short last part weighs as much as its images
-            self.scaler.scale(outcome["loss"] * share).backward()
-            loss += float(outcome["loss"].detach()) * share
-            correct += int(outcome["correct"])
-        return {"loss": loss, "correct": float(correct), "images": float(total)}
+                losses = self.objective(self.model, self.ready(part))
+            share = len(part) / len(batch)  # a short last part weighs as much as its images
+            self.scaler.scale(losses["loss"] * share).backward()
+            for name, value in losses.items():
+                outcome[name] = outcome.get(name, 0.0) + float(value.detach()) * (1 if name == "correct" else share)
+        return outcome
+
+    def ready(self, part: Batch) -> Batch:
+        """The part on the device, normalised, and early in a progressive run smaller (https://arxiv.org/abs/2104.00298, section 4)."""
+        part = part.to(self.device)
+        views = [self.batches.preprocess.normalise(view) for view in part.views]
+        start = self.recipe.train.progressive
+        if start < 1:
+            scale = min(1.0, start + (1 - start) * self.budget.share(self.progress) / GROWN_AFTER)
+            views = [smaller(view, scale, self.multiple) for view in views]
+        return replace(part, views=tuple(views))
 
     def update(self) -> float:
         """One optimiser step from the gradients; returns their global norm before clipping."""
@@ -133,6 +145,7 @@ class Loop:
         self.model.zero_grad(set_to_none=True)
         if self.average is not None:
             update_average(self.average, self.model.named_parameters(), self.recipe.optim.ema, self.progress.step)
+        self.objective.stepped(self.model, self.budget.share(self.progress))
         return norm
 
     def rate(self) -> float:
@@ -153,12 +166,12 @@ class Loop:
         window = Window(self.batches.steps_per_epoch)
         with stop_requested() as stop:
             while self.budget.share(progress) < 1:
-                pixels, targets = next(stream)
+                batch = next(stream)
                 lr = self.rate()
                 for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
                     group["lr"] = lr
                 self.model.train()
-                outcome = self.gradients(pixels, targets, listener)
+                outcome = self.gradients(batch, listener)
                 norm = self.update()
                 if self.precision != "fp16" and not (outcome["loss"] < float("inf") and norm < float("inf")):
                     raise VitralError(
@@ -188,31 +201,39 @@ class Window:
         self.clear()
 
     def clear(self) -> None:
-        self.loss = self.correct = self.images = 0.0
+        self.sums: dict[str, float] = {}
         self.since = time.monotonic()
 
     def add(self, outcome: dict[str, float]) -> None:
-        self.loss += outcome["loss"] * outcome["images"]
-        self.correct += outcome["correct"]
-        self.images += outcome["images"]
+        """Losses are means over a batch, `correct` and `images` counts."""
+        for name, value in outcome.items():
+            weight = 1.0 if name in ("correct", "images") else outcome["images"]
+            self.sums[name] = self.sums.get(name, 0.0) + value * weight
 
     def record(self, progress: Progress, lr: float, norm: float, share: float) -> dict[str, float | int | str]:
         """One line of metrics.jsonl; then a new window."""
         took = max(1e-9, time.monotonic() - self.since)
+        images = self.sums.pop("images")
+        means = {"top1" if name == "correct" else name: round(v / images, 6) for name, v in self.sums.items()}
         line: dict[str, float | int | str] = {
             "event": "train",
             "step": progress.step,
             "epoch": round(progress.step / self.steps_per_epoch, 4),
-            "loss": round(self.loss / self.images, 6),
-            "top1": round(self.correct / self.images, 6),
+            **means,
             "lr": lr,
             "grad_norm": round(norm, 6),
-            "images_per_s": round(self.images / took, 1),
+            "images_per_s": round(images / took, 1),
             "seconds": round(progress.elapsed, 2),
             "share": round(share, 6),
         }
         self.clear()
         return line
+
+
+def smaller(images: Tensor, scale: float, multiple: int) -> Tensor:
+    """[B, C, H, W] with sides of `scale` times theirs, rounded up to whole patches."""
+    sides = [min(side, -(-round(side * scale) // multiple) * multiple) for side in images.shape[2:]]
+    return F.interpolate(images, sides, mode="bilinear", antialias=True, align_corners=False)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ RUN/model.safetensors  the self-describing result  RUN/scores.json     its score
 RUN/training-images.bin  which images it has seen  RUN/skipped.csv     which were left out, if any
 """
 
+import copy
 import dataclasses
 import io
 import json
@@ -20,8 +21,6 @@ import torch
 import vitral
 from vitral.checkpoints.atomic import write_atomically
 from vitral.checkpoints.bundle import ModelCard, save_model
-from vitral.data.augment import Augmentation
-from vitral.data.loader import TrainingBatches
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import DataSet, open_data, write_skipped
 from vitral.errors import VitralError
@@ -29,17 +28,17 @@ from vitral.evaluation.evaluate import evaluate
 from vitral.evaluation.metrics import Evaluation
 from vitral.evaluation.seen import write_seen
 from vitral.models.common import ImageModel, ModelConfig
-from vitral.models.zoo import build
-from vitral.objectives.classify import Classify
 from vitral.predict import Predictor, load
 from vitral.randomness import derive
-from vitral.training.config import Recipe, read_recipe, to_table, to_toml
+from vitral.training.assemble import assemble, training_batches
+from vitral.training.config import Recipe
 from vitral.training.defaults import check, patch_for, preprocess, resolve, shape
 from vitral.training.display import Display, clock
 from vitral.training.loop import Loop
 from vitral.training.machine import choose_device, choose_precision, cores, keep_freed_memory
 from vitral.training.optim import build_optimizers
 from vitral.training.state import Checkpoints, Progress, collect, restore
+from vitral.training.toml import read_recipe, to_table, to_toml
 
 
 @dataclass
@@ -97,14 +96,12 @@ class Run:
             save_model(self.folder / "model.safetensors", model, self.card({**scores_so_far, "step": progress.step}))
 
     def averaged_model(self) -> ImageModel:
-        """The weights to use: the moving average where there is one."""
-        own = self.loop.model
-        assert isinstance(own, ImageModel)
-        if self.loop.average is None:
-            return own
-        model = build(self.config).to(self.loop.device)
-        model.load_state_dict({**own.state_dict(), **self.loop.average})
-        return model
+        """The image model that the run is for, with the moving average of its weights where there is one."""
+        learner = self.loop.model
+        if self.loop.average is not None:
+            learner = copy.deepcopy(learner)
+            learner.load_state_dict({**learner.state_dict(), **self.loop.average})
+        return self.loop.objective.result(learner)
 
     def score(self, predictor: Predictor, split: str) -> tuple[Evaluation, np.ndarray]:
         train = self.recipe.train
@@ -252,28 +249,30 @@ def _build(
 ) -> Run:
     keep_freed_memory()
     train = recipe.train
+    assert train.batch_size is not None
     precision = choose_precision(train.precision, device)
     config = shape(recipe, data)
     steps = preprocess(recipe, data, config)
     torch.manual_seed(derive(train.seed, "initialise"))
-    model = build(config).to(device)
-    average = {n: p.detach().clone() for n, p in model.named_parameters()} if recipe.optim.ema else None
-    assert train.batch_size is not None
+    learner, objective = assemble(recipe, data, config, steps)
+    learner.to(device)
+    average = {n: p.detach().clone() for n, p in learner.named_parameters()} if recipe.optim.ema else None
     progress.batch_size = progress.batch_size or train.batch_size
     progress.accumulation = max(progress.accumulation, train.accumulation)
-    batches = TrainingBatches(
-        data.splits["train"],
-        steps,
-        Augmentation(recipe.augment, steps),
-        train.batch_size * train.accumulation,
-        train.seed,
-    )
-    objective = Classify(recipe.optim.smoothing)
+    batches = training_batches(recipe, data, steps)
     loop = Loop(
-        model, objective, batches, build_optimizers(model, recipe.optim), average, progress, recipe, device, precision
+        learner,
+        objective,
+        batches,
+        build_optimizers(learner, recipe.optim),
+        average,
+        progress,
+        recipe,
+        device,
+        precision,
     )
-    parameters = sum(p.numel() for p in model.parameters())
-    display.say(f"{recipe.model.name} {config.image_size[0]}x{config.image_size[1]}, patch {model.patch_size}: {parameters:,} parameters, "
+    parameters = sum(p.numel() for p in learner.parameters())
+    display.say(f"{recipe.model.name} {config.image_size[0]}x{config.image_size[1]}, patch {loop.multiple}: {parameters:,} parameters, "
                 f"{precision} on {device.type}, {cores()} cores")  # fmt: skip
     return Run(folder, source, data, recipe, loop, config, steps, display)
 
