@@ -9,7 +9,7 @@ import pytest
 
 import reference
 
-DOCS = ["README.md", "docs/tour.md"]
+DOCS = ["README.md", "docs/tour.md"]  # with snippets of Python
 
 
 def blocks(path, language):
@@ -22,7 +22,8 @@ def place(shapes_run, shapes_folder, tmp_path, monkeypatch):
     shutil.copytree(shapes_folder, tmp_path / "photos")
     shutil.copytree(shapes_folder / "disc", tmp_path / "new")
     shutil.copy(shapes_folder / "disc" / "00.png", tmp_path / "cat.jpg")
-    shutil.copytree(shapes_run, tmp_path / "runs" / "digits")
+    for name in ("digits", "resnet"):
+        shutil.copytree(shapes_run, tmp_path / "runs" / name)
     np.savez(tmp_path / "ViT-B_16.npz", **reference.google_arrays("google_npz_vit"))
     (tmp_path / "imagenet.txt").write_text("\n".join(f"class {i}" for i in range(10)))
     monkeypatch.chdir(tmp_path)
@@ -44,6 +45,24 @@ def test_python_snippets_run(pytestconfig, place, name):
     assert ran
 
 
+def shortened(words):
+    """The same command, but that a run takes two steps with a small model."""
+    if words[0] not in ("train", "pretrain"):
+        return words
+    if "--time" in words:
+        at = words.index("--time")
+        words = words[:at] + words[at + 2 :]
+    small = (
+        []
+        if "--init" in words
+        else ["--dim", "16", "--depth", "1", "--num-heads", "2", "--image-size", "20", "20", "--patch-size", "4"]
+    )
+    decoder = (
+        ["--decoder-dim", "16", "--decoder-depth", "1", "--decoder-num-heads", "2"] if words[0] == "pretrain" else []
+    )
+    return [*words, "--steps", "2", *small, *decoder]
+
+
 def test_the_readmes_commands_run_in_order(pytestconfig, place, monkeypatch, capsys):
     from vitral.cli import main
 
@@ -53,29 +72,16 @@ def test_the_readmes_commands_run_in_order(pytestconfig, place, monkeypatch, cap
         if not line.startswith("vitral "):
             continue
         words = line.partition("#")[0].partition(">")[0].split()[1:]
-        if words[0] == "train":  # the same run, shorter
-            words = [
-                *words[: words.index("--time")],
-                "--steps",
-                "2",
-                "--dim",
-                "16",
-                "--depth",
-                "1",
-                "--num-heads",
-                "2",
-                *words[words.index("--time") + 2 :],
-            ]
         if "recipes/" in line or "hf:" in line:  # long, or in need of a network
             continue
         with pytest.raises(SystemExit) as stop:
-            main(words)
+            main(shortened(words))
         assert stop.value.code == 0, (line, capsys.readouterr().err)
         ran += 1
-    assert ran >= 6
+    assert ran >= 10
 
 
-@pytest.mark.parametrize("name", [*DOCS, "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("name", [*DOCS, "docs/recipes.md", "CONTRIBUTING.md", "CHANGELOG.md"])
 def test_links_lead_somewhere(pytestconfig, name):
     path = pytestconfig.rootpath / name
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):

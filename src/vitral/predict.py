@@ -36,6 +36,8 @@ class Prediction:
     label: str
     probability: float
     top: list[tuple[str, float]]
+    labels: list[tuple[str, float]] | None = None
+    """Of a model with several labels an image: all that are as probable as not, best first, perhaps none; else None."""
 
 
 class Predictor:
@@ -91,22 +93,39 @@ class Predictor:
     @torch.inference_mode()
     def logits(self, batch: Tensor) -> Tensor:
         """[B, C, H, W] as `preprocess` makes them to [B, K], float32 on the CPU."""
+        self.check_head()
         return self.model(batch.to(next(self.model.parameters()).device)).float().cpu()
 
+    def check_head(self) -> None:
+        """A VitralError where the model was trained without labels and so has no answers."""
+        if not self.labels:
+            raise VitralError(
+                f"this {self.card.architecture} was trained without labels and has no head, so it predicts nothing; fine-tune it with "
+                "vitral train DATA --init MODEL, or see how useful its features are with vitral probe MODEL DATA"
+            )
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """[B, K] to [B, K]: of the classes together 1, or where an image can have several labels of each on its own."""
+        return logits.sigmoid() if self.card.multi_label else logits.softmax(-1)
+
     def predict(self, image: ImageLike, top_k: int = 5) -> Prediction:
-        """The label of one image."""
+        """The label of one image, or where it can have several all of them."""
         return self.predict_batch([self.preprocess(image)], [_name(image)], top_k)[0]
 
     def predict_batch(self, inputs: Sequence[Tensor], names: Sequence[str], top_k: int = 5) -> list[Prediction]:
         """Predictions for preprocessed images, in one forward pass."""
         if top_k < 1:
             raise VitralError(f"top_k {top_k}: ask for at least 1 class")
-        probabilities = self.logits(torch.stack(list(inputs))).softmax(-1)  # [B, K]
-        values, classes = probabilities.topk(min(top_k, len(self.labels)))
-        return [
-            Prediction(name, self.labels[k[0]], p[0], [(self.labels[i], q) for i, q in zip(k, p, strict=True)])
-            for name, k, p in zip(names, classes.tolist(), values.tolist(), strict=True)
-        ]
+        logits = self.logits(torch.stack(list(inputs)))  # [B, K]
+        yes = (logits >= 0).sum(-1).tolist()  # labels at or above 50 %
+        classes = logits.topk(min(max(top_k, *yes), len(self.labels))).indices
+        values = self.probabilities(logits).gather(1, classes)
+        predictions = []
+        for name, k, p, count in zip(names, classes.tolist(), values.tolist(), yes, strict=True):
+            ranked = [(self.labels[i], q) for i, q in zip(k, p, strict=True)]
+            several = ranked[:count] if self.card.multi_label else None
+            predictions.append(Prediction(name, *ranked[0], ranked[:top_k], several))
+        return predictions
 
     def explain(
         self,
@@ -139,14 +158,17 @@ def load(path: str | Path) -> Predictor:
 def _adopt(source: str) -> Predictor:
     """A predictor from another library's folder."""
     opened = open_model(source)
+    if not opened.model.num_classes:
+        opened.labels = []
     if opened.labels is None or opened.preprocess is None:
         missing = "class names" if opened.labels is None else "preprocessing (preprocessor_config.json)"
         raise VitralError(
             f"{source}: has no {missing}, without which nothing predicts; `vitral convert {source} OUT.safetensors` says what to give"
         )
     card = ModelCard(
-        opened.architecture, opened.model.config.arguments(), opened.labels, opened.preprocess, data={"source": source}
-    )
+        opened.architecture, opened.model.config.arguments(), opened.labels, opened.preprocess, data={"source": source},
+        multi_label=opened.multi_label,
+    )  # fmt: skip
     return Predictor(opened.model, card)
 
 

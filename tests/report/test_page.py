@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from vitral.errors import VitralError
 from vitral.evaluation.metrics import score
 from vitral.report.charts import Series, line_chart, running_mean, thinned, ticks
-from vitral.report.page import Example, _short, choose_examples, write_report
+from vitral.report.frame import short
+from vitral.report.page import Example, choose_examples, write_report
 
 EVIL = "<script>alert('1')</script>"
 VOID = {"meta", "br", "img"}
@@ -239,7 +240,7 @@ def test_any_finite_line_can_be_drawn_inside_the_frame(values):
 def test_no_two_ticks_of_a_chart_have_the_same_words():
     """Also where little changes, as in a short run."""
     values = [(0.0, 1.1), (0.5, 1.4), (1.0, 1.9)]
-    forms = ((_short, 1e-3), (lambda v, digits: f"{v:.{digits}%}", 0.01), (lambda v, digits: f"{v:,.{digits}f}", 1))
+    forms = ((short, 1e-3), (lambda v, digits: f"{v:.{digits}%}", 0.01), (lambda v, digits: f"{v:,.{digits}f}", 1))
     for form, scale in forms:
         svg = line_chart("x", [Series("y", [(x, y * scale) for x, y in values])], "epoch", form)
         ticks_drawn = re.findall(r'class="tick"[^>]*text-anchor="end">([^<]*)<', svg)

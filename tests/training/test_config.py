@@ -80,7 +80,7 @@ def test_every_shipped_recipe_is_valid(pytestconfig):
     assert {"digits.toml", "fashion-mnist.toml", "elpv.toml", "vit-t4.toml"} <= {r.name for r in recipes}
     for path in recipes:
         recipe = read_recipe(path)
-        assert path.read_text().startswith("# vitral train "), path
+        assert path.read_text().startswith(("# vitral train ", "# vitral pretrain ")), path
         budgets = (recipe.train.epochs, recipe.train.steps, recipe.train.time)
         assert sum(b is not None for b in budgets) == 1, path
 

@@ -42,7 +42,7 @@ def test_nothing_stays_open_and_each_decision_has_its_reason(shapes):
 
 def test_what_was_said_is_kept(shapes):
     said = Recipe(
-        model=ModelOptions(dim=64, num_heads=4, image_size=(24, 16), patch_size=8),
+        model=ModelOptions("vit_tiny_patch16_224", dim=64, num_heads=4, image_size=(24, 16), patch_size=8),
         view=ViewOptions(mean=(0.25,), std=(0.5,)),
         augment=AugmentOptions(crop="none", hflip=0.1),
         optim=OptimOptions("adamw", lr=0.3),

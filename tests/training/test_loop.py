@@ -2,11 +2,8 @@
 
 import dataclasses
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from vitral.data.augment import Augmentation
 from vitral.data.loader import Batch, TrainingBatches
@@ -17,7 +14,7 @@ from vitral.errors import VitralError
 from vitral.objectives.classify import Classify
 from vitral.training.config import OptimOptions, Recipe, TrainOptions
 from vitral.training.loop import Budget, Loop
-from vitral.training.optim import build_optimizers, decays, learning_rate, update_average
+from vitral.training.optim import build_optimizers, decays, update_average
 from vitral.training.state import Progress
 
 
@@ -161,21 +158,6 @@ def test_budgets():
     assert Budget.of(Recipe(train=TrainOptions(epochs=2.5)), 100).steps == 250
     assert Budget.of(Recipe(train=TrainOptions(time="1.5m")), 100).seconds == 90
     assert Budget(None, 10.0).share(Progress(elapsed=25)) == 1
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(1, 2000), st.integers(0, 300), st.floats(0, 1e-4))
-def test_the_schedule_warms_up_then_follows_the_cosine(total, warm, low):
-    optim = OptimOptions(lr=1e-3, min_lr=low, warmup_steps=warm)
-    fraction = min(1.0, warm / total)
-    rates = [learning_rate(optim, step / total, step, fraction) for step in range(total)]
-    assert max(rates) <= 1e-3 + 1e-12
-    for step, rate in enumerate(rates):
-        if step + 1 < warm:
-            assert rate == pytest.approx(1e-3 * (step + 1) / warm)
-        elif step >= warm:
-            wanted = low + (1e-3 - low) * (1 + np.cos(np.pi * (step - warm) / max(1e-9, total - warm))) / 2
-            assert rate == pytest.approx(wanted, abs=1e-9)
 
 
 def test_only_matrices_decay(tiny_vit):

@@ -32,6 +32,8 @@ class ModelCard:
     scores: dict[str, object] = field(default_factory=dict)
     data: dict[str, object] = field(default_factory=dict)
     """Name and fingerprint of the training data."""
+    multi_label: bool = False
+    """Whether an image can have several of the labels, or none: each output is then a yes or no of its own."""
     version: str = vitral.__version__
 
     def to_json(self) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from vitral.checkpoints.bundle import LoadReport, fill
 from vitral.checkpoints.layouts import LAYOUTS, LEFT_OUT, Layout
 from vitral.checkpoints.recognise import Source, read_source
-from vitral.errors import VitralError
+from vitral.errors import VitralError, counted
 from vitral.layers.position import resize_bias_table, resize_positions
 from vitral.models.common import ImageModel
 
@@ -130,12 +130,12 @@ def adapt(model: ImageModel, named: dict[str, Tensor], notes: list[str], resize:
             changed.setdefault(f"relative bias {_by(before)} to {_by(windows[key])}, bicubic", []).append(key)
         elif (
             tensor.ndim == 4
-            and tensor.shape[1] == 3
+            and tensor.shape[1] in (1, 3)
             and wanted[1] == model.config.in_channels
-            and tensor.shape[2:] == wanted[2:]
+            and (tensor.shape[0], *tensor.shape[2:]) == (wanted[0], *wanted[2:])
         ):
             named[key] = adapt_channels(tensor, wanted[1])
-            notes.append(f"{key}: from 3 channels to {wanted[1]}")
+            notes.append(f"{key}: from {counted(tensor.shape[1], 'channel')} to {wanted[1]}")
     notes.extend(f"{what}: {_some(keys)}" for what, keys in changed.items())
 
 
@@ -154,11 +154,12 @@ def _resized_positions(
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:
-    """A first layer [D, 3, p, q] for images of another number of channels: summed for one, else repeated and scaled alike (timm's rule)."""
+    """A first layer [D, C, p, q] for images of another number of channels: summed for one, else repeated and scaled alike (timm's rule)."""
     if channels == 1:
         return weight.sum(dim=1, keepdim=True)
-    repeats = -(-channels // 3)
-    return weight.repeat(1, repeats, 1, 1)[:, :channels] * (3 / channels)
+    known = weight.shape[1]
+    repeats = -(-channels // known)
+    return weight.repeat(1, repeats, 1, 1)[:, :channels] * (known / channels)
 
 
 def _layouts(model: ImageModel) -> tuple[Layout, ...]:

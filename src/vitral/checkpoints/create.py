@@ -27,6 +27,8 @@ class Opened:
     """Class names in order, where the source has them and the head was kept."""
     preprocess: Preprocess | None
     source: Source
+    multi_label: bool
+    """Whether an image can have several of the labels."""
 
 
 def create_model(
@@ -83,4 +85,4 @@ def open_model(
         preprocess = None  # its means and deviations are those of other channels
     elif preprocess is not None and config.image_size != found.config.image_size:
         preprocess = replace(preprocess, height=config.image_size[0], width=config.image_size[1])
-    return Opened(model, report, found.architecture, labels, preprocess, source)
+    return Opened(model, report, found.architecture, labels, preprocess, source, found.multi_label)

@@ -41,6 +41,7 @@ class Description:
     """Name in the zoo, or of the family."""
     labels: list[str] | None = None
     preprocess: Preprocess | None = None
+    multi_label: bool = False
 
 
 def describe(source: Source, architecture: str | None = None) -> Description:
@@ -48,7 +49,11 @@ def describe(source: Source, architecture: str | None = None) -> Description:
     if "vitral" in source.metadata:
         card = read_card(Path(source.name), source.metadata)
         return Description(
-            model_config(card.architecture, **card.arguments), card.architecture, card.labels, card.preprocess
+            model_config(card.architecture, **card.arguments),
+            card.architecture,
+            card.labels,
+            card.preprocess,
+            card.multi_label,
         )
     if "model_type" in source.config:
         return _of_transformers(source)
@@ -57,7 +62,10 @@ def describe(source: Source, architecture: str | None = None) -> Description:
     if architecture is not None:
         config = model_config(architecture)
         classes = _classes(source)
-        return Description(config if classes is None else model_config(architecture, num_classes=classes), architecture)
+        if isinstance(config, MAEConfig):
+            has_decoder = any("decoder" in key for key in source.tensors)
+            return Description(config if has_decoder else config.encoder(), architecture if has_decoder else "vit")
+        return Description(replace(config, num_classes=classes or 0), architecture)
     if "embedding/kernel" in source.tensors and "Transformer/encoder_norm/scale" in source.tensors:
         google = _of_google(source)
         return Description(google, family_of(google))
@@ -296,9 +304,9 @@ def _of_transformers(source: Source) -> Description:
     labels = None
     if classes and isinstance(named := c.get("id2label"), dict) and len(named) == classes:
         labels = [str(named[k]) for k in sorted(named, key=int)]
-    return Description(
-        config, family_of(config), labels, _processing(source.processor, config) if source.processor else None
-    )
+    preprocess = _processing(source.processor, config) if source.processor else None
+    multi_label = c.get("problem_type") == "multi_label_classification"
+    return Description(config, family_of(config), labels, preprocess, multi_label)
 
 
 def _processing(p: dict[str, Any], config: ModelConfig) -> Preprocess | None:

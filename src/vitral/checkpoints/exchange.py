@@ -62,13 +62,18 @@ def exchange(
                 f"preprocessing is not in the source; assumed: {steps.height}x{steps.width}, mean {steps.mean}, std {steps.std}"
             )
         card = ModelCard(
-            opened.architecture, model.config.arguments(), labels or [], steps, data={"converted from": source}
-        )
+            opened.architecture, model.config.arguments(), labels or [], steps, data={"converted from": source},
+            multi_label=opened.multi_label,
+        )  # fmt: skip
         save_model(out, model, card)
     else:
         same = opened.report.layout.split("5")[0] == to  # a layout of Transformers keeps its dialect
         layout = opened.report.layout if same else to
-        write_folder(out, model, layout, labels, steps, opened.report if same else None)
+        write_folder(out, model, layout, labels, steps, opened.report if same else None, multi_label=opened.multi_label)
+        if opened.multi_label and to == "timm":
+            assumed.append(
+                "timm's config.json cannot say that an image can have several labels: take the sigmoid of the logits"
+            )
     again = open_model(out).model.eval()
     difference = change(model, again)
     if not difference <= TOLERANCE:

@@ -33,10 +33,15 @@ def write_folder(
     labels: list[str] | None,
     steps: Preprocess | None,
     like: LoadReport | None = None,
+    *,
+    multi_label: bool = False,
 ) -> None:
     """A folder that Transformers ("hf", "hf5") or timm ("timm") loads: config.json, model.safetensors and, if known, the preprocessing."""
     tensors = to_layout(model, layout, like)
-    files = timm_files(model, labels, steps) if layout == "timm" else transformers_files(model.config, labels, steps)
+    if layout == "timm":
+        files = timm_files(model, labels, steps)
+    else:
+        files = transformers_files(model.config, labels, steps, multi_label)
     write_safetensors(folder / "model.safetensors", tensors, {"format": "pt"})
     for name, content in files.items():
         write_atomically(folder / name, (json.dumps(content, indent=2) + "\n").encode())
@@ -46,7 +51,7 @@ def write_folder(
 
 
 def transformers_files(
-    config: ModelConfig, labels: list[str] | None, steps: Preprocess | None
+    config: ModelConfig, labels: list[str] | None, steps: Preprocess | None, multi_label: bool
 ) -> dict[str, dict[str, Any]]:
     named = labels or [f"LABEL_{i}" for i in range(config.num_classes)]
     content = {
@@ -54,6 +59,7 @@ def transformers_files(
         "num_labels": config.num_classes,
         "id2label": dict(enumerate(named)),
         "label2id": {label: i for i, label in enumerate(named)},
+        **({"problem_type": "multi_label_classification"} if multi_label else {}),
     }
     files = {"config.json": content}
     if steps is not None:

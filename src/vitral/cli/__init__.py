@@ -8,13 +8,16 @@ import sys
 from collections.abc import Callable
 
 from vitral.cli.models import convert, models
-from vitral.cli.train import report, train
+from vitral.cli.probe import probe
+from vitral.cli.train import pretrain, report, train
 from vitral.cli.use import evaluate, explain, predict
 from vitral.errors import VitralError
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train,
+    "pretrain": pretrain,
     "evaluate": evaluate,
+    "probe": probe,
     "predict": predict,
     "explain": explain,
     "models": models,
@@ -27,7 +30,9 @@ vitral {version}: Vision Transformers from a folder of images to a trained model
 usage: vitral COMMAND ...
 
   train      train a ViT on a folder, table or built-in data set     vitral train photos/ --time 10m --out runs/photos
+  pretrain   learn from images without labels, to start from           vitral pretrain photos/ --objective mae
   evaluate   score a run or model on data                            vitral evaluate runs/photos photos/ --json
+  probe      how useful a frozen model's features are                vitral probe runs/photos-pretrained photos/
   predict    label images, folders or a list on stdin                vitral predict runs/photos new/*.jpg --format csv
   explain    draw what the model attends to in one image             vitral explain runs/photos cat.jpg -o cat.png
   models     list the models that can be trained                     vitral models

@@ -10,22 +10,19 @@ from vitral.cli.parse import flag_given, parse, program
 from vitral.errors import VitralError
 
 if TYPE_CHECKING:
+    from vitral.training.config import Recipe
     from vitral.training.display import Display
     from vitral.training.run import Run
+
+TWO_STAGES = "beit.toml"
 
 
 def train(words: list[str]) -> int:
     import tyro
 
     from vitral.training.config import Recipe
-    from vitral.training.toml import read_recipe
 
-    base = Recipe()
-    for i, word in enumerate(words):
-        if word == "--recipe" and i + 1 < len(words):
-            base = read_recipe(words[i + 1])
-        elif word.startswith("--recipe="):
-            base = read_recipe(word.partition("=")[2])
+    base = _recipe(words, Recipe())
 
     @dataclass
     class Train:
@@ -45,29 +42,147 @@ def train(words: list[str]) -> int:
         """Run folder to make; default runs/ and the data's name."""
         resume: Path | None = None
         """Go on with the run in this folder, exactly where its last checkpoint left it; only --workers may change."""
+        show_augmentation: Path | None = None
+        """Write a picture of what the model would see to this PNG file, and do not train."""
         settings: Recipe = field(default_factory=lambda: base)
 
     given = parse(Train, "train", words)
+    if given.settings.objective.name != "classify":
+        raise VitralError(
+            f"objective {given.settings.objective.name} needs no labels: vitral pretrain {' '.join(words)}"
+        )
+    if given.show_augmentation is not None:
+        return _show_augmentation(given, words)
+    return _run(given, words, "train")
+
+
+def pretrain(words: list[str]) -> int:
+    import tyro
+
+    from vitral.training.config import ObjectiveOptions, Recipe
+
+    base = _recipe(words, Recipe(objective=ObjectiveOptions("mae")))
+
+    @dataclass
+    class Pretrain:
+        """Let a Vision Transformer learn from images without labels; `vitral train DATA --init RUN` then goes on from there.
+
+        DATA is as for vitral train, or a plain folder of images. --objective mae paints hidden patches, beit names their visual tokens (a
+        tokenizer is trained first), patch their mean colour, dino agrees with itself on two views. Labels, if there are any, only tell how
+        useful the features are (nearest neighbours on the validation images).
+
+        Example: vitral pretrain photos/ --objective mae --time 20m --out runs/pretrained
+        """
+
+        data: Annotated[str | None, tyro.conf.Positional] = None
+        """Folder, table or built-in name."""
+        recipe: Path | None = None
+        """TOML file of settings; any flag below overrides it."""
+        out: Path | None = None
+        """Run folder to make; default runs/ and the data's name, -pretrained."""
+        resume: Path | None = None
+        """Go on with the run in this folder, exactly where its last checkpoint left it; only --workers may change."""
+        settings: Recipe = field(default_factory=lambda: base)
+
+    given = parse(Pretrain, "pretrain", words)
+    if given.resume is not None and (given.resume / TWO_STAGES).exists() and not (given.resume / "run.json").exists():
+        return _resume_tokenizer(given, words)
+    if given.settings.objective.name == "classify":
+        raise VitralError(
+            "pretrain learns without labels: choose --objective mae, beit, patch or dino, or use vitral train"
+        )
+    if given.resume is None and given.settings.objective.name == "beit" and given.settings.objective.tokenizer is None:
+        return _tokenizer_first(given, words)
+    return _run(given, words, "pretrain")
+
+
+def _tokenizer_first(given: Any, words: list[str]) -> int:
+    """BEiT without a tokenizer: train one in RUN/tokenizer, then BEiT in RUN; RUN/beit.toml tells a resumed run what is to come."""
+    from vitral.checkpoints.atomic import write_atomically
+    from vitral.training.pretrain import tokenizer_first
+    from vitral.training.run import check_place
+    from vitral.training.toml import to_toml
+
+    given = _settled(given, words, "pretrain")
+    check_place(given.out)
+    first, second = tokenizer_first(given.settings, str((given.out / "tokenizer").resolve()))
+    given.out.mkdir(parents=True, exist_ok=True)
+    write_atomically(given.out / TWO_STAGES, to_toml(second).encode())
+    code = _run(replace(given, settings=first, out=given.out / "tokenizer"), words, "pretrain", given.out)
+    return code or _run(replace(given, settings=second), words, "pretrain", given.out)
+
+
+def _resume_tokenizer(given: Any, words: list[str]) -> int:
+    """Go on with BEiT's tokenizer, if it is not finished, and then start BEiT."""
+    import json
+
+    from vitral.training.toml import read_recipe
+
+    inner = given.resume / "tokenizer"
+    finished = (inner / "pictures.npz").exists()
+    code = 0 if finished else _run(replace(given, resume=inner), words, "pretrain", given.resume)
+    data = json.loads((inner / "run.json").read_text())["data"]
+    second = replace(given, data=data, settings=read_recipe(given.resume / TWO_STAGES), out=given.resume, resume=None)
+    return code or _run(second, [], "pretrain", given.resume)
+
+
+def _recipe(words: list[str], base: "Recipe") -> "Recipe":
+    """The recipe that the words name, over `base`."""
+    from vitral.training.toml import read_recipe
+
+    for i, word in enumerate(words):
+        if word == "--recipe" and i + 1 < len(words):
+            return read_recipe(words[i + 1])
+        if word.startswith("--recipe="):
+            return read_recipe(word.partition("=")[2])
+    return base
+
+
+def _run(given: Any, words: list[str], command: str, place: Path | None = None) -> int:
+    """Start or resume the run, train it, and write its page; `place` is the folder to resume, if it is not the run's own."""
     from vitral.report.run import report_run
     from vitral.training.display import Display
 
     display = Display()
     try:
-        run = _resumed(given, words, display) if given.resume is not None else _started(given, words, display)
+        run = _resumed(given, words, display) if given.resume is not None else _started(given, words, command, display)
         finished = run.train()
         if not finished:
             display.say(
                 f"stopped and saved at step {run.loop.progress.step}; go on with: "
-                f"{program()} train --resume {shlex.quote(str(run.folder))}"
+                f"{program()} {command} --resume {shlex.quote(str(place or run.folder))}"
             )
             return 130
-        if run.scored_split is None:
+        if command == "train" and run.scored_split is None:
             return 0
         display.say("writing the report")
         page = report_run(run.folder, run.data)
     finally:
         display.close()
-    print(_what_next(run, run.scored_split, page), file=sys.stderr)
+    lines = _after_training(run) if command == "train" else _after_pretraining(run)
+    print("\nNext:\n" + "\n".join(f"  {line}" for line in lines) + f"\nReport: {page}", file=sys.stderr)
+    return 0
+
+
+def _show_augmentation(given: Any, words: list[str]) -> int:
+    """The contact sheet of a recipe's augmentation; nothing is trained."""
+    from vitral.data.sheet import contact_sheet
+    from vitral.training.display import Display
+    from vitral.training.run import preview
+
+    if given.data is None:
+        raise VitralError("train: which data? Give a folder, a table or a built-in name such as digits")
+    display = Display()
+    try:
+        batches, labels = preview(given.data, given.settings, display)
+    finally:
+        display.close()
+    target = given.show_augmentation
+    try:
+        contact_sheet(batches, labels).save(target)
+    except (OSError, ValueError) as error:
+        raise VitralError(f"{target}: cannot be written ({error}); name a PNG file in a folder that exists") from error
+    print(f"what the model will see: {target}", file=sys.stderr)
     return 0
 
 
@@ -82,36 +197,50 @@ def _resumed(given: Any, words: list[str], display: "Display") -> "Run":
     return resume(given.resume, display, given.settings.train.workers)
 
 
-def _started(given: Any, words: list[str], display: "Display") -> "Run":
+def _started(given: Any, words: list[str], command: str, display: "Display") -> "Run":
     from vitral.training.run import start
 
+    given = _settled(given, words, command)
+    return start(given.data, given.settings, given.out, display, shlex.join(["vitral", command, *words]))
+
+
+def _settled(given: Any, words: list[str], command: str) -> Any:
+    """What was given with one budget and a run folder."""
     if given.data is None:
-        raise VitralError("train: which data? Give a folder, a table or a built-in name such as digits")
+        raise VitralError(f"{command}: which data? Give a folder, a table or a built-in name such as digits")
     settings = given.settings
     budget = {n: getattr(settings.train, n) for n in ("epochs", "steps", "time") if flag_given(words, n)}
     if budget:  # a budget on the command line replaces the recipe's of another kind
         only = {"epochs": None, "steps": None, "time": None} | budget
         settings = replace(settings, train=replace(settings.train, **only))
-    out = given.out or Path("runs") / (Path(given.data).stem or "run")
-    return start(given.data, settings, out, display, shlex.join(["vitral", "train", *words]))
+    name = Path(given.data).stem or "run"
+    out = given.out or Path("runs") / (name if command == "train" else f"{name}-pretrained")
+    return replace(given, settings=settings, out=out)
 
 
-def _what_next(run: "Run", split: str, page: Path) -> str:
+def _after_training(run: "Run") -> list[str]:
     """Commands to try on a finished run."""
     from vitral.explain.explain import Plain
 
-    image = run.data.splits[split].path(0) or run.folder / "example.png"
+    assert run.scored_split is not None
+    image = run.data.splits[run.scored_split].path(0) or run.folder / "example.png"
     vitral, folder, data, picture = program(), *(shlex.quote(str(x)) for x in (run.folder, run.source, image))
-    lines = [
+    return [
         f"{vitral} predict {folder} {picture}",
         *(
             [f"{vitral} explain {folder} {picture} -o {folder}/attention.png"]
-            if isinstance(run.loop.model, Plain)
+            if isinstance(run.loop.objective.result(run.loop.model), Plain)
             else []
         ),
-        f"{vitral} evaluate {folder} {data} --split {split}",
+        f"{vitral} evaluate {folder} {data} --split {run.scored_split}",
     ]
-    return "\nNext:\n" + "\n".join(f"  {line}" for line in lines) + f"\nReport: {page}"
+
+
+def _after_pretraining(run: "Run") -> list[str]:
+    vitral, folder, data = program(), *(shlex.quote(str(x)) for x in (run.folder, run.source))
+    if run.recipe.objective.name == "tokenizer":
+        return [f"{vitral} pretrain {data} --objective beit --tokenizer {folder}"]
+    return [f"{vitral} train {data} --init {folder} --out {folder}-finetuned", f"{vitral} probe {folder} {data}"]
 
 
 def report(words: list[str]) -> int:

@@ -22,6 +22,7 @@ def evaluate(words: list[str]) -> int:
     @dataclass
     class Evaluate:
         """Score a model on labelled images: top-1 and top-5, precision, recall and F1 a class, confusion, calibration error, intervals.
+        Where an image can have several labels: mean average precision (mAP), F1, exact matches, calibration error.
 
         Example: vitral evaluate runs/photos photos/ --split test --json > scores.json
         """
@@ -113,12 +114,18 @@ def predict(words: list[str]) -> int:
 
     given = parse(Predict, "predict", words)
     from vitral.predict import find_images, load, predict_stream
+    from vitral.training.toml import stored_data_options
 
     at_least(1, top_k=given.top_k, batch_size=given.batch_size)
     if not given.images:
         raise VitralError("predict: which images? Give files, folders, or - to read from stdin")
     predictor = load(given.model)
-    print_row = Rows(given.format, min(given.top_k, len(predictor.labels)))
+    separator = (
+        stored_data_options(predictor.card.recipe).label_separator or ";" if predictor.card.multi_label else None
+    )
+    if separator and given.format == "csv" and (label := next((x for x in predictor.labels if separator in x), None)):
+        raise VitralError(f"label {label!r}: {separator!r} is what separates labels in CSV; use --format jsonl")
+    print_row = Rows(given.format, min(given.top_k, len(predictor.labels)), separator)
     failed = total = 0
     batch = 1 if given.images == ["-"] else given.batch_size  # a pipe wants each answer at once
     for row in predict_stream(predictor, find_images(given.images), given.top_k, batch):
@@ -131,37 +138,62 @@ def predict(words: list[str]) -> int:
 
 
 class Rows:
-    """Predictions on stdout, one line each: an aligned table, CSV with a header, or JSON lines."""
+    """Predictions on stdout, one line each: an aligned table, CSV with a header, or JSON lines.
 
-    def __init__(self, how: str, top_k: int) -> None:
+    separator: what stands between the labels in a CSV's cell; None if an image has one label.
+    """
+
+    def __init__(self, how: str, top_k: int, separator: str | None = None) -> None:
         self.how = how
         self.top_k = top_k
+        self.separator = separator
         self.writer = csv.writer(sys.stdout, lineterminator="\n")
+        self.columns = [f"{what}_{i}" for i in range(1, top_k + 1) for what in ("label", "probability")]
+        if separator is None:
+            self.columns[:2] = ["label", "probability"]
+        else:
+            self.columns = ["labels", "probabilities", *self.columns]
         if how == "csv":
-            ranked = [f"{what}_{i}" for i in range(2, self.top_k + 1) for what in ("label", "probability")]
-            self.writer.writerow(["image", "label", "probability", *ranked, "error"])
+            self.writer.writerow(["image", *self.columns, "error"])
 
     def __call__(self, row: "Prediction | tuple[str, VitralError]") -> None:
         if isinstance(row, tuple):  # the row names the image already
             row = (row[0], VitralError(str(row[1]).removeprefix(f"{row[0]}: ")))
         if self.how == "jsonl":
-            plain = {"image": row[0], "error": str(row[1])} if isinstance(row, tuple) else {
-                "image": row.name, "label": row.label, "probability": row.probability,
-                "top": [{"label": label, "probability": p} for label, p in row.top],
-            }  # fmt: skip
-            print(json.dumps(plain))
+            print(json.dumps({"image": row[0], "error": str(row[1])} if isinstance(row, tuple) else _plain(row)))
         elif self.how == "csv":
             if isinstance(row, tuple):
-                self.writer.writerow([row[0], *[""] * (2 * self.top_k), str(row[1])])
+                self.writer.writerow([row[0], *[""] * len(self.columns), str(row[1])])
             else:
-                self.writer.writerow(
-                    [row.name, *[x for label, p in row.top[: self.top_k] for x in (label, f"{p:.6f}")], ""]
-                )
+                ranked = [x for label, p in row.top[: self.top_k] for x in (label, f"{p:.6f}")]
+                self.writer.writerow([row.name, *self._joined(row), *ranked, ""])
         elif isinstance(row, tuple):
             print(f"{row[0]}  error: {row[1]}")
+        elif row.labels is None:
+            print(f"{row.name}  {_shares(row.top[: self.top_k])}")
         else:
-            print(f"{row.name}  " + "  ".join(f"{label} {p:.1%}" for label, p in row.top[: self.top_k]))
+            others = _shares(row.top[len(row.labels) : self.top_k])
+            print(f"{row.name}  {_shares(row.labels) or 'none'}" + (f"  ({others})" if others else ""))
         sys.stdout.flush()
+
+    def _joined(self, row: "Prediction") -> list[str]:
+        """The cells of several labels and their probabilities, if an image can have several."""
+        if row.labels is None or self.separator is None:
+            return []
+        return [
+            self.separator.join(cells) for cells in ([x for x, _ in row.labels], [f"{p:.6f}" for _, p in row.labels])
+        ]
+
+
+def _shares(ranked: list[tuple[str, float]]) -> str:
+    return "  ".join(f"{label} {p:.1%}" for label, p in ranked)
+
+
+def _plain(row: "Prediction") -> dict[str, object]:
+    """A prediction for `json.dumps`."""
+    top, labels = ([{"label": label, "probability": p} for label, p in r or []] for r in (row.top, row.labels))
+    own = {"label": row.label, "probability": row.probability} if row.labels is None else {"labels": labels}
+    return {"image": row.name, **own, "top": top}
 
 
 def explain(words: list[str]) -> int:

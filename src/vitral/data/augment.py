@@ -14,8 +14,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitral.data.options import AugmentOptions
+from vitral.data.policies import JITTER_DRAWS, THREE_DRAWS, RandAugment, jitter, three_augment
 from vitral.data.preprocess import Preprocess, resize
-from vitral.randomness import uniforms
+from vitral.randomness import keyed, uniforms
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,36 @@ def padded_crop(preprocess: Preprocess, options: AugmentOptions) -> Transform:
     return Transform("padded_crop", 2, apply)
 
 
+MIRRORED = 4  # pixels
+
+
+def reflected_crop(preprocess: Preprocess) -> Transform:
+    """DeiT III's simple random crop (https://arxiv.org/abs/2204.07118, section 3.2): the shorter side is resized to the model's, four pixels are
+    mirrored around the image, and a box of the model's size is cut out anywhere.
+    """
+    H, W = preprocess.height, preprocess.width
+
+    def apply(image: Tensor, u: np.ndarray) -> Tensor:
+        h, w = image.shape[1:]
+        factor = max(H / h, W / w)
+        image = resize(image, max(H, round(h * factor)), max(W, round(w * factor)), preprocess.interpolation)
+        h, w = image.shape[1:]
+        top, left = (
+            int(x * (side - size + 2 * MIRRORED + 1)) - MIRRORED
+            for x, side, size in zip(u, (h, w), (H, W), strict=True)
+        )
+        return image[:, mirrored(top, H, h)][:, :, mirrored(left, W, w)]
+
+    return Transform("reflected_crop", 2, apply)
+
+
+def mirrored(start: int, count: int, side: int) -> Tensor:
+    """Pixels start, start + 1, ... of a side; beyond its ends those before them again, the outermost not repeated: int64 [count]."""
+    period = max(1, 2 * (side - 1))
+    positions = torch.arange(start, start + count) % period
+    return torch.minimum(positions, period - positions) if side > 1 else positions
+
+
 def flip(axis: int, probability: float) -> Transform:
     return Transform(f"flip{axis}", 1, lambda image, u: image.flip(axis) if u[0] < probability else image)
 
@@ -94,18 +125,44 @@ def brightness(amount: float) -> Transform:
     return Transform("brightness", 2, apply)
 
 
-def erase(probability: float, mean: tuple[float, ...]) -> Transform:
-    """Random erasing (https://arxiv.org/abs/1708.04896): 2 to 33 % of the area, aspect ratio 0.3 to 3.3, filled with the mean colour."""
+def of_pixels(change: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[[Tensor, np.ndarray], Tensor]:
+    """A change of arrays, of tensors."""
+    return lambda image, u: torch.from_numpy(change(image.contiguous().numpy(), u))
+
+
+def randaugment(options: AugmentOptions, mean: tuple[float, ...]) -> Transform:
+    fill = np.rint(np.array(mean, np.float32) * 255)[:, None, None]
+    policy = RandAugment(
+        options.operations,
+        options.operation_probability,
+        options.magnitude,
+        options.magnitude_std,
+        options.increasing,
+        fill,
+    )
+    return Transform("randaugment", policy.draws, of_pixels(policy))
+
+
+def erase(probability: float, fill: str, preprocess: Preprocess) -> Transform:
+    """Random erasing (https://arxiv.org/abs/1708.04896): 2 to 33 % of the area, aspect ratio 0.3 to 3.3, filled with the mean colour, or with
+    pixels of normal noise that has the data's mean and deviation (so the paper's random values, after normalisation, in timm).
+    """
+    mean, std = (torch.tensor(v)[:, None, None] * 255 for v in (preprocess.mean, preprocess.std))
 
     def apply(image: Tensor, u: np.ndarray) -> Tensor:
         if u[0] >= probability:
             return image
-        top, left, h, w = crop_box(image.shape[1], image.shape[2], (0.02, 0.33), (0.3, 3.3), u[1:])
+        top, left, h, w = crop_box(image.shape[1], image.shape[2], (0.02, 0.33), (0.3, 3.3), u[2:])
+        box = mean
+        if fill == "noise":
+            chances = keyed(np.array([int(u[1] * 2**53)]), "erase", len(mean) * h * w)  # [1, C * h * w]
+            normal = torch.special.ndtri(torch.from_numpy(chances)).float().reshape(len(mean), h, w)
+            box = (mean + std * normal).clamp(0, 255)
         image = image.clone()
-        image[:, top : top + h, left : left + w] = (torch.tensor(mean) * 255).to(image.dtype)[:, None, None]
+        image[:, top : top + h, left : left + w] = (box.round() if image.dtype == torch.uint8 else box).to(image.dtype)
         return image
 
-    return Transform("erase", 1 + 2 * CROP_TRIES + 2, apply)
+    return Transform("erase", 2 + 2 * CROP_TRIES + 2, apply)
 
 
 def evaluation_view(preprocess: Preprocess) -> Transform:
@@ -120,9 +177,14 @@ class Augmentation:
 
     def __init__(self, options: AugmentOptions, preprocess: Preprocess, view: str = "augment") -> None:
         self.view = view
-        crops = {"resized": resized_crop, "padded": padded_crop}
-        first = crops[options.crop](preprocess, options) if options.crop in crops else evaluation_view(preprocess)
-        self.transforms = [first]
+        if options.crop == "resized":
+            self.transforms = [resized_crop(preprocess, options)]
+        elif options.crop == "padded":
+            self.transforms = [padded_crop(preprocess, options)]
+        elif options.crop == "reflected":
+            self.transforms = [reflected_crop(preprocess)]
+        else:
+            self.transforms = [evaluation_view(preprocess)]
         if options.hflip:
             self.transforms.append(flip(2, options.hflip))
         if options.vflip:
@@ -131,8 +193,17 @@ class Augmentation:
             self.transforms.append(quarter_turn())
         if options.brightness:
             self.transforms.append(brightness(options.brightness))
+        if options.policy == "randaugment":
+            self.transforms.append(randaugment(options, preprocess.mean))
+        if options.policy == "3augment":
+            self.transforms.append(Transform("3augment", THREE_DRAWS, of_pixels(three_augment)))
+        if options.jitter:
+            amount = options.jitter
+            self.transforms.append(
+                Transform("jitter", JITTER_DRAWS, of_pixels(lambda image, u: jitter(image, amount, u)))
+            )
         if options.erase:
-            self.transforms.append(erase(options.erase, preprocess.mean))
+            self.transforms.append(erase(options.erase, options.erase_with, preprocess))
 
         # Decoders may shrink an image only so far that the smallest crop still has the model's resolution.
         smallest = (options.scale or WHOLE_RANGE)[0] if options.crop == "resized" else 1.0

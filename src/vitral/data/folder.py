@@ -12,15 +12,25 @@ from vitral.errors import VitralError, counted, some
 JUNK = frozenset({"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "icon\r"})  # and all that starts with a dot
 
 
-def list_folder(root: Path, *, training: bool = True) -> Listing:
+UNLABELLED = "unlabelled"
+
+
+def list_folder(root: Path, *, training: bool = True, labelled: bool = True) -> Listing:
     """The images under a folder; one VitralError with all that is wrong if its layout is none of the two.
 
     Hidden files and those that operating systems leave behind do not count, nor do files beside the class
     folders that are no images by their extension (a README). Whatever lies in a class folder counts as an
-    image. training: whether there must be two classes and images of each to train on.
+    image. training: whether there must be two classes and images of each to train on. labelled: False if images
+    need no class; where some lie in the folder itself, all of them, to any depth, are then of one class.
     """
     root = Path(os.path.abspath(root))
     folders, loose = _entries(root)
+    if not labelled and any(path.suffix.lower() in EXTENSIONS for path in loose):
+        found = [p.relative_to(root).as_posix() for p in files_under(root) if p.suffix.lower() in EXTENSIONS]
+        n = len(found)
+        return build_listing(
+            root.name, str(root), FileImages(root, found), [UNLABELLED] * n, ["train"] * n, training=False
+        )
     splits = {
         folder.name: SPLIT_NAMES[folder.name.casefold()] for folder in folders if folder.name.casefold() in SPLIT_NAMES
     }

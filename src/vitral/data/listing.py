@@ -11,6 +11,8 @@ import numpy as np
 from vitral.data.images import Images
 from vitral.errors import VitralError, all_of
 
+Labels = Sequence[str] | Sequence[frozenset[str]]
+"""Each image's label, or the set of its labels."""
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
@@ -24,7 +26,7 @@ class Listing:
     labels: list[str]
     """Class names in order."""
     targets: np.ndarray
-    """int64 [n], positions in `labels`."""
+    """int64 [n], positions in `labels`; or float32 [n, K] of zeros and ones where an image can have several labels."""
     given: list[str] | None = None
     """The split of each image, train, val or test; None if all splits are to be made."""
     strata: Sequence[str] | None = None
@@ -32,31 +34,60 @@ class Listing:
     test_count: int | None = None
     """The exact size of a test split to make, instead of a share."""
 
+    @property
+    def multi_label(self) -> bool:
+        return self.targets.ndim == 2
+
+    def of(self, i: int) -> list[str]:
+        """The labels of image i, in order."""
+        return named(self.targets[i], self.labels)
+
+    def said(self, i: int) -> str:
+        """The labels of image i, for a person."""
+        return in_words(self.of(i))
+
 
 def build_listing(
     name: str,
     where: str,
     images: Images,
-    labels: Sequence[str],
+    labels: Labels,
     given: list[str] | None = None,
     *,
     training: bool = True,
     problems: Sequence[str] = (),
 ) -> Listing:
-    """A listing from each image's label (and split), or one VitralError with everything that cannot be meant so.
+    """A listing from each image's label, or set of labels (and split), or one VitralError with everything that cannot be meant so.
 
-    where: the folder or file to name in an error. training: whether there must be two classes and images of each
-    to train on. problems: what was found to be wrong before.
+    where: the folder or file to name in an error. training: whether there must be two classes (or labels that some images have and others
+    do not) and images of each to train on. problems: what was found to be wrong before.
     """
-    names = order_labels(set(labels))
+    sets = [label if isinstance(label, frozenset) else frozenset([label]) for label in labels]
+    names = order_labels({label for each in sets for label in each})
+    multi_label = isinstance(next(iter(labels), ""), frozenset)
     problems = [*problems, *_double_spellings(names)]
     if training:
-        problems += _untrainable(labels, names, given)
+        problems += [*(_unlearnable(sets) if multi_label else _alone(names)), *_untrained(sets, names, given)]
     if problems:
         raise VitralError(all_of(where, problems))
     position = {label: i for i, label in enumerate(names)}
-    targets = np.array([position[label] for label in labels], dtype=np.int64)
+    if multi_label:
+        targets = np.zeros((len(sets), len(names)), np.float32)
+        for row, each in zip(targets, sets, strict=True):
+            row[[position[label] for label in each]] = 1
+    else:
+        targets = np.array([position[label] for each in sets for label in each], dtype=np.int64)
     return Listing(name, images, names, targets, given)
+
+
+def named(target: np.ndarray, labels: Sequence[str]) -> list[str]:
+    """An image's labels from its row of the targets: one position, or [K] of which those above a half count."""
+    return [labels[k] for k in np.flatnonzero(target > 0.5).tolist()] if target.ndim else [labels[int(target)]]
+
+
+def in_words(labels: Sequence[str]) -> str:
+    """A label, several, or none, for a person."""
+    return ", ".join(labels) or "no label"
 
 
 def order_labels(labels: set[str]) -> list[str]:
@@ -66,24 +97,36 @@ def order_labels(labels: set[str]) -> list[str]:
     return sorted(labels)
 
 
-def _untrainable(labels: Sequence[str], names: Sequence[str], given: list[str] | None) -> list[str]:
-    """Why a classifier cannot be trained on these classes and splits, if it cannot."""
-    problems = []
-    if len(names) == 1:
-        problems.append(
-            f"there is one class only ({names[0]}); a classifier needs two or more, each with a folder or label of its own"
-        )
-    if given:
-        trained = {label for label, split in zip(labels, given, strict=True) if split == "train"}
-        only = [label for label in names if label not in trained]
-        if not trained:
-            problems.append(f"there is no train split, only {', '.join(sorted(set(given)))}; add it")
-        elif only:
-            problems.append(
-                f"these classes have no image in the train split: {', '.join(only)}; "
-                "add some, correct the label, or remove the class"
-            )
-    return problems
+def _alone(names: Sequence[str]) -> list[str]:
+    if len(names) != 1:
+        return []
+    return [
+        f"there is one class only ({names[0]}); a classifier needs two or more, each with a folder or label of its own"
+    ]
+
+
+def _unlearnable(sets: Sequence[frozenset[str]]) -> list[str]:
+    if len(set(sets)) > 1:
+        return []
+    return [
+        f"all images have the same labels ({in_words(sorted(sets[0]))}), so there is nothing to tell apart; add images with others"
+    ]
+
+
+def _untrained(sets: Sequence[frozenset[str]], names: Sequence[str], given: list[str] | None) -> list[str]:
+    """Why these classes cannot be trained with the splits as they are given, if they cannot."""
+    if not given:
+        return []
+    if "train" not in given:
+        return [f"there is no train split, only {', '.join(sorted(set(given)))}; add it"]
+    trained = {label for each, split in zip(sets, given, strict=True) if split == "train" for label in each}
+    only = [label for label in names if label not in trained]
+    if not only:
+        return []
+    return [
+        f"these classes have no image in the train split: {', '.join(only)}; "
+        "add some, correct the label, or remove the class"
+    ]
 
 
 def _double_spellings(labels: Sequence[str]) -> list[str]:

@@ -4,6 +4,7 @@ Mixup, https://arxiv.org/abs/1710.09412; CutMix, https://arxiv.org/abs/1905.0489
 DeiT's code. A pure function of the batch and of uniform numbers derived from (seed, step). Each image's partner is its mirror in the batch.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch.nn import functional as F
 
 from vitral.data.options import AugmentOptions
 
-MIX_DRAWS = 64  # uniform numbers for one batch
+MIX_DRAWS = 6  # uniform numbers for one batch: whether, which of the two, two for the weight, two for the box
 
 
 @dataclass(frozen=True)
@@ -26,33 +27,43 @@ class Mix:
     def __call__(self, pixels: Tensor, targets: Tensor, u: np.ndarray) -> tuple[Tensor, Tensor]:
         options = self.options
         shares = F.one_hot(targets, self.num_classes).float() if targets.ndim == 1 else targets
-        if u[0] >= options.mix_probability or not (options.mixup or options.cutmix):
+        whether, which, a, b, y, x = u.tolist()
+        if whether >= options.mix_probability or not (options.mixup or options.cutmix):
             return pixels, shares
-        cut = u[1] < options.switch if options.mixup and options.cutmix else bool(options.cutmix)
-        own = beta(options.cutmix if cut else options.mixup, u[4:])
+        cut = bool(options.cutmix) and (which < options.switch or not options.mixup)
+        own = beta(options.cutmix if cut else options.mixup, a, b)
+        partners = pixels.flip(0)
         if cut:
-            top, left, h, w = box(pixels.shape[2], pixels.shape[3], own, u[2], u[3])
-            own = 1 - h * w / (pixels.shape[2] * pixels.shape[3])
-            mixed = pixels.clone()
-            mixed[:, :, top : top + h, left : left + w] = pixels.flip(0)[:, :, top : top + h, left : left + w]
+            H, W = pixels.shape[2:]
+            top, left, h, w = box(H, W, own, y, x)
+            own = 1 - h * w / (H * W)
+            pixels = pixels.clone()
+            pixels[:, :, top : top + h, left : left + w] = partners[:, :, top : top + h, left : left + w]
         else:
-            mixed = pixels.float().lerp(pixels.flip(0).float(), 1 - own)
-            mixed = mixed.round().to(pixels.dtype) if pixels.dtype == torch.uint8 else mixed
-        return mixed, own * shares + (1 - own) * shares.flip(0)
+            mixed = pixels.float().lerp(partners.float(), 1 - own)
+            pixels = mixed.round().to(torch.uint8) if pixels.dtype == torch.uint8 else mixed
+        return pixels, own * shares + (1 - own) * shares.flip(0)
 
 
-def beta(alpha: float, u: np.ndarray) -> float:
-    """A draw from Beta(alpha, alpha) by Johnk's method (1964): pairs are proposed until one lies within; both parameters at most a few."""
-    for x, y in u[: len(u) // 2 * 2].reshape(-1, 2).tolist():
-        a, b = x ** (1 / alpha), y ** (1 / alpha)
-        if 0 < a + b <= 1:
-            return a / (a + b)
-    return 0.5
+def beta(alpha: float, a: float, b: float) -> float:
+    """A draw from Beta(alpha, alpha), any alpha above 0, from two uniform numbers: exact, nothing is rejected.
+
+    Devroye, "Random variate generation in one line of code" (Winter Simulation Conference 1996): Student's t with 2 alpha degrees of freedom by
+    the polar method (Bailey 1994), carried to the unit interval. Written in r = a^(1/alpha), which cannot overflow.
+    """
+    r, cos = a ** (1 / alpha), math.cos(2 * math.pi * b)
+    share = 0.5 + 0.5 * cos * math.sqrt((1 - r) / (r + cos**2 * (1 - r)))
+    return min(max(0.0, share), 1.0)  # rounding may lead just outside
 
 
 def box(height: int, width: int, own: float, y: float, x: float) -> tuple[int, int, int, int]:
     """Top, left, height, width of CutMix's box: a share 1 - own of the area around a uniform centre, cut at the border."""
-    side = (1 - own) ** 0.5
-    h, w, centre_y, centre_x = int(height * side), int(width * side), int(y * height), int(x * width)
-    top, left = max(0, centre_y - h // 2), max(0, centre_x - w // 2)
-    return top, left, min(height, centre_y + h // 2) - top, min(width, centre_x + w // 2) - left
+    side = math.sqrt(1 - own)
+    half_h, half_w, centre_y, centre_x = (
+        int(height * side) // 2,
+        int(width * side) // 2,
+        int(y * height),
+        int(x * width),
+    )
+    top, left = max(0, centre_y - half_h), max(0, centre_x - half_w)
+    return top, left, min(height, centre_y + half_h) - top, min(width, centre_x + half_w) - left

@@ -15,23 +15,33 @@ class DataOptions:
     """Table column with the image's path, relative to the table (Parquet: or the encoded image itself)."""
     label_column: str = "label"
     """Table column with the class name."""
+    label_separator: str | None = None
+    """A character: each cell of the label column holds any number of labels with it between them, and an empty cell means none of
+    them (a Parquet column of lists needs no separator); default: an image has one label.
+    """
     split_column: str = "split"
     """Table column with train, val or test; optional."""
     val_fraction: float = 0.1
     """Share of the images set aside for validation when the data give no validation split; 0 for none."""
     test_fraction: float = 0.2
     """Share of the images set aside for testing when the data give no test split; 0 for none."""
+    train_fraction: float = 1.0
+    """Share of each class's training images that is used, the same ones each time: to see what fewer images give."""
     skip_unreadable: bool = False
     """Leave unreadable images out (and list them) instead of stopping before the start."""
     channels: int | None = None
     """Channels that the model sees, 1 (grey) or 3 (RGB); default: 1 if every image is grey, else 3."""
 
     def __post_init__(self) -> None:
+        if self.label_separator is not None and len(self.label_separator) != 1:
+            raise VitralError(f"label_separator {self.label_separator!r}: give one character, such as ';'")
         if self.channels not in (None, 1, 3):
             raise VitralError(f"channels {self.channels}: an image has 1 (grey) or 3 (RGB); choose one of them")
         for name, value in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
             if not 0 <= value < 1:
                 raise VitralError(f"{name} {value}: is not a share; give a number from 0 up to, not including, 1")
+        if not 0 < self.train_fraction <= 1:
+            raise VitralError(f"train_fraction {self.train_fraction}: a share lies above 0, up to 1")
         if self.val_fraction + self.test_fraction >= 1:
             raise VitralError(
                 f"val_fraction {self.val_fraction} and test_fraction {self.test_fraction}: leave nothing "
@@ -62,11 +72,15 @@ class AugmentOptions:
     brightness: float = 0.0
     """Brightness and contrast are each multiplied by a factor in [1 - x, 1 + x]."""
     jitter: float = 0.0
-    """Colour jitter: brightness, contrast and saturation by factors in [1 - x, 1 + x], in random order (timm's single number)."""
+    """Colour jitter: brightness, contrast and saturation by factors in [1 - x, 1 + x], in random order (timm's single number, which timm leaves
+    out where there is RandAugment).
+    """
     policy: str = "none"
     """randaugment (https://arxiv.org/abs/1909.13719), 3augment (grey, solarize or blur: https://arxiv.org/abs/2204.07118) or none."""
     operations: int = 2
     """RandAugment: operations on an image."""
+    operation_probability: float = 0.5
+    """RandAugment: probability of each of them; 0.5 in timm and DeiT, 1 in the paper and AugReg."""
     magnitude: float = 9.0
     """RandAugment: strength, 0 to 10 (in AugReg up to 20)."""
     magnitude_std: float = 0.5
@@ -89,13 +103,64 @@ class AugmentOptions:
     """Repeated augmentation (https://arxiv.org/abs/1902.05509): each image this often in a batch, each time changed otherwise."""
 
     def __post_init__(self) -> None:
-        if self.crop not in (None, "resized", "padded", "reflected", "none"):
-            raise VitralError(f"crop {self.crop!r}: choose resized, padded, reflected or none")
-        for name in ("hflip", "vflip", "erase"):
+        for name, allowed in (
+            ("crop", (None, "resized", "padded", "reflected", "none")),
+            ("policy", ("none", "randaugment", "3augment")),
+            ("erase_with", ("mean", "noise")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise VitralError(f"{name} {getattr(self, name)!r}: choose one of {', '.join(filter(None, allowed))}")
+        for name in ("hflip", "vflip", "erase", "operation_probability", "switch", "mix_probability"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise VitralError(f"{name} {getattr(self, name)}: a probability lies in 0 to 1")
         for name, (low, high) in (("scale", self.scale or (1.0, 1.0)), ("ratio", self.ratio)):
             if not 0 < low <= high:
                 raise VitralError(f"{name} {low} {high}: give a smaller and a larger positive number")
-        if (self.scale and self.scale[1] > 1) or not 0 <= self.padding < 1 or not 0 <= self.brightness < 1:
-            raise VitralError("scale ends at 1 at most; padding and brightness lie in 0 to 1")
+        if self.scale and self.scale[1] > 1:
+            raise VitralError(f"scale {self.scale[0]} {self.scale[1]}: ends at 1, the whole image, at most")
+        for name in ("padding", "brightness"):
+            if not 0 <= getattr(self, name) < 1:
+                raise VitralError(f"{name} {getattr(self, name)}: lies from 0 up to, not including, 1")
+        if not 0 <= self.jitter <= 1:
+            raise VitralError(f"jitter {self.jitter}: lies in 0 to 1")
+        if not 0 <= self.magnitude <= 30:
+            raise VitralError(f"magnitude {self.magnitude}: RandAugment's strength lies in 0 to 10, in AugReg up to 20")
+        for name in ("magnitude_std", "mixup", "cutmix"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise VitralError(f"{name} {getattr(self, name)}: give 0 (none) or a positive number")
+        for name in ("operations", "repeats"):
+            if getattr(self, name) < 1:
+                raise VitralError(f"{name} {getattr(self, name)}: give 1 or more")
+
+
+AUGREG = {  # level: RandAugment's operations and magnitude, Mixup's alpha
+    "none": (0, 0, 0.0),
+    "light1": (2, 0, 0.0),
+    "light2": (2, 10, 0.2),
+    "medium1": (2, 15, 0.2),
+    "medium2": (2, 15, 0.5),
+    "strong1": (2, 20, 0.5),
+    "strong2": (2, 20, 0.8),
+}
+
+
+def augreg(level: str) -> dict[str, object]:
+    """The fields of AugmentOptions for a level of "How to train your ViT?" (https://arxiv.org/abs/2106.10270, section 3.2).
+
+    Numbers of google-research/big_vision, configs/vit_i1k.py, whose RandAugment applies every operation it picks (and knows a sixteenth, Cutout,
+    which is left out here). Light1 is not nothing: at magnitude 0 colours nearly go.
+    """
+    if level not in AUGREG:
+        raise VitralError(f"AugReg level {level!r}: choose one of {', '.join(AUGREG)}")
+    operations, magnitude, mixup = AUGREG[level]
+    if not operations:
+        return {"policy": "none", "mixup": mixup}
+    return {
+        "policy": "randaugment",
+        "operations": operations,
+        "operation_probability": 1.0,
+        "magnitude": float(magnitude),
+        "magnitude_std": 0.0,
+        "increasing": False,
+        "mixup": mixup,
+    }

@@ -93,6 +93,11 @@ class Preprocess:
         std = torch.tensor(self.std, device=pixels.device).mul(255)[:, None, None]
         return (pixels.float() - mean) / std
 
+    def restore(self, inputs: Tensor) -> Tensor:
+        """The inverse of `normalise`, rounded: [..., C, H, W] to uint8."""
+        mean, std = (torch.tensor(v, device=inputs.device).mul(255)[:, None, None] for v in (self.mean, self.std))
+        return (inputs.float() * std + mean).round().clamp(0, 255).to(torch.uint8)
+
     def __call__(self, image: Tensor) -> Tensor:
         """A decoded image [C, h, w] to the model's input [C, height, width]."""
         return self.normalise(self.view(image))

@@ -6,9 +6,10 @@ the data were.
 """
 
 import csv
+import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,13 +17,13 @@ import numpy as np
 from torch import Tensor
 
 from vitral.data.builtin import BUILTIN
-from vitral.data.folder import list_folder
+from vitral.data.folder import UNLABELLED, list_folder
 from vitral.data.images import Images
 from vitral.data.listing import Listing
 from vitral.data.options import DataOptions
 from vitral.data.raster import ImageInfo
 from vitral.data.scan import Progress, UnreadableError, scan
-from vitral.data.splits import SPLITS, make_splits
+from vitral.data.splits import SPLITS, common, keep_in_train, make_splits
 from vitral.data.table import TABLES, list_table
 from vitral.errors import VitralError, all_of, counted, some
 
@@ -41,7 +42,7 @@ class Split:
     names: Sequence[str]
     """What a person calls image i: its path relative to the data, or for example fashion-mnist/train/17."""
     targets: np.ndarray
-    """int64 [n], positions in the data set's labels."""
+    """int64 [n], positions in the data set's labels; or float32 [n, K] of zeros and ones where an image can have several."""
     images: Images
     """Where the pixels are, for all splits together."""
     rows: np.ndarray
@@ -90,12 +91,18 @@ class DataSet:
     notes: list[str] = field(default_factory=list)
     """What a person should know about the data but that is no error."""
 
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image can have several of the labels, or none."""
+        return any(split.targets.ndim == 2 for split in self.splits.values())
+
 
 def open_data(
     data: str | Path,
     options: DataOptions = _DEFAULTS,
     *,
     training: bool = True,
+    labelled: bool = True,
     least_side: Callable[[int, int], int] | None = None,
     progress: Progress | None = None,
 ) -> DataSet:
@@ -103,27 +110,36 @@ def open_data(
 
     data: a folder of class folders, or of train, val and test folders of class folders; a CSV, TSV or Parquet
     file; or a built-in name (digits, fashion-mnist, elpv). training: whether there must be two classes and
-    images of each to train on. least_side: from the images' median height and width, the pixels that each side
+    images of each to train on. labelled: False if images need no class, as in pre-training; a folder without
+    class folders will do then. least_side: from the images' median height and width, the pixels that each side
     must have at least (one patch). progress: called with (images checked, images in all) now and then. Raises
     VitralError with all that is wrong: first in how the images lie and are labelled, then, when all have been
     read, in what they hold. UnreadableError, a VitralError, lists every image that cannot be read.
     """
-    listing = _list(data, options, training)
+    listing = _list(data, options, training, labelled)
+    if listing.labels == [UNLABELLED]:
+        options = replace(options, val_fraction=0.0, test_fraction=0.0)
     checked, unreadable = scan(listing.images, progress)
     rows = [i for i, result in enumerate(checked) if result is not None]
     results = [result for result in checked if result is not None]
     digests, infos = [digest for digest, _ in results], [info for _, info in results]
     targets = listing.targets[rows]
     given = None if listing.given is None else [listing.given[i] for i in rows]
-    groups = [listing.labels[target] for target in targets]
+    # of several labels as a list, so that no two sets read alike
+    groups = [json.dumps(listing.of(i)) if listing.multi_label else listing.of(i)[0] for i in rows]
+    strata = groups if listing.strata is None else [listing.strata[i] for i in rows]
+    if listing.multi_label:
+        strata = common(groups, digests)
     splits = make_splits(
         digests,
-        groups if listing.strata is None else [listing.strata[i] for i in rows],
+        strata,
         given,
         val_fraction=options.val_fraction,
         test_fraction=options.test_fraction,
         test_count=listing.test_count,
     )
+    if listing.multi_label:
+        keep_in_train(splits, given, digests, [listing.of(i) for i in rows])
     train = [info for info, split in zip(infos, splits, strict=True) if split == "train"] or infos
     height, width = (int(np.median([getattr(info, side) for info in train] or [1])) for side in ("height", "width"))
 
@@ -142,7 +158,7 @@ def open_data(
     return DataSet(
         name=listing.name,
         labels=listing.labels,
-        splits=_build_splits(listing.images, rows, targets, digests, splits),
+        splits=_build_splits(listing.images, rows, targets, digests, splits, options.train_fraction),
         channels=options.channels or max(info.channels for info in infos),
         bit_depth=max(info.bit_depth for info in infos),
         height=height,
@@ -165,8 +181,12 @@ def write_skipped(dataset: DataSet, path: str | Path) -> None:
         raise VitralError(f"{path}: cannot be written ({error.strerror}); choose a folder that can be") from error
 
 
-def _list(data: str | Path, options: DataOptions, training: bool) -> Listing:
+def _list(data: str | Path, options: DataOptions, training: bool, labelled: bool) -> Listing:
     path = Path(data)
+    if options.label_separator is not None and (data in BUILTIN or path.is_dir()):
+        raise VitralError(
+            f"{data}: several labels an image (label_separator {options.label_separator!r}) come from a table; give one"
+        )
     if isinstance(data, str) and data in BUILTIN:
         return BUILTIN[data](options)
     if not path.exists():
@@ -175,9 +195,9 @@ def _list(data: str | Path, options: DataOptions, training: bool) -> Listing:
             f"({', '.join(BUILTIN)}); check the path"
         )
     if path.is_dir():
-        return list_folder(path, training=training)
+        return list_folder(path, training=training and labelled, labelled=labelled)
     if path.suffix.lower() in TABLES:
-        return list_table(path, options, training=training)
+        return list_table(path, options, training=training and labelled)
     raise VitralError(
         f"{data}: is neither a folder nor a table ({', '.join(TABLES)}); give a folder of class folders, "
         "or a table with image and label columns"
@@ -193,8 +213,8 @@ def _unreadable(unreadable: Sequence[tuple[str, str]], total: int) -> str:
 
 def _emptied_classes(listing: Listing, rows: Sequence[int], training: bool) -> list[str]:
     """Skipping must leave something, and every class something to train on."""
-    left = {int(listing.targets[i]) for i in rows if listing.given is None or listing.given[i] == "train"}
-    empty = [label for target, label in enumerate(listing.labels) if target not in left]
+    left = {label for i in rows if listing.given is None or listing.given[i] == "train" for label in listing.of(i)}
+    empty = [label for label in listing.labels if label not in left]
     if training and empty:
         return [
             f"without the unreadable images nothing is left to train on of: {', '.join(empty)}; "
@@ -209,12 +229,12 @@ def _contradictions(listing: Listing, rows: Sequence[int], digests: Sequence[byt
     clashes = []
     for i, digest in zip(rows, digests, strict=True):
         j = first.setdefault(digest, i)
-        if listing.targets[i] != listing.targets[j]:
+        if not np.array_equal(listing.targets[i], listing.targets[j]):
             clashes.append((j, i))
     if not clashes:
         return []
-    names, targets, labels = listing.images.names, listing.targets, listing.labels
-    lines = [f"{names[j]} ({labels[targets[j]]}) = {names[i]} ({labels[targets[i]]})" for j, i in clashes]
+    names = listing.images.names
+    lines = [f"{names[j]} ({listing.said(j)}) = {names[i]} ({listing.said(i)})" for j, i in clashes]
     are = "image is a copy" if len(clashes) == 1 else "images are copies"
     return [f"{len(clashes)} {are} of one with another label; remove the wrong one of each pair:\n{_lines(lines)}"]
 
@@ -240,17 +260,36 @@ def _lines(items: Sequence[str]) -> str:
 
 
 def _build_splits(
-    images: Images, rows: Sequence[int], targets: np.ndarray, digests: Sequence[bytes], splits: Sequence[str]
+    images: Images,
+    rows: Sequence[int],
+    targets: np.ndarray,
+    digests: Sequence[bytes],
+    splits: Sequence[str],
+    train_fraction: float,
 ) -> dict[str, Split]:
     contents = np.frombuffer(b"".join(digest[:8] for digest in digests), ">u8").astype(np.uint64)
     built = {}
     for split in SPLITS:
         inside = [k for k, name in enumerate(splits) if name == split]
+        if split == "train" and train_fraction < 1:
+            inside = _share(inside, targets, digests, train_fraction)
         if inside:
             of_images = np.array([rows[k] for k in inside], dtype=np.int64)
             names = [images.names[i] for i in of_images]
             built[split] = Split(split, names, targets[inside], images, of_images, contents[inside])
     return built
+
+
+def _share(inside: Sequence[int], targets: np.ndarray, digests: Sequence[bytes], fraction: float) -> list[int]:
+    """Of each class (or set of labels) the share of images with the least content hashes, at least one."""
+    members = defaultdict(list)
+    for k in inside:
+        members[targets[k].tobytes()].append(k)
+    return sorted(
+        k
+        for found in members.values()
+        for k in sorted(found, key=lambda k: digests[k])[: max(1, round(fraction * len(found)))]
+    )
 
 
 def _fingerprint(digests: Sequence[bytes], labels: Sequence[str], splits: Sequence[str]) -> str:
@@ -278,7 +317,13 @@ def _notes(
     copies = len(digests) - len(set(digests))
     if copies:
         notes.append(f"exact copies of other images: {copies}; copies share a split unless the data divide them")
-    notes += _few([listing.labels[listing.targets[i]] for i in rows], listing.labels, splits)
+    of_images = [listing.of(i) for i in rows]
+    if listing.multi_label:
+        bare = of_images.count([])
+        notes.append(
+            f"{sum(map(len, of_images)) / len(of_images):.1f} labels an image on average; {counted(bare, 'image has', 'images have')} none"
+        )
+    notes += _few(of_images, listing.labels, splits, "labels" if listing.multi_label else "classes")
     made = [split for split in SPLITS if split in splits and (listing.given is None or split not in listing.given)]
     if made and listing.given is not None:
         notes.append(f"the data give no {' or '.join(made)} split: made from train")
@@ -306,10 +351,10 @@ def _straddling(names: Sequence[str], digests: Sequence[bytes], splits: Sequence
     ]
 
 
-def _few(of_images: Sequence[str], labels: Sequence[str], splits: Sequence[str]) -> list[str]:
-    """Classes of which there is too little for scores that say much."""
-    total = Counter(of_images)
-    inside = set(zip(of_images, splits, strict=True))
+def _few(of_images: Sequence[Sequence[str]], labels: Sequence[str], splits: Sequence[str], what: str) -> list[str]:
+    """Classes (or labels, as `what` says) of which there is too little for scores that say much."""
+    total = Counter(label for own in of_images for label in own)
+    inside = {(label, split) for own, split in zip(of_images, splits, strict=True) for label in own}
     notes = []
     absent = []
     for label in labels:
@@ -317,7 +362,7 @@ def _few(of_images: Sequence[str], labels: Sequence[str], splits: Sequence[str])
         if without:
             absent.append(f"{label} (none in {' and '.join(without)})")
     if absent:
-        notes.append(f"classes that are not in every split: {some(absent)}; scores there leave them out")
+        notes.append(f"{what} that are not in every split: {some(absent)}; scores there leave them out")
     few = [f"{label} ({total[label]})" for label in labels if total[label] < _FEW]
     if few:
         notes.append(f"fewer than {_FEW} images of: {some(few)}; what is learned and scored on so few is chance")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 SPLITS = ("train", "val", "test")
 _LEAST = 3  # distinct contents that a class needs before it gives any away
+_OWN_SHARE = 10  # distinct contents of a set of labels that is divided on its own
 
 
 def make_splits(
@@ -48,6 +49,30 @@ def make_splits(
         _move(contents, slice(0, test), "test", splits)
         _move(contents, slice(test, test + val), "val", splits)
     return splits
+
+
+def common(groups: Sequence[str], digests: Sequence[bytes]) -> list[str]:
+    """The groups, with all that are too small for a share of their own as one: most sets of several labels are rare."""
+    contents: dict[str, set[bytes]] = defaultdict(set)
+    for group, digest in zip(groups, digests, strict=True):
+        contents[group].add(digest)
+    return [group if len(contents[group]) >= _OWN_SHARE else "" for group in groups]
+
+
+def keep_in_train(
+    splits: list[str], given: Sequence[str] | None, digests: Sequence[bytes], labels: Sequence[Sequence[str]]
+) -> None:
+    """Move images back into train, in place, until each label has one there: of those that were taken out, the first by content hash.
+
+    labels: of each image, several or none. given: the splits before any were made, None for all train.
+    """
+    there = {label for split, own in zip(splits, labels, strict=True) if split == "train" for label in own}
+    for i in sorted(range(len(splits)), key=lambda i: digests[i]):
+        taken = splits[i] != "train" and (given is None or given[i] == "train")
+        if taken and not there.issuperset(labels[i]):
+            for copy in (k for k, digest in enumerate(digests) if digest == digests[i]):
+                splits[copy] = "train" if given is None or given[copy] == "train" else splits[copy]
+            there.update(labels[i])
 
 
 def apportion(sizes: dict[str, int], total: int) -> dict[str, int]:

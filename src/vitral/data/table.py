@@ -2,7 +2,8 @@
 splits.
 
 Images are paths relative to the table's folder. A Parquet column may also hold the encoded images, as bytes
-or as Hugging Face's struct of `bytes` and `path`; names of its ClassLabel features are used.
+or as Hugging Face's struct of `bytes` and `path`; names of its ClassLabel features are used. A cell holds one
+label, or any number of them: with a separator between them, or as a Parquet column's lists.
 """
 
 import csv
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from vitral.data.images import FileImages, Images, PackedImages
-from vitral.data.listing import SPLIT_NAMES, Listing, build_listing
+from vitral.data.listing import SPLIT_NAMES, Labels, Listing, build_listing, in_words
 from vitral.data.options import DataOptions
 from vitral.errors import VitralError, counted, some
 
@@ -28,7 +29,7 @@ TABLES = (".csv", ".tsv", ".parquet")
 class _Columns:
     images: list[Any]
     """Paths, bytes, or {bytes, path}, one for each row."""
-    labels: list[str]
+    labels: Labels
     splits: list[str] | None
     first_row: int
     """What a person calls the first row: 2 in a CSV file, whose line 1 is the header."""
@@ -40,10 +41,20 @@ def list_table(path: Path, options: DataOptions, *, training: bool = True) -> Li
     columns = read(path, options)
     if not columns.images:
         raise VitralError(f"{path}: has no rows; add one for each image")
-    _check_filled(path, "label", columns.labels, columns.first_row)
+    if options.label_separator is not None:
+        columns.labels = [
+            _parts(label, options.label_separator) if isinstance(label, str) else label for label in columns.labels
+        ]
+    if isinstance(columns.labels[0], str):
+        _check_filled(path, "label", columns.labels, columns.first_row)
     given = None if columns.splits is None else _splits(path, columns.splits, columns.first_row)
     images = _images(path, columns, options)
     return build_listing(path.stem, str(path), images, columns.labels, given, training=training)
+
+
+def _parts(cell: str, separator: str) -> frozenset[str]:
+    """The labels in a cell; space around them does not count, nor does a separator with nothing before or after it."""
+    return frozenset(label for part in cell.split(separator) if (label := part.strip()))
 
 
 def _read_csv(path: Path, options: DataOptions) -> _Columns:
@@ -97,15 +108,26 @@ def _read_parquet(path: Path, options: DataOptions) -> _Columns:
     return _Columns(table.column(image).to_pylist(), labels, splits, first_row=1)
 
 
-def _class_names(path: Path, values: list[Any], metadata: dict[bytes, bytes], column: str) -> list[str]:
-    """Labels as text; whole numbers become names where Hugging Face's ClassLabel gives some."""
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    names = features.get(column, {}).get("names")
-    if names is None:
-        return ["" if value is None else str(value) for value in values]
-    if any(not isinstance(value, int) or not 0 <= value < len(names) for value in values):
+def _class_names(path: Path, values: list[Any], metadata: dict[bytes, bytes], column: str) -> Labels:
+    """Labels, or sets of labels, as text; whole numbers become names where Hugging Face's ClassLabel gives some."""
+    lists = any(isinstance(value, list) for value in values)
+    flat = [one for value in values for one in value or []] if lists else values
+    feature = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {}).get(column, {})
+    if lists:  # what the lists hold: [feature], or {"feature": feature}
+        feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)
+    names = feature.get("names")
+    if names is not None and any(not isinstance(one, int) or not 0 <= one < len(names) for one in flat):
         raise VitralError(f"{path}: column {column} holds labels outside of 0..{len(names) - 1}; label every row")
-    return [str(names[value]) for value in values]
+
+    def name(value: Any) -> str:
+        return ("" if value is None else str(value)) if names is None else str(names[value])
+
+    if not lists:
+        return [name(value) for value in values]
+    sets = [frozenset(name(one) for one in value or []) for value in values]
+    if any(not label.strip() for each in sets for label in each):
+        raise VitralError(f"{path}: column {column} holds lists with an empty label; leave it out of the list")
+    return sets
 
 
 def _wanted(path: Path, names: Sequence[str], options: DataOptions) -> tuple[str, str, str | None]:
@@ -164,14 +186,16 @@ def _images(path: Path, columns: _Columns, options: DataOptions) -> Images:
 
 
 def _files(path: Path, folder: Path, columns: _Columns, options: DataOptions) -> Images:
-    """Images by path: all there, and none with two labels."""
+    """Images by path: all there, and none with two labels (or sets of labels)."""
     labels: dict[str, set[str]] = defaultdict(set)
     for name, label in zip(columns.images, columns.labels, strict=True):
-        labels[os.path.normpath(name)].add(label)
+        labels[os.path.normpath(name)].add(label if isinstance(label, str) else f"[{in_words(sorted(label))}]")
     clashing = [f"{name} ({', '.join(sorted(given))})" for name, given in labels.items() if len(given) > 1]
     if clashing:
+        one = isinstance(columns.labels[0], str)
         raise VitralError(
-            f"{path}: {counted(len(clashing), 'image has', 'images have')} two labels: {some(clashing)}; keep the right row of each"
+            f"{path}: {counted(len(clashing), 'image has', 'images have')} {'two labels' if one else 'rows with different labels'}: "
+            f"{some(clashing)}; {'keep the right row of each' if one else 'give each image one row with all its labels'}"
         )
     missing = [name for name in labels if not os.path.lexists(folder / name)]
     if missing and not options.skip_unreadable:

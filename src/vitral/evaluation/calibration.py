@@ -1,7 +1,8 @@
 """How far a probability can be trusted: reliability bins and the expected calibration error.
 
 Guo et al. 2017, "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599: images are put
-into equal-width bins by the probability of their predicted class, and its mean compared with the share right.
+into equal-width bins by the probability of their predicted class, and its mean compared with the share right. Where an image can have
+several labels each label is a question of its own, and the probability of yes is compared with the share of yes.
 """
 
 from dataclasses import dataclass
@@ -25,8 +26,8 @@ def reliability(confidence: NDArray[np.floating], correct: NDArray[np.bool_], bi
     """Equal-width bins over the confidence of the predicted class.
 
     Args:
-        confidence: [n] probability of the predicted class, in [0, 1].
-        correct: [n] whether the prediction was right.
+        confidence: [n] probability of the predicted class (or of yes), in [0, 1].
+        correct: [n] whether the prediction was right (or the answer is yes).
         bins: how many; 15 in Guo et al. 2017.
 
     Returns:

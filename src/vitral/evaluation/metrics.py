@@ -8,7 +8,7 @@ there counts neither for nor against the model; that of the precision leaves out
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,6 +38,8 @@ class ClassScore:
 class Evaluation:
     """All scores of one model on one split; see `score`."""
 
+    HEADLINE: ClassVar[str] = "top1"
+
     images: int
     top1: float
     top1_interval: tuple[float, float]
@@ -56,6 +58,19 @@ class Evaluation:
     def labels(self) -> list[str]:
         return [row.label for row in self.classes]
 
+    @property
+    def headline(self) -> float:
+        """The score that one model is preferred to another by; higher is better."""
+        return self.top1
+
+    def line(self) -> str:
+        """A few words for a person who watches training."""
+        return f"top-1 {self.top1:.2%}  loss {self.loss:.4f}"
+
+    def brief(self) -> dict[str, object]:
+        """What a model file remembers of its scores."""
+        return {"top1": self.top1, "top1_interval": list(self.top1_interval), "images": self.images}
+
     def to_json(self) -> dict[str, Any]:
         """A dict for `json.dumps`: fractions 0..1, intervals as [low, high], a confusion row a true class."""
         plain = asdict(self)  # copies the confusion matrix, so the dict is the caller's own
@@ -70,7 +85,7 @@ class Evaluation:
         wide = max([5, *(len(row.label) for row in self.classes)])
         head = f"{'class':{wide}}  {'images':>7}  {'precision':>9}  {'recall':>9}  {'F1':>9}"
         rows = [
-            f"{row.label:{wide}}  {row.support:7,}  {_percent(row.precision):>9}  {_percent(row.recall):>9}  {_percent(row.f1):>9}"
+            f"{row.label:{wide}}  {row.support:7,}  {percent(row.precision):>9}  {percent(row.recall):>9}  {percent(row.f1):>9}"
             for row in self.classes
         ]
         return "\n".join([head, *rows])
@@ -82,7 +97,7 @@ class Evaluation:
         if self.top5 is not None:
             lines.append(f"top-5 {self.top5:.2%}")
         lines.append(
-            f"macro F1 {_percent(self.macro_f1)}, balanced accuracy {_percent(self.balanced_accuracy)}, "
+            f"macro F1 {percent(self.macro_f1)}, balanced accuracy {percent(self.balanced_accuracy)}, "
             f"loss {self.loss:.4f}, calibration error {self.ece:.2%}"
         )
         with_images = [row for row in self.classes if row.support]
@@ -93,7 +108,7 @@ class Evaluation:
             )
         worst = sorted(with_images, key=lambda row: row.f1 or 0.0)[:3]
         if len(with_images) > 3:
-            lines.append("weakest classes by F1: " + ", ".join(f"{row.label} {_percent(row.f1)}" for row in worst))
+            lines.append("weakest classes by F1: " + ", ".join(f"{row.label} {percent(row.f1)}" for row in worst))
         return "\n".join(lines)
 
 
@@ -125,7 +140,7 @@ def score(logits: ArrayLike, targets: ArrayLike, labels: list[str]) -> Evaluatio
     classes = [_class_score(confusion, k, label) for k, label in enumerate(labels)]
     bins = reliability(confidence, correct)
     here = [row for row in classes if row.support]
-    macro_recall = _mean_defined([row.recall for row in here])
+    macro_recall = mean_defined([row.recall for row in here])
     return Evaluation(
         images=len(targets),
         top1=float(correct.mean()),
@@ -133,9 +148,9 @@ def score(logits: ArrayLike, targets: ArrayLike, labels: list[str]) -> Evaluatio
         top5=float((rank < TOP).mean()) if len(labels) > TOP else None,
         loss=float(losses.mean()),
         ece=expected_calibration_error(bins),
-        macro_precision=_mean_defined([row.precision for row in here]),
+        macro_precision=mean_defined([row.precision for row in here]),
         macro_recall=macro_recall,
-        macro_f1=_mean_defined([row.f1 for row in here]),
+        macro_f1=mean_defined([row.f1 for row in here]),
         balanced_accuracy=macro_recall,  # the same figure by its other name
         classes=classes,
         confusion=confusion,
@@ -171,7 +186,7 @@ def _per_image(
     for start in range(0, n, ROWS_AT_ONCE):
         here = slice(start, start + ROWS_AT_ONCE)
         rows = logits[here].astype(np.float64)  # [b, K]
-        _check_finite(rows, start)
+        check_finite(rows, start)
         truth = targets[here, None]  # [b, 1]
         rows -= rows.max(axis=1, keepdims=True)
         log_total = np.log(np.exp(rows).sum(axis=1))  # [b]; the largest logit is now 0
@@ -183,7 +198,7 @@ def _per_image(
     return losses, confidence, predicted, rank
 
 
-def _check_finite(rows: NDArray[np.float64], start: int) -> None:
+def check_finite(rows: NDArray[np.float64], start: int) -> None:
     bad = ~(np.abs(rows) <= np.finfo(np.float32).max).all(axis=1)  # NaN compares false
     if bad.any():
         raise VitralError(
@@ -206,10 +221,10 @@ def _class_score(confusion: NDArray[np.int64], k: int, label: str) -> ClassScore
     )
 
 
-def _mean_defined(ratios: list[float | None]) -> float | None:
+def mean_defined(ratios: list[float | None]) -> float | None:
     defined = [ratio for ratio in ratios if ratio is not None]
     return math.fsum(defined) / len(defined) if defined else None
 
 
-def _percent(ratio: float | None) -> str:
+def percent(ratio: float | None) -> str:
     return "undefined" if ratio is None else f"{ratio:.2%}"

@@ -153,7 +153,7 @@ def look(predictor: Predictor, image: ImageLike) -> Attention:
     with torch.inference_mode():
         batch = steps(pixels)[None].to(next(model.parameters()).device)  # [1, C, H, W]
         logits, layers = model.forward_with_attention(batch)
-    probabilities = logits[0].float().softmax(-1)
+    probabilities = predictor.probabilities(logits.float())[0]
     best = int(probabilities.argmax())
     picture = to_rgb(decode(image, 3) if isinstance(image, str | Path | bytes | Image.Image) else pixels)
     return Attention(

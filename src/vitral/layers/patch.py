@@ -27,6 +27,13 @@ def patchify(images: Tensor, patch: tuple[int, int], channels_last: bool = False
     return tiles.reshape(B, h * w, C * p * q)
 
 
+def unpatchify(patches: Tensor, patch: tuple[int, int], image_size: tuple[int, int]) -> Tensor:
+    """The inverse of `patchify`: flat patches [B, N, C*p*q], each in the order channel, row, column, to images [B, C, H, W] of this size."""
+    h, w = patch_grid(patch, *image_size)
+    images = F.fold(patches.transpose(1, 2), (h * patch[0], w * patch[1]), patch, stride=patch)
+    return images[..., : image_size[0], : image_size[1]]
+
+
 def patch_grid(patch: tuple[int, int], height: int, width: int) -> tuple[int, int]:
     """Rows and columns of patches that cover an image of this size."""
     if height < patch[0] or width < patch[1]:
@@ -72,23 +79,28 @@ class PatchEmbed(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """[B, C, H, W] -> [B, N, D] by 3x3 convolutions of stride 2, each with batch norm and ReLU, and a 1x1 convolution.
+    """[B, C, H, W] -> [B, N, D] by 3x3 convolutions, each with batch norm and ReLU, and a 1x1 convolution.
 
-    Early Convolutions Help Transformers See Better, https://arxiv.org/abs/2106.14881, section 4. A patch of p needs log2 p widths.
+    Early Convolutions Help Transformers See Better, https://arxiv.org/abs/2106.14881, section 4 and table 4: a convolution has stride 2, but
+    stride 1 where its width is that of the one before. Patches of p need log2 p strides of 2.
     """
 
     def __init__(self, widths: Sequence[int], patch_size: int, in_channels: int, dim: int) -> None:
         super().__init__()
-        if 2 ** len(widths) != patch_size:
+        inputs = (in_channels, *widths)
+        strides = [
+            1 if i and before == width else 2 for i, (before, width) in enumerate(zip(inputs, widths, strict=False))
+        ]
+        if math.prod(strides) != patch_size:
             raise VitralError(
-                f"stem={tuple(widths)}: {len(widths)} convolutions of stride 2 make patches of {2 ** len(widths)}, not {patch_size}; "
-                f"give {max(1, round(math.log2(patch_size)))} widths or another patch_size"
+                f"stem={tuple(widths)}: convolutions of strides {strides} make patches of {math.prod(strides)}, not {patch_size}; "
+                "repeat a width for stride 1, change it for stride 2, or give another patch_size"
             )
         self.patch = (patch_size, patch_size)
         self.in_channels = in_channels
         layers: list[nn.Module] = []
-        for before, width in zip((in_channels, *widths), widths, strict=False):
-            layers += [Conv2d(before, width, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        for before, width, stride in zip(inputs, widths, strides, strict=False):
+            layers += [Conv2d(before, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
         self.stem = nn.Sequential(*layers)
         self.proj = nn.Conv2d(widths[-1], dim, kernel_size=1)
 

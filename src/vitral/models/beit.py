@@ -177,6 +177,9 @@ class Beit(ImageModel):
     def pool(self, tokens: Tensor) -> Tensor:
         return self.fc_norm(pool(tokens, self.config.pooling, self.num_prefix))  # [B, D]
 
+    def represent(self, images: Tensor) -> Tensor:
+        return self.pool(self.encode(self.embed(images), self.patch_embed.grid(*images.shape[2:])))
+
     def grids(self) -> dict[str, tuple[tuple[int, int], int]]:
         return {"pos_embed": (self.grid, 1)} if self.config.absolute else {}
 

@@ -5,6 +5,7 @@ Axes everywhere: B batch, C channels, H W pixels, h w grid, N tokens, D width, K
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -91,6 +92,18 @@ class ImageModel(nn.Module, ABC):
     @abstractmethod
     def features(self, images: Tensor) -> list[Tensor]:
         """Maps [B, h, w, D] for dense tasks, finest first; their pixel strides are `self.strides`."""
+
+    def represent(self, images: Tensor) -> Tensor:
+        """Images [B, C, H, W] to what the head reads, [B, D]: for probes and for models without a head."""
+        return self.pool(self.encode(self.embed(images)))
+
+    def train(self, mode: bool = True) -> Self:
+        """Batch norms whose weights are frozen stay as in use: their statistics are part of what must not change."""
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+                module.eval()
+        return self
 
     def grids(self) -> dict[str, tuple[tuple[int, int], int]]:
         """For each learned table of positions [1, prefix + h*w, D] its name in the state dict, its grid (h, w) and its prefix rows."""

@@ -112,6 +112,14 @@ class DeiT(ImageModel):
         representation = self.pool(tokens)  # [B, D] or, distilled, [B, 2D]
         return self.head(representation)  # [B, K]
 
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The answers [B, K] of a distilled model apart: from the class token, and from the distillation token."""
+        assert isinstance(self.head, TwoHeads)
+        tokens = self.embed(images)
+        if self.training and self.config.patch_drop:
+            tokens = keep_some(tokens, self.num_prefix, self.config.patch_drop)
+        return self.head.both(self.pool(self.encode(tokens)))
+
     def embed(self, images: Tensor) -> Tensor:
         tokens = self.patch_embed(images)  # [B, h*w, D]
         grid = self.patch_embed.grid(*images.shape[2:])

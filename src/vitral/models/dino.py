@@ -182,6 +182,9 @@ class Dino(ImageModel):
         mean = tokens[:, self.num_prefix :].mean(dim=1)
         return mean if self.config.pooling == "mean" else torch.cat([cls, mean], dim=-1)
 
+    def represent(self, images: Tensor) -> Tensor:
+        return self.pool(self.encode(self.embed(images), self.patch_embed.grid(*images.shape[2:])))
+
     def grids(self) -> dict[str, tuple[tuple[int, int], int]]:
         return {} if self.pos_embed is None else {"pos_embed": (self.grid, int(self.config.class_position))}
 

@@ -50,7 +50,7 @@ class ViTConfig(ModelConfig):
     patch_drop: float = 0.0
     """Share of the patches that are left out in training: FLIP, https://arxiv.org/abs/2212.00794."""
     stem: tuple[int, ...] = ()
-    """Widths of the 3x3 convolutions of stride 2 that replace the linear patches; none in the paper."""
+    """Widths of the 3x3 convolutions that replace the linear patches, of stride 2 where the width changes; none in the paper."""
     layer_scale: float | None = None
     pre_norm: bool = True
     """False: norms after the residual additions and none at the end, as in the original Transformer."""

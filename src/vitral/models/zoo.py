@@ -16,6 +16,7 @@ from vitral.models.pvt import PvtConfig, PvtV2Config, PyramidVisionTransformer, 
 from vitral.models.resnet import ResNet, ResNetConfig
 from vitral.models.swin import SwinConfig, SwinTransformer
 from vitral.models.swinv2 import SwinTransformerV2, SwinV2Config
+from vitral.models.tokenizer import Tokenizer, TokenizerConfig
 from vitral.models.vit import VisionTransformer, ViTConfig
 
 FAMILIES: dict[str, tuple[type[ModelConfig], type[ImageModel]]] = {
@@ -31,6 +32,7 @@ FAMILIES: dict[str, tuple[type[ModelConfig], type[ImageModel]]] = {
     "pvt": (PvtConfig, PyramidVisionTransformer),
     "pvt_v2": (PvtV2Config, PyramidVisionTransformerV2),
     "resnet": (ResNetConfig, ResNet),
+    "tokenizer": (TokenizerConfig, Tokenizer),  # ours, of no published size: a family without rows
 }
 
 VIT, AUGREG, SCALING = "arXiv:2010.11929", "arXiv:2106.10270", "arXiv:2106.04560"

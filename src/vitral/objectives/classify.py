@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitral.data.loader import Batch
+from vitral.layers.lora import merged
 from vitral.models.common import ImageModel
 from vitral.objectives.objective import Objective
 
@@ -19,10 +20,15 @@ class Classify(Objective):
     """ce, or bce: the sum over classes of binary cross-entropies (AugReg, section 3.2; DeiT III, section 3.1, up to its factor 1 / K)."""
     weights: Tensor | None = None
     """[K]: how much a sample of each class counts."""
+    multi_label: bool = False
+    """Whether targets are label by label, so that there is no top-1."""
+    binarise: bool = False
+    """With bce: a mixed image shows both of its classes wholly (DeiT III's code), not each by its share."""
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         logits = model(batch.images).float()
-        return {"loss": self.of(logits, batch.targets), "correct": hits(logits, batch.targets)}
+        loss = self.of(logits, batch.targets)
+        return {"loss": loss} if self.multi_label else {"loss": loss, "correct": hits(logits, batch.targets)}
 
     def of(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The mean loss of logits [B, K]."""
@@ -33,13 +39,17 @@ class Classify(Objective):
         counts = 1.0 if weights is None else shares @ weights / shares.sum(1).clamp(min=1e-9)  # [B]
         if self.loss == "ce":
             return (F.cross_entropy(logits, shares, label_smoothing=self.smoothing, reduction="none") * counts).mean()
-        smooth = shares * (1 - self.smoothing) + self.smoothing / logits.shape[1]
+        uniform = 1 / 2 if self.multi_label else 1 / logits.shape[1]  # over yes and no, or over the classes
+        if self.binarise:
+            shares = (shares > 0).to(shares.dtype)
+        smooth = shares * (1 - self.smoothing) + self.smoothing * uniform
         losses = F.binary_cross_entropy_with_logits(logits, smooth, reduction="none").sum(1)  # [B]
         return (losses * counts).mean()
 
     def result(self, model: nn.Module) -> ImageModel:
+        """The model, with LoRA and the head's norm, where it has them, merged into plain layers."""
         assert isinstance(model, ImageModel)
-        return model
+        return merged(model)
 
 
 def hits(logits: Tensor, targets: Tensor) -> Tensor:

@@ -77,14 +77,22 @@ def line_chart(
     return _svg(title, parts)
 
 
-def reliability_chart(title: str, bins: Sequence[ReliabilityBin]) -> str:
+def reliability_chart(
+    title: str,
+    bins: Sequence[ReliabilityBin],
+    *,
+    axis: str = "probability of the predicted class",
+    counted: str = "images",
+    right: str = "right",
+) -> str:
     """Accuracy against confidence: a bar a bin, the gap to its mean confidence over it, the diagonal dashed.
 
-    After Guo et al. 2017, figure 1; a bin of few images is drawn faint.
+    After Guo et al. 2017, figure 1; a bin of few images is drawn faint. axis, counted, right: words for the confidence, for what is in a bin,
+    and for what the accuracy is the share of.
     """
     frame = _Frame(0.0, 1.0, 0.0, 1.0)
     fifths = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    parts = [_axes(frame, fifths, fifths, "probability of the predicted class", _whole_percent, _whole_percent)]
+    parts = [_axes(frame, fifths, fifths, axis, _whole_percent, _whole_percent)]
     most = max(b.images for b in bins)
     for b in bins:
         if b.accuracy is None or b.confidence is None:
@@ -92,7 +100,7 @@ def reliability_chart(title: str, bins: Sequence[ReliabilityBin]) -> str:
         left, width = frame.x(b.low) + 1, frame.x(b.high) - frame.x(b.low) - 2
         low, high = sorted((b.accuracy, b.confidence))
         said = (
-            f"{b.low:.0%} to {b.high:.0%}: {b.images} images, {b.accuracy:.1%} right, "
+            f"{b.low:.0%} to {b.high:.0%}: {b.images} {counted}, {b.accuracy:.1%} {right}, "
             f"{b.confidence:.1%} mean probability"
         )
         faint = 0.35 + 0.65 * math.sqrt(b.images / most)  # few images, little to go by
@@ -104,7 +112,7 @@ def reliability_chart(title: str, bins: Sequence[ReliabilityBin]) -> str:
         )
     corners = f'x1="{frame.x(0)}" y1="{frame.y(0)}" x2="{frame.x(1)}" y2="{frame.y(1)}"'
     parts.append(f'<line class="ideal" {corners}/>')
-    parts.append(_legend([("share right", "bar"), ("gap to its probability", "gap")]))
+    parts.append(_legend([(f"share {right}", "bar"), ("gap to its probability", "gap")]))
     return _svg(title, parts)
 
 

@@ -3,36 +3,26 @@
 Every piece of text that comes from the data (class names, file names, messages) passes through `html.escape`.
 """
 
-import base64
-import html
-import io
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from vitral.checkpoints.atomic import write_atomically
 from vitral.errors import counted
+from vitral.evaluation.evaluate import Scores
 from vitral.evaluation.metrics import Evaluation
-from vitral.report.charts import Series, line_chart, reliability_chart
+from vitral.report.charts import reliability_chart
+from vitral.report.frame import curves_section, how_section, picture, tiles, write_page
+from vitral.report.labels import label_sections, label_tiles
+from vitral.report.parts import escape as _e
+from vitral.report.parts import meter, percent, table
 
-NAME = "report.html"
 MATRIX_CLASSES = 40  # a larger confusion matrix cannot be read; its most confused pairs can
 PAIRS = 30
 SHOWN = 24  # pictures of a kind
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-TINY, LARGE = 128, 320  # pixels: enlarge smaller pictures without smoothing, shrink larger ones
-HEADLINE_FACTS = ("parameters", "training time")
-LOSS_WORDS = (
-    "Training loss is measured on changed images (augmentation), with smoothed labels where the recipe has them; "
-    "validation loss on the images as they are. So training may lie above validation."
-)
 
 
 @dataclass(frozen=True)
@@ -40,7 +30,8 @@ class Example:
     """One picture of the evaluated split and what the model made of it.
 
     image, overlay: uint8 [H, W, 3], the overlay in the image's shape or a multiple of it, or None where attention gives no one map.
-    probability: of `predicted`, in [0, 1].
+    probability: of `predicted`, in [0, 1]. Where an image can have several labels, label and predicted hold all of them, and probability is
+    that of `furthest`, the one answer (a label, or no such label) that is furthest from the truth.
     """
 
     name: str
@@ -49,6 +40,7 @@ class Example:
     probability: float
     image: NDArray[np.uint8]
     overlay: NDArray[np.uint8] | None
+    furthest: str | None = None
 
 
 def choose_examples(
@@ -78,7 +70,7 @@ def write_report(
     title: str,
     command: str,
     labels: Sequence[str],
-    evaluation: Evaluation,
+    evaluation: Scores,
     curves: Sequence[dict[str, Any]],
     examples: Sequence[Example],
     facts: dict[str, str],
@@ -107,79 +99,36 @@ def write_report(
     body = [
         f"<header><h1>{_e(title)}</h1><p class=soft>{_e(_subtitle(evaluation, split))}</p></header>",
         _tiles(evaluation, facts),
-        _curves(curves),
-        _matrix(evaluation) if len(labels) <= MATRIX_CLASSES else _pairs(evaluation),
-        _classes(evaluation),
+        curves_section(curves),
+        *(
+            [_matrix(evaluation) if len(labels) <= MATRIX_CLASSES else _pairs(evaluation), _classes(evaluation)]
+            if isinstance(evaluation, Evaluation)
+            else [label_sections(evaluation)]
+        ),
         _galleries(examples),
-        _how(command, recipe, facts, curves),
+        how_section(command, recipe, facts, curves),
     ]
-    css = resources.files("vitral.report").joinpath("report.css").read_text("utf-8")
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        # The browser itself holds the page to its word: no script, nothing fetched.
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        f"<title>{_e(title)}</title><style>{css}</style></head>\n<body><main>\n"
-        + "\n".join(body)
-        + "\n<footer>Written by vitral. This page is one file and needs no network.</footer>\n"
-        "</main></body></html>\n"
-    )
-    write_atomically(run / NAME, page.encode("utf-8", "backslashreplace"))  # file names need not be valid text
-    return run / NAME
+    return write_page(run, title, body)
 
 
-def _subtitle(evaluation: Evaluation, split: str) -> str:
-    return f"{counted(evaluation.images, 'image')} of the {split} split, {len(evaluation.classes):,} classes"
+def _subtitle(evaluation: Scores, split: str) -> str:
+    kinds = ("class", "classes") if isinstance(evaluation, Evaluation) else ("label", "labels")
+    return f"{counted(evaluation.images, 'image')} of the {split} split, {counted(len(evaluation.classes), *kinds)}"
 
 
-def _tiles(evaluation: Evaluation, facts: dict[str, str]) -> str:
+def _tiles(evaluation: Scores, facts: dict[str, str]) -> str:
+    numbers = _class_tiles(evaluation) if isinstance(evaluation, Evaluation) else label_tiles(evaluation)
+    return tiles([*numbers, (f"{evaluation.images:,}", "images scored")], facts)
+
+
+def _class_tiles(evaluation: Evaluation) -> list[tuple[str, str]]:
     low, high = evaluation.top1_interval
     tiles = [(f"{evaluation.top1:.2%}", f"top-1, 95 % interval {low:.2%} to {high:.2%}")]
     if evaluation.top5 is not None:
         tiles.append((f"{evaluation.top5:.2%}", "top-5"))
     tiles.append(("–" if evaluation.macro_f1 is None else f"{evaluation.macro_f1:.2%}", "macro F1"))
     tiles.append((f"{evaluation.ece:.2%}", "expected calibration error"))
-    tiles.append((f"{evaluation.images:,}", "images scored"))
-    tiles += [(facts[key], key) for key in HEADLINE_FACTS if key in facts]
-    inside = "".join(f"<div class=tile><b>{_e(value)}</b><span>{_e(name)}</span></div>" for value, name in tiles)
-    return f"<div class=tiles>{inside}</div>"
-
-
-def _points(curves: Sequence[dict[str, Any]], event: str, key: str) -> list[tuple[float, float]]:
-    """(epoch, value) of the lines with a finite value, by step; a later line replaces an earlier one."""
-    by_step: dict[int, tuple[float, float]] = {}
-    for line in curves:
-        value = line.get(key)
-        if line.get("event") == event and value is not None and math.isfinite(value):
-            by_step[int(line["step"])] = (float(line["epoch"]), float(value))
-    return [by_step[step] for step in sorted(by_step)]
-
-
-def _curves(curves: Sequence[dict[str, Any]]) -> str:
-    def both(key: str) -> list[Series]:
-        return [
-            Series("training", _points(curves, "train", key), "a", smoothed=True),
-            Series("validation", _points(curves, "val", key), "b", marks=True),
-        ]
-
-    rate = [Series("learning rate", _points(curves, "train", "lr"))]
-    speed = [Series("images/s", _points(curves, "train", "images_per_s"), smoothed=True)]
-    charts = [
-        ("Loss", line_chart("Loss over the epochs", both("loss"), "epoch")),
-        ("Top-1", line_chart("Top-1 over the epochs", both("top1"), "epoch", lambda v, digits: f"{v:.{digits}%}")),
-        ("Learning rate", line_chart("Learning rate over the epochs", rate, "epoch", _short)),
-        (
-            "Images a second",
-            line_chart("Training speed over the epochs", speed, "epoch", lambda v, digits: f"{v:,.{digits}f}"),
-        ),
-    ]
-    words = {"Loss": LOSS_WORDS} if _points(curves, "val", "loss") else {}
-    cards = "".join(
-        f"<section><h3>{name}</h3>{svg}" + (f"<p class=soft>{words[name]}</p>" if name in words else "") + "</section>"
-        for name, svg in charts
-        if svg
-    )
-    return f"<div class=pair>{cards}</div>" if cards else ""
+    return tiles
 
 
 def _matrix(evaluation: Evaluation) -> str:
@@ -217,8 +166,8 @@ def _pairs(evaluation: Evaluation) -> str:
             rows.append([_e(labels[i]), _e(labels[j]), f"{wrong[i, j]:,}", f"{share:.1%}"])
     if not rows:
         return "<section><h2>Confusion</h2><p>No image was taken for another class.</p></section>"
-    table = _table(["true class", "taken for", "images", "share of the true class"], rows, names=2)
-    return f"<section><h2>Most confused pairs</h2>{table}</section>"
+    heads = ["true class", "taken for", "images", "share of the true class"]
+    return f"<section><h2>Most confused pairs</h2>{table(heads, rows, names=2)}</section>"
 
 
 def _classes(evaluation: Evaluation) -> str:
@@ -226,18 +175,17 @@ def _classes(evaluation: Evaluation) -> str:
     rows = []
     for row in sorted(evaluation.classes, key=lambda row: (row.support == 0, row.f1)):
         interval = "" if row.recall_interval is None else "{:.0%} to {:.0%}".format(*row.recall_interval)
-        meter = "" if row.f1 is None else f'<span class=meter><i style="--v:{row.f1:.3f}"></i></span>'
-        scores = [_percent(row.precision), _percent(row.recall), interval]
-        rows.append([_e(row.label), _percent(row.f1) + meter, f"{row.support:,}", *scores])
+        scores = [percent(row.precision), percent(row.recall), interval]
+        rows.append([_e(row.label), meter(row.f1), f"{row.support:,}", *scores])
     heads = ["class", "F1", "images", "precision", "recall", "recall, 95 %"]
     averages = (
-        f"Macro averages: precision {_percent(evaluation.macro_precision)}, "
-        f"recall {_percent(evaluation.macro_recall)} (balanced accuracy), F1 {_percent(evaluation.macro_f1)}"
+        f"Macro averages: precision {percent(evaluation.macro_precision)}, "
+        f"recall {percent(evaluation.macro_recall)} (balanced accuracy), F1 {percent(evaluation.macro_f1)}"
         f"{'' if all(row.support for row in evaluation.classes) else ', over the classes that have images'}."
     )
     diagram = reliability_chart("Reliability diagram", evaluation.reliability)
     return (
-        f"<section><h2>Classes</h2><p class=soft>Weakest first. {averages}</p>{_table(heads, rows)}</section>"
+        f"<section><h2>Classes</h2><p class=soft>Weakest first. {averages}</p>{table(heads, rows)}</section>"
         "<div class=pair><section><h3>Can its probabilities be trusted?</h3>" + diagram + "</section>"
         f"<section><h3>Calibration</h3><p>{_calibration_words(evaluation)}</p><p class=soft>In the diagram, "
         "images are grouped by the probability that the model gave to its answer; on the dashed line it is "
@@ -280,65 +228,13 @@ def _galleries(examples: Sequence[Example]) -> str:
 
 def _figure(example: Example) -> str:
     right = example.predicted == example.label
-    verdict = f"<span class={'yes' if right else 'no'}>{_e(example.predicted)}</span> {example.probability:.1%}"
+    sure = f"{example.probability:.1%}"
+    if example.furthest is not None:
+        sure = f"<br>furthest from the truth: {_e(example.furthest)}, {sure}"
+    verdict = f"<span class={'yes' if right else 'no'}>{_e(example.predicted)}</span> {sure}"
     truth = "" if right else f"<br>in truth {_e(example.label)}"
     return (
-        f"<figure><div class=views>{_img(example.image, f'{example.name}: {example.label}')}"
-        f"{'' if example.overlay is None else _img(example.overlay, 'what the model looked at')}</div>"
+        f"<figure><div class=views>{picture(example.image, f'{example.name}: {example.label}')}"
+        f"{'' if example.overlay is None else picture(example.overlay, 'what the model looked at')}</div>"
         f"<figcaption>{verdict}{truth}<small>{_e(example.name)}</small></figcaption></figure>"
     )
-
-
-def _img(pixels: NDArray[np.uint8], words: str) -> str:
-    """A picture as a data URL: small ones exactly (PNG), large ones shrunk (JPEG)."""
-    picture = Image.fromarray(pixels)
-    tiny = max(picture.size) <= TINY
-    buffer = io.BytesIO()
-    if tiny:
-        picture.save(buffer, "PNG", optimize=True)
-    else:
-        picture.thumbnail((LARGE, LARGE), Image.Resampling.LANCZOS)
-        picture.save(buffer, "JPEG", quality=85)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    kind, look = ("png", "tiny") if tiny else ("jpeg", "photo")
-    return f'<img class={look} alt="{_e(words)}" src="data:image/{kind};base64,{data}">'
-
-
-def _how(command: str, recipe: str, facts: dict[str, str], curves: Sequence[dict[str, Any]]) -> str:
-    rest = [(key, value) for key, value in facts.items() if key not in HEADLINE_FACTS]
-    listed = "".join(f"<dt>{_e(key)}</dt><dd>{_e(value)}</dd>" for key, value in rest)
-    said = [str(line.get("text", "")) for line in curves if line.get("event") == "message"]
-    parts = [f"<h2>How it was made</h2><pre>{_e(command)}</pre>"]
-    if listed:
-        parts.append(f"<dl>{listed}</dl>")
-    if recipe:
-        parts.append(f"<details><summary>The recipe, as resolved</summary><pre>{_e(recipe)}</pre></details>")
-    if said:
-        text = _e("\n".join(said))
-        parts.append(f"<details><summary>What training said ({len(said)})</summary><pre>{text}</pre></details>")
-    return f"<section>{''.join(parts)}</section>"
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> str:
-    """Cells are HTML already; the first `names` columns hold words and are set to the left."""
-
-    def line(cells: Sequence[str], tag: str) -> str:
-        kinds = [" class=name" if i < names else "" for i in range(len(cells))]
-        inside = "".join(f"<{tag}{kind}>{cell}</{tag}>" for cell, kind in zip(cells, kinds, strict=True))
-        return f"<tr>{inside}</tr>"
-
-    body = "".join(line(row, "td") for row in rows)
-    return f"<div class=scroll><table class=rows>{line(heads, 'th')}{body}</table></div>"
-
-
-def _percent(ratio: float | None) -> str:
-    return "–" if ratio is None else f"{ratio:.1%}"
-
-
-def _short(value: float, digits: int) -> str:
-    """0.0005 as 5e-4, since a learning rate is said so."""
-    return "0" if value == 0 else f"{value:.{digits}e}".replace("e-0", "e-") if abs(value) < 0.01 else f"{value:g}"
-
-
-def _e(text: str) -> str:
-    return html.escape(text, quote=True)

@@ -3,20 +3,26 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from vitral.checkpoints.atomic import write_atomically
+from vitral.data.listing import in_words, named
 from vitral.data.sources import DataSet, Split, open_data
 from vitral.errors import VitralError
-from vitral.evaluation.metrics import score
+from vitral.evaluation.evaluate import score_split
 from vitral.explain.explain import Plain, look
 from vitral.predict import Predictor, load, to_rgb
+from vitral.report.labels import choose_label_examples, furthest
 from vitral.report.page import Example, choose_examples, write_report
+from vitral.report.pretraining import write_pretraining_report
+from vitral.training.config import Recipe
 from vitral.training.display import clock
 from vitral.training.toml import read_recipe
 
+Curves = list[dict[str, Any]]
 ENLARGED = 160  # pixels: overlays of smaller images are enlarged to at least this
 
 
@@ -25,13 +31,23 @@ def report_run(run: Path, data: DataSet | None = None) -> Path:
 
     Without `data` the run's own data are opened again.
     """
+    recipe = read_recipe(run / "recipe.toml") if (run / "recipe.toml").exists() else Recipe()
+    classifies = recipe.objective.name == "classify"
+    result = "scores.json" if classifies else "pictures.npz"
     try:
         described = json.loads((run / "run.json").read_text())
-        scores = json.loads((run / "scores.json").read_text())
-        metrics = (run / "metrics.jsonl").read_text().splitlines()
+        (run / result).stat()
+        curves = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        return _classified(run, described, curves, recipe, data) if classifies else _pretrained(run, described, curves)
     except (OSError, ValueError) as error:
+        if isinstance(error, VitralError):
+            raise
         raise VitralError(f"{run}: not a finished run ({_why(run, error)}") from error
-    recipe = read_recipe(run / "recipe.toml")
+
+
+def _classified(run: Path, described: dict[str, Any], curves: Curves, recipe: Recipe, data: DataSet | None) -> Path:
+    """The page of a run that learned classes."""
+    scores = json.loads((run / "scores.json").read_text())
     predictor = load(run)
     if data is None:
         data = open_data(described["data"], recipe.data)
@@ -42,35 +58,58 @@ def report_run(run: Path, data: DataSet | None = None) -> Path:
     split = data.splits[scores["split"]]
     with np.load(run / "predictions.npz") as stored:
         answers = {name: stored[name] for name in ("logits", "targets")}
-    examples = [_example(predictor, split, i) for i in choose_examples(answers["logits"], answers["targets"])]
+    choose = choose_label_examples if predictor.card.multi_label else choose_examples
+    examples = [
+        _example(predictor, split, i, answers["logits"][i]) for i in choose(answers["logits"], answers["targets"])
+    ]
     picture = to_rgb(split.read(0, predictor.card.preprocess.channels))
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     write_atomically(run / "example.png", buffer.getvalue())
-    counts = ", ".join(f"{n:,} {name}" for name, n in described["images"].items())
-    seconds = scores["training_seconds"]
     return write_report(
         run,
         title=f"{described['name']}: {predictor.card.architecture}",
         command=described["command"],
         labels=predictor.labels,
-        evaluation=score(answers["logits"], answers["targets"], predictor.labels),
-        curves=[json.loads(line) for line in metrics],
+        evaluation=score_split(answers["logits"], answers["targets"], predictor),
+        curves=curves,
         examples=examples,
-        facts={
-            "parameters": f"{described['parameters']:,}",
-            "training time": clock(seconds),
-            "data": f"{described['data']} ({counts} images)",
-            "data fingerprint": described["fingerprint"],
-            "cost": f"{seconds:,.0f} s of training on {described['machine']}",
-            "seed": str(described["seed"]),
-            **({"about the data": "; ".join(described["notes"])} if described["notes"] else {}),
-            "decided from the data": "; ".join(described["reasons"]),
-            "versions": f"vitral {described['version']}, torch {described['torch']}",
-        },
+        facts=_facts(described, scores["training_seconds"]),
         recipe=(run / "recipe.toml").read_text(),
         split=scores["split"],
     )
+
+
+def _pretrained(run: Path, described: dict[str, Any], curves: Curves) -> Path:
+    """The page of a run that learned from images alone."""
+    recipe = read_recipe(run / "recipe.toml")
+    with np.load(run / "pictures.npz") as stored:
+        pictures = {name: stored[name] for name in stored.files}
+    return write_pretraining_report(
+        run,
+        title=f"{described['name']}: {recipe.model.name}, {recipe.objective.name}",
+        subtitle=f"learned from {described['images']['train']:,} images without labels",
+        command=described["command"],
+        curves=curves,
+        pictures=pictures,
+        facts=_facts(described, next(line["seconds"] for line in reversed(curves) if "seconds" in line)),
+        recipe=(run / "recipe.toml").read_text(),
+    )
+
+
+def _facts(described: dict[str, Any], seconds: float) -> dict[str, str]:
+    counts = ", ".join(f"{n:,} {name}" for name, n in described["images"].items())
+    return {
+        "parameters": f"{described['parameters']:,}",
+        "training time": clock(seconds),
+        "data": f"{described['data']} ({counts} images)",
+        "data fingerprint": described["fingerprint"],
+        "cost": f"{seconds:,.0f} s of training on {described['machine']}",
+        "seed": str(described["seed"]),
+        **({"about the data": "; ".join(described["notes"])} if described["notes"] else {}),
+        "decided from the data": "; ".join(described["reasons"]),
+        "versions": f"vitral {described['version']}, torch {described['torch']}",
+    }
 
 
 def _why(run: Path, error: Exception) -> str:
@@ -84,19 +123,26 @@ def _why(run: Path, error: Exception) -> str:
     return f"it has no scores yet); train it to the end with vitral train --resume {run}"
 
 
-def _example(predictor: Predictor, split: Split, index: int) -> Example:
-    """One image with the attention of the last layer over it."""
+def _example(predictor: Predictor, split: Split, index: int, logits: np.ndarray) -> Example:
+    """One image with the attention of the last layer over it; logits: [K], its own."""
     pixels = split.read(index, predictor.card.preprocess.channels)
-    best = predictor.predict_batch([predictor.card.preprocess(pixels)], [split.names[index]], top_k=1)[0]
+    target, furthest_off = split.targets[index], None
+    if predictor.card.multi_label:
+        label, predicted = (in_words(named(yes, predictor.labels)) for yes in (target, logits >= 0))
+        furthest_off, probability = furthest(logits, target, predictor.labels)
+    else:
+        best = predictor.predict_batch([predictor.card.preprocess(pixels)], [split.names[index]], top_k=1)[0]
+        label, predicted, probability = predictor.labels[int(target)], best.label, best.probability
     overlay = None
     if isinstance(predictor.model, Plain):
         explanation = look(predictor, pixels).explain()
         overlay = np.asarray(explanation.overlay(scale=max(1, -(-ENLARGED // max(pixels.shape[1:])))))
     return Example(
         name=split.names[index],
-        label=predictor.labels[int(split.targets[index])],
-        predicted=best.label,
-        probability=best.probability,
+        label=label,
+        predicted=predicted,
+        probability=probability,
         image=to_rgb(pixels),
         overlay=overlay,
+        furthest=furthest_off,
     )

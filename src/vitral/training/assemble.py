@@ -1,5 +1,7 @@
 """From a resolved recipe to what the loop needs: the module that is trained, the objective, and the batches. The one place that knows them all."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import nn
@@ -10,20 +12,51 @@ from vitral.data.mix import Mix
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import DataSet
 from vitral.layers.block import Block
-from vitral.models.common import ModelConfig
+from vitral.models.common import ImageModel, ModelConfig
 from vitral.models.zoo import build
 from vitral.objectives.classify import Classify, balanced_weights
+from vitral.objectives.dino import SelfDistil, SelfDistillation
+from vitral.objectives.distill import Distill, Teacher
+from vitral.objectives.mae import PaintPatches
 from vitral.objectives.objective import Objective
+from vitral.predict import load
 from vitral.training.config import Recipe
+from vitral.training.transfer import Initial, restrict
+
+MASK_RATIOS = {"patch": 0.5, "beit": 0.4, "dino": 0.3}  # where the recipe says nothing; MAE's is in its model's shape
 
 
-def assemble(recipe: Recipe, data: DataSet, config: ModelConfig, preprocess: Preprocess) -> tuple[nn.Module, Objective]:
-    """What is trained, and towards what."""
+def assemble(
+    recipe: Recipe, data: DataSet, config: ModelConfig, preprocess: Preprocess, initial: Initial | None = None
+) -> tuple[nn.Module, Objective]:
+    """What is trained, from the `initial` weights or from random ones, and towards what."""
     model = build(config)
+    if isinstance(model.head, nn.Linear):
+        nn.init.constant_(model.head.bias, recipe.objective.head_bias)
+    if initial is not None:
+        initial.fill(model, data.labels, recipe.transfer.zero_head)
+    restrict(model, recipe.transfer)
     for module in model.modules():
         if isinstance(module, Block):
             module.recompute = recipe.train.gradient_checkpointing
-    return model, _classify(recipe, data)
+    if recipe.objective.name != "classify":
+        return _pretext(recipe, model)
+    classify = _classify(recipe, data)
+    if recipe.objective.teacher is None:
+        return model, classify
+    return model, _distill(recipe, classify, Teacher(load(recipe.objective.teacher), data.labels, preprocess))
+
+
+def _pretext(recipe: Recipe, model: ImageModel) -> tuple[nn.Module, Objective]:
+    """The model inside of what its task without labels needs."""
+    options = recipe.objective
+    ratio = options.mask_ratio if options.mask_ratio is not None else MASK_RATIOS.get(options.name, 0.0)
+    if options.name == "mae":
+        return model, PaintPatches()
+    assert options.name == "dino"
+    return SelfDistillation(model, options.prototypes, patches=options.patch_loss > 0), SelfDistil(
+        options.teacher_momentum, options.teacher_temperature, options.patch_loss, ratio
+    )
 
 
 def _classify(recipe: Recipe, data: DataSet) -> Classify:
@@ -32,21 +65,41 @@ def _classify(recipe: Recipe, data: DataSet) -> Classify:
     if options.class_weights == "balanced":
         counts = np.bincount(data.splits["train"].targets, minlength=len(data.labels))
         weights = balanced_weights(torch.from_numpy(counts).float())
-    return Classify(options.smoothing, options.loss or "ce", weights)
+    loss = options.loss or ("bce" if data.multi_label else "ce")
+    return Classify(options.smoothing, loss, weights, data.multi_label, options.binarise)
+
+
+def _distill(recipe: Recipe, classify: Classify, teacher: Teacher) -> Distill:
+    options = recipe.objective
+    return Distill(classify, teacher, options.distillation, options.distillation_weight, options.temperature)
 
 
 def training_batches(recipe: Recipe, data: DataSet, preprocess: Preprocess) -> TrainingBatches:
-    """The training split as augmented batches of the effective size."""
+    """The training split as augmented batches of the effective size, for DINO in several views."""
     train, augment = recipe.train, recipe.augment
     assert train.batch_size is not None
     mix = Mix(augment, len(data.labels)) if augment.mixup or augment.cutmix else None
     return TrainingBatches(
         data.splits["train"],
         preprocess,
-        [Augmentation(augment, preprocess)],
+        _views(recipe, preprocess) if recipe.objective.name == "dino" else [Augmentation(augment, preprocess)],
         train.batch_size * train.accumulation,
         train.seed,
         mix=mix,
         repeats=augment.repeats,
         balanced=recipe.objective.sampling == "balanced",
     )
+
+
+def _views(recipe: Recipe, preprocess: Preprocess) -> list[Augmentation]:
+    """DINO's two large views and its small ones (https://arxiv.org/abs/2104.14294, section 3.1)."""
+    options, patch = recipe.objective, preprocess.min_size
+    sides = [
+        max(1, round(side * options.local_share / patch)) * patch for side in (preprocess.height, preprocess.width)
+    ]
+    small = replace(preprocess, height=sides[0], width=sides[1])
+    local = replace(recipe.augment, crop="resized", scale=options.local_scale)
+    return [
+        *(Augmentation(recipe.augment, preprocess, f"view{i}") for i in range(2)),
+        *(Augmentation(local, small, f"local{i}") for i in range(options.local_crops)),
+    ]

@@ -17,8 +17,8 @@ from vitral.errors import VitralError
 class ModelOptions:
     """The model, and whatever differs from its row in the zoo."""
 
-    name: Annotated[str, tyro.conf.arg(name="model")] = "vit_tiny_patch16_224"
-    """Name in the zoo, see vitral models."""
+    name: Annotated[str | None, tyro.conf.arg(name="model")] = None
+    """Name in the zoo, see vitral models; default: that of the weights of --init, else vit_tiny_patch16_224."""
     image_size: tuple[int, int] | None = None
     """Height and width in pixels; default by the images' size."""
     patch_size: int | None = None
@@ -44,7 +44,7 @@ class ModelOptions:
     width: int | None = None
     """Channels of a ResNet's stem."""
     stem: tuple[int, ...] | None = None
-    """Widths of the 3x3 convolutions of stride 2 that replace a ViT's linear patches (https://arxiv.org/abs/2106.14881)."""
+    """Widths of the 3x3 convolutions that replace a ViT's linear patches (https://arxiv.org/abs/2106.14881): stride 2 where the width changes."""
     position: str | None = None
     """learned, learned2d, sincos2d or none."""
     pooling: str | None = None
@@ -63,10 +63,29 @@ class ModelOptions:
     patch_drop: float | None = None
     """Share of the patches that a ViT does not see in training (https://arxiv.org/abs/2212.00794)."""
     layer_scale: float | None = None
-    """Initial factor of the residual branches."""
+    """Initial factor of the residual branches; 0 for none."""
     pre_norm: bool | None = None
     activation: str | None = None
     """gelu or relu."""
+    # What a recipe file alone says, so that it holds the whole architecture of a model that came from elsewhere.
+    position_resize: Annotated[str | None, tyro.conf.Suppress] = None
+    norm_eps: Annotated[float | None, tyro.conf.Suppress] = None
+    conv_norm_eps: Annotated[float | None, tyro.conf.Suppress] = None
+    qkv_bias: Annotated[bool | None, tyro.conf.Suppress] = None
+    key_bias: Annotated[bool | None, tyro.conf.Suppress] = None
+    distilled: Annotated[bool | None, tyro.conf.Suppress] = None
+    teacher_head: Annotated[bool | None, tyro.conf.Suppress] = None
+    class_position: Annotated[bool | None, tyro.conf.Suppress] = None
+    class_depth: Annotated[int | None, tyro.conf.Suppress] = None
+    relative: Annotated[str | None, tyro.conf.Suppress] = None
+    absolute: Annotated[bool | None, tyro.conf.Suppress] = None
+    hidden: Annotated[int | None, tyro.conf.Suppress] = None
+    swiglu: Annotated[bool | None, tyro.conf.Suppress] = None
+    rotary_base: Annotated[float | None, tyro.conf.Suppress] = None
+    windowing: Annotated[str | None, tyro.conf.Suppress] = None
+    pretrained_windows: Annotated[tuple[int, ...] | None, tyro.conf.Suppress] = None
+    linear: Annotated[bool | None, tyro.conf.Suppress] = None
+    bottleneck: Annotated[bool | None, tyro.conf.Suppress] = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +122,19 @@ class TransferOptions:
     allow_pickle: bool = False
     """Read .pt and .pth files, which can run code when opened."""
 
+    def __post_init__(self) -> None:
+        if self.freeze not in ("none", "encoder", "embed"):
+            raise VitralError(f"transfer.freeze {self.freeze!r}: choose one of none, encoder, embed")
+        if self.lora_rank < 0 or not self.lora_alpha > 0:
+            raise VitralError(
+                f"transfer.lora_rank {self.lora_rank} and lora_alpha {self.lora_alpha}: give a rank of 0 (no LoRA) or more, and a factor "
+                "above 0"
+            )
+        if self.lora_rank and self.freeze == "encoder":
+            raise VitralError(
+                "transfer.lora_rank: LoRA learns inside the encoder, which freeze = encoder forbids; leave out one of them"
+            )
+
 
 @dataclass(frozen=True)
 class ObjectiveOptions:
@@ -116,6 +148,8 @@ class ObjectiveOptions:
     """Label smoothing."""
     head_bias: float = 0.0
     """Where the head's biases start; with bce and many classes near -log(classes)."""
+    binarise: bool = False
+    """With bce: of a mixed image both classes count wholly, as in DeiT III, not each by its share."""
     class_weights: str = "none"
     """balanced (losses weighted by the inverse of a class's share) or none."""
     sampling: str = "uniform"
@@ -166,9 +200,11 @@ class OptimOptions:
     lr: float | None = None
     """Peak learning rate."""
     lr_per: int | None = None
-    """Images in a batch that `lr` is stated for: the rate is scaled with the batch; default: no scaling."""
+    """Images in a batch that `lr` is stated for: the rate is scaled with the batch, `min_lr` and `warmup_lr` are not; default: no scaling."""
     weight_decay: float = 0.05
     """On weight matrices only; norms, biases, tokens and positions have none."""
+    weight_decay_end: float | None = None
+    """Where the weight decay ends, on a cosine from `weight_decay` (DINO); default: it stays."""
     momentum: float = 0.9
     """Of sgd and lars."""
     beta1: float = 0.9
@@ -176,7 +212,7 @@ class OptimOptions:
     layer_decay: float = 1.0
     """Layer-wise decay: the rate of each layer over that of the next one (https://arxiv.org/abs/2106.08254); 1 for none."""
     schedule: str = "cosine"
-    """cosine, linear, rsqrt (1 over the square root) or constant, after the warm-up."""
+    """cosine, linear, rsqrt (1 over the square root of what is spent over the warm-up) or constant, after the warm-up."""
     min_lr: float = 0.0
     """Where the schedule ends."""
     warmup_lr: float = 0.0
@@ -192,6 +228,34 @@ class OptimOptions:
     """Largest global gradient norm; 0 for no clipping."""
     ema: float = 0.0
     """Decay of the weights' moving average, which then is what is validated and saved; 0 for none."""
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("optimizer", self.optimizer, (None, "adamw", "sgd", "lamb", "lars", "muon")),
+            ("schedule", self.schedule, ("cosine", "linear", "rsqrt", "constant")),
+        ):
+            if value not in allowed:
+                raise VitralError(f"optim.{name} {value!r}: choose one of {', '.join(filter(None, allowed))}")
+        for name, number in (("lr", self.lr), ("lr_per", self.lr_per)):
+            if number is not None and not number > 0:
+                raise VitralError(f"optim.{name} {number}: must be above 0")
+        numbers = ("weight_decay", "weight_decay_end", "min_lr", "warmup_lr", "warmup_steps", "warmup_epochs", "clip")
+        for name in numbers:
+            if (getattr(self, name) or 0) < 0:
+                raise VitralError(f"optim.{name} {getattr(self, name)}: must be 0 or more")
+        for name in ("momentum", "beta1", "beta2", "ema"):
+            if not 0 <= getattr(self, name) < 1:
+                raise VitralError(f"optim.{name} {getattr(self, name)}: must be from 0 up to, not including, 1")
+        for name in ("warmup_fraction", "cooldown"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise VitralError(f"optim.{name} {getattr(self, name)}: a share of the budget lies from 0 to 1")
+        if not 0 < self.layer_decay <= 1:
+            raise VitralError(f"optim.layer_decay {self.layer_decay}: must be above 0, up to 1 (none)")
+        if self.warmup_steps is not None and self.warmup_epochs is not None:
+            raise VitralError("optim.warmup_steps and optim.warmup_epochs: a run has one warm-up; give one of them")
+        given = next((w for w in (self.warmup_steps, self.warmup_epochs) if w is not None), self.warmup_fraction)
+        if self.schedule == "rsqrt" and not given:
+            raise VitralError("optim.schedule 'rsqrt': is measured by the warm-up; give one above 0")
 
 
 @dataclass(frozen=True)
@@ -241,7 +305,6 @@ class Recipe:
 
     def __post_init__(self) -> None:
         checks = {
-            "optim.lr": self.optim.lr is None or self.optim.lr > 0,
             "train.batch_size": self.train.batch_size is None or self.train.batch_size > 0,
             "train.accumulation": self.train.accumulation > 0,
             "train.epochs": self.train.epochs is None or self.train.epochs > 0,
@@ -257,14 +320,11 @@ class Recipe:
         if self.train.time is not None:
             seconds(self.train.time)
         for name, value, allowed in (
-            ("transfer.freeze", self.transfer.freeze, ("none", "encoder", "embed")),
             ("objective.name", self.objective.name, ("classify", "mae", "beit", "patch", "dino", "tokenizer")),
             ("objective.loss", self.objective.loss, (None, "ce", "bce")),
             ("objective.class_weights", self.objective.class_weights, ("none", "balanced")),
             ("objective.sampling", self.objective.sampling, ("uniform", "balanced")),
             ("objective.distillation", self.objective.distillation, ("hard", "soft")),
-            ("optim.optimizer", self.optim.optimizer, (None, "adamw", "sgd", "lamb", "lars", "muon")),
-            ("optim.schedule", self.optim.schedule, ("cosine", "linear", "rsqrt", "constant")),
             ("train.precision", self.train.precision, ("auto", "fp32", "bf16", "fp16")),
             ("train.keep", self.train.keep, ("best", "last")),
             ("train.score_split", self.train.score_split, ("test", "val")),

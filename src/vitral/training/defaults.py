@@ -1,6 +1,6 @@
 """Every field of a recipe that was left open, decided from the data and the machine, each with its reason in words."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 
 import torch
 
@@ -14,11 +14,22 @@ from vitral.models.hybrid import HybridConfig
 from vitral.models.mae import MAEConfig
 from vitral.models.pvt import PvtConfig
 from vitral.models.swin import SwinConfig
+from vitral.models.vit import ViTConfig
 from vitral.models.zoo import build, model_config
-from vitral.training.config import ModelOptions, OptimOptions, Recipe, TrainOptions, ViewOptions
+from vitral.training.config import (
+    ModelOptions,
+    ObjectiveOptions,
+    OptimOptions,
+    Recipe,
+    TrainOptions,
+    TransferOptions,
+    ViewOptions,
+)
 
 SMALL = 64  # pixels: up to here a data set's images are taken at their own size
 NORMALISED_BY = 1000  # images
+MODEL = "vit_tiny_patch16_224"
+FINE_TUNING = 0.5  # the learning rate from trained weights over that from scratch
 Reasons = list[str]
 
 
@@ -30,7 +41,7 @@ def check(recipe: Recipe) -> None:
     if _plain(config) and recipe.model.patch_size is None:  # small images will have smaller patches than the zoo's
         given["patch_size"] = min(getattr(config, "patch_size", 1), *config.image_size)
     with torch.device("meta"):  # shapes only
-        build(_config(recipe, **given))
+        build(_shape(recipe, **given))
     view = recipe.view
     known = [("channels", recipe.data.channels)] if recipe.data.channels else []
     known += [(name, len(values)) for name, values in (("mean", view.mean), ("std", view.std)) if values is not None]
@@ -54,28 +65,52 @@ def _budgets(recipe: Recipe) -> list[str]:
     return budgets
 
 
-def resolve(recipe: Recipe, data: DataSet, device: str) -> tuple[Recipe, Reasons]:
-    """The recipe without open fields, and a line for each decision."""
+def resolve(recipe: Recipe, data: DataSet, device: str, own: Preprocess | None = None) -> tuple[Recipe, Reasons]:
+    """The recipe without open fields, and a line for each decision. own: how the weights that training starts from were shown images."""
     budgets = _budgets(recipe)
     reasons: Reasons = []
+    if data.multi_label:
+        _several_labels(recipe.objective, reasons)
     small = max(data.height, data.width) <= SMALL
-    model = _model(recipe.model, data, device, small, reasons)
+    model = _model(recipe.model, recipe.objective.name, data, device, small, reasons)
     view = recipe.view
     if view.crop_fraction is None:
         view = replace(view, crop_fraction=1.0 if small else 0.875)
-    if view.mean is None or view.std is None:
+    if view.mean is None and view.std is None and own is not None and own.channels == data.channels:
+        view = replace(view, mean=own.mean, std=own.std)
+        reasons.append(f"normalised by {_statistics(view)}: as the weights that training starts from were trained")
+    elif view.mean is None or view.std is None:
         view = _normalisation(view, data, reasons)
-    augment = _augment(recipe.augment, data, small, reasons)
-    train = _train(recipe.train, data, bool(budgets), reasons)
-    optim = _optim(recipe.optim, _width(model), reasons)
+    augment = _augment(recipe.augment, recipe.objective.name, data, small, reasons)
+    train = _train(recipe.train, data, bool(budgets), recipe.objective.name == "classify", reasons)
+    assert train.batch_size is not None
+    optim = _optim(recipe.optim, recipe.transfer, _width(model), train.batch_size * train.accumulation, reasons)
     return replace(recipe, model=model, view=view, augment=augment, optim=optim, train=train), reasons
 
 
-def _model(model: ModelOptions, data: DataSet, device: str, small: bool, reasons: Reasons) -> ModelOptions:
+def _several_labels(objective: ObjectiveOptions, reasons: Reasons) -> None:
+    """Refuse what needs one class an image."""
+    for name, value, fine, instead in (
+        ("loss", objective.loss, (None, "bce"), "bce"),
+        ("class_weights", objective.class_weights, ("none",), "none"),
+        ("sampling", objective.sampling, ("uniform",), "uniform"),
+        ("teacher", objective.teacher, (None,), "no teacher"),
+    ):
+        if value not in fine:
+            raise VitralError(
+                f"{name} {value}: is for images of one class, and these can have several labels; choose {instead}"
+            )
+    if objective.name == "classify":
+        reasons.append("a yes or no for each label (bce): an image can have several labels, or none")
+
+
+def _model(
+    model: ModelOptions, objective: str, data: DataSet, device: str, small: bool, reasons: Reasons
+) -> ModelOptions:
     """Size and patch by the images; a small encoder for small images unless a model was chosen."""
     changes: dict[str, object] = {}
     patch = patch_for(model, data.height, data.width)
-    if model.patch_size is None and small and _plain(model_config(model.name)):
+    if model.patch_size is None and small and _plain(_row(model)):
         changes["patch_size"] = patch
     if model.image_size is None and small:
         changes["image_size"] = (data.height, data.width)
@@ -97,9 +132,17 @@ def _model(model: ModelOptions, data: DataSet, device: str, small: bool, reasons
         )
     if small and model == ModelOptions():
         changes |= {"dim": 96, "depth": 5, "num_heads": 3, "mlp_ratio": 2.0}
-        changes |= {"position": "sincos2d", "pooling": "mean", "class_token": False}
-        reasons.append("width 96, 5 layers, patches averaged instead of a class token: learns fast on small images")
-    return replace(model, **changes)  # type: ignore[arg-type]
+        if objective == "mae":
+            changes |= {"pooling": "mean"}
+        else:
+            changes |= {"position": "sincos2d", "pooling": "mean", "class_token": False}
+        reasons.append("width 96, 5 layers, patches averaged: learns fast on small images")
+    return replace(model, **({"name": model.name or MODEL} | changes))  # type: ignore[arg-type]
+
+
+def _row(model: ModelOptions) -> ModelConfig:
+    """What the zoo says of the model."""
+    return model_config(model.name or MODEL)
 
 
 def _plain(config: ModelConfig) -> bool:
@@ -109,7 +152,7 @@ def _plain(config: ModelConfig) -> bool:
 
 def patch_for(model: ModelOptions, height: int, width: int) -> int:
     """Side of the patches for images of this size: as said, small for small images, else the zoo's; 1 if there are none."""
-    config = model_config(model.name)
+    config = _row(model)
     if model.patch_size is not None:
         return model.patch_size
     if max(height, width) <= SMALL and _plain(config):
@@ -122,7 +165,7 @@ def _width(model: ModelOptions) -> int:
     """Width of the tokens, in a pyramid that of the last stage."""
     if model.dim is not None:
         return model.dim
-    config = model_config(model.name)
+    config = _row(model)
     if isinstance(config, PvtConfig):
         return config.dims[-1]
     if isinstance(config, SwinConfig):
@@ -141,24 +184,33 @@ def _normalisation(view: ViewOptions, data: DataSet, reasons: Reasons) -> ViewOp
     mean = sums[1] / sums[0]
     std = (sums[2] / sums[0] - mean.square()).clamp(min=1e-6).sqrt()
     view = replace(view, mean=view.mean or _rounded(mean), std=view.std or _rounded(std))
-    mean_text, std_text = (" ".join(f"{v:g}" for v in values or ()) for values in (view.mean, view.std))
-    reasons.append(f"normalised by mean {mean_text} and deviation {std_text}: of {len(rows):,} training images")
+    reasons.append(f"normalised by {_statistics(view)}: of {len(rows):,} training images")
     return view
+
+
+def _statistics(view: ViewOptions) -> str:
+    mean, std = (" ".join(f"{v:g}" for v in values or ()) for values in (view.mean, view.std))
+    return f"mean {mean} and deviation {std}"
 
 
 def _rounded(values: torch.Tensor) -> tuple[float, ...]:
     return tuple(round(v, 4) for v in values.tolist())
 
 
-def _augment(augment: AugmentOptions, data: DataSet, small: bool, reasons: Reasons) -> AugmentOptions:
-    """Shifts for small images, crops for photographs, wider ones where there are many."""
+# What MAE (https://arxiv.org/abs/2111.06377, appendix A.1) and DINO (https://arxiv.org/abs/2104.14294, section 3.1) crop.
+PRETRAINING_SCALES = {"mae": (0.2, 1.0), "dino": (0.4, 1.0)}
+
+
+def _augment(augment: AugmentOptions, objective: str, data: DataSet, small: bool, reasons: Reasons) -> AugmentOptions:
+    """Shifts for small images, crops for photographs and pre-training, wider ones where there are many."""
     count = len(data.splits["train"])
     if augment.crop is None:
-        augment = replace(augment, crop="padded" if small else "resized")
-        if small:
+        shifted = small and objective == "classify"
+        augment = replace(augment, crop="padded" if shifted else "resized")
+        if shifted:
             reasons.append("augmentation by small shifts, as small images are framed tightly")
     if augment.scale is None:
-        scale = (0.08, 1.0) if count >= 10_000 else (0.35, 1.0)
+        scale = PRETRAINING_SCALES.get(objective, (0.08, 1.0) if count >= 10_000 else (0.35, 1.0))
         augment = replace(augment, scale=scale)
         if augment.crop == "resized":
             reasons.append(f"augmentation by crops of at least {scale[0]:.0%} of the image: {count:,} training images")
@@ -173,7 +225,7 @@ def _augment(augment: AugmentOptions, data: DataSet, small: bool, reasons: Reaso
     return augment
 
 
-def _train(train: TrainOptions, data: DataSet, budgeted: bool, reasons: Reasons) -> TrainOptions:
+def _train(train: TrainOptions, data: DataSet, budgeted: bool, labelled: bool, reasons: Reasons) -> TrainOptions:
     """Batch, budget and loader by the number of images."""
     count = len(data.splits["train"])
     if train.batch_size is None:
@@ -183,7 +235,8 @@ def _train(train: TrainOptions, data: DataSet, budgeted: bool, reasons: Reasons)
         train = replace(train, batch_size=size)
         reasons.append(f"batch of {size}: {count:,} training images give {steps:,} steps an epoch")
     if not budgeted:
-        train = replace(train, epochs=float(min(100, max(10, round(200_000 / count)))))
+        few, many, seen = (10, 100, 200_000) if labelled else (20, 400, 800_000)  # epochs, epochs, images
+        train = replace(train, epochs=float(min(many, max(few, round(seen / count)))))
         reasons.append(
             f"{train.epochs:g} epochs: few images are seen more often; --epochs, --steps or --time say otherwise"
         )
@@ -194,30 +247,73 @@ def _train(train: TrainOptions, data: DataSet, budgeted: bool, reasons: Reasons)
     return train
 
 
-def _optim(optim: OptimOptions, width: int, reasons: Reasons) -> OptimOptions:
-    """Muon, and a learning rate by the model's width."""
-    if optim.optimizer is None:
+def _optim(optim: OptimOptions, transfer: TransferOptions, width: int, batch: int, reasons: Reasons) -> OptimOptions:
+    """Muon where whole matrices learn, and a learning rate by the model's width or for the batch; lower for weights that know something."""
+    whole = transfer.freeze != "encoder" and not transfer.lora_rank
+    if optim.optimizer is None and not whole:
+        optim = replace(optim, optimizer="adamw")
+        reasons.append("AdamW: Muon is for whole matrices inside the encoder, and these do not learn")
+    elif optim.optimizer is None:
         optim = replace(optim, optimizer="muon")
         reasons.append("Muon for the encoder's matrices: learned more than AdamW in equal time (benchmarks/LOG.md)")
+    assert optim.optimizer is not None
+    if optim.lr is None and optim.lr_per is not None:
+        raise VitralError(f"lr_per {optim.lr_per}: says for how many images --lr is meant; give --lr too")
     if optim.lr is None:
         muon, adamw = (5e-3, 1e-3) if width <= 128 else (3e-3, 1e-3) if width <= 256 else (1.5e-3, 5e-4)
-        optim = replace(optim, lr=muon if optim.optimizer == "muon" else adamw)
-        reasons.append(f"learning rate {optim.lr:g}: {optim.optimizer}, width {width}")
+        # The ViT's fine-tuning (its paper's table 4), DeiT III (https://arxiv.org/abs/2204.07118), MAE's linear probe (its table 10).
+        rates = {"muon": muon, "adamw": adamw, "sgd": 0.03, "lamb": 3e-3, "lars": 0.1 * batch / 256}
+        why = f"width {width}" if optim.optimizer in ("muon", "adamw") else "as in its papers"
+        if whole and transfer.init is not None and optim.optimizer in ("muon", "adamw"):
+            rates, why = {name: rate * FINE_TUNING for name, rate in rates.items()}, f"{why}, from trained weights"
+        optim = replace(optim, lr=rates[optim.optimizer])
+        reasons.append(f"learning rate {optim.lr:g}: {optim.optimizer}, {why}")
+    elif optim.lr_per is not None:
+        said = f"{optim.lr:g} for {optim.lr_per} images"
+        optim = replace(optim, lr=optim.lr * batch / optim.lr_per, lr_per=None)
+        reasons.append(f"learning rate {optim.lr:g}: {said}, and a step has {batch}")
     return optim
 
 
 def shape(recipe: Recipe, data: DataSet) -> ModelConfig:
     """The model's shape: the zoo's row with the recipe's changes, and what the data say about channels and classes."""
-    return _config(recipe, in_channels=data.channels, num_classes=len(data.labels))
+    classes = len(data.labels) if recipe.objective.name == "classify" else 0
+    return _shape(recipe, in_channels=data.channels, num_classes=classes)
+
+
+def _shape(recipe: Recipe, **more: object) -> ModelConfig:
+    """The shape of what is trained: a masked autoencoder has a decoder beside the model."""
+    config, objective = _config(recipe, **more), recipe.objective
+    if objective.name != "mae":
+        return config
+    if not isinstance(config, ViTConfig) or isinstance(config, HybridConfig):
+        raise VitralError(
+            f"{recipe.model.name}: the mae objective hides patches of a plain ViT; choose one, or another objective"
+        )
+    encoder = {f.name: getattr(config, f.name) for f in fields(ViTConfig)} | {"num_classes": 0}
+    return MAEConfig(
+        **encoder,
+        decoder_dim=objective.decoder_dim,
+        decoder_depth=objective.decoder_depth,
+        decoder_num_heads=objective.decoder_num_heads,
+        mask_ratio=0.75 if objective.mask_ratio is None else objective.mask_ratio,
+        norm_pixels=objective.norm_pixels,
+    )
 
 
 def _config(recipe: Recipe, **more: object) -> ModelConfig:
+    """The zoo's row with the recipe's changes."""
     chosen = {k: v for k, v in asdict(recipe.model).items() if v is not None and k != "name"}
-    if isinstance(model_config(recipe.model.name), MAEConfig):
+    if chosen.get("layer_scale") == 0:
+        chosen["layer_scale"] = None
+    config = _row(recipe.model)
+    if isinstance(config, MAEConfig) and recipe.objective.name == "classify":
         raise VitralError(
-            f"{recipe.model.name}: learns from hidden patches, not from labels; choose a model with a head"
+            f"{recipe.model.name}: learns from hidden patches, not from labels; choose a model with a head, or vitral pretrain"
         )
-    return model_config(recipe.model.name, **(chosen | more))
+    if isinstance(config, MAEConfig):
+        more.pop("num_classes", None)
+    return model_config(recipe.model.name or MODEL, **(chosen | more))
 
 
 def preprocess(recipe: Recipe, data: DataSet, config: ModelConfig) -> Preprocess:

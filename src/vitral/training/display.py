@@ -48,14 +48,15 @@ class Display:
         """A line of metrics."""
         share, spent = float(record["share"]), float(record["seconds"])
         left = clock(spent * (1 - share) / share) if share > 0 else "?"
-        epoch, loss, top1 = (float(record[name]) for name in ("epoch", "loss", "top1"))
+        epoch, loss = float(record["epoch"]), float(record["loss"])
+        top1 = float(record["top1"]) if "top1" in record else None  # where an image has one class
         speed = f"{float(record['images_per_s']):,.0f} images/s"
         if self.live is not None:  # all of it fits 80 columns
-            self._show(
-                "", share, f"epoch {epoch:.1f}  loss {loss:.3f}  top-1 {top1:.0%}  {speed}  {left} left", force=False
-            )
+            right = "" if top1 is None else f"top-1 {top1:.0%}  "
+            self._show("", share, f"epoch {epoch:.1f}  loss {loss:.3f}  {right}{speed}  {left} left", force=False)
         else:
-            text = f"step {record['step']}  epoch {epoch:.2f}  loss {loss:.4f}  top-1 {top1:.1%}  {speed}  {clock(spent)} spent, {left} left"
+            right = "" if top1 is None else f"top-1 {top1:.1%}  "
+            text = f"step {record['step']}  epoch {epoch:.2f}  loss {loss:.4f}  {right}{speed}  {clock(spent)} spent, {left} left"
             self._show("training", share, text, force=False)
 
     def _show(self, what: str, share: float, text: str, *, force: bool) -> None:

@@ -21,7 +21,8 @@ from vitral.objectives.objective import Objective
 from vitral.randomness import derive
 from vitral.training.config import Recipe, seconds
 from vitral.training.machine import is_out_of_memory
-from vitral.training.optim import learning_rate, update_average
+from vitral.training.optim import set_rates, update_average
+from vitral.training.schedule import Schedule
 from vitral.training.state import Progress
 
 LOG_EVERY = 10  # steps
@@ -77,6 +78,7 @@ class Loop:
 
     def __post_init__(self) -> None:
         self.budget = Budget.of(self.recipe, self.batches.steps_per_epoch)
+        self.schedule = Schedule.of(self.recipe.optim, self.budget.steps, self.batches.steps_per_epoch)
         self.multiple = getattr(self.objective.result(self.model), "patch_size", 1)
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=self.precision == "fp16", init_scale=self.progress.loss_scale
@@ -148,14 +150,6 @@ class Loop:
         self.objective.stepped(self.model, self.budget.share(self.progress))
         return norm
 
-    def rate(self) -> float:
-        """The learning rate of the coming step."""
-        optim, progress = self.recipe.optim, self.progress
-        fraction = optim.warmup_fraction
-        if optim.warmup_steps is not None and self.budget.steps is not None:
-            fraction = min(1.0, optim.warmup_steps / self.budget.steps)
-        return learning_rate(optim, self.budget.share(progress), progress.step, fraction)
-
     def run(self, listener: Listener) -> bool:
         """Train until the budget is spent (True) or a signal asks to stop (False); a checkpoint is saved either way."""
         train, progress = self.recipe.train, self.progress
@@ -167,9 +161,9 @@ class Loop:
         with stop_requested() as stop:
             while self.budget.share(progress) < 1:
                 batch = next(stream)
-                lr = self.rate()
-                for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
-                    group["lr"] = lr
+                share = self.budget.share(progress)
+                lr = self.schedule.learning_rate(share, progress.step)
+                set_rates(self.optimizers, lr, self.schedule.weight_decay(share))
                 self.model.train()
                 outcome = self.gradients(batch, listener)
                 norm = self.update()

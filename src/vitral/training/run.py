@@ -8,6 +8,7 @@ RUN/training-images.bin  which images it has seen  RUN/skipped.csv     which wer
 
 import copy
 import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -21,13 +22,14 @@ import torch
 import vitral
 from vitral.checkpoints.atomic import write_atomically
 from vitral.checkpoints.bundle import ModelCard, save_model
+from vitral.data.loader import TrainingBatches
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import DataSet, open_data, write_skipped
 from vitral.errors import VitralError
-from vitral.evaluation.evaluate import evaluate
-from vitral.evaluation.metrics import Evaluation
+from vitral.evaluation.evaluate import Scores, evaluate
 from vitral.evaluation.seen import write_seen
 from vitral.models.common import ImageModel, ModelConfig
+from vitral.models.zoo import family_of
 from vitral.predict import Predictor, load
 from vitral.randomness import derive
 from vitral.training.assemble import assemble, training_batches
@@ -37,8 +39,10 @@ from vitral.training.display import Display, clock
 from vitral.training.loop import Loop
 from vitral.training.machine import choose_device, choose_precision, cores, keep_freed_memory
 from vitral.training.optim import build_optimizers
+from vitral.training.pretrain import neighbours, pictures
 from vitral.training.state import Checkpoints, Progress, collect, restore
 from vitral.training.toml import read_recipe, to_table, to_toml
+from vitral.training.transfer import Initial, learning, open_initial
 
 
 @dataclass
@@ -79,21 +83,39 @@ class Run:
     def checkpoint(self, progress: Progress, *, validate: bool) -> None:
         """Validate if asked, write the checkpoint, and the model file if these weights are the ones to keep."""
         model = self.averaged_model()
-        keep = self.recipe.train.keep == "last" or "val" not in self.data.splits
-        if validate and "val" in self.data.splits:
-            scores, _ = self.score(Predictor(model, self.card({})), "val")
-            better = progress.best is None or scores.top1 > progress.best
+        keep = self.recipe.train.keep == "last" or "val" not in self.data.splits or not self.classifies
+        if validate and "val" in self.data.splits and not self.classifies and not self.data.multi_label:
+            top1 = neighbours(Predictor(model, self.card(model, {})), self.data, self.loop.precision)
+            epoch = progress.step / self.loop.batches.steps_per_epoch
+            self.record(
+                {"event": "val", "step": progress.step, "epoch": epoch, "knn": top1, "seconds": progress.elapsed}
+            )
+            self.display.say(
+                f"epoch {epoch:6.2f}  step {progress.step:6d}  validation top-1 by nearest neighbours {top1:.2%}"
+            )
+        elif validate and "val" in self.data.splits and self.classifies:
+            scores, _ = self.score(Predictor(model, self.card(model, {})), "val")
+            value = scores.headline
+            better = value is not None and (progress.best is None or value > progress.best)
             if better:
-                progress.best, progress.best_step = scores.top1, progress.step
-            keep = keep or better
+                progress.best, progress.best_step = value, progress.step
+            keep = keep or better or value is None  # no label occurs in the split: the last weights are as good as any
             self.record({"event": "val", "step": progress.step, "epoch": progress.step / self.loop.batches.steps_per_epoch,
-                         "loss": scores.loss, "top1": scores.top1, "seconds": progress.elapsed})  # fmt: skip
+                         "loss": scores.loss, scores.HEADLINE: value, "seconds": progress.elapsed})  # fmt: skip
             self.display.say(f"epoch {progress.step / self.loop.batches.steps_per_epoch:6.2f}  step {progress.step:6d}  "
-                             f"validation top-1 {scores.top1:.2%}  loss {scores.loss:.4f}" + ("  best so far" if better else ""))  # fmt: skip
+                             f"validation {scores.line()}" + ("  best so far" if better else ""))  # fmt: skip
         self.checkpoints.save(collect(self.loop.model, self.loop.optimizers, self.loop.average), progress, best=keep)
         if keep:
-            scores_so_far: dict[str, object] = {} if progress.best is None else {"val": {"top1": progress.best}}
-            save_model(self.folder / "model.safetensors", model, self.card({**scores_so_far, "step": progress.step}))
+            headline = "map" if self.data.multi_label else "top1"
+            scores_so_far: dict[str, object] = {} if progress.best is None else {"val": {headline: progress.best}}
+            save_model(
+                self.folder / "model.safetensors", model, self.card(model, {**scores_so_far, "step": progress.step})
+            )
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the run learns the data's classes, and not from the images alone."""
+        return self.recipe.objective.name == "classify"
 
     def averaged_model(self) -> ImageModel:
         """The image model that the run is for, with the moving average of its weights where there is one."""
@@ -103,7 +125,7 @@ class Run:
             learner.load_state_dict({**learner.state_dict(), **self.loop.average})
         return self.loop.objective.result(learner)
 
-    def score(self, predictor: Predictor, split: str) -> tuple[Evaluation, np.ndarray]:
+    def score(self, predictor: Predictor, split: str) -> tuple[Scores, np.ndarray]:
         train = self.recipe.train
         predictor.model.to(self.loop.device)
         return evaluate(
@@ -116,11 +138,14 @@ class Run:
         """The split that the finished model is scored on."""
         return next((name for name in (self.recipe.train.score_split, "val") if name in self.data.splits), None)
 
-    def card(self, scores: dict[str, object]) -> ModelCard:
+    def card(self, model: ImageModel, scores: dict[str, object]) -> ModelCard:
+        same = type(model.config) is type(self.config)  # MAE's result is its encoder, a ViT
+        assert self.recipe.model.name is not None
         return ModelCard(
-            architecture=self.recipe.model.name,
-            arguments=self.config.arguments(),
-            labels=self.data.labels,
+            architecture=self.recipe.model.name if same else family_of(model.config),
+            arguments=model.config.arguments(),
+            labels=self.data.labels if self.classifies else [],
+            multi_label=self.classifies and self.data.multi_label,
             preprocess=self.preprocess,
             recipe=dict(to_table(self.recipe)),
             scores=scores,
@@ -131,6 +156,9 @@ class Run:
         """Train to the end (True) or until a signal (False); then score once and write everything down."""
         if not self.loop.run(self):
             return False
+        if not self.classifies:
+            write_atomically(self.folder / "pictures.npz", pictures(self.loop))
+            return True
         split = self.scored_split
         if split is None:
             self.message("no test or validation split: the model is not scored and has no report")
@@ -139,11 +167,10 @@ class Run:
         scores, logits = self.score(predictor, split)
         predictor.model.to("cpu")
         result = {"split": split, "training_seconds": round(self.loop.progress.elapsed, 1), **scores.to_json()}
-        summary = {"top1": scores.top1, "top1_interval": list(scores.top1_interval), "images": scores.images}
         save_model(
             self.folder / "model.safetensors",
             predictor.model,
-            dataclasses.replace(predictor.card, scores={**predictor.card.scores, split: summary}),
+            dataclasses.replace(predictor.card, scores={**predictor.card.scores, split: scores.brief()}),
         )
         write_atomically(self.folder / "scores.json", json.dumps(result, indent=1).encode())
         arrays = io.BytesIO()
@@ -155,14 +182,18 @@ class Run:
 
 def start(data: str, recipe: Recipe, out: Path, display: Display, command: str = "") -> Run:
     """A new run in the folder `out`, which must not hold one that came as far as a checkpoint."""
-    _check_place(out)
+    check_place(out)
+    recipe, initial = open_initial(recipe)
     check(recipe)
     device = choose_device(recipe.train.device)
     choose_precision(recipe.train.precision, device)
     source = str(Path(data).resolve()) if Path(data).exists() else data
+    recipe = _placed(recipe)
     dataset = _open(source, recipe, display)
-    recipe, reasons = resolve(recipe, dataset, device.type)
-    run = _build(out, source, dataset, recipe, device, Progress(), display)
+    recipe, reasons = resolve(recipe, dataset, device.type, None if initial is None else initial.preprocess)
+    run = _build(out, source, dataset, recipe, device, Progress(), display, initial)
+    reasons += [] if initial is None else initial.notes
+    reasons += learning(run.loop.model, recipe.transfer)
     notes = dataset.notes + (["what was left out, and why, is in skipped.csv"] if dataset.skipped else [])
     described = {
         "data": source,
@@ -170,6 +201,7 @@ def start(data: str, recipe: Recipe, out: Path, display: Display, command: str =
         "fingerprint": dataset.fingerprint,
         "images": {name: len(split) for name, split in dataset.splits.items()},
         "labels": dataset.labels,
+        "inputs": _inputs(recipe),
         "notes": notes,
         "reasons": reasons,
         "command": command,
@@ -191,7 +223,17 @@ def start(data: str, recipe: Recipe, out: Path, display: Display, command: str =
     return run
 
 
-def _check_place(out: Path) -> None:
+def preview(data: str, recipe: Recipe, display: Display) -> tuple[TrainingBatches, list[str]]:
+    """The batches that a run with this recipe would train on, and the class names."""
+    recipe, initial = open_initial(recipe)
+    check(recipe)
+    dataset = _open(data, recipe, display)
+    own = None if initial is None else initial.preprocess
+    recipe, _ = resolve(recipe, dataset, choose_device(recipe.train.device).type, own)
+    return training_batches(recipe, dataset, preprocess(recipe, dataset, shape(recipe, dataset))), dataset.labels
+
+
+def check_place(out: Path) -> None:
     """A run can be written to `out`, and what is there already is no run that one could go on with."""
     there = next(place for place in (out, *out.absolute().parents) if place.exists())
     if not there.is_dir():
@@ -217,6 +259,9 @@ def resume(folder: Path, display: Display, workers: int | None = None) -> Run:
         raise VitralError(
             f"{described['data']}: the images or labels changed since the run began; restore them, or start a new run"
         )
+    for path, digest in _inputs(recipe).items():
+        if described["inputs"].get(path) != digest:
+            raise VitralError(f"{path}: changed since the run began; restore it, or start a new run")
     checkpoints = Checkpoints(folder / "checkpoints")
     if checkpoints.pointed("latest") is None:
         display.say("no checkpoint yet: starting from the first step")
@@ -231,21 +276,55 @@ def resume(folder: Path, display: Display, workers: int | None = None) -> Run:
     return run
 
 
+def _placed(recipe: Recipe) -> Recipe:
+    """The recipe with the files that it reads named from the root, so that a run can be resumed from any folder."""
+
+    def placed(path: str | None) -> str | None:
+        return str(Path(path).resolve()) if path and Path(path).exists() else path
+
+    objective = recipe.objective
+    located = dataclasses.replace(objective, teacher=placed(objective.teacher), tokenizer=placed(objective.tokenizer))
+    return dataclasses.replace(recipe, objective=located)
+
+
+def _inputs(recipe: Recipe) -> dict[str, str]:
+    """What else a run learns from and needs again when it is resumed: each model file with its hash."""
+    digests = {}
+    for path in filter(None, (recipe.objective.teacher, recipe.objective.tokenizer)):
+        if path.startswith("hf:"):
+            continue
+        file = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
+        if not file.is_file():
+            raise VitralError(f"{path}: there is no model; give a finished run or a model file")
+        with open(file, "rb") as opened:
+            digests[path] = hashlib.file_digest(opened, "sha256").hexdigest()
+    return digests
+
+
 def _open(data: str, recipe: Recipe, display: Display) -> DataSet:
     dataset = open_data(
         data,
         recipe.data,
+        labelled=recipe.objective.name == "classify",
         least_side=lambda height, width: patch_for(recipe.model, height, width),
         progress=lambda done, total: display.count("checking images", done, total),
     )
     counts = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
-    display.say(f"{dataset.name}: {len(dataset.labels)} classes, {counts} images, {dataset.height}x{dataset.width} "
+    kind = "labels" if dataset.multi_label else "classes"
+    display.say(f"{dataset.name}: {len(dataset.labels)} {kind}, {counts} images, {dataset.height}x{dataset.width} "
                 f"{'grey' if dataset.channels == 1 else 'colour'}")  # fmt: skip
     return dataset
 
 
 def _build(
-    folder: Path, source: str, data: DataSet, recipe: Recipe, device: torch.device, progress: Progress, display: Display
+    folder: Path,
+    source: str,
+    data: DataSet,
+    recipe: Recipe,
+    device: torch.device,
+    progress: Progress,
+    display: Display,
+    initial: Initial | None = None,
 ) -> Run:
     keep_freed_memory()
     train = recipe.train
@@ -254,7 +333,7 @@ def _build(
     config = shape(recipe, data)
     steps = preprocess(recipe, data, config)
     torch.manual_seed(derive(train.seed, "initialise"))
-    learner, objective = assemble(recipe, data, config, steps)
+    learner, objective = assemble(recipe, data, config, steps, initial)
     learner.to(device)
     average = {n: p.detach().clone() for n, p in learner.named_parameters()} if recipe.optim.ema else None
     progress.batch_size = progress.batch_size or train.batch_size

@@ -95,11 +95,13 @@ def restore(
         groups[kind][rest] = t
     model.load_state_dict(groups["model"])
     parameters = dict(model.named_parameters())
-    owner = {id(p): optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    owner = {id(p): (o, group.get("fused")) for o in optimizers for group in o.param_groups for p in group["params"]}
     for name, t in groups["optimizer"].items():
         parameter_name, _, key = name.rpartition("/")
         parameter = parameters[parameter_name]
-        owner[id(parameter)].state[parameter][key] = t if key == "step" else t.to(parameter.device)
+        optimizer, fused = owner[id(parameter)]
+        # A fused optimiser counts its steps on the device, others on the processor.
+        optimizer.state[parameter][key] = t if key == "step" and not fused else t.to(parameter.device)
     for name, t in groups["average"].items():
         assert average is not None
         average[name].copy_(t)

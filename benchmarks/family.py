@@ -1,0 +1,125 @@
+"""How the family learns from few images: Fashion-MNIST at 1, 10 and 100 % of its training images, the same minutes on one core for all.
+
+    python benchmarks/family.py                  # 8 ways x 3 fractions x 3 seeds; two runs at a time, one core each
+    python benchmarks/family.py --show           # the table of what has been run, as in docs/small-data.md
+
+Each result is a line in benchmarks/family.jsonl, and what is there is not run again. Everything goes through the command line; `--commands`
+prints the commands. Minutes are of training on one core: a self-supervised start spends a part of its own minutes without labels, and the
+teacher's are not counted, as they are the ResNet's row. Scores are test top-1, scored once a run; nothing was chosen on them.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean, stdev
+
+RESULTS = Path(__file__).parent / "family.jsonl"
+FRACTIONS = {0.01: 0.5, 0.1: 1.5, 1.0: 4.0}  # of the training images: minutes
+PRETRAINED = 0.5  # of the minutes, where there is a self-supervised start
+
+COMMON = "--val-fraction 0.05 --mean 0.5 --std 0.5 --hflip 0.5 --batch-size 128 --validate-every 1000000 --keep last --workers 0"
+SHIFTS = "--crop padded --padding 0.04"
+ENCODER = "--image-size 28 28 --patch-size 4 --dim 96 --depth 5 --num-heads 3 --mlp-ratio 2"
+VIT = f"--model vit_tiny_patch16_224 {ENCODER}"
+MUON = "--optimizer muon --lr 5e-3"
+ADAMW = "--optimizer adamw --lr 1e-3"
+WAYS = {
+    "ViT, plain recipe": f"{VIT} {ADAMW} {SHIFTS} --smoothing 0",
+    "ViT, small-data recipe": f"{VIT} {MUON} {SHIFTS} --position sincos2d --pooling mean --no-class-token --stem 48 96",
+    "DeiT, distilled from the ResNet": f"--model deit_tiny_distilled_patch16_224 {ENCODER} {MUON} {SHIFTS} --teacher {{teacher}}",
+    "ViT, masked autoencoder first": f"--init {{pretrained}} --pooling mean {MUON} {SHIFTS}",
+    "ResNet": "--model resnet18 --image-size 28 28 --width 32 --depths 2 2 2 1 --optimizer adamw --lr 2e-3 " + SHIFTS,
+    "Swin": f"--model swin_tiny_patch4_window7_224 --image-size 28 28 --patch-size 2 --dim 48 --depths 2 2 --num-heads 2 4 --window 7 7 "
+    f"{MUON} {SHIFTS}",
+    "PVT v2": "--model pvt_v2_b0 --image-size 28 28 --dims 32 64 128 192 --depths 2 2 2 2 --num-heads 1 2 4 6 --mlp-ratios 4 4 4 4 "
+    f"--optimizer muon --lr 3e-3 {SHIFTS}",
+    "CaiT": f"--model cait_xxs24_224 {ENCODER} {MUON} {SHIFTS}",
+}
+PRETRAIN = f"--objective mae {VIT} --decoder-dim 64 --decoder-depth 2 --decoder-num-heads 2 {MUON} --crop resized --scale 0.4 1"
+TEACHER, FIRST = "ResNet", "ViT, masked autoencoder first"
+
+
+def vitral(command: str, options: str, fraction: float, minutes: float, seed: int, out: Path) -> None:
+    """One run through the command line, on one core."""
+    words = [sys.executable, "-m", "vitral", command, "fashion-mnist", *COMMON.split(), *options.split()]
+    words += ["--train-fraction", str(fraction), "--time", f"{60 * minutes:g}s", "--seed", str(seed), "--out", str(out)]
+    subprocess.run(words, check=True, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def run(way: str, fraction: float, seed: int, kept: Path) -> dict[str, float]:
+    """Train one way; `kept` holds the teachers. Its test top-1, and what it cost in minutes of one core."""
+    minutes = FRACTIONS[fraction]
+    with tempfile.TemporaryDirectory() as folder:
+        out, pretrained = Path(folder) / "run", Path(folder) / "pretrained"
+        if way == FIRST:
+            vitral("pretrain", PRETRAIN, fraction, minutes * PRETRAINED, seed, pretrained)
+            minutes *= 1 - PRETRAINED
+        options = WAYS[way].format(teacher=kept / f"{fraction}-{seed}", pretrained=pretrained)
+        vitral("train", options, fraction, minutes, seed, out)
+        scores = json.loads((out / "scores.json").read_text())
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        if way == TEACHER:
+            shutil.copytree(out, kept / f"{fraction}-{seed}", dirs_exist_ok=True)
+    return {"top1": scores["top1"], "epochs": [line["epoch"] for line in lines if line["event"] == "train"][-1]}
+
+
+def done() -> dict[tuple[str, float, int], dict[str, float]]:
+    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
+    return {(row["way"], row["fraction"], row["seed"]): row for row in map(json.loads, lines)}
+
+
+def show() -> None:
+    results = done()
+    minutes = [f"{fraction:.0%} ({60 * m:g} s)" for fraction, m in FRACTIONS.items()]
+    print(f"| Fashion-MNIST, test top-1 | {' | '.join(minutes)} |\n|---|{'---|' * len(FRACTIONS)}")
+    for way in WAYS:
+        cells = []
+        for fraction in FRACTIONS:
+            found = [100 * row["top1"] for (w, f, _), row in results.items() if (w, f) == (way, fraction)]
+            spread = f" ± {stdev(found):.1f}" if len(found) > 1 else ""
+            cells.append(f"{mean(found):.1f}{spread} (n = {len(found)})" if found else "")
+        print(f"| {way} | {' | '.join(cells)} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--fractions", type=float, nargs="+", choices=FRACTIONS, default=list(FRACTIONS))
+    parser.add_argument("--kept", type=Path, default=Path("runs/family"), help="folder for the teachers")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one core each")
+    parser.add_argument("--show", action="store_true", help="print the table and run nothing")
+    parser.add_argument("--commands", action="store_true", help="print the command of each way and run nothing")
+    given = parser.parse_args()
+    if given.commands:
+        print(f"vitral pretrain fashion-mnist {COMMON} {PRETRAIN}   # {FIRST}, before it")
+        for way, options in WAYS.items():
+            print(f"vitral train fashion-mnist {COMMON} {options}   # {way}")
+        return
+
+    def work(job: tuple[str, float, int]) -> None:
+        way, fraction, seed = job
+        result = run(way, fraction, seed, given.kept)
+        row = {"way": way, "fraction": fraction, "seed": seed, "core_minutes": FRACTIONS[fraction], **result}
+        with open(RESULTS, "a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(f"{way}, {fraction:.0%}, seed {seed}: {row['top1']:.2%}, {row['epochs']:.1f} epochs", flush=True)
+
+    if not given.show:
+        for seed in given.seeds:
+            jobs = [(way, fraction, seed) for fraction in given.fractions for way in WAYS]
+            jobs = [job for job in jobs if job not in done()]
+            teachers = [job for job in jobs if job[0] == TEACHER]
+            with ThreadPoolExecutor(given.jobs) as pool:
+                list(pool.map(work, teachers))
+                list(pool.map(work, [job for job in jobs if job not in teachers]))
+    show()
+
+
+if __name__ == "__main__":
+    main()

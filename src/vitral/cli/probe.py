@@ -1,0 +1,147 @@
+"""The command that asks how useful a model's features are, with or without labels in its training: probe."""
+
+import json
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from vitral.cli.parse import at_least, flag_given, parse
+from vitral.errors import VitralError, counted
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from vitral.data.sources import DataSet
+
+SHOTS = (1, 5, 10, 25)
+COLUMNS = {"model": "the model", "random": "random weights", "pixels": "pixels"}
+
+
+def probe(words: list[str]) -> int:
+    import tyro
+
+    from vitral.data.options import DataOptions
+
+    @dataclass
+    class Probe:
+        """How useful a frozen model's features are: top-1 of regression from a few images a class and from all, and of nearest neighbours.
+
+        The features of the training images are fitted in closed form and scored on the test images (of data without a test split, on the
+        validation images), so that a model needs no head: after vitral pretrain, or from elsewhere.
+
+        Example: vitral probe runs/photos-pretrained photos/ --baseline --json > probe.json
+        """
+
+        model: Annotated[Path, tyro.conf.Positional]
+        """Run folder or model file, with or without a head."""
+        data: Annotated[str, tyro.conf.Positional]
+        """Folder, table or built-in name, with labels."""
+        shots: tuple[int, ...] | None = None
+        """Training images a class; default those of 1 5 10 25 that the smallest class has."""
+        seeds: int = 3
+        """How often the few images are chosen anew."""
+        baseline: bool = False
+        """The same from random weights of the model's architecture, and from the pixels."""
+        json: bool = False
+        """Print JSON on stdout."""
+        batch_size: int = 64
+        workers: int = 0
+        options: DataOptions = field(default_factory=DataOptions)
+
+    given = parse(Probe, "probe", words)
+    at_least(1, seeds=given.seeds, batch_size=given.batch_size)
+    at_least(0, workers=given.workers)
+    from vitral.data.sources import open_data
+    from vitral.evaluation.probes import features, pixels, untrained
+    from vitral.predict import Predictor, load
+    from vitral.training.display import Display
+    from vitral.training.machine import choose_device
+    from vitral.training.toml import stored_data_options
+
+    predictor = load(given.model)
+    predictor.model.to(choose_device("auto"))
+    steps = predictor.card.preprocess
+    said = {name: value for name, value in vars(given.options).items() if flag_given(words, name)}
+    options = replace(stored_data_options(predictor.card.recipe), channels=steps.channels)
+    display = Display()
+    try:
+        data = open_data(
+            given.data, replace(options, **said), least_side=lambda height, width: steps.min_size,
+            progress=lambda n, total: display.count("checking images", n, total),
+        )  # fmt: skip
+        shots, scored = _asked(data, given.shots)
+        for note in data.notes:
+            display.say(f"- {note}")
+        if given.shots is None and len(shots) < len(SHOTS):
+            left = " ".join(str(each) for each in SHOTS if each not in shots)
+            display.say(f"- not from {left} images a class: the smallest class has fewer")
+        readers = {"model": predictor}
+        if given.baseline:
+            readers["random"] = Predictor(untrained(predictor.model), predictor.card)
+        read = {
+            who: {
+                name: features(
+                    reader, split, batch_size=given.batch_size, workers=given.workers,
+                    progress=lambda n, total: display.count("reading images", n, total),
+                )
+                for name, split in data.splits.items()
+            }
+            for who, reader in readers.items()
+        }  # fmt: skip
+        if given.baseline:
+            read["pixels"] = {name: pixels(split, steps, workers=given.workers) for name, split in data.splits.items()}
+        results = {who: _results(data, scored, by_split, shots, given.seeds) for who, by_split in read.items()}
+    finally:
+        display.close()
+    count = counted(len(data.splits[scored]), "image")
+    print(f"top-1 on {count} ({scored}), {len(data.labels)} classes, {given.seeds} seeds", file=sys.stderr)
+    if given.json:
+        print(json.dumps({"data": given.data, "split": scored, "fingerprint": data.fingerprint, **results}))
+    else:
+        print(_table(results, shots))
+    return 0
+
+
+def _asked(data: "DataSet", shots: tuple[int, ...] | None) -> tuple[tuple[int, ...], str]:
+    """How many images a class to learn from, and the split to score on."""
+    import numpy as np
+
+    if data.multi_label:
+        raise VitralError(f"{data.name}: an image can have several labels; probe with data of one class an image")
+    scored = next((name for name in ("test", "val") if name in data.splits), None)
+    if scored is None:
+        raise VitralError(f"{data.name}: has neither a test nor a validation split; give --test-fraction above 0")
+    if shots is not None and min(shots, default=0) < 1:
+        raise VitralError(f"--shots {' '.join(map(str, shots))}: give one or more numbers of at least 1")
+    least = int(np.unique(data.splits["train"].targets, return_counts=True)[1].min())
+    return shots or tuple(each for each in SHOTS if each <= least), scored
+
+
+def _results(
+    data: "DataSet", scored: str, read: "dict[str, np.ndarray]", shots: tuple[int, ...], seeds: int
+) -> dict[str, object]:
+    """The scores of one kind of features, by split."""
+    from vitral.evaluation.probes import few_shot, k_nn, linear
+
+    train, test = data.splits["train"].targets, data.splits[scored].targets
+    val = (read["val"], data.splits["val"].targets) if "val" in read and scored != "val" else None
+    few = few_shot(read["train"], train, read[scored], test, shots, seeds)
+    answers, l2 = linear(read["train"], train, read[scored], val)
+    return {
+        "few_shot": {str(n): {"mean": float(top1.mean()), "deviation": float(top1.std())} for n, top1 in few.items()},
+        "k_nn": float((k_nn(read["train"], train, read[scored]) == test).mean()),
+        "linear": {"top1": float((answers == test).mean()), "l2": l2},
+    }
+
+
+def _table(results: dict[str, dict], shots: tuple[int, ...]) -> str:
+    """A line for each probe, a column for each kind of features."""
+    lines = [f"{'':28}" + "".join(f"{COLUMNS[who]:>17}" for who in results)]
+    for n in shots:
+        cells = (result["few_shot"][str(n)] for result in results.values())
+        text = "".join(f"{cell['mean']:>9.1%} ± {cell['deviation']:5.1%}" for cell in cells)
+        lines.append(f"{counted(n, 'image') + ' a class':28}{text}")
+    lines.append(f"{'20 nearest neighbours':28}" + "".join(f"{result['k_nn']:>17.1%}" for result in results.values()))
+    tops = "".join(f"{result['linear']['top1']:>17.1%}" for result in results.values())
+    return "\n".join([*lines, f"{'linear, all training images':28}{tops}"])

@@ -1,0 +1,109 @@
+"""What training will show the model, on one picture: images as they are evaluated, their augmented views, and mixed batches."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from vitral.data.listing import in_words, named
+from vitral.data.loader import TrainingBatches
+
+SIDE = 144  # pixels that the longer side of a picture should have on the sheet
+GAP = 8
+LINE = 18  # height of a line of text
+INK, FAINT, PAPER = (32, 32, 32), (120, 120, 120), (255, 255, 255)
+
+
+def contact_sheet(
+    batches: TrainingBatches, labels: Sequence[str] | None = None, images: int = 6, views: int = 6
+) -> Image.Image:
+    """A row for each of the run's first `images` training images: as evaluated, then as in epochs 1 to `views` (of every kind of view, if there
+    are several). Below, if batches are mixed, two rows of the first two batches with the shares of their classes.
+
+    The pixels are those that the run with this seed sees, enlarged where tiny. labels: the classes' names in order; without, they are numbered.
+    """
+    targets = batches.split.targets
+    if labels is None:
+        labels = [f"class {k}" for k in range(targets.shape[1] if targets.ndim == 2 else int(targets.max()) + 1)]
+    _, indices, _ = batches.indices(0)
+    chosen = list(dict.fromkeys(indices.tolist()))[:images]
+    kinds = len(batches.augmentations)
+    names = [f"epoch {v + 1}" + (f", view {k + 1}" if kinds > 1 else "") for k in range(kinds) for v in range(views)]
+    rows = [Row(["as evaluated", *names], [], heading=True)]
+    for index in chosen:
+        original = batches.read(index)
+        cells = [batches.preprocess.view(original)]
+        for augmentation in batches.augmentations:
+            for epoch in range(views):
+                draws = augmentation.draw(batches.seed, epoch, np.array([index * batches.repeats]))
+                cells.append(augmentation(original, [d[0] for d in draws]))
+        rows.append(Row([f"{in_words(named(targets[index], labels))}   {batches.split.names[index]}"], cells))
+    if batches.mix is not None:
+        for step in range(2):
+            batch = batches[step]
+            shown = min(len(batch), 1 + views * kinds)
+            rows.append(Row([f"batch {step + 1}, mixed"], [], heading=True))
+            rows.append(Row([shares(t, labels) for t in batch.targets[:shown]], list(batch.images[:shown])))
+    return draw(rows, 1 + views * kinds)
+
+
+class Row:
+    """Pictures side by side with texts below (one for the whole row, or one for each), or texts alone."""
+
+    def __init__(self, texts: list[str], pixels: list[Tensor], *, heading: bool = False) -> None:
+        self.texts, self.heading = texts, heading
+        self.pictures = [picture(p) for p in pixels]
+
+    @property
+    def height(self) -> int:
+        return max((p.height for p in self.pictures), default=0) + LINE + (GAP // 2 if self.heading else GAP)
+
+
+def picture(pixels: Tensor) -> Image.Image:
+    """[C, h, w] on the 0..255 scale, about as large as a sheet's cell: tiny images by whole factors, so that their pixels can be seen."""
+    array = pixels.round().to(torch.uint8).permute(1, 2, 0).numpy()
+    image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else np.ascontiguousarray(array)).convert("RGB")
+    factor = SIDE / max(image.size)
+    if factor >= 2:
+        return image.resize((image.width * int(factor), image.height * int(factor)), Image.Resampling.NEAREST)
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    return image.resize(size, Image.Resampling.LANCZOS)
+
+
+def shares(target: Tensor, labels: Sequence[str]) -> str:
+    """The two largest shares of an image's classes, in words."""
+    values, classes = target.topk(min(2, len(target)))
+    pairs = zip(values.tolist(), classes.tolist(), strict=True)
+    return ", ".join(f"{v:.0%} {labels[k]}" for v, k in pairs if v >= 0.005)
+
+
+def draw(rows: list[Row], columns: int) -> Image.Image:
+    width = max(p.width for row in rows for p in row.pictures)
+    sheet = Image.new("RGB", (columns * (width + GAP) + GAP, sum(row.height for row in rows) + 2 * GAP), PAPER)
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
+    top = GAP
+    for row in rows:
+        below = top + max((p.height for p in row.pictures), default=0)
+        for column, image in enumerate(row.pictures):
+            sheet.paste(image, (GAP + column * (width + GAP), top))
+        for column, text in enumerate(row.texts):
+            room = width if len(row.texts) > 1 else sheet.width - 2 * GAP
+            pen.text(
+                (GAP + column * (width + GAP), below + 2),
+                fitting(text, room, font),
+                FAINT if row.heading else INK,
+                font,
+            )
+        top += row.height
+    return sheet
+
+
+def fitting(text: str, room: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """The text, cut to a width in pixels."""
+    if font.getlength(text) <= room:
+        return text
+    while text and font.getlength(text + "…") > room:
+        text = text[:-1]
+    return text + "…"

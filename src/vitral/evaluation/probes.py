@@ -1,0 +1,193 @@
+"""How much a frozen representation knows: few-shot and full linear regression in closed form, and nearest neighbours.
+
+Few-shot as in big_vision's fewshot_lsr (https://github.com/google-research/big_vision), which An Image is Worth 16x16 Words
+(https://arxiv.org/abs/2010.11929, section 4.1) introduced; nearest neighbours as in DINO (https://arxiv.org/abs/2104.14294, section 4.1).
+Axes: n images, D features, K classes.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from vitral.data.loader import EvaluationBatches
+from vitral.data.preprocess import Preprocess
+from vitral.data.sources import Split
+from vitral.errors import VitralError
+from vitral.models.common import ImageModel
+from vitral.models.zoo import build
+from vitral.predict import Predictor
+from vitral.randomness import Permutation, derive
+
+BIAS = 100.0  # the constant feature: so large that its weight is hardly regularised
+FEW_SHOT_L2 = 2.0**10
+L2_GRID = tuple(2.0**power for power in range(-10, 21, 2))
+PIXELS = 16  # side of the image that the pixel baseline reads
+COMPARED = 1024  # images whose neighbours are sought at once
+
+
+def features(
+    predictor: Predictor,
+    split: Split,
+    *,
+    batch_size: int = 64,
+    workers: int = 0,
+    precision: str = "fp32",
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """float32 [n, D] in the split's order: what the model's head reads, or would, computed on the model's device in evaluation mode."""
+    model = predictor.model
+    device = next(model.parameters()).device
+    lower = nullcontext() if precision == "fp32" else torch.autocast(
+        device.type, torch.bfloat16 if precision == "bf16" else torch.float16
+    )  # fmt: skip
+
+    def represent(images: Tensor) -> Tensor:
+        with lower:
+            return model.represent(images.to(device))
+
+    was_training = model.training
+    model.eval()
+    read = _read(represent, split, predictor.card.preprocess, batch_size, workers, progress)
+    model.train(was_training)
+    return read
+
+
+def pixels(split: Split, preprocess: Preprocess, *, workers: int = 0) -> np.ndarray:
+    """float32 [n, C * h * w]: the images as a model sees them, averaged down to sides of up to 16 pixels; the baseline that knows nothing."""
+    size = (min(PIXELS, preprocess.height), min(PIXELS, preprocess.width))
+    return _read(lambda images: F.interpolate(images, size, mode="area").flatten(1), split, preprocess, 64, workers)
+
+
+def _read(
+    represent: Callable[[Tensor], Tensor],
+    split: Split,
+    preprocess: Preprocess,
+    batch_size: int,
+    workers: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    parts, done = [], 0
+    with torch.inference_mode():
+        for images, _ in EvaluationBatches(split, preprocess, batch_size).stream(workers):
+            parts.append(represent(preprocess.normalise(images)).float().cpu().numpy())
+            done += len(images)
+            if progress:
+                progress(done, len(split))
+    return np.concatenate(parts)
+
+
+def few_shot(
+    train_features: np.ndarray,
+    train_targets: np.ndarray,
+    test_features: np.ndarray,
+    test_targets: np.ndarray,
+    shots: Sequence[int],
+    seeds: int,
+) -> dict[int, np.ndarray]:
+    """Top-1, float64 [seeds], for each number of training images a class. Fewer shots of a seed are among its more; seed s is 0, 1, ...
+
+    Raises VitralError where a class has fewer training images than shots.
+    """
+    classes, counts = np.unique(train_targets, return_counts=True)
+    if counts.min() < max(shots):
+        raise VitralError(
+            f"{max(shots)} shots: a class has only {counts.min()} training images; ask for no more shots than that"
+        )
+    results: dict[int, np.ndarray] = {}
+    for count in shots:
+        results[count] = np.empty(seeds)
+        for seed in range(seeds):
+            chosen = np.concatenate([_members(train_targets, k, seed)[:count] for k in classes.tolist()])
+            ridge = Ridge(train_features[chosen], train_targets[chosen])
+            results[count][seed] = (ridge.predict(test_features, FEW_SHOT_L2) == test_targets).mean()
+    return results
+
+
+def _members(targets: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """The images of class k in an order that seed and class decide."""
+    members = np.flatnonzero(targets == k)
+    return members[Permutation(len(members), derive(seed, "few-shot", k), 0)(np.arange(len(members)))]
+
+
+class Ridge:
+    """Least squares from whitened features [n, D] to {-1, 1}^K with a penalty, solved once for all penalties by an eigendecomposition.
+
+    In float64. With X the features and a constant, and Y the targets: where n >= D, (X'X + l2)^-1 X'Y; elsewhere X' (XX' + l2)^-1 Y, the same.
+    """
+
+    def __init__(self, train_features: np.ndarray, targets: np.ndarray) -> None:
+        self.mean = train_features.mean(0, dtype=np.float64)
+        self.deviation = train_features.std(0, dtype=np.float64) + 1e-5
+        X = self._whitened(train_features)
+        self.classes, place = np.unique(targets, return_inverse=True)
+        Y = 2.0 * np.eye(len(self.classes))[place] - 1.0  # [n, K]
+        if len(X) >= X.shape[1]:
+            self.eigenvalues, Q = np.linalg.eigh(X.T @ X)
+            self.left, self.right = Q, Q.T @ (X.T @ Y)
+        else:
+            self.eigenvalues, Q = np.linalg.eigh(X @ X.T)
+            self.left, self.right = X.T @ Q, Q.T @ Y
+
+    def _whitened(self, x: np.ndarray) -> np.ndarray:
+        """[n, D] to [n, D + 1], with the constant."""
+        return np.pad((x - self.mean) / self.deviation, ((0, 0), (0, 1)), constant_values=BIAS)
+
+    def weights(self, l2: float) -> np.ndarray:
+        """[D + 1, K], the last row for the constant."""
+        return (self.left / (self.eigenvalues + l2)) @ self.right
+
+    def predict(self, x: np.ndarray, l2: float) -> np.ndarray:
+        """Features [n, D] to classes, int64 [n]."""
+        return self.classes[(self._whitened(x) @ self.weights(l2)).argmax(1)]
+
+
+def linear(
+    train_features: np.ndarray,
+    train_targets: np.ndarray,
+    test_features: np.ndarray,
+    val: tuple[np.ndarray, np.ndarray] | None,
+) -> tuple[np.ndarray, float]:
+    """Classes, int64 [n], of the test images by `Ridge` on all training images, and its penalty.
+
+    val: features and targets that choose the penalty, the strongest of the best; without them it is that of the few-shot probe.
+    """
+    ridge = Ridge(train_features, train_targets)
+    l2 = FEW_SHOT_L2
+    if val is not None:
+        l2 = max(L2_GRID, key=lambda each: (float((ridge.predict(val[0], each) == val[1]).mean()), each))
+    return ridge.predict(test_features, l2), l2
+
+
+def k_nn(
+    train_features: np.ndarray,
+    train_targets: np.ndarray,
+    test_features: np.ndarray,
+    k: int = 20,
+    temperature: float = 0.07,
+) -> np.ndarray:
+    """Classes, int64 [n], of the test images by the votes of their k nearest training images, each weighing exp(cosine / temperature).
+
+    Where there are fewer than k training images, all of them vote.
+    """
+    classes, place = np.unique(train_targets, return_inverse=True)
+    known = F.normalize(torch.from_numpy(train_features).float(), dim=1)
+    voters = torch.from_numpy(place)
+    answers = []
+    for asked in torch.from_numpy(test_features).float().split(COMPARED):
+        cosines = F.normalize(asked, dim=1) @ known.T  # [n, train]
+        nearest = cosines.topk(min(k, len(known)), dim=1)
+        votes = torch.zeros(len(asked), len(classes))
+        votes.scatter_add_(1, voters[nearest.indices], (nearest.values / temperature).exp())
+        answers.append(votes.argmax(1))
+    return classes[torch.cat(answers).numpy()]
+
+
+def untrained(model: ImageModel) -> ImageModel:
+    """A model of the same architecture with the random weights of seed 0, on the same device."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(0, "initialise"))
+        return build(model.config).to(next(model.parameters()).device)

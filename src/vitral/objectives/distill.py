@@ -1,0 +1,98 @@
+"""Distillation: a student learns a teacher's answers beside the labels.
+
+Training data-efficient image transformers & distillation through attention, https://arxiv.org/abs/2012.12877, section 4: hard (equation 3) or
+soft (equation 2, after https://arxiv.org/abs/1503.02531), through the distillation token where the student has one, else through its only answer.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitral.data.loader import Batch
+from vitral.data.preprocess import Preprocess
+from vitral.errors import VitralError
+from vitral.models.common import ImageModel
+from vitral.models.deit import DeiT, TwoHeads
+from vitral.objectives.classify import Classify, hits
+from vitral.objectives.objective import Objective
+from vitral.predict import Predictor
+
+DISTILLATIONS = ("hard", "soft")
+
+
+class Teacher:
+    """Any predictor of ours as a teacher: it sees the student's pixels, at its own size and normalisation, and answers in the student's classes."""
+
+    def __init__(self, predictor: Predictor, labels: list[str], preprocess: Preprocess) -> None:
+        steps = predictor.card.preprocess
+        if missing := [label for label in labels if label not in predictor.labels]:
+            raise VitralError(
+                f"the teacher does not know {', '.join(map(repr, missing[:5]))}; it was trained on {', '.join(predictor.labels[:5])}"
+                f"{', ...' if len(predictor.labels) > 5 else ''}: train a teacher on the same classes"
+            )
+        if steps.channels < preprocess.channels:
+            raise VitralError(
+                "the teacher sees grey images and the student colour; train the student with --channels 1, or another teacher"
+            )
+        self.model = predictor.model.eval().requires_grad_(False)
+        self.classes = [predictor.labels.index(label) for label in labels]
+        self.student, self.own = preprocess, steps
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """The student's normalised images [B, C, H, W] to the teacher's logits [B, K]."""
+        self.model.to(images.device)
+        return self.model(self.see(images))[:, self.classes].float()
+
+    def see(self, images: Tensor) -> Tensor:
+        """The student's images as the teacher's: other mean and deviation, size and channels."""
+        pixels = images * _column(self.student.std, images) + _column(self.student.mean, images)  # 0..1
+        size = (self.own.height, self.own.width)
+        if pixels.shape[2:] != size:
+            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
+        pixels = pixels.expand(-1, self.own.channels, -1, -1)  # grey, for a teacher that sees colour
+        return (pixels - _column(self.own.mean, images)) / _column(self.own.std, images)
+
+
+def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=like.device)[:, None, None]
+
+
+@dataclass(frozen=True)
+class Distill(Objective):
+    """(1 - weight) x the labels' loss + weight x the teacher's; Mixup and CutMix show both the same mixed images."""
+
+    classify: Classify
+    teacher: Teacher
+    how: str = "hard"
+    weight: float = 0.5
+    temperature: float = 3.0
+    """Of soft distillation."""
+
+    def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        if isinstance(model, DeiT) and isinstance(model.head, TwoHeads):
+            logits, copied = (answer.float() for answer in model.both(batch.images))  # each [B, K]
+            answer = (logits + copied) / 2
+        else:
+            logits = copied = answer = model(batch.images).float()
+        wanted = self.teacher(batch.images)
+        by_label, by_teacher = self.classify.of(logits, batch.targets), self.distance(copied, wanted)
+        return {
+            "loss": (1 - self.weight) * by_label + self.weight * by_teacher,
+            "label_loss": by_label,
+            "teacher_loss": by_teacher,
+            "correct": hits(answer, batch.targets),
+        }
+
+    def distance(self, logits: Tensor, wanted: Tensor) -> Tensor:
+        """Of the student's logits [B, K] from the teacher's: cross-entropy with its class, or the divergence of softened probabilities."""
+        if self.how == "hard":
+            return F.cross_entropy(logits, wanted.argmax(-1))
+        t = self.temperature
+        ours, theirs = (x.div(t).log_softmax(-1) for x in (logits, wanted))
+        return F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * t**2
+
+    def result(self, model: nn.Module) -> ImageModel:
+        return self.classify.result(model)

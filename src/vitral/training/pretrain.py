@@ -1,0 +1,75 @@
+"""What a run without labels is judged by, and what it shows: nearest neighbours among labelled images, and its objective's pictures."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from vitral.data.sources import DataSet, Split
+from vitral.evaluation.probes import features, k_nn
+from vitral.predict import Predictor
+from vitral.training.config import OptimOptions, Recipe, TrainOptions, seconds
+from vitral.training.loop import Loop
+
+SHOWN = 8  # pictures
+TOKENIZER_SHARE = 0.25  # of the budget, where BEiT's tokenizer is trained first
+KNOWN, ASKED = 5000, 1000  # images whose neighbours are sought, and among which
+
+
+def neighbours(predictor: Predictor, data: DataSet, precision: str) -> float:
+    """Top-1 of weighted nearest neighbours: of up to 1,000 validation images, among up to 5,000 training images, spread over each split."""
+    parts = [thinned(data.splits[name], count) for name, count in (("train", KNOWN), ("val", ASKED))]
+    known, asked = (features(predictor, part, precision=precision) for part in parts)
+    return float((k_nn(known, parts[0].targets, asked) == parts[1].targets).mean())
+
+
+def thinned(split: Split, count: int) -> Split:
+    """Up to `count` images of the split, evenly spread over it."""
+    chosen = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(np.int64))
+    return Split(
+        split.name,
+        [split.names[i] for i in chosen],
+        split.targets[chosen],
+        split.images,
+        split.rows[chosen],
+        split.contents[chosen],
+    )
+
+
+def pictures(loop: Loop) -> bytes:
+    """What the objective makes of the first images of the run, as an .npz of uint8 [n, H, W, C] by name, in the order of its steps."""
+    batch = next(loop.batches[0].split(SHOWN))
+    loop.model.eval()
+    with torch.inference_mode():
+        made = loop.objective.pictures(loop.model, loop.ready(batch))
+    arrays = {name: loop.batches.preprocess.restore(x).permute(0, 2, 3, 1).cpu().numpy() for name, x in made.items()}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # names that are given as keywords
+    return buffer.getvalue()
+
+
+def tokenizer_first(recipe: Recipe, tokenizer: str) -> tuple[Recipe, Recipe]:
+    """A recipe for BEiT in two: the tokenizer that `tokenizer` will hold, for a quarter of the budget, and BEiT with it."""
+    first = replace(
+        recipe,
+        objective=replace(recipe.objective, name="tokenizer"),
+        optim=OptimOptions("adamw", lr=1e-3, weight_decay=0.0),
+        train=shortened(recipe.train, TOKENIZER_SHARE),
+    )
+    second = replace(
+        recipe,
+        objective=replace(recipe.objective, tokenizer=tokenizer),
+        train=shortened(recipe.train, 1 - TOKENIZER_SHARE),
+    )
+    return first, second
+
+
+def shortened(train: TrainOptions, share: float) -> TrainOptions:
+    """The same with a share of the budget, where one is given."""
+    return replace(
+        train,
+        epochs=None if train.epochs is None else train.epochs * share,
+        steps=None if train.steps is None else max(1, round(train.steps * share)),
+        time=None if train.time is None else f"{seconds(train.time) * share:g}s",
+    )
