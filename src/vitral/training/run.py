@@ -104,13 +104,14 @@ class Run:
                          "loss": scores.loss, scores.HEADLINE: value, "seconds": progress.elapsed})  # fmt: skip
             self.display.say(f"epoch {progress.step / self.loop.batches.steps_per_epoch:6.2f}  step {progress.step:6d}  "
                              f"validation {scores.line()}" + ("  best so far" if better else ""))  # fmt: skip
-        self.checkpoints.save(collect(self.loop.model, self.loop.optimizers, self.loop.average), progress, best=keep)
+        # The model file first: a kill between the two repeats the step from the checkpoint before, and writes the same file again.
         if keep:
             headline = "map" if self.data.multi_label else "top1"
             scores_so_far: dict[str, object] = {} if progress.best is None else {"val": {headline: progress.best}}
             save_model(
                 self.folder / "model.safetensors", model, self.card(model, {**scores_so_far, "step": progress.step})
             )
+        self.checkpoints.save(collect(self.loop.model, self.loop.optimizers, self.loop.average), progress, best=keep)
 
     @property
     def classifies(self) -> bool:
