@@ -1,16 +1,17 @@
 """For tests of objectives: a loop around one, a batch to learn by heart, and its gradients."""
 
+import functools
 from types import SimpleNamespace
 
 import numpy as np
 import torch
-from conftest import draw_shape
 
+from conftest import draw_shape
 from vitral.data.augment import Augmentation
 from vitral.data.loader import Batch, TrainingBatches
-from vitral.data.options import AugmentOptions
+from vitral.data.options import AugmentOptions, DataOptions
 from vitral.data.preprocess import Preprocess
-from vitral.data.sources import Split
+from vitral.data.sources import open_data
 from vitral.randomness import keys
 from vitral.training.config import OptimOptions, Recipe, TrainOptions
 from vitral.training.loop import Loop
@@ -20,6 +21,11 @@ from vitral.training.state import Progress
 QUIET = SimpleNamespace(trained=lambda record: None, message=lambda text: None, checkpoint=lambda progress, **_: None)
 
 
+@functools.cache
+def digits():
+    return open_data("digits", DataOptions()).splits["train"]
+
+
 def make_loop(model, objective, batch_size=32, accumulation=1, lr=3e-3):
     """A loop whose own data are not used: batches are given to it."""
     recipe = Recipe(
@@ -27,7 +33,7 @@ def make_loop(model, objective, batch_size=32, accumulation=1, lr=3e-3):
         train=TrainOptions(batch_size=batch_size, accumulation=accumulation, workers=0, steps=100),
     )
     steps = Preprocess(20, 20, 1, (0.5,), (0.5,))
-    batches = TrainingBatches(SPLIT, steps, [Augmentation(AugmentOptions(crop="none"), steps)], 32, 0)
+    batches = TrainingBatches(digits(), steps, [Augmentation(AugmentOptions(crop="none"), steps)], 32, 0)
     progress = Progress(batch_size=batch_size, accumulation=accumulation)
     return Loop(
         model.train(), objective, batches, build_optimizers(model, recipe.optim), None, progress, recipe,

@@ -201,7 +201,7 @@ BEIT = B16 | {"layer_scale": 0.1, "drop_path": 0.1, "relative": "layer"}
 # https://github.com/facebookresearch/dino: main_dino.py's defaults, 8 x 64 images; views of 96 of 224 px
 MASKED = {
     "beit-b16-pretrain": Published(
-        2048, BEIT,
+        2048, BEIT | {"relative": "shared"},
         ADAM | {"lr": 1.5e-3, "weight_decay": 0.05, "min_lr": 1e-5, "warmup_lr": 1e-6, "warmup_epochs": 10.0, "clip": 3.0},
         FLIPPED | {"jitter": 0.4}, objective={"name": "beit", "mask_ratio": 0.383, "codes": 8192}, view=USUAL, epochs=800,
     ),

@@ -12,7 +12,7 @@ from torch import Tensor
 from vitral.checkpoints.bundle import LoadReport, fill
 from vitral.checkpoints.layouts import LAYOUTS, LEFT_OUT, Layout
 from vitral.checkpoints.recognise import Source, read_source
-from vitral.errors import VitralError, counted
+from vitral.errors import VitralError, counted, some
 from vitral.layers.position import resize_bias_table, resize_positions
 from vitral.models.common import ImageModel
 
@@ -50,12 +50,13 @@ def place(
     layout, base = recognise_layout(model, source)
     named, rest = to_ours(model, source.tensors, layout, base)
     notes: list[str] = []
+    spread_bias(model, named, rest, notes)
     adapt(model, named, notes, resize, new_head)
     left_out = {k: t for k, t in rest.items() if re.search(layout.left_out, k)}
     if new_head:
         left_out |= {k: t for k, t in rest.items() if re.match(layout.heads, k)}
     if left_out:
-        notes.append(f"left out, no part of this model: {_some(sorted(left_out))}")
+        notes.append(f"left out, no part of this model: {some(sorted(left_out))}")
     unexpected = {k: t for k, t in rest.items() if k not in left_out}
     optional = [
         k for k in model.state_dict() if k.endswith("num_batches_tracked") or (new_head and k.startswith("head."))
@@ -73,7 +74,7 @@ def recognise_layout(model: ImageModel, source: Source) -> tuple[Layout, str]:
     if not max(counts):
         raise VitralError(
             f"{source.name}: none of its {len(source.tensors)} tensors belongs to a {type(model).__name__}: it holds "
-            f"{_some(list(source.tensors))}; create the model that these weights are for"
+            f"{some(list(source.tensors))}; create the model that these weights are for"
         )
     return candidates[counts.index(max(counts))]
 
@@ -107,6 +108,16 @@ def to_layout(model: ImageModel, name: str, like: LoadReport | None = None) -> d
     return {k: t.clone().contiguous() for k, t in tensors.items()}
 
 
+def spread_bias(model: ImageModel, named: dict[str, Tensor], rest: dict[str, Tensor], notes: list[str]) -> None:
+    """One relative bias that all layers shared in pre-training starts each layer's own table (BEiT's run_class_finetuning.py)."""
+    tables = model.bias_tables()
+    spare = [key for key in rest if key.endswith("relative_position_bias_table")]
+    if len(tables) > 1 and len(spare) == 1 and not any(key in named for key in tables):
+        shared = rest.pop(spare[0])
+        named.update({key: shared.clone() for key in tables})
+        notes.append(f"{spare[0]}: shared by all layers, now the start of each layer's own")
+
+
 def adapt(model: ImageModel, named: dict[str, Tensor], notes: list[str], resize: str, new_head: bool) -> None:
     """Bring tensors of another size to the model's where there is a rule for it, noting each; the rest stay as they are."""
     own = model.state_dict()
@@ -136,7 +147,7 @@ def adapt(model: ImageModel, named: dict[str, Tensor], notes: list[str], resize:
         ):
             named[key] = adapt_channels(tensor, wanted[1])
             notes.append(f"{key}: from {counted(tensor.shape[1], 'channel')} to {wanted[1]}")
-    notes.extend(f"{what}: {_some(keys)}" for what, keys in changed.items())
+    notes.extend(f"{what}: {some(keys)}" for what, keys in changed.items())
 
 
 def _resized_positions(
@@ -180,7 +191,3 @@ def _square(count: int, key: str) -> int:
 
 def _by(grid: tuple[int, int]) -> str:
     return f"{grid[0]}x{grid[1]}"
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -14,11 +14,15 @@ from vitral.data.sources import DataSet
 from vitral.layers.block import Block
 from vitral.models.common import ImageModel, ModelConfig
 from vitral.models.zoo import build
+from vitral.objectives.beit import PredictTokens, VisualTokens
 from vitral.objectives.classify import Classify, balanced_weights
 from vitral.objectives.dino import SelfDistil, SelfDistillation
 from vitral.objectives.distill import Distill, Teacher
 from vitral.objectives.mae import PaintPatches
+from vitral.objectives.masking import MaskedPrediction
 from vitral.objectives.objective import Objective
+from vitral.objectives.patch import MeanColours, colour_classes
+from vitral.objectives.tokenizer import Tokenise
 from vitral.predict import load
 from vitral.training.config import Recipe
 from vitral.training.transfer import Initial, restrict
@@ -40,23 +44,34 @@ def assemble(
         if isinstance(module, Block):
             module.recompute = recipe.train.gradient_checkpointing
     if recipe.objective.name != "classify":
-        return _pretext(recipe, model)
+        return _pretext(recipe, model, preprocess)
     classify = _classify(recipe, data)
     if recipe.objective.teacher is None:
         return model, classify
     return model, _distill(recipe, classify, Teacher(load(recipe.objective.teacher), data.labels, preprocess))
 
 
-def _pretext(recipe: Recipe, model: ImageModel) -> tuple[nn.Module, Objective]:
+def _pretext(recipe: Recipe, model: ImageModel, preprocess: Preprocess) -> tuple[nn.Module, Objective]:
     """The model inside of what its task without labels needs."""
     options = recipe.objective
     ratio = options.mask_ratio if options.mask_ratio is not None else MASK_RATIOS.get(options.name, 0.0)
-    if options.name == "mae":
-        return model, PaintPatches()
-    assert options.name == "dino"
-    return SelfDistillation(model, options.prototypes, patches=options.patch_loss > 0), SelfDistil(
-        options.teacher_momentum, options.teacher_temperature, options.patch_loss, ratio
-    )
+    match options.name:
+        case "mae":
+            return model, PaintPatches()
+        case "tokenizer":
+            return model, Tokenise()
+        case "patch":
+            colours = MeanColours(preprocess.mean, preprocess.std, ratio)
+            return MaskedPrediction(model, colour_classes(preprocess.channels)), colours
+        case "beit":
+            assert options.tokenizer is not None  # the command line trains one first
+            tokens = VisualTokens(load(options.tokenizer), preprocess, model.patch_size)
+            return MaskedPrediction(model, tokens.codes), PredictTokens(tokens, ratio)
+        case _:
+            assert options.name == "dino"
+            learner = SelfDistillation(model, options.prototypes, patches=options.patch_loss > 0)
+            momentum, temperature = options.teacher_momentum, options.teacher_temperature
+            return learner, SelfDistil(momentum, temperature, options.patch_loss, ratio)
 
 
 def _classify(recipe: Recipe, data: DataSet) -> Classify:

@@ -14,6 +14,7 @@ from vitral.models.hybrid import HybridConfig
 from vitral.models.mae import MAEConfig
 from vitral.models.pvt import PvtConfig
 from vitral.models.swin import SwinConfig
+from vitral.models.tokenizer import TokenizerConfig
 from vitral.models.vit import ViTConfig
 from vitral.models.zoo import build, model_config
 from vitral.training.config import (
@@ -284,6 +285,11 @@ def shape(recipe: Recipe, data: DataSet) -> ModelConfig:
 def _shape(recipe: Recipe, **more: object) -> ModelConfig:
     """The shape of what is trained: a masked autoencoder has a decoder beside the model."""
     config, objective = _config(recipe, **more), recipe.objective
+    if objective.name == "tokenizer":  # of the model's images and patches
+        size, patch, channels = config.image_size, getattr(config, "patch_size", 1), config.in_channels
+        return TokenizerConfig(
+            image_size=size, patch_size=patch, in_channels=channels, codes=objective.codes, code_dim=objective.code_dim
+        )
     if objective.name != "mae":
         return config
     if not isinstance(config, ViTConfig) or isinstance(config, HybridConfig):

@@ -54,7 +54,7 @@ def tokenizer_first(recipe: Recipe, tokenizer: str) -> tuple[Recipe, Recipe]:
     first = replace(
         recipe,
         objective=replace(recipe.objective, name="tokenizer"),
-        optim=OptimOptions("adamw", lr=1e-3, weight_decay=0.0),
+        optim=OptimOptions("adamw", lr=3e-3, weight_decay=0.0),
         train=shortened(recipe.train, TOKENIZER_SHARE),
     )
     second = replace(

@@ -29,7 +29,7 @@ from vitral.errors import VitralError
 from vitral.evaluation.evaluate import Scores, evaluate
 from vitral.evaluation.seen import write_seen
 from vitral.models.common import ImageModel, ModelConfig
-from vitral.models.zoo import family_of
+from vitral.models.zoo import family_of, model_config
 from vitral.predict import Predictor, load
 from vitral.randomness import derive
 from vitral.training.assemble import assemble, training_batches
@@ -140,10 +140,11 @@ class Run:
         return next((name for name in (self.recipe.train.score_split, "val") if name in self.data.splits), None)
 
     def card(self, model: ImageModel, scores: dict[str, object]) -> ModelCard:
-        same = type(model.config) is type(self.config)  # MAE's result is its encoder, a ViT
-        assert self.recipe.model.name is not None
+        name = self.recipe.model.name
+        assert name is not None
+        same = type(model.config) is type(model_config(name))  # not so of a tokenizer or a masked autoencoder's encoder
         return ModelCard(
-            architecture=self.recipe.model.name if same else family_of(model.config),
+            architecture=name if same else family_of(model.config),
             arguments=model.config.arguments(),
             labels=self.data.labels if self.classifies else [],
             multi_label=self.classifies and self.data.multi_label,

@@ -1,0 +1,70 @@
+"""What masked pre-training shares: a model that answers for each of its patches though some are hidden, and a mean in which images count alike.
+
+Axes: B batch, N patches, D width, K classes, M patches that are asked for.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from vitral.errors import VitralError
+from vitral.layers.initialise import truncated_normal
+from vitral.models.beit import Beit
+from vitral.models.common import ImageModel
+from vitral.models.vit import VisionTransformer
+
+
+class MaskedPrediction(nn.Module):
+    """A backbone, the token that stands for a hidden patch, and a linear head over the encoded patches.
+
+    backbone: a ViT or a BEiT with num_classes=0, and without patch_drop and representation_dim. classes: what a patch can be.
+    """
+
+    def __init__(self, backbone: ImageModel, classes: int) -> None:
+        super().__init__()
+        if not isinstance(backbone, VisionTransformer | Beit):
+            raise VitralError(f"{type(backbone).__name__}: only a ViT or a BEiT can hide patches; choose one of them")
+        assert backbone.num_classes == 0
+        if isinstance(backbone, VisionTransformer):
+            for name in ("representation_dim", "patch_drop"):
+                if getattr(backbone.config, name):
+                    raise VitralError(f"{name}: hidden patches are told from the encoder's own; set it to 0")
+        self.backbone = backbone
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, backbone.config.dim))
+        self.head = nn.Linear(backbone.config.dim, classes)
+        nn.init.trunc_normal_(self.mask_token, std=0.02)
+        truncated_normal(self.head)
+
+    def grid(self, images: Tensor) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.backbone.patch_embed.grid(images.shape[2], images.shape[3])
+
+    def forward(self, images: Tensor, asked: Tensor, hidden: Tensor, source: Tensor | None = None) -> Tensor:
+        """Images [B, C, H, W] to logits [M, K] of the patches that are `asked` for, bool [B, N], image by image; in float32.
+
+        hidden: bool [B, N], the patches that the mask token replaces. source: int64 [B, N], whose embedding each of the others has.
+        """
+        backbone = self.backbone
+
+        def replace(patches: Tensor) -> Tensor:  # [B, N, D]
+            if source is not None:
+                patches = patches.gather(1, source[..., None].expand(-1, -1, patches.shape[2]))
+            return torch.where(hidden[..., None], self.mask_token.to(patches.dtype), patches)
+
+        tokens = backbone.embed(images, replace)  # [B, prefix + N, D]
+        tokens = backbone.encode(tokens, self.grid(images)) if isinstance(backbone, Beit) else backbone.encode(tokens)
+        patches = tokens[:, backbone.num_prefix :]  # [B, N, D]
+        return self.head(backbone.fc_norm(patches[asked])).float()
+
+
+def mean_by_image(values: Tensor, asked: Tensor) -> Tensor:
+    """The mean over images of each image's mean; values [M] are of the patches asked for, bool [B, N], and an image without any counts 0.
+
+    So an image's loss does not depend on how many patches the others in its batch have hidden.
+    """
+    shares = asked / asked.sum(1, keepdim=True).clamp(min=1)  # [B, N]
+    return (values * shares[asked]).sum() / len(asked)
+
+
+def check_mask_ratio(ratio: float) -> None:
+    if not 0 < ratio < 1:
+        raise VitralError(f"mask_ratio={ratio}: must lie between 0 and 1")
