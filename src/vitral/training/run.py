@@ -191,6 +191,7 @@ def start(data: str, recipe: Recipe, out: Path, display: Display, command: str =
     choose_precision(recipe.train.precision, device)
     source = str(Path(data).resolve()) if Path(data).exists() else data
     recipe = _placed(recipe)
+    inputs = _inputs(recipe)
     dataset = _open(source, recipe, display)
     recipe, reasons = resolve(recipe, dataset, device.type, None if initial is None else initial.preprocess)
     run = _build(out, source, dataset, recipe, device, Progress(), display, initial)
@@ -203,7 +204,7 @@ def start(data: str, recipe: Recipe, out: Path, display: Display, command: str =
         "fingerprint": dataset.fingerprint,
         "images": {name: len(split) for name, split in dataset.splits.items()},
         "labels": dataset.labels,
-        "inputs": _inputs(recipe),
+        "inputs": inputs,
         "notes": notes,
         "reasons": reasons,
         "command": command,
