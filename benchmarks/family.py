@@ -9,17 +9,15 @@ teacher's are not counted, as they are the ResNet's row. Scores are test top-1, 
 """
 
 import argparse
-import json
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import mean, stdev
 
-RESULTS = Path(__file__).parent / "family.jsonl"
+from runs import Results, summary, vitral
+
+DATA = "fashion-mnist"
+RESULTS = Results(Path(__file__).parent / "family.jsonl", "way", "fraction", "seed")
 FRACTIONS = {0.01: 0.5, 0.1: 1.5, 1.0: 4.0}  # of the training images: minutes
 PRETRAINED = 0.5  # of the minutes, where there is a self-supervised start
 
@@ -31,7 +29,8 @@ MUON = "--optimizer muon --lr 5e-3"
 ADAMW = "--optimizer adamw --lr 1e-3"
 WAYS = {
     "ViT, plain recipe": f"{VIT} {ADAMW} {SHIFTS} --smoothing 0",
-    "ViT, small-data recipe": f"{VIT} {MUON} {SHIFTS} --position sincos2d --pooling mean --no-class-token --stem 48 96",
+    "ViT, small-data recipe": "--model vit_tiny_patch16_224 --image-size 28 28 --patch-size 8 --stem 32 32 64 64 128 128 --dim 128 --depth 4 "
+    f"--num-heads 4 --mlp-ratio 2 --position sincos2d --pooling mean --no-class-token {MUON} {SHIFTS}",
     "DeiT, distilled from the ResNet": f"--model deit_tiny_distilled_patch16_224 {ENCODER} {MUON} {SHIFTS} --teacher {{teacher}}",
     "ViT, masked autoencoder first": f"--init {{pretrained}} --pooling mean {MUON} {SHIFTS}",
     "ResNet": "--model resnet18 --image-size 28 28 --width 32 --depths 2 2 2 1 --optimizer adamw --lr 2e-3 " + SHIFTS,
@@ -45,45 +44,38 @@ PRETRAIN = f"--objective mae {VIT} --decoder-dim 64 --decoder-depth 2 --decoder-
 TEACHER, FIRST = "ResNet", "ViT, masked autoencoder first"
 
 
-def vitral(command: str, options: str, fraction: float, minutes: float, seed: int, out: Path) -> None:
-    """One run through the command line, on one core."""
-    words = [sys.executable, "-m", "vitral", command, "fashion-mnist", *COMMON.split(), *options.split()]
-    words += ["--train-fraction", str(fraction), "--time", f"{60 * minutes:g}s", "--seed", str(seed), "--out", str(out)]
-    subprocess.run(words, check=True, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-
-def run(way: str, fraction: float, seed: int, kept: Path) -> dict[str, float]:
-    """Train one way; `kept` holds the teachers. Its test top-1, and what it cost in minutes of one core."""
+def run(way: str, fraction: float, seed: int, kept: Path) -> dict:
+    """Train one way; `kept` holds the teachers. Its test top-1 and epochs."""
     minutes = FRACTIONS[fraction]
     with tempfile.TemporaryDirectory() as folder:
         out, pretrained = Path(folder) / "run", Path(folder) / "pretrained"
+        shared = f"{COMMON} --train-fraction {fraction}"
         if way == FIRST:
-            vitral("pretrain", PRETRAIN, fraction, minutes * PRETRAINED, seed, pretrained)
+            vitral(
+                "pretrain",
+                DATA,
+                f"{shared} {PRETRAIN}",
+                minutes=minutes * PRETRAINED,
+                seed=seed,
+                out=pretrained,
+                threads=1,
+            )
             minutes *= 1 - PRETRAINED
         options = WAYS[way].format(teacher=kept / f"{fraction}-{seed}", pretrained=pretrained)
-        vitral("train", options, fraction, minutes, seed, out)
-        scores = json.loads((out / "scores.json").read_text())
-        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        row = vitral("train", DATA, f"{shared} {options}", minutes=minutes, seed=seed, out=out, threads=1)
         if way == TEACHER:
             shutil.copytree(out, kept / f"{fraction}-{seed}", dirs_exist_ok=True)
-    return {"top1": scores["top1"], "epochs": [line["epoch"] for line in lines if line["event"] == "train"][-1]}
-
-
-def done() -> dict[tuple[str, float, int], dict[str, float]]:
-    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
-    return {(row["way"], row["fraction"], row["seed"]): row for row in map(json.loads, lines)}
+    return row
 
 
 def show() -> None:
-    results = done()
-    minutes = [f"{fraction:.0%} ({60 * m:g} s)" for fraction, m in FRACTIONS.items()]
-    print(f"| Fashion-MNIST, test top-1 | {' | '.join(minutes)} |\n|---|{'---|' * len(FRACTIONS)}")
+    rows = RESULTS.rows()
+    heads = [f"{fraction:.0%} ({60 * minutes:g} s)" for fraction, minutes in FRACTIONS.items()]
+    print(f"| Fashion-MNIST, test top-1 in % | {' | '.join(heads)} |\n|---|{'---|' * len(FRACTIONS)}")
     for way in WAYS:
-        cells = []
-        for fraction in FRACTIONS:
-            found = [100 * row["top1"] for (w, f, _), row in results.items() if (w, f) == (way, fraction)]
-            spread = f" ± {stdev(found):.1f}" if len(found) > 1 else ""
-            cells.append(f"{mean(found):.1f}{spread} (n = {len(found)})" if found else "")
+        cells = [
+            summary([row["top1"] for (w, f, _), row in rows.items() if (w, f) == (way, each)]) for each in FRACTIONS
+        ]
         print(f"| {way} | {' | '.join(cells)} |")
 
 
@@ -104,16 +96,13 @@ def main() -> None:
 
     def work(job: tuple[str, float, int]) -> None:
         way, fraction, seed = job
-        result = run(way, fraction, seed, given.kept)
-        row = {"way": way, "fraction": fraction, "seed": seed, "core_minutes": FRACTIONS[fraction], **result}
-        with open(RESULTS, "a") as file:
-            file.write(json.dumps(row) + "\n")
-        print(f"{way}, {fraction:.0%}, seed {seed}: {row['top1']:.2%}, {row['epochs']:.1f} epochs", flush=True)
+        row = run(way, fraction, seed, given.kept)
+        RESULTS.add({"way": way, "fraction": fraction, "seed": seed, "core_minutes": FRACTIONS[fraction], **row})
 
     if not given.show:
         for seed in given.seeds:
             jobs = [(way, fraction, seed) for fraction in given.fractions for way in WAYS]
-            jobs = [job for job in jobs if job not in done()]
+            jobs = [job for job in jobs if job not in RESULTS.rows()]
             teachers = [job for job in jobs if job[0] == TEACHER]
             with ThreadPoolExecutor(given.jobs) as pool:
                 list(pool.map(work, teachers))

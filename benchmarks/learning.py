@@ -18,31 +18,19 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import numpy as np
 
+from runs import Results, summary, vitral
+
 HERE = Path(__file__).parent
-RESULTS = HERE / "learning.jsonl"
+RESULTS = Results(HERE / "learning.jsonl", "contender", "minutes", "seed")
 PLAIN = "vit-pytorch, plain"
 RECIPES = {
     "vitral, plain ViT": "fashion-mnist.toml",
     "vitral, convolutional stem": "fashion-mnist-stem.toml",
 }
-
-
-def train_recipe(recipe: str, seconds: float, seed: int) -> dict[str, float]:
-    """One run of ours through the command line."""
-    with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        subprocess.run(
-            [sys.executable, "-m", "vitral", "train", "fashion-mnist", "--recipe", str(HERE.parent / "recipes" / recipe),
-             "--time", f"{seconds}s", "--seed", str(seed), "--out", str(out)],
-            check=True, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        scores = json.loads((out / "scores.json").read_text())
-        last = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines() if '"train"' in line][-1]
-    return {"top1": scores["top1"], "seconds": scores["training_seconds"], "epochs": last["epoch"]}
 
 
 def train_plain(seconds: float, seed: int) -> dict[str, float]:
@@ -92,42 +80,42 @@ def train_plain(seconds: float, seed: int) -> dict[str, float]:
         optimizer.step()
         optimizer.zero_grad()
         step += 1
-    spent = time.monotonic() - began
     model.eval()
     with torch.inference_mode():
         right = sum(
             int((model(x.float() / 127.5 - 1).argmax(1) == y).sum())
             for x, y in zip(pixels["test"].split(500), targets["test"].split(500), strict=True)
         )
-    return {"top1": right / len(targets["test"]), "seconds": spent, "epochs": step * 128 / count}
+    return {"top1": right / len(targets["test"]), "epochs": round(step * 128 / count, 1)}
 
 
-def done(minutes: float) -> dict[tuple[str, int], dict[str, float]]:
-    """(contender, seed) -> result, of the runs of this length."""
-    lines = RESULTS.read_text().splitlines() if RESULTS.exists() else []
-    rows = [json.loads(line) for line in lines]
-    return {(row["contender"], row["seed"]): row for row in rows if row["minutes"] == minutes}
+def run(contender: str, minutes: float, seed: int) -> dict:
+    """One contender, alone, in a process of its own."""
+    if contender == PLAIN:
+        command = [sys.executable, __file__, "--one", contender, str(60 * minutes), str(seed)]
+        return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    with tempfile.TemporaryDirectory() as folder:
+        options = f"--recipe {HERE.parent / 'recipes' / RECIPES[contender]}"
+        return vitral("train", "fashion-mnist", options, minutes=minutes, seed=seed, out=Path(folder) / "run")
 
 
 def show(minutes: float) -> None:
-    results = done(minutes)
-    seeds = sorted({seed for _, seed in results})
-    print(f"Fashion-MNIST, test top-1 after {minutes:g} minutes of training")
-    print(
-        f"{'':28}" + "".join(f"   seed {seed}" for seed in seeds) + "     mean  deviation  epochs   over plain, paired"
-    )
+    rows = RESULTS.rows()
+    seeds = sorted({seed for _, m, seed in rows if m == minutes})
+    print(f"Fashion-MNIST, test top-1 in % after {minutes:g} minutes of training")
     for contender in (PLAIN, *RECIPES):
-        rows = {seed: results[contender, seed] for seed in seeds if (contender, seed) in results}
-        if not rows:
-            continue
-        top1 = [row["top1"] for row in rows.values()]
-        gains = [row["top1"] - results[PLAIN, seed]["top1"] for seed, row in rows.items() if (PLAIN, seed) in results]
-        cells = "".join(f"{rows[seed]['top1']:9.2%}" if seed in rows else " " * 9 for seed in seeds)
-        spread = f"{stdev(top1):9.2%}" if len(top1) > 1 else " " * 9
-        over = f"{100 * mean(gains):+.2f} ({', '.join(f'{100 * g:+.2f}' for g in gains)})" if contender != PLAIN else ""
-        print(
-            f"{contender:28}{cells}{mean(top1):9.2%}  {spread}  {mean(r['epochs'] for r in rows.values()):6.1f}   {over}"
-        )
+        found = {seed: rows[contender, minutes, seed]["top1"] for seed in seeds if (contender, minutes, seed) in rows}
+        each = "  ".join(f"seed {seed}: {100 * top1:.2f}" for seed, top1 in found.items())
+        print(f"  {contender:28} {summary(list(found.values())):28} {each}")
+        gains = [
+            100 * (top1 - rows[PLAIN, minutes, seed]["top1"])
+            for seed, top1 in found.items()
+            if (PLAIN, minutes, seed) in rows
+        ]
+        if gains and contender != PLAIN:
+            print(
+                f"  {'over the plain recipe':28} {mean(gains):+.2f} points, paired: {', '.join(f'{gain:+.2f}' for gain in gains)}"
+            )
 
 
 def main() -> None:
@@ -143,18 +131,15 @@ def main() -> None:
         return
     for seed in [] if given.show else given.seeds:
         for contender in given.contenders:
-            if (contender, seed) in done(given.minutes):
-                continue
-            seconds = given.minutes * 60
-            if contender == PLAIN:
-                command = [sys.executable, __file__, "--one", contender, str(seconds), str(seed)]
-                result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-            else:
-                result = train_recipe(RECIPES[contender], seconds, seed)
-            row = {"contender": contender, "seed": seed, "minutes": given.minutes, **result}
-            with open(RESULTS, "a") as file:
-                file.write(json.dumps(row) + "\n")
-            print(f"{contender}, seed {seed}: {row['top1']:.2%}, {row['epochs']:.1f} epochs", flush=True)
+            if (contender, given.minutes, seed) not in RESULTS.rows():
+                RESULTS.add(
+                    {
+                        "contender": contender,
+                        "minutes": given.minutes,
+                        "seed": seed,
+                        **run(contender, given.minutes, seed),
+                    }
+                )
     show(given.minutes)
 
 

@@ -42,10 +42,11 @@ def our_step(case: str, precision: str):
     from vitral.data.loader import Batch
     from vitral.data.preprocess import Preprocess
     from vitral.objectives.classify import Classify
-    from vitral.training.config import OptimOptions, Recipe, TrainOptions
+    from vitral.training.config import Recipe
     from vitral.training.loop import Loop
     from vitral.training.machine import keep_freed_memory
     from vitral.training.optim import build_optimizers
+    from vitral.training.options import OptimOptions, TrainOptions
     from vitral.training.state import Progress
 
     keep_freed_memory()

@@ -17,8 +17,9 @@ from vitral.data.sources import open_data
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import evaluate
 from vitral.evaluation.multilabel import sigmoid
-from vitral.training.config import ModelOptions, ObjectiveOptions, Recipe
+from vitral.training.config import Recipe
 from vitral.training.defaults import resolve
+from vitral.training.options import ModelOptions, ObjectiveOptions
 
 SHAPES = ("disc", "square", "cross")
 SMALL = ["--model", "vit_tiny_patch16_224", "--dim", "32", "--depth", "2", "--num-heads", "2", "--image-size", "20", "20",

@@ -13,9 +13,10 @@ from vitral.data.options import AugmentOptions, DataOptions
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import open_data
 from vitral.randomness import keys
-from vitral.training.config import OptimOptions, Recipe, TrainOptions
+from vitral.training.config import Recipe
 from vitral.training.loop import Loop
 from vitral.training.optim import build_optimizers
+from vitral.training.options import OptimOptions, TrainOptions
 from vitral.training.state import Progress
 
 QUIET = SimpleNamespace(trained=lambda record: None, message=lambda text: None, checkpoint=lambda progress, **_: None)

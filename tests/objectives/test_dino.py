@@ -15,9 +15,10 @@ from vitral.data.preprocess import Preprocess
 from vitral.data.sources import open_data
 from vitral.errors import VitralError
 from vitral.objectives.dino import SelfDistil, SelfDistillation
-from vitral.training.config import OptimOptions, Recipe, TrainOptions
+from vitral.training.config import Recipe
 from vitral.training.loop import Loop
 from vitral.training.optim import build_optimizers
+from vitral.training.options import OptimOptions, TrainOptions
 from vitral.training.state import Progress, collect, restore
 
 K = 24
@@ -411,10 +412,10 @@ def test_what_cannot_be_is_refused(tiny_vit):
     with pytest.raises(VitralError, match="prototypes=1"):
         SelfDistillation(tiny_vit(num_classes=0), prototypes=1)
     resnet = create_model("resnet50", image_size=32, num_classes=0, depths=(1, 1, 1, 1), width=8)
-    with pytest.raises(VitralError, match="not ResNet"):
+    with pytest.raises(VitralError, match="ResNet: only a ViT"):
         SelfDistillation(resnet, patches=True)
     for name, value in (("representation_dim", 16), ("patch_drop", 0.5)):
-        with pytest.raises(VitralError, match=f"set {name} to 0"):
+        with pytest.raises(VitralError, match=f"{name}: hidden patches"):
             SelfDistillation(tiny_vit(num_classes=0, **{name: value}), patches=True)
 
 

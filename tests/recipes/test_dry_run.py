@@ -13,7 +13,7 @@ from published import PUBLISHED
 from vitral.predict import load
 from vitral.training.config import Recipe
 from vitral.training.display import Display
-from vitral.training.run import start
+from vitral.training.start import start
 from vitral.training.toml import read_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"

@@ -14,8 +14,9 @@ from vitral.models.common import ModelConfig
 from vitral.models.measure import measure
 from vitral.models.sizes import SIZES
 from vitral.models.zoo import MODELS, build, model_config
-from vitral.training.config import ObjectiveOptions, OptimOptions, Recipe, TransferOptions, ViewOptions
+from vitral.training.config import Recipe
 from vitral.training.defaults import resolve
+from vitral.training.options import ObjectiveOptions, OptimOptions, TransferOptions, ViewOptions
 from vitral.training.toml import read_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"

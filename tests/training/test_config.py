@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.errors import VitralError
-from vitral.training.config import OptimOptions, Recipe, TrainOptions, seconds
+from vitral.training.config import Recipe, seconds
+from vitral.training.options import OptimOptions, TrainOptions
 from vitral.training.toml import merge, read_recipe, to_toml
 
 

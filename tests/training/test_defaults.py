@@ -7,8 +7,9 @@ import torch
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.data.sources import open_data
 from vitral.errors import VitralError
-from vitral.training.config import ModelOptions, OptimOptions, Recipe, TrainOptions, ViewOptions
+from vitral.training.config import Recipe
 from vitral.training.defaults import preprocess, resolve, shape
+from vitral.training.options import ModelOptions, OptimOptions, TrainOptions, ViewOptions
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,10 @@ from vitral.data.preprocess import Preprocess
 from vitral.data.sources import open_data
 from vitral.errors import VitralError
 from vitral.objectives.classify import Classify
-from vitral.training.config import OptimOptions, Recipe, TrainOptions
+from vitral.training.config import Recipe
 from vitral.training.loop import Budget, Loop
 from vitral.training.optim import build_optimizers, decays, update_average
+from vitral.training.options import OptimOptions, TrainOptions
 from vitral.training.state import Progress
 
 

@@ -15,10 +15,11 @@ from vitral.data.options import DataOptions
 from vitral.data.sources import open_data
 from vitral.errors import VitralError
 from vitral.models.zoo import FAMILIES, build, model_config
-from vitral.training.config import ModelOptions, OptimOptions, Recipe, TrainOptions
+from vitral.training.config import Recipe
 from vitral.training.defaults import resolve
 from vitral.training.optim import build_optimizers, decays, layer_of, rate_scales, set_rates
 from vitral.training.optimizers import Lamb, Lars
+from vitral.training.options import ModelOptions, OptimOptions, TrainOptions
 from vitral.training.schedule import Schedule
 from vitral.training.state import Checkpoints, Progress, collect, restore
 

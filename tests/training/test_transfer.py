@@ -19,11 +19,12 @@ from vitral.layers.lora import Adapted
 from vitral.layers.position import resize_positions
 from vitral.models.common import RATES
 from vitral.models.zoo import FAMILIES, build, family_of, model_config
-from vitral.training.config import ModelOptions, ObjectiveOptions, OptimOptions, Recipe, TrainOptions, TransferOptions
+from vitral.training.config import Recipe
 from vitral.training.defaults import _config
 from vitral.training.display import Display
 from vitral.training.loop import Loop
-from vitral.training.run import resume, start
+from vitral.training.options import ModelOptions, ObjectiveOptions, OptimOptions, TrainOptions, TransferOptions
+from vitral.training.start import resume, start
 from vitral.training.toml import merge, to_toml
 from vitral.training.transfer import learning, open_initial, restrict
 

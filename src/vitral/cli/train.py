@@ -59,7 +59,8 @@ def train(words: list[str]) -> int:
 def pretrain(words: list[str]) -> int:
     import tyro
 
-    from vitral.training.config import ObjectiveOptions, Recipe
+    from vitral.training.config import Recipe
+    from vitral.training.options import ObjectiveOptions
 
     base = _recipe(words, Recipe(objective=ObjectiveOptions("mae")))
 
@@ -100,7 +101,7 @@ def _tokenizer_first(given: Any, words: list[str]) -> int:
     """BEiT without a tokenizer: train one in RUN/tokenizer, then BEiT in RUN; RUN/beit.toml tells a resumed run what is to come."""
     from vitral.checkpoints.atomic import write_atomically
     from vitral.training.pretrain import tokenizer_first
-    from vitral.training.run import check_place
+    from vitral.training.start import check_place
     from vitral.training.toml import to_toml
 
     given = _settled(given, words, "pretrain")
@@ -168,7 +169,7 @@ def _show_augmentation(given: Any, words: list[str]) -> int:
     """The contact sheet of a recipe's augmentation; nothing is trained."""
     from vitral.data.sheet import contact_sheet
     from vitral.training.display import Display
-    from vitral.training.run import preview
+    from vitral.training.start import preview
 
     if given.data is None:
         raise VitralError("train: which data? Give a folder, a table or a built-in name such as digits")
@@ -187,7 +188,7 @@ def _show_augmentation(given: Any, words: list[str]) -> int:
 
 
 def _resumed(given: Any, words: list[str], display: "Display") -> "Run":
-    from vitral.training.run import resume
+    from vitral.training.start import resume
 
     changed = [w for w in words if w.startswith("--") and w.partition("=")[0] not in ("--resume", "--workers")]
     if changed or given.data is not None:
@@ -198,7 +199,7 @@ def _resumed(given: Any, words: list[str], display: "Display") -> "Run":
 
 
 def _started(given: Any, words: list[str], command: str, display: "Display") -> "Run":
-    from vitral.training.run import start
+    from vitral.training.start import start
 
     given = _settled(given, words, command)
     return start(given.data, given.settings, given.out, display, shlex.join(["vitral", command, *words]))

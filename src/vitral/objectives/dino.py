@@ -21,9 +21,8 @@ from torch.nn import functional as F
 from vitral.data.loader import Batch
 from vitral.errors import VitralError
 from vitral.layers.initialise import truncated_normal
-from vitral.models.beit import Beit
 from vitral.models.common import ImageModel
-from vitral.models.vit import VisionTransformer
+from vitral.objectives.masking import encode_changed, maskable
 from vitral.objectives.noise import noise
 from vitral.objectives.objective import Objective
 
@@ -64,10 +63,9 @@ class Branch(nn.Module):
         self, images: Tensor, places: Tensor | None = None, mask_token: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Answers [B, K] of the images, and [B, M, K] of their patches at `places` [B, M], which a mask token [1, 1, D] may hide."""
-        backbone = self.backbone
         if places is None:
-            return self.head(backbone(images)), None
-        assert isinstance(backbone, VisionTransformer | Beit)
+            return self.head(self.backbone(images)), None
+        backbone = maskable(self.backbone)
 
         def hide(patches: Tensor) -> Tensor:  # [B, N, D]
             if mask_token is None:
@@ -75,11 +73,7 @@ class Branch(nn.Module):
             hidden = torch.zeros(patches.shape[:2], dtype=torch.bool, device=patches.device).scatter(1, places, True)
             return torch.where(hidden[..., None], mask_token.to(patches.dtype), patches)
 
-        tokens = backbone.embed(images, hide)  # [B, prefix + N, D]
-        if isinstance(backbone, Beit):
-            tokens = backbone.encode(tokens, backbone.patch_embed.grid(*images.shape[2:]))
-        else:
-            tokens = backbone.encode(tokens)
+        tokens = encode_changed(backbone, images, hide)  # [B, prefix + N, D]
         patches = tokens[:, backbone.num_prefix :]
         patches = patches.gather(1, places[..., None].expand(-1, -1, patches.shape[2]))  # [B, M, D]
         return self.head(backbone.pool(tokens)), self.head(backbone.fc_norm(patches))
@@ -139,7 +133,7 @@ class SelfDistillation(nn.Module):
         self.teacher = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.center = Center(prototypes)
         self.patch_center = Center(prototypes) if patches else None
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, _token_width(backbone))) if patches else None
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, maskable(backbone).config.dim)) if patches else None
         self.register_buffer("share", torch.zeros(()))
 
     def train(self, mode: bool = True) -> "SelfDistillation":
@@ -158,19 +152,6 @@ class SelfDistillation(nn.Module):
         torch._foreach_lerp_([*self.teacher.parameters()], [*self.student.parameters()], 1 - momentum)
         for theirs, ours in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
             theirs.copy_(ours)
-
-
-def _token_width(backbone: ImageModel) -> int:
-    """Width of the tokens that may be masked, or a VitralError where a model has none."""
-    if not isinstance(backbone, VisionTransformer | Beit):
-        raise VitralError(
-            f"patch_loss: only a ViT or a BEiT can mask patches, not {type(backbone).__name__}; leave it at 0"
-        )
-    if isinstance(backbone, VisionTransformer):
-        for name in ("representation_dim", "patch_drop"):
-            if getattr(backbone.config, name):
-                raise VitralError(f"patch_loss needs every patch as the encoder leaves it: set {name} to 0")
-    return backbone.config.dim
 
 
 @dataclass(frozen=True)
@@ -236,8 +217,7 @@ class SelfDistil(Objective):
 
     def places(self, model: SelfDistillation, batch: Batch, large: Tensor) -> Tensor:
         """[2B, M]: which patches of each large view are masked."""
-        backbone = model.student.backbone
-        assert isinstance(backbone, VisionTransformer | Beit)
+        backbone = maskable(model.student.backbone)
         N = math.prod(backbone.patch_embed.grid(*large.shape[2:]))
         M = max(1, round(N * self.mask_ratio))
         order = noise(batch.keys, "masked patches", LARGE * N, large.device)

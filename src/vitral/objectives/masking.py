@@ -3,6 +3,8 @@
 Axes: B batch, N patches, D width, K classes, M patches that are asked for.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +13,28 @@ from vitral.layers.initialise import truncated_normal
 from vitral.models.beit import Beit
 from vitral.models.common import ImageModel
 from vitral.models.vit import VisionTransformer
+
+Maskable = VisionTransformer | Beit
+
+
+def maskable(backbone: ImageModel) -> Maskable:
+    """The backbone, if its patches can be hidden and told apart afterwards; else a VitralError."""
+    if not isinstance(backbone, Maskable):
+        raise VitralError(f"{type(backbone).__name__}: only a ViT or a BEiT can hide patches; choose one of them")
+    assert backbone.num_classes == 0
+    if isinstance(backbone, VisionTransformer):
+        for name in ("representation_dim", "patch_drop"):
+            if getattr(backbone.config, name):
+                raise VitralError(f"{name}: hidden patches need every patch as the encoder leaves it; set it to 0")
+    return backbone
+
+
+def encode_changed(backbone: Maskable, images: Tensor, replace: Callable[[Tensor], Tensor]) -> Tensor:
+    """Images [B, C, H, W] to encoded tokens [B, prefix + N, D], the embedded patches [B, N, D] first changed by `replace`."""
+    tokens = backbone.embed(images, replace)
+    if isinstance(backbone, Beit):
+        return backbone.encode(tokens, backbone.patch_embed.grid(images.shape[2], images.shape[3]))
+    return backbone.encode(tokens)
 
 
 class MaskedPrediction(nn.Module):
@@ -21,16 +45,9 @@ class MaskedPrediction(nn.Module):
 
     def __init__(self, backbone: ImageModel, classes: int) -> None:
         super().__init__()
-        if not isinstance(backbone, VisionTransformer | Beit):
-            raise VitralError(f"{type(backbone).__name__}: only a ViT or a BEiT can hide patches; choose one of them")
-        assert backbone.num_classes == 0
-        if isinstance(backbone, VisionTransformer):
-            for name in ("representation_dim", "patch_drop"):
-                if getattr(backbone.config, name):
-                    raise VitralError(f"{name}: hidden patches are told from the encoder's own; set it to 0")
-        self.backbone = backbone
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, backbone.config.dim))
-        self.head = nn.Linear(backbone.config.dim, classes)
+        self.backbone = maskable(backbone)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, self.backbone.config.dim))
+        self.head = nn.Linear(self.backbone.config.dim, classes)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         truncated_normal(self.head)
 
@@ -50,8 +67,7 @@ class MaskedPrediction(nn.Module):
                 patches = patches.gather(1, source[..., None].expand(-1, -1, patches.shape[2]))
             return torch.where(hidden[..., None], self.mask_token.to(patches.dtype), patches)
 
-        tokens = backbone.embed(images, replace)  # [B, prefix + N, D]
-        tokens = backbone.encode(tokens, self.grid(images)) if isinstance(backbone, Beit) else backbone.encode(tokens)
+        tokens = encode_changed(backbone, images, replace)  # [B, prefix + N, D]
         patches = tokens[:, backbone.num_prefix :]  # [B, N, D]
         return self.head(backbone.fc_norm(patches[asked])).float()
 

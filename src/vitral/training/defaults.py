@@ -17,11 +17,11 @@ from vitral.models.swin import SwinConfig
 from vitral.models.tokenizer import TokenizerConfig
 from vitral.models.vit import ViTConfig
 from vitral.models.zoo import build, model_config
-from vitral.training.config import (
+from vitral.training.config import Recipe
+from vitral.training.options import (
     ModelOptions,
     ObjectiveOptions,
     OptimOptions,
-    Recipe,
     TrainOptions,
     TransferOptions,
     ViewOptions,

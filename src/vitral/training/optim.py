@@ -10,8 +10,8 @@ from vitral.models.beit import Beit
 from vitral.models.common import ImageModel
 from vitral.models.hybrid import HybridTransformer
 from vitral.models.pvt import PyramidVisionTransformer
-from vitral.training.config import OptimOptions
 from vitral.training.optimizers import Lamb, Lars
+from vitral.training.options import OptimOptions
 
 # Matrices between the embedding and the head: blocks of the plain encoders, stages of the pyramids.
 INNER = re.compile(r"(^|\.)(decoder_)?(blocks|blocks_token_only|layers|stages|block\d)\.")

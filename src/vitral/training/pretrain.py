@@ -9,8 +9,9 @@ import torch
 from vitral.data.sources import DataSet, Split
 from vitral.evaluation.probes import features, k_nn
 from vitral.predict import Predictor
-from vitral.training.config import OptimOptions, Recipe, TrainOptions, seconds
+from vitral.training.config import Recipe, seconds
 from vitral.training.loop import Loop
+from vitral.training.options import OptimOptions, TrainOptions
 
 SHOWN = 8  # pictures
 TOKENIZER_SHARE = 0.25  # of the budget, where BEiT's tokenizer is trained first

@@ -8,41 +8,28 @@ RUN/training-images.bin  which images it has seen  RUN/skipped.csv     which wer
 
 import copy
 import dataclasses
-import hashlib
 import io
 import json
-import os
-import platform
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
-import vitral
 from vitral.checkpoints.atomic import write_atomically
 from vitral.checkpoints.bundle import ModelCard, save_model
-from vitral.data.loader import TrainingBatches
 from vitral.data.preprocess import Preprocess
-from vitral.data.sources import DataSet, open_data, write_skipped
+from vitral.data.sources import DataSet
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import Scores, evaluate
-from vitral.evaluation.seen import write_seen
 from vitral.models.common import ImageModel, ModelConfig
 from vitral.models.zoo import family_of, model_config
 from vitral.predict import Predictor, load
-from vitral.randomness import derive
-from vitral.training.assemble import assemble, training_batches
 from vitral.training.config import Recipe
-from vitral.training.defaults import check, patch_for, preprocess, resolve, shape
 from vitral.training.display import Display, clock
 from vitral.training.loop import Loop
-from vitral.training.machine import choose_device, choose_precision, cores, keep_freed_memory
-from vitral.training.optim import build_optimizers
 from vitral.training.pretrain import neighbours, pictures
-from vitral.training.state import Checkpoints, Progress, collect, restore
-from vitral.training.toml import read_recipe, to_table, to_toml
-from vitral.training.transfer import Initial, learning, open_initial
+from vitral.training.state import Checkpoints, Progress, collect
+from vitral.training.toml import to_table
 
 
 @dataclass
@@ -180,194 +167,3 @@ class Run:
         write_atomically(self.folder / "predictions.npz", arrays.getvalue())
         self.display.say(f"\n{split} split: {scores.summary()}\n{clock(self.loop.progress.elapsed)} of training")
         return True
-
-
-def start(data: str, recipe: Recipe, out: Path, display: Display, command: str = "") -> Run:
-    """A new run in the folder `out`, which must not hold one that came as far as a checkpoint."""
-    check_place(out)
-    recipe, initial = open_initial(recipe)
-    check(recipe)
-    device = choose_device(recipe.train.device)
-    choose_precision(recipe.train.precision, device)
-    source = str(Path(data).resolve()) if Path(data).exists() else data
-    recipe = _placed(recipe)
-    inputs = _inputs(recipe)
-    dataset = _open(source, recipe, display)
-    recipe, reasons = resolve(recipe, dataset, device.type, None if initial is None else initial.preprocess)
-    run = _build(out, source, dataset, recipe, device, Progress(), display, initial)
-    reasons += [] if initial is None else initial.notes
-    reasons += learning(run.loop.model, recipe.transfer)
-    notes = dataset.notes + (["what was left out, and why, is in skipped.csv"] if dataset.skipped else [])
-    described = {
-        "data": source,
-        "name": dataset.name,
-        "fingerprint": dataset.fingerprint,
-        "images": {name: len(split) for name, split in dataset.splits.items()},
-        "labels": dataset.labels,
-        "inputs": inputs,
-        "notes": notes,
-        "reasons": reasons,
-        "command": command,
-        "seed": recipe.train.seed,
-        "version": vitral.__version__,
-        "torch": torch.__version__,
-        "machine": f"{platform.processor() or platform.machine()}, {cores()} cores, {device.type} in {run.loop.precision}",
-        "parameters": sum(p.numel() for p in run.loop.model.parameters()),
-    }
-    write_atomically(out / "recipe.toml", to_toml(recipe).encode())
-    for left_over in ("metrics.jsonl", "skipped.csv"):  # of a run that ended before its first checkpoint
-        (out / left_over).unlink(missing_ok=True)
-    if dataset.skipped:
-        write_skipped(dataset, out / "skipped.csv")
-    write_seen(out, dataset.splits["train"])
-    write_atomically(out / "run.json", json.dumps(described, indent=1).encode())
-    for line in (*notes, *reasons):
-        display.say(f"- {line}")
-    return run
-
-
-def preview(data: str, recipe: Recipe, display: Display) -> tuple[TrainingBatches, list[str]]:
-    """The batches that a run with this recipe would train on, and the class names."""
-    recipe, initial = open_initial(recipe)
-    check(recipe)
-    dataset = _open(data, recipe, display)
-    own = None if initial is None else initial.preprocess
-    recipe, _ = resolve(recipe, dataset, choose_device(recipe.train.device).type, own)
-    return training_batches(recipe, dataset, preprocess(recipe, dataset, shape(recipe, dataset))), dataset.labels
-
-
-def check_place(out: Path) -> None:
-    """A run can be written to `out`, and what is there already is no run that one could go on with."""
-    there = next(place for place in (out, *out.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise VitralError(f"{out}: {'this' if there == out else there} is a file, not a folder; choose another --out")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise VitralError(f"{out}: {there} cannot be written to; choose another --out")
-    if (out / "model.safetensors").exists() or Checkpoints(out / "checkpoints").pointed("latest") is not None:
-        raise VitralError(f"{out}: there is a run already; go on with --resume {out}, or choose another --out")
-
-
-def resume(folder: Path, display: Display, workers: int | None = None) -> Run:
-    """The run in `folder`, where its latest checkpoint left it; the data must be the same, the workers may differ."""
-    try:
-        described = json.loads((folder / "run.json").read_text())
-    except (OSError, ValueError) as error:
-        why = "there is no run.json" if isinstance(error, FileNotFoundError) else f"run.json cannot be read: {error}"
-        raise VitralError(f"{folder}: holds no run to resume ({why}); give the folder that --out named") from error
-    recipe = read_recipe(folder / "recipe.toml")
-    if workers is not None:
-        recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, workers=workers))
-    dataset = _open(described["data"], recipe, display)
-    if dataset.fingerprint != described["fingerprint"]:
-        raise VitralError(
-            f"{described['data']}: the images or labels changed since the run began; restore them, or start a new run"
-        )
-    for path, digest in _inputs(recipe).items():
-        if described["inputs"].get(path) != digest:
-            raise VitralError(f"{path}: changed since the run began; restore it, or start a new run")
-    checkpoints = Checkpoints(folder / "checkpoints")
-    if checkpoints.pointed("latest") is None:
-        display.say("no checkpoint yet: starting from the first step")
-        tensors, progress = None, Progress()
-    else:
-        tensors, progress = checkpoints.load()
-    run = _build(folder, described["data"], dataset, recipe, choose_device(recipe.train.device), progress, display)
-    if tensors is not None:
-        restore(tensors, run.loop.model, run.loop.optimizers, run.loop.average)
-    _forget_after(folder / "metrics.jsonl", progress.step)
-    display.say(f"going on at step {progress.step}, after {clock(progress.elapsed)} of training")
-    return run
-
-
-def _placed(recipe: Recipe) -> Recipe:
-    """The recipe with the files that it reads named from the root, so that a run can be resumed from any folder."""
-
-    def placed(path: str | None) -> str | None:
-        return str(Path(path).resolve()) if path and Path(path).exists() else path
-
-    objective = recipe.objective
-    located = dataclasses.replace(objective, teacher=placed(objective.teacher), tokenizer=placed(objective.tokenizer))
-    return dataclasses.replace(recipe, objective=located)
-
-
-def _inputs(recipe: Recipe) -> dict[str, str]:
-    """What else a run learns from and needs again when it is resumed: each model file with its hash."""
-    digests = {}
-    for path in filter(None, (recipe.objective.teacher, recipe.objective.tokenizer)):
-        if path.startswith("hf:"):
-            continue
-        file = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)
-        if not file.is_file():
-            raise VitralError(f"{path}: there is no model; give a finished run or a model file")
-        with open(file, "rb") as opened:
-            digests[path] = hashlib.file_digest(opened, "sha256").hexdigest()
-    return digests
-
-
-def _open(data: str, recipe: Recipe, display: Display) -> DataSet:
-    dataset = open_data(
-        data,
-        recipe.data,
-        labelled=recipe.objective.name == "classify",
-        least_side=lambda height, width: patch_for(recipe.model, height, width),
-        progress=lambda done, total: display.count("checking images", done, total),
-    )
-    counts = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
-    kind = "labels" if dataset.multi_label else "classes"
-    display.say(f"{dataset.name}: {len(dataset.labels)} {kind}, {counts} images, {dataset.height}x{dataset.width} "
-                f"{'grey' if dataset.channels == 1 else 'colour'}")  # fmt: skip
-    return dataset
-
-
-def _build(
-    folder: Path,
-    source: str,
-    data: DataSet,
-    recipe: Recipe,
-    device: torch.device,
-    progress: Progress,
-    display: Display,
-    initial: Initial | None = None,
-) -> Run:
-    keep_freed_memory()
-    train = recipe.train
-    assert train.batch_size is not None
-    precision = choose_precision(train.precision, device)
-    config = shape(recipe, data)
-    steps = preprocess(recipe, data, config)
-    torch.manual_seed(derive(train.seed, "initialise"))
-    learner, objective = assemble(recipe, data, config, steps, initial)
-    learner.to(device)
-    average = {n: p.detach().clone() for n, p in learner.named_parameters()} if recipe.optim.ema else None
-    progress.batch_size = progress.batch_size or train.batch_size
-    progress.accumulation = max(progress.accumulation, train.accumulation)
-    batches = training_batches(recipe, data, steps)
-    loop = Loop(
-        learner,
-        objective,
-        batches,
-        build_optimizers(learner, recipe.optim),
-        average,
-        progress,
-        recipe,
-        device,
-        precision,
-    )
-    parameters = sum(p.numel() for p in learner.parameters())
-    display.say(f"{recipe.model.name} {config.image_size[0]}x{config.image_size[1]}, patch {loop.multiple}: {parameters:,} parameters, "
-                f"{precision} on {device.type}, {cores()} cores")  # fmt: skip
-    return Run(folder, source, data, recipe, loop, config, steps, display)
-
-
-def _forget_after(metrics: Path, step: int) -> None:
-    """Drop the lines of steps that will be taken again, and a last line that a kill cut short."""
-    if not metrics.exists():
-        return
-    kept = []
-    for line in metrics.read_text().splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except ValueError:
-            continue  # the torn last line of a killed run
-    write_atomically(metrics, "".join(line + "\n" for line in kept).encode())

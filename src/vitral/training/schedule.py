@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from vitral.training.config import OptimOptions
+from vitral.training.options import OptimOptions
 
 LEAST = 1e-3  # of the peak: where a warm-up by the clock starts, as its first step would have a rate of 0
 

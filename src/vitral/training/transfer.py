@@ -21,7 +21,8 @@ from vitral.layers.lora import add_head_norm, add_lora
 from vitral.models.common import RATES, ImageModel, ModelConfig
 from vitral.models.mae import MAEConfig, MaskedAutoencoder
 from vitral.models.zoo import family_of, model_config
-from vitral.training.config import ModelOptions, Recipe, TransferOptions
+from vitral.training.config import Recipe
+from vitral.training.options import ModelOptions, TransferOptions
 
 # What the change of a model's pooling, representation layer or registers adds or takes away.
 REPLACEABLE = re.compile(r"(norm|fc_norm|pre_logits|reg_token)\b")
