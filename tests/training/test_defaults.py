@@ -8,8 +8,9 @@ from vitral.data.options import AugmentOptions, DataOptions
 from vitral.data.sources import open_data
 from vitral.errors import VitralError
 from vitral.training.config import Recipe
-from vitral.training.defaults import preprocess, resolve, shape
+from vitral.training.defaults import resolve
 from vitral.training.options import ModelOptions, OptimOptions, TrainOptions, ViewOptions
+from vitral.training.shape import preprocess, shape
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,11 @@ from vitral.data.options import AugmentOptions, DataOptions
 from vitral.data.sources import open_data
 from vitral.training.assemble import assemble, training_batches
 from vitral.training.config import Recipe
-from vitral.training.defaults import preprocess, resolve, shape
+from vitral.training.defaults import resolve
 from vitral.training.loop import Loop
 from vitral.training.optim import build_optimizers
 from vitral.training.options import ModelOptions, ObjectiveOptions, OptimOptions, TrainOptions
+from vitral.training.shape import preprocess, shape
 from vitral.training.state import Progress
 
 SMALL = ModelOptions("vit_tiny_patch16_224", image_size=(20, 20), patch_size=4, dim=32, depth=2, num_heads=2)

@@ -279,10 +279,13 @@ def run(folder, data, source, **transfer):
     return start(str(data), recipe, folder, Display())
 
 
+@pytest.mark.parametrize("killed_at", [1, 5])
 @pytest.mark.parametrize(
     "transfer", [{}, {"lora_rank": 2, "head_norm": True}, {"freeze": "encoder", "head_norm": True}]
 )
-def test_a_run_from_other_weights_is_resumed_without_them(tmp_path, shapes_folder, monkeypatch, transfer, capsys):
+def test_a_run_from_other_weights_is_resumed_without_them(
+    tmp_path, shapes_folder, monkeypatch, transfer, capsys, killed_at
+):
     source = saved(small("vit", in_channels=1), tmp_path / "source.safetensors")
     whole = run(tmp_path / "whole", shapes_folder, source, **transfer)
     assert whole.train()
@@ -295,7 +298,7 @@ def test_a_run_from_other_weights_is_resumed_without_them(tmp_path, shapes_folde
 
     def update(loop):
         taken.append(loop.progress.step)
-        if len(taken) == 5:
+        if len(taken) == killed_at:
             raise Killed
         return step(loop)
 

@@ -1,6 +1,6 @@
 """Every field of a recipe that was left open, decided from the data and the machine, each with its reason in words."""
 
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 
 import torch
 
@@ -9,14 +9,7 @@ from vitral.data.options import AugmentOptions
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import DataSet
 from vitral.errors import VitralError
-from vitral.models.common import ModelConfig
-from vitral.models.hybrid import HybridConfig
-from vitral.models.mae import MAEConfig
-from vitral.models.pvt import PvtConfig
-from vitral.models.swin import SwinConfig
-from vitral.models.tokenizer import TokenizerConfig
-from vitral.models.vit import ViTConfig
-from vitral.models.zoo import build, model_config
+from vitral.models.zoo import build
 from vitral.training.config import Recipe
 from vitral.training.options import (
     ModelOptions,
@@ -26,10 +19,9 @@ from vitral.training.options import (
     TransferOptions,
     ViewOptions,
 )
+from vitral.training.shape import MODEL, SMALL, open_config, open_shape, patch_for, plain, row, width
 
-SMALL = 64  # pixels: up to here a data set's images are taken at their own size
 NORMALISED_BY = 1000  # images
-MODEL = "vit_tiny_patch16_224"
 FINE_TUNING = 0.5  # the learning rate from trained weights over that from scratch
 Reasons = list[str]
 
@@ -38,11 +30,11 @@ def check(recipe: Recipe) -> None:
     """Refuse what cannot be meant so, as far as that is known without the data: no image is read in vain."""
     _budgets(recipe)
     given = {}
-    config = _config(recipe)
-    if _plain(config) and recipe.model.patch_size is None:  # small images will have smaller patches than the zoo's
+    config = open_config(recipe)
+    if plain(config) and recipe.model.patch_size is None:  # small images will have smaller patches than the zoo's
         given["patch_size"] = min(getattr(config, "patch_size", 1), *config.image_size)
     with torch.device("meta"):  # shapes only
-        build(_shape(recipe, **given))
+        build(open_shape(recipe, **given))
     view = recipe.view
     known = [("channels", recipe.data.channels)] if recipe.data.channels else []
     known += [(name, len(values)) for name, values in (("mean", view.mean), ("std", view.std)) if values is not None]
@@ -85,7 +77,7 @@ def resolve(recipe: Recipe, data: DataSet, device: str, own: Preprocess | None =
     augment = _augment(recipe.augment, recipe.objective.name, data, small, reasons)
     train = _train(recipe.train, data, bool(budgets), recipe.objective.name == "classify", reasons)
     assert train.batch_size is not None
-    optim = _optim(recipe.optim, recipe.transfer, _width(model), train.batch_size * train.accumulation, reasons)
+    optim = _optim(recipe.optim, recipe.transfer, width(model), train.batch_size * train.accumulation, reasons)
     return replace(recipe, model=model, view=view, augment=augment, optim=optim, train=train), reasons
 
 
@@ -111,7 +103,7 @@ def _model(
     """Size and patch by the images; a small encoder for small images unless a model was chosen."""
     changes: dict[str, object] = {}
     patch = patch_for(model, data.height, data.width)
-    if model.patch_size is None and small and _plain(_row(model)):
+    if model.patch_size is None and small and plain(row(model)):
         changes["patch_size"] = patch
     if model.image_size is None and small:
         changes["image_size"] = (data.height, data.width)
@@ -139,39 +131,6 @@ def _model(
             changes |= {"position": "sincos2d", "pooling": "mean", "class_token": False}
         reasons.append("width 96, 5 layers, patches averaged: learns fast on small images")
     return replace(model, **({"name": model.name or MODEL} | changes))  # type: ignore[arg-type]
-
-
-def _row(model: ModelOptions) -> ModelConfig:
-    """What the zoo says of the model."""
-    return model_config(model.name or MODEL)
-
-
-def _plain(config: ModelConfig) -> bool:
-    """Whether the patches may be of any size."""
-    return hasattr(config, "patch_size") and not isinstance(config, SwinConfig | HybridConfig)
-
-
-def patch_for(model: ModelOptions, height: int, width: int) -> int:
-    """Side of the patches for images of this size: as said, small for small images, else the zoo's; 1 if there are none."""
-    config = _row(model)
-    if model.patch_size is not None:
-        return model.patch_size
-    if max(height, width) <= SMALL and _plain(config):
-        side = min(height, width)
-        return 2 if side <= 16 else 4 if side <= 40 else 8
-    return getattr(config, "patch_size", 1)
-
-
-def _width(model: ModelOptions) -> int:
-    """Width of the tokens, in a pyramid that of the last stage."""
-    if model.dim is not None:
-        return model.dim
-    config = _row(model)
-    if isinstance(config, PvtConfig):
-        return config.dims[-1]
-    if isinstance(config, SwinConfig):
-        return config.dim * 2 ** (len(config.depths) - 1)
-    return getattr(config, "dim", 512)
 
 
 def _normalisation(view: ViewOptions, data: DataSet, reasons: Reasons) -> ViewOptions:
@@ -274,70 +233,3 @@ def _optim(optim: OptimOptions, transfer: TransferOptions, width: int, batch: in
         optim = replace(optim, lr=optim.lr * batch / optim.lr_per, lr_per=None)
         reasons.append(f"learning rate {optim.lr:g}: {said}, and a step has {batch}")
     return optim
-
-
-def shape(recipe: Recipe, data: DataSet) -> ModelConfig:
-    """The model's shape: the zoo's row with the recipe's changes, and what the data say about channels and classes."""
-    classes = len(data.labels) if recipe.objective.name == "classify" else 0
-    return _shape(recipe, in_channels=data.channels, num_classes=classes)
-
-
-def _shape(recipe: Recipe, **more: object) -> ModelConfig:
-    """The shape of what is trained: a masked autoencoder has a decoder beside the model."""
-    config, objective = _config(recipe, **more), recipe.objective
-    if objective.name == "tokenizer":  # of the model's images and patches
-        size, patch, channels = config.image_size, getattr(config, "patch_size", 1), config.in_channels
-        return TokenizerConfig(
-            image_size=size, patch_size=patch, in_channels=channels, codes=objective.codes, code_dim=objective.code_dim
-        )
-    if objective.name != "mae":
-        return config
-    if not isinstance(config, ViTConfig) or isinstance(config, HybridConfig):
-        raise VitralError(
-            f"{recipe.model.name}: the mae objective hides patches of a plain ViT; choose one, or another objective"
-        )
-    encoder = {f.name: getattr(config, f.name) for f in fields(ViTConfig)} | {"num_classes": 0}
-    return MAEConfig(
-        **encoder,
-        decoder_dim=objective.decoder_dim,
-        decoder_depth=objective.decoder_depth,
-        decoder_num_heads=objective.decoder_num_heads,
-        mask_ratio=0.75 if objective.mask_ratio is None else objective.mask_ratio,
-        norm_pixels=objective.norm_pixels,
-    )
-
-
-def _config(recipe: Recipe, **more: object) -> ModelConfig:
-    """The zoo's row with the recipe's changes."""
-    chosen = {k: v for k, v in asdict(recipe.model).items() if v is not None and k != "name"}
-    if chosen.get("layer_scale") == 0:
-        chosen["layer_scale"] = None
-    config = _row(recipe.model)
-    if isinstance(config, MAEConfig) and recipe.objective.name == "classify":
-        raise VitralError(
-            f"{recipe.model.name}: learns from hidden patches, not from labels; choose a model with a head, or vitral pretrain"
-        )
-    if isinstance(config, MAEConfig):
-        more.pop("num_classes", None)
-    return model_config(recipe.model.name or MODEL, **(chosen | more))
-
-
-def preprocess(recipe: Recipe, data: DataSet, config: ModelConfig) -> Preprocess:
-    """The evaluation view of a resolved recipe."""
-    view = recipe.view
-    assert view.crop_fraction is not None
-    assert view.mean is not None
-    assert view.std is not None
-    height, width = config.image_size
-    return Preprocess(
-        height,
-        width,
-        data.channels,
-        view.mean,
-        view.std,
-        resize=view.resize,
-        crop_fraction=view.crop_fraction,
-        interpolation=view.interpolation,
-        bit_depth=data.bit_depth,
-        min_size=getattr(config, "patch_size", 1),
-    )

@@ -18,13 +18,14 @@ from vitral.evaluation.seen import write_seen
 from vitral.randomness import derive
 from vitral.training.assemble import assemble, training_batches
 from vitral.training.config import Recipe
-from vitral.training.defaults import check, patch_for, preprocess, resolve, shape
+from vitral.training.defaults import check, resolve
 from vitral.training.display import Display, clock
 from vitral.training.loop import Loop
 from vitral.training.machine import choose_device, choose_precision, cores, keep_freed_memory
 from vitral.training.optim import build_optimizers
 from vitral.training.run import Run
-from vitral.training.state import Checkpoints, Progress, restore
+from vitral.training.shape import patch_for, preprocess, shape
+from vitral.training.state import Checkpoints, Progress, collect, restore
 from vitral.training.toml import read_recipe, to_toml
 from vitral.training.transfer import Initial, learning, open_initial
 
@@ -68,6 +69,9 @@ def start(data: str, recipe: Recipe, out: Path, display: Display, command: str =
         write_skipped(dataset, out / "skipped.csv")
     write_seen(out, dataset.splits["train"])
     write_atomically(out / "run.json", json.dumps(described, indent=1).encode())
+    if initial is not None:  # so that a run resumed before its first checkpoint does not need the source again
+        loop = run.loop
+        run.checkpoints.save(collect(loop.model, loop.optimizers, loop.average), loop.progress, best=False)
     for line in (*notes, *reasons):
         display.say(f"- {line}")
     return run
@@ -114,6 +118,10 @@ def resume(folder: Path, display: Display, workers: int | None = None) -> Run:
             raise VitralError(f"{path}: changed since the run began; restore it, or start a new run")
     checkpoints = Checkpoints(folder / "checkpoints")
     if checkpoints.pointed("latest") is None:
+        if recipe.transfer.init is not None:
+            raise VitralError(
+                f"{folder}: ended before the weights from {recipe.transfer.init} were saved; start again without --resume"
+            )
         display.say("no checkpoint yet: starting from the first step")
         tensors, progress = None, Progress()
     else:

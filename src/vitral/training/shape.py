@@ -1,0 +1,125 @@
+"""The shape of the model that a recipe asks for, and of the view that it gets of an image."""
+
+from dataclasses import asdict, fields
+
+from vitral.data.preprocess import Preprocess
+from vitral.data.sources import DataSet
+from vitral.errors import VitralError
+from vitral.models.beit import BeitConfig
+from vitral.models.cait import CaiTConfig
+from vitral.models.common import ModelConfig
+from vitral.models.deit import DeiTConfig
+from vitral.models.dino import DinoConfig
+from vitral.models.hybrid import HybridConfig
+from vitral.models.mae import MAEConfig
+from vitral.models.pvt import PvtConfig
+from vitral.models.swin import SwinConfig
+from vitral.models.tokenizer import TokenizerConfig
+from vitral.models.vit import ViTConfig
+from vitral.models.zoo import model_config
+from vitral.training.config import Recipe
+from vitral.training.options import ModelOptions
+
+SMALL = 64  # pixels: up to here a data set's images are taken at their own size
+MODEL = "vit_tiny_patch16_224"
+
+
+def row(model: ModelOptions) -> ModelConfig:
+    """What the zoo says of the model."""
+    return model_config(model.name or MODEL)
+
+
+def plain(config: ModelConfig) -> bool:
+    """Whether the patches may be of any size."""
+    free = ViTConfig | DeiTConfig | CaiTConfig | BeitConfig | DinoConfig
+    return isinstance(config, free) and not isinstance(config, HybridConfig)
+
+
+def patch_for(model: ModelOptions, height: int, width: int) -> int:
+    """Side of the patches for images of this size: as said, small for small images, else the zoo's; 1 if there are none."""
+    config = row(model)
+    if model.patch_size is not None:
+        return model.patch_size
+    if max(height, width) <= SMALL and plain(config):
+        side = min(height, width)
+        return 2 if side <= 16 else 4 if side <= 40 else 8
+    return getattr(config, "patch_size", 1)
+
+
+def width(model: ModelOptions) -> int:
+    """Width of the tokens, in a pyramid that of the last stage."""
+    if model.dim is not None:
+        return model.dim
+    config = row(model)
+    if isinstance(config, PvtConfig):
+        return config.dims[-1]
+    if isinstance(config, SwinConfig):
+        return config.dim * 2 ** (len(config.depths) - 1)
+    return getattr(config, "dim", 512)
+
+
+def shape(recipe: Recipe, data: DataSet) -> ModelConfig:
+    """The model's shape: the zoo's row with the recipe's changes, and what the data say about channels and classes."""
+    classes = len(data.labels) if recipe.objective.name == "classify" else 0
+    return open_shape(recipe, in_channels=data.channels, num_classes=classes)
+
+
+def open_shape(recipe: Recipe, **more: object) -> ModelConfig:
+    """The shape of what is trained: a masked autoencoder has a decoder beside the model."""
+    config, objective = open_config(recipe, **more), recipe.objective
+    if objective.name == "tokenizer":  # of the model's images and patches
+        size, patch, channels = config.image_size, getattr(config, "patch_size", 1), config.in_channels
+        return TokenizerConfig(
+            image_size=size, patch_size=patch, in_channels=channels, codes=objective.codes, code_dim=objective.code_dim
+        )
+    if objective.name != "mae":
+        return config
+    if not isinstance(config, ViTConfig) or isinstance(config, HybridConfig):
+        raise VitralError(
+            f"{recipe.model.name}: the mae objective hides patches of a plain ViT; choose one, or another objective"
+        )
+    encoder = {f.name: getattr(config, f.name) for f in fields(ViTConfig)} | {"num_classes": 0}
+    return MAEConfig(
+        **encoder,
+        decoder_dim=objective.decoder_dim,
+        decoder_depth=objective.decoder_depth,
+        decoder_num_heads=objective.decoder_num_heads,
+        mask_ratio=0.75 if objective.mask_ratio is None else objective.mask_ratio,
+        norm_pixels=objective.norm_pixels,
+    )
+
+
+def open_config(recipe: Recipe, **more: object) -> ModelConfig:
+    """The zoo's row with the recipe's changes."""
+    chosen = {k: v for k, v in asdict(recipe.model).items() if v is not None and k != "name"}
+    if chosen.get("layer_scale") == 0:
+        chosen["layer_scale"] = None
+    config = row(recipe.model)
+    if isinstance(config, MAEConfig) and recipe.objective.name == "classify":
+        raise VitralError(
+            f"{recipe.model.name}: learns from hidden patches, not from labels; choose a model with a head, or vitral pretrain"
+        )
+    if isinstance(config, MAEConfig):
+        more.pop("num_classes", None)
+    return model_config(recipe.model.name or MODEL, **(chosen | more))
+
+
+def preprocess(recipe: Recipe, data: DataSet, config: ModelConfig) -> Preprocess:
+    """The evaluation view of a resolved recipe."""
+    view = recipe.view
+    assert view.crop_fraction is not None
+    assert view.mean is not None
+    assert view.std is not None
+    height, width = config.image_size
+    return Preprocess(
+        height,
+        width,
+        data.channels,
+        view.mean,
+        view.std,
+        resize=view.resize,
+        crop_fraction=view.crop_fraction,
+        interpolation=view.interpolation,
+        bit_depth=data.bit_depth,
+        min_size=getattr(config, "patch_size", 1),
+    )
