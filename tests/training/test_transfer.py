@@ -20,10 +20,10 @@ from vitral.layers.position import resize_positions
 from vitral.models.common import RATES
 from vitral.models.zoo import FAMILIES, build, family_of, model_config
 from vitral.training.config import Recipe
-from vitral.training.defaults import _config
 from vitral.training.display import Display
 from vitral.training.loop import Loop
 from vitral.training.options import ModelOptions, ObjectiveOptions, OptimOptions, TrainOptions, TransferOptions
+from vitral.training.shape import open_config
 from vitral.training.start import resume, start
 from vitral.training.toml import merge, to_toml
 from vitral.training.transfer import learning, open_initial, restrict
@@ -44,7 +44,7 @@ def begun(init, labels, zero_head=True, channels=3, model=None, **transfer):
     """The model that training would start with, and what is told of it."""
     recipe = Recipe(model=ModelOptions(**(model or {})), transfer=TransferOptions(init=str(init), **transfer))
     recipe, initial = open_initial(recipe)
-    fresh = build(_config(recipe, in_channels=channels, num_classes=len(labels)))
+    fresh = build(open_config(recipe, in_channels=channels, num_classes=len(labels)))
     initial.fill(fresh, labels, zero_head)
     return fresh.eval(), initial, recipe
 
@@ -83,7 +83,7 @@ def test_other_classes_get_a_new_head(tmp_path, family, labels):
 def test_a_new_heads_biases_stay_where_the_recipe_puts_them(tmp_path):
     recipe = Recipe(transfer=TransferOptions(init=str(saved(small("vit"), tmp_path / "m.safetensors"))))
     recipe, initial = open_initial(recipe)
-    fresh = build(_config(recipe, in_channels=3, num_classes=2))
+    fresh = build(open_config(recipe, in_channels=3, num_classes=2))
     nn.init.constant_(fresh.head.bias, -3.0)
     nn.init.normal_(fresh.head.weight)
     initial.fill(fresh, ["a", "b"], zero_head=True)
@@ -214,7 +214,7 @@ def test_a_recipe_file_holds_the_whole_architecture(tmp_path, family):
     _, _, recipe = begun(saved(model, tmp_path / "m.safetensors"), LABELS)
     table = tomllib.loads(to_toml(recipe))
     again = merge(Recipe(), table, "recipe.toml")
-    assert _config(again, in_channels=3, num_classes=4) == model.config
+    assert open_config(again, in_channels=3, num_classes=4) == model.config
     assert known - {"in_channels", "num_classes"} <= {f.name for f in dataclasses.fields(ModelOptions)}
 
 
