@@ -1,7 +1,7 @@
 """How the family learns from few images: Fashion-MNIST at 1, 10 and 100 % of its training images, the same minutes on one core for all.
 
     python benchmarks/family.py                  # 8 ways x 3 fractions x 3 seeds; two runs at a time, one core each
-    python benchmarks/family.py --show           # the table of what has been run, as in docs/small-data.md
+    python benchmarks/family.py --show           # the table of what has been run
 
 Each result is a line in benchmarks/family.jsonl, and what is there is not run again. Everything goes through the command line; `--commands`
 prints the commands. Minutes are of training on one core: a self-supervised start spends a part of its own minutes without labels, and the
