@@ -139,7 +139,7 @@ def small(family, **overrides):
     return model.eval()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family != "tokenizer"])
 def test_every_layout_of_every_family_is_read_as_it_is_written(family):
     model = small(family)
     written = {layout.name for layout in LAYOUTS[type(model)]} - {"google"}

@@ -10,7 +10,7 @@ from vitral.layers.attention import AttentionLayer
 from vitral.layers.lora import Adapted, LoraLinear, NormedLinear, add_head_norm, add_lora, merged
 from vitral.models.zoo import FAMILIES
 
-TRANSFORMERS = [family for family in FAMILIES if family not in ("resnet", "mae")]
+TRANSFORMERS = [family for family in FAMILIES if family not in ("resnet", "mae", "tokenizer")]
 
 
 def shake(model):

@@ -50,7 +50,7 @@ def small(family, **more):
 
 
 def test_every_family_is_tried():
-    assert SMALL.keys() == FAMILIES.keys()
+    assert SMALL.keys() == FAMILIES.keys() - {"tokenizer"}
 
 
 # Optimisers
