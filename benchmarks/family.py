@@ -30,7 +30,7 @@ ADAMW = "--optimizer adamw --lr 1e-3"
 WAYS = {
     "ViT, plain recipe": f"{VIT} {ADAMW} {SHIFTS} --smoothing 0",
     "ViT, small-data recipe": "--model vit_tiny_patch16_224 --image-size 28 28 --patch-size 8 --stem 32 32 64 64 128 128 --dim 128 --depth 4 "
-    f"--num-heads 4 --mlp-ratio 2 --position sincos2d --pooling mean --no-class-token {MUON} {SHIFTS}",
+    f"--num-heads 4 --mlp-ratio 2 --position sincos2d --pooling mean --class-token False {MUON} {SHIFTS}",
     "DeiT, distilled from the ResNet": f"--model deit_tiny_distilled_patch16_224 {ENCODER} {MUON} {SHIFTS} --teacher {{teacher}}",
     "ViT, masked autoencoder first": f"--init {{pretrained}} --pooling mean {MUON} {SHIFTS}",
     "ResNet": "--model resnet18 --image-size 28 28 --width 32 --depths 2 2 2 1 --optimizer adamw --lr 2e-3 " + SHIFTS,
