@@ -10,13 +10,14 @@ from safetensors.torch import load_file, save_file
 
 import reference
 import vitral
+from families import small
 from vitral.checkpoints.convert import adapt_channels, load_weights, to_layout
 from vitral.checkpoints.create import open_model
 from vitral.checkpoints.exchange import change, exchange
 from vitral.checkpoints.layouts import LAYOUTS
 from vitral.errors import VitralError
 from vitral.layers.position import RESIZES, resize_bias_table, resize_positions
-from vitral.models.zoo import FAMILIES, MODELS, build, model_config
+from vitral.models.zoo import FAMILIES, MODELS
 
 TIMM = reference.names("timm")
 TRANSFORMERS = reference.names("transformers")
@@ -117,26 +118,6 @@ def test_googles_hybrids_are_recognised_by_their_arrays(tmp_path, options):
     assert opened.report.complete
     assert (opened.model.config.stages, opened.model.patch_size) == (model.config.stages, model.patch_size)
     assert change(model, opened.model.eval()) == 0
-
-
-def small(family, **overrides):
-    shapes = {
-        "hybrid": {"patch_size": 16, "stages": (1, 1)},
-        "swin": {"dim": 8, "depths": (2, 2), "num_heads": (2, 2), "window": 4},
-        "swinv2": {"dim": 8, "depths": (2, 2), "num_heads": (2, 2), "window": 4},
-        "pvt": {"dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)},
-        "pvt_v2": {"dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)},
-        "resnet": {"depths": (1, 1, 1, 1), "width": 8},
-        "mae": {"decoder_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2, "num_classes": 0},
-    }
-    options = {"image_size": 32, "num_classes": 4} | shapes.get(family, {})
-    if family in ("vit", "hybrid", "deit", "cait", "beit", "mae", "dino"):
-        options = {"patch_size": 8, "dim": 24, "depth": 2, "num_heads": 2} | options
-    model = build(model_config(family, **(options | overrides)))
-    with torch.no_grad():
-        for p in model.parameters():
-            p.add_(torch.randn_like(p) * 0.1)
-    return model.eval()
 
 
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family != "tokenizer"])

@@ -117,7 +117,6 @@ def plain(base: str, *rules: tuple[str, str]) -> tuple[Layout, Layout]:
     )
 
 
-GOOGLE_BLOCK = r"^blocks\.(\d+)\."
 GOOGLE: Rules = (
     (r"^cls_token$", "cls"),
     (r"^pos_embed$", "Transformer/posembed_input/pos_embedding"),
@@ -132,7 +131,7 @@ GOOGLE: Rules = (
     (r"downsample\.conv", "conv_proj"),
     (r"downsample\.norm", "gn_proj"),
     (r"(unit\d/)norm", r"\1gn"),
-    (GOOGLE_BLOCK, r"Transformer/encoderblock_\1/"),
+    (r"^blocks\.(\d+)\.", r"Transformer/encoderblock_\1/"),
     (r"/norm1", "/LayerNorm_0"),
     (r"/norm2", "/LayerNorm_2"),
     (r"/attn\.qkv", "/MultiHeadDotProductAttention_1/{query,key,value}"),
@@ -175,7 +174,6 @@ SWIN_HF5: Rules = (
     *HF5_BLOCK,
     (r"attn\.relative_position_bias_table", "attention.relative_position_bias.relative_position_bias_table"),
 )
-SWIN_PAPER: Rules = MERGE_BEFORE
 SWIN_TIMM: Rules = ((r"^head\.", "head.fc."),)
 
 PVT_HF: Rules = (
@@ -329,13 +327,13 @@ LAYOUTS: dict[type[nn.Module], tuple[Layout, ...]] = {
     Dino: DINO,
     SwinTransformer: (
         Layout("timm", SWIN_TIMM, left_out=LEFT_OUT),
-        Layout("paper", SWIN_PAPER, left_out=LEFT_OUT),
+        Layout("paper", MERGE_BEFORE, left_out=LEFT_OUT),
         Layout("hf", SWIN_HF4, "swin.", left_out=LEFT_OUT),
         Layout("hf5", SWIN_HF5, "swin.", left_out=LEFT_OUT),
     ),
     SwinTransformerV2: (
         Layout("timm", SWIN_TIMM, left_out=LEFT_OUT),
-        Layout("paper", SWIN_PAPER, left_out=LEFT_OUT),
+        Layout("paper", MERGE_BEFORE, left_out=LEFT_OUT),
         Layout("hf", SWIN_HF4, "swinv2.", left_out=LEFT_OUT),
     ),
     PyramidVisionTransformer: (Layout("paper", left_out=LEFT_OUT), Layout("hf", PVT_HF, "pvt.", left_out=LEFT_OUT)),

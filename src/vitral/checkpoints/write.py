@@ -5,6 +5,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from vitral.checkpoints import describe
 from vitral.checkpoints.atomic import write_atomically, write_safetensors
 from vitral.checkpoints.bundle import LoadReport
 from vitral.checkpoints.convert import to_layout
@@ -22,8 +23,8 @@ from vitral.models.swinv2 import SwinV2Config
 from vitral.models.vit import ViTConfig
 from vitral.models.zoo import MODELS
 
-ACTIVATIONS = {"gelu": "gelu", "relu": "relu", "quick_gelu": "quick_gelu", "gelu_tanh": "gelu_pytorch_tanh"}
-RESAMPLES = {"bilinear": 2, "bicubic": 3}  # Pillow's numbers
+ACTIVATIONS = {ours: theirs for theirs, ours in describe.ACTIVATIONS.items()}  # of two names the newer
+RESAMPLES = {name: number for number, name in describe.RESAMPLES.items()}
 
 
 def write_folder(

@@ -27,11 +27,17 @@ def patchify(images: Tensor, patch: tuple[int, int], channels_last: bool = False
     return tiles.reshape(B, h * w, C * p * q)
 
 
-def unpatchify(patches: Tensor, patch: tuple[int, int], image_size: tuple[int, int]) -> Tensor:
-    """The inverse of `patchify`: flat patches [B, N, C*p*q], each in the order channel, row, column, to images [B, C, H, W] of this size."""
-    h, w = patch_grid(patch, *image_size)
-    images = F.fold(patches.transpose(1, 2), (h * patch[0], w * patch[1]), patch, stride=patch)
-    return images[..., : image_size[0], : image_size[1]]
+def unpatchify(
+    patches: Tensor, patch: tuple[int, int], image_size: tuple[int, int], channels_last: bool = False
+) -> Tensor:
+    """The inverse of `patchify`: flat patches [B, N, C*p*q], or with `channels_last` [B, N, p*q*C], to images [B, C, H, W] of this size."""
+    p, q = patch
+    tiles = patches.unflatten(1, patch_grid(patch, *image_size))  # [B, h, w, C*p*q]
+    if channels_last:
+        tiles = tiles.unflatten(-1, (p, q, -1)).permute(0, 5, 1, 3, 2, 4)  # [B, C, h, p, w, q]
+    else:
+        tiles = tiles.unflatten(-1, (-1, p, q)).permute(0, 3, 1, 4, 2, 5)  # [B, C, h, p, w, q]
+    return tiles.flatten(4, 5).flatten(2, 3)[..., : image_size[0], : image_size[1]]
 
 
 def patch_grid(patch: tuple[int, int], height: int, width: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from vitral.layers.attention import Attention
 from vitral.layers.block import Block
 from vitral.layers.initialise import truncated_normal
 from vitral.layers.mlp import Mlp
-from vitral.layers.patch import patchify
+from vitral.layers.patch import patchify, unpatchify
 from vitral.layers.position import resize_positions, sincos2d
 from vitral.models.common import ImageModel
 from vitral.models.vit import VisionTransformer, ViTConfig
@@ -169,6 +169,4 @@ class MaskedAutoencoder(ImageModel):
 
     def picture(self, patches: Tensor, image_size: tuple[int, int]) -> Tensor:
         """The inverse of `patches`: [B, N, p*p*C] to images [B, C, H, W]."""
-        p, (h, w) = self.patch_size, self.encoder.patch_embed.grid(*image_size)
-        tiles = patches.unflatten(1, (h, w)).unflatten(-1, (p, p, -1))  # [B, h, w, p, p, C]
-        return tiles.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)[..., : image_size[0], : image_size[1]]
+        return unpatchify(patches, (self.patch_size, self.patch_size), image_size, channels_last=True)
