@@ -7,6 +7,16 @@ from pathlib import Path
 from vitral.errors import VitralError
 
 MAX_FILE_BYTES = 2**31
+
+
+class ImageError(VitralError):
+    """One image cannot be used. `kind` says why: missing, empty, not_an_image, damaged, animated, too_large, or unreadable for any other reason."""
+
+    def __init__(self, message: str, kind: str = "unreadable") -> None:
+        self.kind = kind
+        super().__init__(message)
+
+
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # each exists on some systems only
 
 
@@ -25,23 +35,24 @@ def read_file(path: Path, name: str) -> tuple[bytes, os.stat_result]:
         finally:
             os.close(descriptor)
     except FileNotFoundError:
-        raise VitralError(f"{name}: there is no such file; check the path") from None
+        raise ImageError(f"{name}: there is no such file; check the path", "missing") from None
     except PermissionError:
-        raise VitralError(f"{name}: permission denied; make it readable (chmod +r)") from None
+        raise ImageError(f"{name}: permission denied; make it readable (chmod +r)") from None
     except OSError as error:
-        raise VitralError(f"{name}: cannot be read ({error.strerror}); check the path and the disk") from error
+        raise ImageError(f"{name}: cannot be read ({error.strerror}); check the path and the disk") from error
     if not data:
-        raise VitralError(f"{name}: is empty (0 bytes); restore it from its source or remove it")
+        raise ImageError(f"{name}: is empty (0 bytes); restore it from its source or remove it", "empty")
     return data, status
 
 
 def _check_kind(status: os.stat_result, name: str) -> None:
     if stat.S_ISDIR(status.st_mode):
-        raise VitralError(f"{name}: is a folder, not a file; give the path of one file")
+        raise ImageError(f"{name}: is a folder, not a file; give the path of one file")
     if not stat.S_ISREG(status.st_mode):
-        raise VitralError(f"{name}: is a pipe or a device, not a regular file; copy its content into a file")
+        raise ImageError(f"{name}: is a pipe or a device, not a regular file; copy its content into a file")
     if status.st_size > MAX_FILE_BYTES:
-        raise VitralError(
+        raise ImageError(
             f"{name}: has {status.st_size:,} bytes, over the limit of {MAX_FILE_BYTES:,} for one image; "
-            "cut it into smaller images"
+            "cut it into smaller images",
+            "too_large",
         )

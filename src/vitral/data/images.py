@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -25,14 +26,32 @@ def content_hash(data: bytes) -> bytes:
     return blake2b(data, digest_size=16).digest()
 
 
+class Inspected(NamedTuple):
+    """One image, read to its end."""
+
+    digest: bytes
+    """`content_hash`."""
+    info: ImageInfo
+    """Header facts."""
+    pixels: Tensor
+    """[C,h,w] on the 0..255 scale, not to be written to."""
+    encoded: bytes | None
+    """The file's bytes; None where pixels are held, not a file."""
+
+
 class Images(ABC):
     """The images of one data set, 0 to n-1."""
 
     names: Sequence[str]
 
-    @abstractmethod
     def check(self, i: int) -> tuple[bytes, ImageInfo]:
         """Read image i to its end: its content hash and header facts, or VitralError."""
+        seen = self.inspect(i, hint=1)  # a JPEG is then parsed whole, at an eighth
+        return seen.digest, seen.info
+
+    @abstractmethod
+    def inspect(self, i: int, hint: int | None) -> Inspected:
+        """Read image i to its end, as `check` does, and keep what was read; hint as in `read`."""
 
     @abstractmethod
     def read(self, i: int, channels: int | None, hint: int | None) -> Tensor:
@@ -44,7 +63,7 @@ class Images(ABC):
 
 
 class FileImages(Images):
-    """Image files, named relative to a folder. `check` remembers each file, so that `read` notices a changed
+    """Image files, named relative to a folder. `inspect` remembers each file, so that `read` notices a changed
     one.
     """
 
@@ -56,12 +75,12 @@ class FileImages(Images):
     def path(self, i: int) -> Path:
         return self.root / self.names[i]
 
-    def check(self, i: int) -> tuple[bytes, ImageInfo]:
+    def inspect(self, i: int, hint: int | None) -> Inspected:
         data, status = read_file(self.path(i), self.names[i])
-        _, info = decode_bytes(data, None, self.names[i], hint=1)  # a JPEG is then parsed whole, at an eighth
+        pixels, info = decode_bytes(data, None, self.names[i], hint)
         digest = content_hash(data)
         self._seen[i] = (status.st_size, status.st_mtime_ns, digest)  # a size of 0 means: not checked yet
-        return digest, info
+        return Inspected(digest, info, pixels, data)
 
     def read(self, i: int, channels: int | None, hint: int | None) -> Tensor:
         name = self.names[i]
@@ -87,9 +106,10 @@ class ArrayImages(Images):
     def path(self, i: int) -> None:
         return None
 
-    def check(self, i: int) -> tuple[bytes, ImageInfo]:
+    def inspect(self, i: int, hint: int | None) -> Inspected:
         _, height, width = self.pixels.shape
-        return content_hash(self.pixels[i].tobytes()), ImageInfo(height, width, 1, 8)
+        digest = content_hash(self.pixels[i].tobytes())
+        return Inspected(digest, ImageInfo(height, width, 1, 8), self.read(i, 1, hint), None)
 
     def read(self, i: int, channels: int | None, hint: int | None) -> Tensor:
         return torch.from_numpy(self.pixels[i]).expand(channels or 1, -1, -1)  # [h,w] -> [C,h,w]
@@ -111,9 +131,10 @@ class PackedImages(Images):
     def _bytes(self, i: int) -> bytes:
         return self.buffer[self.ends[i] : self.ends[i + 1]].tobytes()
 
-    def check(self, i: int) -> tuple[bytes, ImageInfo]:
+    def inspect(self, i: int, hint: int | None) -> Inspected:
         data = self._bytes(i)
-        return content_hash(data), decode_bytes(data, None, self.names[i], hint=1)[1]
+        pixels, info = decode_bytes(data, None, self.names[i], hint)
+        return Inspected(content_hash(data), info, pixels, data)
 
     def read(self, i: int, channels: int | None, hint: int | None) -> Tensor:
         return decode_bytes(self._bytes(i), channels, self.names[i], hint)[0]

@@ -16,6 +16,20 @@ Labels = Sequence[str] | Sequence[frozenset[str]]
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 
+@dataclass(frozen=True)
+class Problem:
+    """A mistake in how images lie or are labelled, for which training stops."""
+
+    kind: str
+    """loose_images, empty_classes, split_folders, no_image, no_label, wrong_split, clashing_rows, missing_images, spellings, one_class, same_labels,
+    no_train_split or untrained_classes.
+    """
+    text: str
+    """What is wrong, and the remedy."""
+    names: tuple[str, ...] = ()
+    """All that it concerns: images, folders, rows or classes."""
+
+
 @dataclass
 class Listing:
     """n images, their labels and, where the source says so, their splits."""
@@ -33,6 +47,10 @@ class Listing:
     """What to balance made splits by; None for the class."""
     test_count: int | None = None
     """The exact size of a test split to make, instead of a share."""
+    problems: Sequence[Problem] = ()
+    """What training would stop for, where it was asked to be kept."""
+    ignored: Sequence[str] = ()
+    """Files beside the class folders, which are no images and do not count."""
 
     @property
     def multi_label(self) -> bool:
@@ -55,12 +73,14 @@ def build_listing(
     given: list[str] | None = None,
     *,
     training: bool = True,
-    problems: Sequence[str] = (),
+    problems: Sequence[Problem] = (),
+    strict: bool = True,
 ) -> Listing:
     """A listing from each image's label, or set of labels (and split), or one VitralError with everything that cannot be meant so.
 
     where: the folder or file to name in an error. training: whether there must be two classes (or labels that some images have and others
-    do not) and images of each to train on. problems: what was found to be wrong before.
+    do not) and images of each to train on. problems: what was found to be wrong before. strict: False to keep the problems in the listing
+    instead of raising them.
     """
     sets = [label if isinstance(label, frozenset) else frozenset([label]) for label in labels]
     names = order_labels({label for each in sets for label in each})
@@ -68,8 +88,8 @@ def build_listing(
     problems = [*problems, *_double_spellings(names)]
     if training:
         problems += [*(_unlearnable(sets) if multi_label else _alone(names)), *_untrained(sets, names, given)]
-    if problems:
-        raise VitralError(all_of(where, problems))
+    if problems and strict:
+        raise VitralError(all_of(where, [problem.text for problem in problems]))
     position = {label: i for i, label in enumerate(names)}
     if multi_label:
         targets = np.zeros((len(sets), len(names)), np.float32)
@@ -77,7 +97,7 @@ def build_listing(
             row[[position[label] for label in each]] = 1
     else:
         targets = np.array([position[label] for each in sets for label in each], dtype=np.int64)
-    return Listing(name, images, names, targets, given)
+    return Listing(name, images, names, targets, given, problems=problems)
 
 
 def named(target: np.ndarray, labels: Sequence[str]) -> list[str]:
@@ -97,42 +117,47 @@ def order_labels(labels: set[str]) -> list[str]:
     return sorted(labels)
 
 
-def _alone(names: Sequence[str]) -> list[str]:
+def _alone(names: Sequence[str]) -> list[Problem]:
     if len(names) != 1:
         return []
-    return [
+    text = (
         f"there is one class only ({names[0]}); a classifier needs two or more, each with a folder or label of its own"
-    ]
+    )
+    return [Problem("one_class", text, tuple(names))]
 
 
-def _unlearnable(sets: Sequence[frozenset[str]]) -> list[str]:
+def _unlearnable(sets: Sequence[frozenset[str]]) -> list[Problem]:
     if len(set(sets)) > 1:
         return []
-    return [
-        f"all images have the same labels ({in_words(sorted(sets[0]))}), so there is nothing to tell apart; add images with others"
-    ]
+    same = sorted(sets[0])
+    text = (
+        f"all images have the same labels ({in_words(same)}), so there is nothing to tell apart; add images with others"
+    )
+    return [Problem("same_labels", text, tuple(same))]
 
 
-def _untrained(sets: Sequence[frozenset[str]], names: Sequence[str], given: list[str] | None) -> list[str]:
+def _untrained(sets: Sequence[frozenset[str]], names: Sequence[str], given: list[str] | None) -> list[Problem]:
     """Why these classes cannot be trained with the splits as they are given, if they cannot."""
     if not given:
         return []
     if "train" not in given:
-        return [f"there is no train split, only {', '.join(sorted(set(given)))}; add it"]
+        there = sorted(set(given))
+        return [Problem("no_train_split", f"there is no train split, only {', '.join(there)}; add it", tuple(there))]
     trained = {label for each, split in zip(sets, given, strict=True) if split == "train" for label in each}
     only = [label for label in names if label not in trained]
     if not only:
         return []
-    return [
-        f"these classes have no image in the train split: {', '.join(only)}; "
-        "add some, correct the label, or remove the class"
-    ]
+    text = f"these classes have no image in the train split: {', '.join(only)}; add some, correct the label, or remove the class"
+    return [Problem("untrained_classes", text, tuple(only))]
 
 
-def _double_spellings(labels: Sequence[str]) -> list[str]:
+def _double_spellings(labels: Sequence[str]) -> list[Problem]:
     spellings: dict[str, list[str]] = defaultdict(list)
     for label in labels:
         plain = unicodedata.normalize("NFKC", label).casefold().strip()
         spellings[re.sub(r"(?<=\w)[\s_-]+(?=\w)", " ", plain)].append(label)
     double = [" = ".join(map(repr, same)) for same in spellings.values() if len(same) > 1]
-    return [f"one class is spelled in several ways: {'; '.join(double)}; rename them to one spelling"] if double else []
+    if not double:
+        return []
+    text = f"one class is spelled in several ways: {'; '.join(double)}; rename them to one spelling"
+    return [Problem("spellings", text, tuple(double))]

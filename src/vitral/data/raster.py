@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from vitral.data.files import ImageError
 from vitral.errors import VitralError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
@@ -55,15 +56,40 @@ def open_image(data: bytes, name: str) -> Image.Image:
         frames = getattr(image, "n_frames", 1)  # Pillow defines it for the formats that can have several
     check_pixels(image.height, image.width, name)
     if frames > 1 and image.format != "MPO":  # phones append previews to the one picture
-        raise VitralError(f"{name}: holds {frames} frames or pages; extract the one wanted into a file of its own")
+        text = f"{name}: holds {frames} frames or pages; extract the one wanted into a file of its own"
+        raise ImageError(text, "animated")
     return image
+
+
+@dataclass(frozen=True)
+class Packing:
+    """How a file packs its picture, of which `image_pixels` leaves no trace."""
+
+    format: str
+    """JPEG, PNG, ..., as Pillow names it."""
+    mode: str
+    """Pillow's mode: L, RGB, P (a palette), CMYK, ..."""
+    orientation: int
+    """EXIF's, 1 to 8; 1 is upright."""
+    transparent: bool
+    """Whether it has an alpha channel, or a colour that stands for nothing."""
+
+
+def packing(data: bytes, name: str) -> Packing:
+    """By the header alone; for a file that has been decoded already. A rare PNG's EXIF that lies behind its pixels is read with them."""
+    image = open_image(data, name)
+    plain = image.format == "PNG" and "exif" not in image.info and b"eXIf" not in data
+    turned = 1 if plain else orientation(image)
+    alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
+    return Packing(image.format or "", image.mode, turned, alpha)
 
 
 def check_pixels(height: int, width: int, name: str) -> None:
     """Refuse what would not fit in memory, by the header alone."""
     if height * width > MAX_PIXELS:
-        raise VitralError(
-            f"{name}: {width:,} x {height:,} pixels, over the limit of {MAX_PIXELS:,}; cut it into tiles or shrink it"
+        raise ImageError(
+            f"{name}: {width:,} x {height:,} pixels, over the limit of {MAX_PIXELS:,}; cut it into tiles or shrink it",
+            "too_large",
         )
 
 
@@ -144,19 +170,21 @@ def _named(name: str) -> Iterator[None]:
     except (VitralError, MemoryError):
         raise
     except Image.DecompressionBombError as error:
-        raise VitralError(f"{name}: over the limit of {MAX_PIXELS:,} pixels ({error}); cut it into tiles") from error
+        text = f"{name}: over the limit of {MAX_PIXELS:,} pixels ({error}); cut it into tiles"
+        raise ImageError(text, "too_large") from error
     except Image.UnidentifiedImageError:
-        raise VitralError(
+        raise ImageError(
             f"{name}: is not a JPEG, PNG, WebP, BMP, TIFF or GIF image, or its header is cut short; "
-            "replace it or remove it"
+            "replace it or remove it",
+            "not_an_image",
         ) from None
     except Exception as error:  # Pillow's decoders raise a dozen kinds
         raise damaged(name, error) from error
 
 
-def damaged(name: str, error: Exception) -> VitralError:
+def damaged(name: str, error: Exception) -> ImageError:
     """The error for an image that starts well and cannot be decoded to its end."""
-    return VitralError(f"{name}: is damaged or cut short ({error}); restore it from its source or remove it")
+    return ImageError(f"{name}: is damaged or cut short ({error}); restore it from its source or remove it", "damaged")
 
 
 @contextmanager

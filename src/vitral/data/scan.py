@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from vitral.data.images import Images
 from vitral.data.raster import ImageInfo
@@ -11,6 +12,7 @@ from vitral.errors import VitralError
 Progress = Callable[[int, int], None]
 Checked = tuple[bytes, ImageInfo]
 _CHUNK = 64  # images between two reports of progress
+T = TypeVar("T")
 
 
 class UnreadableError(VitralError):
@@ -25,29 +27,35 @@ def scan(images: Images, progress: Progress | None) -> tuple[list[Checked | None
     """Read every image to its end, in threads: (hash, header facts) or None of each, and (name, reason) of
     the bad.
     """
-    total = len(images.names)
 
-    def check_chunk(start: int) -> list[Checked | VitralError]:
-        results: list[Checked | VitralError] = []
-        for i in range(start, min(start + _CHUNK, total)):
-            try:
-                results.append(images.check(i))
-            except VitralError as error:
-                results.append(error)
-        return results
+    def check(i: int) -> Checked | VitralError:
+        try:
+            return images.check(i)
+        except VitralError as error:
+            return error
 
-    checked: list[Checked | None] = []
-    unreadable: list[tuple[str, str]] = []
-    pool = ThreadPoolExecutor(min(32, os.cpu_count() or 1))  # the decoders let go of Python's lock
+    results = in_threads(check, len(images.names), progress)
+    unreadable = [
+        (name, str(result).removeprefix(f"{name}: "))
+        for name, result in zip(images.names, results, strict=True)
+        if isinstance(result, VitralError)
+    ]
+    return [None if isinstance(result, VitralError) else result for result in results], unreadable
+
+
+def in_threads(each: Callable[[int], T], total: int, progress: Progress | None) -> list[T]:
+    """each(0) to each(total - 1), in order, computed in threads: for work that lets go of Python's lock, as the decoders do."""
+
+    def chunk(start: int) -> list[T]:
+        return [each(i) for i in range(start, min(start + _CHUNK, total))]
+
+    done: list[T] = []
+    pool = ThreadPoolExecutor(min(32, os.cpu_count() or 1))
     try:
-        for results in pool.map(check_chunk, range(0, total, _CHUNK)):
-            for result in results:
-                if isinstance(result, VitralError):
-                    name = images.names[len(checked)]
-                    unreadable.append((name, str(result).removeprefix(f"{name}: ")))
-                checked.append(None if isinstance(result, VitralError) else result)
+        for results in pool.map(chunk, range(0, total, _CHUNK)):
+            done += results
             if progress is not None:
-                progress(len(checked), total)
+                progress(len(done), total)
     finally:
         pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for a million images
-    return checked, unreadable
+    return done

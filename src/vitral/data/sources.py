@@ -65,6 +65,11 @@ class Split:
         """The file of image i; None if it does not come from a file of its own."""
         return self.images.path(int(self.rows[i]))
 
+    def take(self, chosen: np.ndarray) -> "Split":
+        """The chosen images, int64 [m] positions in this split, in that order."""
+        names = [self.names[i] for i in chosen.tolist()]
+        return Split(self.name, names, self.targets[chosen], self.images, self.rows[chosen], self.contents[chosen])
+
 
 @dataclass
 class DataSet:
@@ -116,7 +121,7 @@ def open_data(
     VitralError with all that is wrong: first in how the images lie and are labelled, then, when all have been
     read, in what they hold. UnreadableError, a VitralError, lists every image that cannot be read.
     """
-    listing = _list(data, options, training, labelled)
+    listing = list_data(data, options, training=training, labelled=labelled)
     if listing.labels == [UNLABELLED]:
         options = replace(options, val_fraction=0.0, test_fraction=0.0)
     checked, unreadable = scan(listing.images, progress)
@@ -181,7 +186,14 @@ def write_skipped(dataset: DataSet, path: str | Path) -> None:
         raise VitralError(f"{path}: cannot be written ({error.strerror}); choose a folder that can be") from error
 
 
-def _list(data: str | Path, options: DataOptions, training: bool, labelled: bool) -> Listing:
+def list_data(
+    data: str | Path, options: DataOptions, *, training: bool = True, labelled: bool = True, strict: bool = True
+) -> Listing:
+    """The images of `open_data` and their labels, before any image is opened.
+
+    strict: False to find the mistakes for which training would stop in the listing's `problems`, instead of raising them; VitralError is then for
+    data of which nothing can be listed.
+    """
     path = Path(data)
     if options.label_separator is not None and (data in BUILTIN or path.is_dir()):
         raise VitralError(
@@ -195,9 +207,9 @@ def _list(data: str | Path, options: DataOptions, training: bool, labelled: bool
             f"({', '.join(BUILTIN)}); check the path"
         )
     if path.is_dir():
-        return list_folder(path, training=training and labelled, labelled=labelled)
+        return list_folder(path, training=training and labelled, labelled=labelled, strict=strict)
     if path.suffix.lower() in TABLES:
-        return list_table(path, options, training=training and labelled)
+        return list_table(path, options, training=training and labelled, strict=strict)
     raise VitralError(
         f"{data}: is neither a folder nor a table ({', '.join(TABLES)}); give a folder of class folders, "
         "or a table with image and label columns"

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from vitral.data.images import FileImages, Images, PackedImages
-from vitral.data.listing import SPLIT_NAMES, Labels, Listing, build_listing, in_words
+from vitral.data.listing import SPLIT_NAMES, Labels, Listing, Problem, build_listing, in_words
 from vitral.data.options import DataOptions
 from vitral.errors import VitralError, counted, some
 
@@ -35,8 +35,11 @@ class _Columns:
     """What a person calls the first row: 2 in a CSV file, whose line 1 is the header."""
 
 
-def list_table(path: Path, options: DataOptions, *, training: bool = True) -> Listing:
-    """The images that a table names or holds; VitralError for what is missing in it or contradicts itself."""
+def list_table(path: Path, options: DataOptions, *, training: bool = True, strict: bool = True) -> Listing:
+    """The images that a table names or holds; VitralError for what is missing in it or contradicts itself.
+
+    strict: False to leave out the rows that lack something, and keep the problems in the listing, instead of raising them.
+    """
     read = _read_parquet if path.suffix.lower() == ".parquet" else _read_csv
     columns = read(path, options)
     if not columns.images:
@@ -45,11 +48,14 @@ def list_table(path: Path, options: DataOptions, *, training: bool = True) -> Li
         columns.labels = [
             _parts(label, options.label_separator) if isinstance(label, str) else label for label in columns.labels
         ]
-    if isinstance(columns.labels[0], str):
-        _check_filled(path, "label", columns.labels, columns.first_row)
-    given = None if columns.splits is None else _splits(path, columns.splits, columns.first_row)
-    images = _images(path, columns, options)
-    return build_listing(path.stem, str(path), images, columns.labels, given, training=training)
+    problems = _incomplete(columns)
+    given = None if columns.splits is None else [_split(cell) for cell in columns.splits]
+    images = _images(path, columns, options) if columns.images else FileImages(path.parent, [])
+    if isinstance(images, FileImages):
+        problems += _contradictions(columns, images, options)
+    return build_listing(
+        path.stem, str(path), images, columns.labels, given, training=training, problems=problems, strict=strict
+    )
 
 
 def _parts(cell: str, separator: str) -> frozenset[str]:
@@ -105,7 +111,11 @@ def _read_parquet(path: Path, options: DataOptions) -> _Columns:
     image, label, split = wanted
     labels = _class_names(path, table.column(label).to_pylist(), metadata, label)
     splits = ["" if value is None else str(value) for value in table.column(split).to_pylist()] if split else None
-    return _Columns(table.column(image).to_pylist(), labels, splits, first_row=1)
+    images = table.column(image).to_pylist()
+    structs = [value for value in images if isinstance(value, dict)]
+    if structs and all(struct.get("bytes") is None for struct in structs):  # files beside the table
+        images = [value.get("path") if isinstance(value, dict) else value for value in images]
+    return _Columns(images, labels, splits, first_row=1)
 
 
 def _class_names(path: Path, values: list[Any], metadata: dict[bytes, bytes], column: str) -> Labels:
@@ -147,33 +157,56 @@ def _wanted(path: Path, names: Sequence[str], options: DataOptions) -> tuple[str
     return options.image_column, options.label_column, wanted[2][1] if len(wanted) == 3 else None
 
 
-def _splits(path: Path, values: Sequence[str], first_row: int) -> list[str]:
-    splits = [SPLIT_NAMES.get(value.strip().casefold(), "") for value in values]
-    wrong = [f"row {i + first_row}: {values[i]!r}" for i, split in enumerate(splits) if not split]
-    if wrong:
-        raise VitralError(
-            f"{path}: the split of each row must be train, val or test, not ({counted(len(wrong), 'row')}) "
-            f"{some(wrong)}; correct them, or leave the column out to have splits made"
+def _split(cell: str) -> str:
+    """train, val or test, or "" for none of them."""
+    return SPLIT_NAMES.get(cell.strip().casefold(), "")
+
+
+def _incomplete(columns: _Columns) -> list[Problem]:
+    """What is missing in some rows, which are then taken out of the columns."""
+    rows = range(len(columns.images))
+
+    def blank(cells: Sequence[Any]) -> list[int]:
+        return [i for i in rows if not cells[i] or not str(cells[i]).strip()]
+
+    problems = []
+    lacking = {"image": blank(columns.images)}
+    lacking["label"] = blank(columns.labels) if isinstance(columns.labels[0], str) else []
+    for what, found in lacking.items():
+        if found:
+            have, named = _in_rows(found, columns)
+            text = f"{have} no {what}: {some(named)}; fill it in or remove the rows"
+            problems.append(Problem(f"no_{what}", text, tuple(named)))
+    splits = columns.splits
+    wrong = [] if splits is None else [i for i in rows if not _split(splits[i])]
+    if splits is not None and wrong:
+        _, named = _in_rows(wrong, columns)
+        named = [f"{row}: {splits[i]!r}" for row, i in zip(named, wrong, strict=True)]
+        text = (
+            f"the split of each row must be train, val or test, not ({counted(len(wrong), 'row')}) "
+            f"{some(named)}; correct them, or leave the column out to have splits made"
         )
-    return splits
+        problems.append(Problem("wrong_split", text, tuple(named)))
+    if problems:
+        _take(columns, sorted(set(rows).difference(wrong, *lacking.values())))
+    return problems
 
 
-def _check_filled(path: Path, what: str, values: Sequence[Any], first_row: int) -> None:
-    empty = [f"row {i + first_row}" for i, value in enumerate(values) if not value or not str(value).strip()]
-    if empty:
-        have = counted(len(empty), "row has", "rows have")
-        raise VitralError(f"{path}: {have} no {what}: {some(empty)}; fill it in or remove the rows")
+def _in_rows(found: Sequence[int], columns: _Columns) -> tuple[str, list[str]]:
+    """How many rows have something, and what a person calls them."""
+    return counted(len(found), "row has", "rows have"), [f"row {i + columns.first_row}" for i in found]
+
+
+def _take(columns: _Columns, rows: Sequence[int]) -> None:
+    columns.images = [columns.images[i] for i in rows]
+    columns.labels = [columns.labels[i] for i in rows]  # type: ignore[assignment]  # all of one kind
+    columns.splits = None if columns.splits is None else [columns.splits[i] for i in rows]
 
 
 def _images(path: Path, columns: _Columns, options: DataOptions) -> Images:
-    _check_filled(path, "image", columns.images, columns.first_row)
-    folder = Path(os.path.abspath(path)).parent
     if all(isinstance(image, str) for image in columns.images):
-        return _files(path, folder, columns, options)
+        return FileImages(Path(os.path.abspath(path)).parent, columns.images)
     structs = [image if isinstance(image, dict) else {"bytes": image} for image in columns.images]
-    if all(struct.get("bytes") is None for struct in structs):
-        columns.images = [struct.get("path") or "" for struct in structs]
-        return _images(path, columns, options)
     blobs = [blob for struct in structs if isinstance(blob := struct.get("bytes"), bytes)]
     if len(blobs) < len(structs):
         raise VitralError(
@@ -185,22 +218,25 @@ def _images(path: Path, columns: _Columns, options: DataOptions) -> Images:
     return PackedImages(np.frombuffer(b"".join(blobs), np.uint8), ends, names)
 
 
-def _files(path: Path, folder: Path, columns: _Columns, options: DataOptions) -> Images:
-    """Images by path: all there, and none with two labels (or sets of labels)."""
+def _contradictions(columns: _Columns, images: FileImages, options: DataOptions) -> list[Problem]:
+    """Images by path that have two labels (or sets of labels), or are not there."""
     labels: dict[str, set[str]] = defaultdict(set)
     for name, label in zip(columns.images, columns.labels, strict=True):
         labels[os.path.normpath(name)].add(label if isinstance(label, str) else f"[{in_words(sorted(label))}]")
+    problems = []
     clashing = [f"{name} ({', '.join(sorted(given))})" for name, given in labels.items() if len(given) > 1]
     if clashing:
         one = isinstance(columns.labels[0], str)
-        raise VitralError(
-            f"{path}: {counted(len(clashing), 'image has', 'images have')} {'two labels' if one else 'rows with different labels'}: "
+        text = (
+            f"{counted(len(clashing), 'image has', 'images have')} {'two labels' if one else 'rows with different labels'}: "
             f"{some(clashing)}; {'keep the right row of each' if one else 'give each image one row with all its labels'}"
         )
-    missing = [name for name in labels if not os.path.lexists(folder / name)]
+        problems.append(Problem("clashing_rows", text, tuple(clashing)))
+    missing = [name for name in labels if not os.path.lexists(images.root / name)]
     if missing and not options.skip_unreadable:
-        raise VitralError(
-            f"{path}: names {counted(len(missing), 'image')} that are not there: {some(missing)}; "
-            f"paths are relative to {folder}; correct them, or leave these images out with --skip-unreadable"
+        text = (
+            f"names {counted(len(missing), 'image')} that are not there: {some(missing)}; "
+            f"paths are relative to {images.root}; correct them, or leave these images out with --skip-unreadable"
         )
-    return FileImages(folder, columns.images)
+        problems.append(Problem("missing_images", text, tuple(missing)))
+    return problems
