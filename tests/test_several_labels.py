@@ -86,7 +86,7 @@ def test_what_the_run_remembers(trained, data):
     assert "top1" not in scores
     assert "confusion" not in scores
     lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
-    assert {line["event"]: "map" in line for line in lines} == {"train": False, "val": True}
+    assert {line["event"]: "map" in line for line in lines} == {"data": False, "train": False, "val": True}
     assert not any("top1" in line for line in lines)
     losses = [line["loss"] for line in lines if line["event"] == "train"]
     assert losses[-1] < losses[0]

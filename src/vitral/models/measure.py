@@ -59,6 +59,9 @@ def measure(config: ModelConfig) -> Cost:
     """The cost of one image of the model's own size, found with tensors that have shapes and no numbers."""
     with torch.device("meta"):
         model = build(config).train()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()  # in training it refuses one image of one pixel, which a small image becomes in a deep network
     with FakeTensorMode(allow_non_fake_inputs=True):  # as if on the processor, whose kernels decide what is kept
         return _measure(model.to_empty(device="cpu"))
 

@@ -13,16 +13,19 @@ from vitral.evaluation.calibration import ReliabilityBin
 
 WIDTH, HEIGHT = 460, 270
 LEFT, RIGHT, TOP, BOTTOM = 54, 20, 32, 42  # the top holds the legend
+LEGEND_ROW = 18
 MAX_POINTS = 600  # more cannot be told apart at this width
 MANY_MARKS = 40
+KINDS = ("a", "b", "c", "d", "e", "f")  # colours
 Format = Callable[[float, int], str]
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line: finite (x, y) points with rising x. `kind` picks the colour, "a" or "b".
+    """One line: finite (x, y) points with rising x. `kind` picks the colour, one of KINDS. Without a name it is not in the legend.
 
-    smoothed: draw the points faint and their running mean bold. marks: a dot at each point.
+    smoothed: draw the points faint and their running mean bold. marks: a dot at each point. joined: a line through them. bars: how far each point
+    may be off, up and down.
     """
 
     name: str
@@ -30,6 +33,28 @@ class Series:
     kind: str = "a"
     smoothed: bool = False
     marks: bool = False
+    joined: bool = True
+    dashed: bool = False
+    bars: Sequence[float] = ()
+
+    def ends(self) -> list[tuple[float, float, float]]:
+        """(x, lower end, upper end) of each bar."""
+        if not self.bars:
+            return []
+        return [(x, y - bar, y + bar) for (x, y), bar in zip(self.points, self.bars, strict=True) if bar]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How far along an axis a value lies; on a logarithmic one all values are above 0."""
+
+    logarithmic: bool = False
+
+    def __call__(self, value: float) -> float:
+        return math.log10(value) if self.logarithmic else value
+
+
+LINEAR = Scale()
 
 
 @dataclass(frozen=True)
@@ -40,12 +65,17 @@ class _Frame:
     x_high: float
     y_low: float
     y_high: float
+    x_scale: Scale = LINEAR
+    y_scale: Scale = LINEAR
+    top: int = TOP
 
     def x(self, value: float) -> float:
-        return LEFT + (value - self.x_low) / (self.x_high - self.x_low) * (WIDTH - LEFT - RIGHT)
+        low, high, at = map(self.x_scale, (self.x_low, self.x_high, value))
+        return LEFT + (at - low) / (high - low) * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
-        return HEIGHT - BOTTOM - (value - self.y_low) / (self.y_high - self.y_low) * (HEIGHT - TOP - BOTTOM)
+        low, high, at = map(self.y_scale, (self.y_low, self.y_high, value))
+        return HEIGHT - BOTTOM - (at - low) / (high - low) * (HEIGHT - self.top - BOTTOM)
 
 
 def line_chart(
@@ -54,6 +84,8 @@ def line_chart(
     x_label: str,
     y_format: Format = lambda value, digits: f"{value:g}",
     y_range: tuple[float, float] | None = None,
+    x_scale: Scale = LINEAR,
+    y_scale: Scale = LINEAR,
 ) -> str:
     """An SVG with axes, ticks, the lines, and a legend if there are several; "" when there are no points.
 
@@ -64,16 +96,28 @@ def line_chart(
         return ""
     xs = [x for one in drawn for x, _ in one.points]
     ys = [y for one in drawn for _, y in one.points]
-    y_low, y_high = y_range or _padded(min(ys), max(ys))
-    y_ticks = ticks(y_low, y_high)
-    x_low, x_high = min(0.0, *xs), max(xs)
-    if x_high <= x_low:
-        x_high = x_low + 1.0
-    frame = _Frame(x_low, x_high, min(y_low, y_ticks[0]), max(y_high, y_ticks[-1]))
-    parts = [_axes(frame, ticks(x_low, x_high), y_ticks, x_label, y_format)]
+    ys += [end for one in drawn for _, *pair in one.ends() for end in pair]
+    if y_scale.logarithmic:
+        y_low, y_high = y_range or _apart(min(y for y in ys if y > 0), max(ys))
+        y_ticks = powers(y_low, y_high)
+    else:
+        y_low, y_high = y_range or _padded(min(ys), max(ys))
+        y_ticks = ticks(y_low, y_high)
+        y_low, y_high = min(y_low, y_ticks[0]), max(y_high, y_ticks[-1])
+    if x_scale.logarithmic:
+        x_low, x_high = _apart(min(xs), max(xs))
+        x_ticks = powers(x_low, x_high)
+    else:
+        x_low, x_high = min(0.0, *xs), max(xs)
+        x_high = x_high if x_high > x_low else x_low + 1.0
+        x_ticks = ticks(x_low, x_high)
+    named = [(one.name, f"line {one.kind}") for one in drawn if one.name]
+    rows = _legend_rows(named) if len(drawn) > 1 else []
+    frame = _Frame(x_low, x_high, y_low, y_high, x_scale, y_scale, TOP + LEGEND_ROW * max(0, len(rows) - 1))
+    x_format = compact if x_scale.logarithmic else lambda value, digits: f"{value:g}"
+    parts = [_axes(frame, x_ticks, y_ticks, x_label, y_format, x_format)]
     parts += [_line(frame, one) for one in drawn]
-    if len(drawn) > 1:
-        parts.append(_legend([(one.name, f"line {one.kind}") for one in drawn]))
+    parts += [_legend(row, LEGEND_ROW * i) for i, row in enumerate(rows)]
     return _svg(title, parts)
 
 
@@ -126,6 +170,28 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [round(i * step, 12 - math.floor(math.log10(step))) for i in range(first, last + 1)]
 
 
+def powers(low: float, high: float) -> list[float]:
+    """Ticks of a logarithmic axis from within [low, high]: powers of ten, or where there are few of them also twice and five times those."""
+    assert high > low > 0, f"no logarithmic range from {low} to {high}"
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    for factors in ((1,), (1, 3), (1, 2, 5)):
+        wide = max(1, (last - first) // 7)
+        found = [
+            f * 10.0**e for e in range(first, last + 1, wide) for f in factors if low <= f * 10.0**e <= high * 1.0001
+        ]
+        if len(found) >= 3:
+            return found
+    return ticks(low, high)
+
+
+def compact(value: float, digits: int) -> str:
+    """1000 as 1k, 2e6 as 2M, 3e9 as 3G, and so on up to 1e15."""
+    for power, letter in ((15, "P"), (12, "T"), (9, "G"), (6, "M"), (3, "k")):
+        if value >= 10**power:
+            return f"{value / 10**power:g}{letter}"
+    return f"{value:g}"
+
+
 def running_mean(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Each point's y as the mean of its neighbours, up to a fortieth of all on either side (no lag)."""
     sums = [0.0, *accumulate(y for _, y in points)]
@@ -152,6 +218,12 @@ def _padded(low: float, high: float) -> tuple[float, float]:
         return (0.0, 2 * high) if high > 0 else (low - 1.0, low + 1.0)
     air = (high - low) * 0.05
     return (0.0 if 0 <= low < (high - low) * 0.6 else low - air), high + air
+
+
+def _apart(low: float, high: float) -> tuple[float, float]:
+    """A range on a logarithmic axis with a little air."""
+    air = max((high / low) ** 0.04, 1.02)
+    return low / air, high * air
 
 
 def _axes(
@@ -195,23 +267,44 @@ def _line(frame: _Frame, series: Series) -> str:
     if series.smoothed and len(series.points) >= MANY_MARKS:
         raw = path(series.points, f"line {series.kind} raw")
         return raw + path(running_mean(series.points), f"line {series.kind}")
-    drawn = path(series.points, f"line {series.kind}")
+    drawn = "" if not series.joined else path(series.points, f"line {series.kind}{' dashed' if series.dashed else ''}")
+    for x, low, high in series.ends():
+        top, bottom = (min(max(frame.y(max(end, frame.y_low)), frame.top), HEIGHT - BOTTOM) for end in (high, low))
+        place = f'x1="{frame.x(x):.1f}" y1="{bottom:.1f}" x2="{frame.x(x):.1f}" y2="{top:.1f}"'
+        drawn += f'<line class="spread {series.kind}" {place}/>'
     if len(series.points) == 1 or (series.marks and len(series.points) <= MANY_MARKS):
         for x, y in series.points:
             drawn += f'<circle class="dot {series.kind}" cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3"/>'
     return drawn
 
 
-def _legend(entries: Sequence[tuple[str, str]]) -> str:
+Entry = tuple[str, str]
+
+
+def _legend_rows(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """The entries in rows that fit the drawing."""
+    rows: list[list[Entry]] = [[]]
+    for entry in entries:
+        if rows[-1] and sum(_wide(name) for name, _ in [*rows[-1], entry]) > WIDTH - LEFT:
+            rows.append([])
+        rows[-1].append(entry)
+    return rows
+
+
+def _wide(name: str) -> float:
+    return 48 + 7.2 * len(name)
+
+
+def _legend(entries: Sequence[Entry], down: int = 0) -> str:
     """Names and their marks (a CSS class: a line's, or a box's) in a row above the drawing."""
     x, parts = float(LEFT), []
     for name, kind in entries:
         if kind.startswith("line"):
-            parts.append(f'<line class="{kind}" x1="{x + 1:.0f}" y1="12" x2="{x + 17:.0f}" y2="12"/>')
+            parts.append(f'<line class="{kind}" x1="{x + 1:.0f}" y1="{down + 12}" x2="{x + 17:.0f}" y2="{down + 12}"/>')
         else:
-            parts.append(_box(kind, x + 2, 7, 14, 10))
-        parts.append(_text(x + 24, 16, name, "label"))
-        x += 48 + 7.2 * len(name)
+            parts.append(_box(kind, x + 2, down + 7, 14, 10))
+        parts.append(_text(x + 24, down + 16, name, "label"))
+        x += _wide(name)
     return "".join(parts)
 
 

@@ -29,8 +29,8 @@ LOSS_WORDS = (
 )
 
 
-def write_page(run: Path, title: str, body: Sequence[str]) -> Path:
-    """Write `run/report.html` from its sections, whole or not at all; returns its path."""
+def write_page(run: Path, title: str, body: Sequence[str], name: str = NAME) -> Path:
+    """Write `run/report.html`, or a page of another name, from its sections, whole or not at all; returns its path."""
     css = resources.files("vitral.report").joinpath("report.css").read_text("utf-8")
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -42,8 +42,8 @@ def write_page(run: Path, title: str, body: Sequence[str]) -> Path:
         + "\n<footer>Written by vitral. This page is one file and needs no network.</footer>\n"
         "</main></body></html>\n"
     )
-    write_atomically(run / NAME, page.encode("utf-8", "backslashreplace"))  # file names need not be valid text
-    return run / NAME
+    write_atomically(run / name, page.encode("utf-8", "backslashreplace"))  # file names need not be valid text
+    return run / name
 
 
 def tiles(numbers: Sequence[tuple[str, str]], facts: dict[str, str]) -> str:
@@ -123,6 +123,13 @@ def how_section(command: str, recipe: str, facts: dict[str, str], curves: Sequen
         text = _e("\n".join(said))
         parts.append(f"<details><summary>What training said ({len(said)})</summary><pre>{text}</pre></details>")
     return f"<section>{''.join(parts)}</section>"
+
+
+def remarks_section(curves: Sequence[dict[str, Any]]) -> str:
+    """What the coach said while the run was training, if anything."""
+    remarks = [str(line["text"]).removeprefix("coach: ") for line in curves if line.get("event") == "remark"]
+    items = "".join(f"<li>{_e(remark).replace(chr(10), '<br>')}</li>" for remark in remarks)
+    return f"<section><h2>What the coach saw</h2><ul>{items}</ul></section>" if remarks else ""
 
 
 def short(value: float, digits: int) -> str:

@@ -15,7 +15,7 @@ from vitral.errors import counted
 from vitral.evaluation.evaluate import Scores
 from vitral.evaluation.metrics import Evaluation
 from vitral.report.charts import reliability_chart
-from vitral.report.frame import curves_section, how_section, picture, tiles, write_page
+from vitral.report.frame import curves_section, how_section, picture, remarks_section, tiles, write_page
 from vitral.report.labels import label_sections, label_tiles
 from vitral.report.parts import escape as _e
 from vitral.report.parts import meter, percent, table
@@ -99,6 +99,7 @@ def write_report(
     body = [
         f"<header><h1>{_e(title)}</h1><p class=soft>{_e(_subtitle(evaluation, split))}</p></header>",
         _tiles(evaluation, facts),
+        remarks_section(curves),
         curves_section(curves),
         *(
             [_matrix(evaluation) if len(labels) <= MATRIX_CLASSES else _pairs(evaluation), _classes(evaluation)]

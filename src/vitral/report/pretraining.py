@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitral.report.frame import curves_section, how_section, picture, tiles, write_page
+from vitral.report.frame import curves_section, how_section, picture, remarks_section, tiles, write_page
 from vitral.report.parts import escape as _e
 
 
@@ -43,6 +43,7 @@ def write_pretraining_report(
     body = [
         f"<header><h1>{_e(title)}</h1><p class=soft>{_e(subtitle)}</p></header>",
         tiles(numbers, facts),
+        remarks_section(curves),
         curves_section(curves),
         _gallery(pictures),
         how_section(command, recipe, facts, curves),

@@ -77,7 +77,7 @@ def resolve(recipe: Recipe, data: DataSet, device: str, own: Preprocess | None =
     augment = _augment(recipe.augment, recipe.objective.name, data, small, reasons)
     train = _train(recipe.train, data, bool(budgets), recipe.objective.name == "classify", reasons)
     assert train.batch_size is not None
-    optim = _optim(recipe.optim, recipe.transfer, width(model), train.batch_size * train.accumulation, reasons)
+    optim = settle_optim(recipe.optim, recipe.transfer, width(model), train.batch_size * train.accumulation, reasons)
     return replace(recipe, model=model, view=view, augment=augment, optim=optim, train=train), reasons
 
 
@@ -207,7 +207,9 @@ def _train(train: TrainOptions, data: DataSet, budgeted: bool, labelled: bool, r
     return train
 
 
-def _optim(optim: OptimOptions, transfer: TransferOptions, width: int, batch: int, reasons: Reasons) -> OptimOptions:
+def settle_optim(
+    optim: OptimOptions, transfer: TransferOptions, width: int, batch: int, reasons: Reasons
+) -> OptimOptions:
     """Muon where whole matrices learn, and a learning rate by the model's width or for the batch; lower for weights that know something."""
     whole = transfer.freeze != "encoder" and not transfer.lora_rank
     if optim.optimizer is None and not whole:

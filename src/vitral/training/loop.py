@@ -3,11 +3,8 @@
 Every random number comes from the step (`vitral.randomness`), so a run that is stopped anywhere and resumed ends with the same bits.
 """
 
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -24,6 +21,7 @@ from vitral.training.machine import is_out_of_memory
 from vitral.training.optim import set_rates, update_average
 from vitral.training.schedule import Schedule
 from vitral.training.state import Progress
+from vitral.training.window import Signs, Window, check_pixels, stop_requested
 
 LOG_EVERY = 10  # steps
 GROWN_AFTER = 0.75  # share of the budget after which progressive images have their full size
@@ -79,6 +77,7 @@ class Loop:
     def __post_init__(self) -> None:
         self.budget = Budget.of(self.recipe, self.batches.steps_per_epoch)
         self.schedule = Schedule.of(self.recipe.optim, self.budget.steps, self.batches.steps_per_epoch)
+        self.signs = Signs(self.model)
         self.multiple = getattr(self.objective.result(self.model), "patch_size", 1)
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=self.precision == "fp16", init_scale=self.progress.loss_scale
@@ -88,6 +87,15 @@ class Loop:
         if self.precision == "fp32":
             return nullcontext()
         return torch.autocast(self.device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
+
+    def step(self, batch: Batch, lr: float, listener: Listener) -> tuple[dict[str, float], float]:
+        """One optimiser step on the batch at this learning rate: its outcome, and the gradients' norm before clipping."""
+        set_rates(self.optimizers, lr, self.schedule.weight_decay(self.budget.share(self.progress)))
+        self.model.train()
+        outcome = self.gradients(batch, listener)
+        norm = self.update()
+        self.progress.step += 1
+        return outcome, norm
 
     def gradients(self, batch: Batch, listener: Listener) -> dict[str, float]:
         """Gradients of the mean loss over the whole batch into `.grad`, however it is cut into micro-batches.
@@ -144,6 +152,8 @@ class Loop:
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)
         self.scaler.update()
+        if (self.progress.step + 1) % LOG_EVERY == 0:
+            self.signs.look_at_gradients()
         self.model.zero_grad(set_to_none=True)
         if self.average is not None:
             update_average(self.average, self.model.named_parameters(), self.recipe.optim.ema, self.progress.step)
@@ -157,28 +167,26 @@ class Loop:
         save_every = train.checkpoint_every or every
         stream = self.batches.stream(progress.step, self.budget.steps, train.workers or 0)
         before, began = progress.elapsed, time.monotonic()
-        window = Window(self.batches.steps_per_epoch)
+        window, self.signs, logged = Window(self.batches.steps_per_epoch), Signs(self.model), progress.step
         with stop_requested() as stop:
             while self.budget.share(progress) < 1:
-                batch = next(stream)
-                share = self.budget.share(progress)
-                lr = self.schedule.learning_rate(share, progress.step)
-                set_rates(self.optimizers, lr, self.schedule.weight_decay(share))
-                self.model.train()
-                outcome = self.gradients(batch, listener)
-                norm = self.update()
+                batch = window.next(stream)
+                check_pixels(batch, progress.step, self.batches)
+                lr = self.schedule.learning_rate(self.budget.share(progress), progress.step)
+                outcome, norm = self.step(batch, lr, listener)
                 if self.precision != "fp16" and not (outcome["loss"] < float("inf") and norm < float("inf")):
                     raise VitralError(
-                        f"step {progress.step + 1}: the loss is {outcome['loss']} and the gradient norm {norm}; start again with "
+                        f"step {progress.step}: the loss is {outcome['loss']} and the gradient norm {norm}; start again with "
                         "a lower --lr or with --precision fp32. A checkpoint from before, if there is one, is kept"
                     )
-                progress.step += 1
                 progress.elapsed = before + time.monotonic() - began
                 progress.loss_scale = self.scaler.get_scale() if self.precision == "fp16" else progress.loss_scale
-                window.add(outcome)
+                window.add(outcome, norm)
                 done = self.budget.share(progress) >= 1
                 if progress.step % LOG_EVERY == 0 or done:
-                    listener.trained(window.record(progress, lr, norm, self.budget.share(progress)))
+                    line = window.record(progress, lr, self.budget.share(progress))
+                    listener.trained(line | self.signs.record(progress.step - logged, batch, self.batches))
+                    logged = progress.step
                 if done or stop.is_set() or progress.step % every == 0 or progress.step % save_every == 0:
                     listener.checkpoint(progress, validate=done or progress.step % every == 0)
                     progress.elapsed = before + time.monotonic() - began
@@ -187,65 +195,7 @@ class Loop:
         return True
 
 
-class Window:
-    """Averages between two log lines."""
-
-    def __init__(self, steps_per_epoch: int) -> None:
-        self.steps_per_epoch = steps_per_epoch
-        self.clear()
-
-    def clear(self) -> None:
-        self.sums: dict[str, float] = {}
-        self.since = time.monotonic()
-
-    def add(self, outcome: dict[str, float]) -> None:
-        """Losses are means over a batch, `correct` and `images` counts."""
-        for name, value in outcome.items():
-            weight = 1.0 if name in ("correct", "images") else outcome["images"]
-            self.sums[name] = self.sums.get(name, 0.0) + value * weight
-
-    def record(self, progress: Progress, lr: float, norm: float, share: float) -> dict[str, float | int | str]:
-        """One line of metrics.jsonl; then a new window."""
-        took = max(1e-9, time.monotonic() - self.since)
-        images = self.sums.pop("images")
-        means = {"top1" if name == "correct" else name: round(v / images, 6) for name, v in self.sums.items()}
-        line: dict[str, float | int | str] = {
-            "event": "train",
-            "step": progress.step,
-            "epoch": round(progress.step / self.steps_per_epoch, 4),
-            **means,
-            "lr": lr,
-            "grad_norm": round(norm, 6),
-            "images_per_s": round(images / took, 1),
-            "seconds": round(progress.elapsed, 2),
-            "share": round(share, 6),
-        }
-        self.clear()
-        return line
-
-
 def smaller(images: Tensor, scale: float, multiple: int) -> Tensor:
     """[B, C, H, W] with sides of `scale` times theirs, rounded up to whole patches."""
     sides = [min(side, -(-round(side * scale) // multiple) * multiple) for side in images.shape[2:]]
     return F.interpolate(images, sides, mode="bilinear", antialias=True, align_corners=False)
-
-
-@contextmanager
-def stop_requested() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets, so that the step ends and is saved; a second Ctrl-C interrupts at once."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-
-    def handle(number: int, frame: object) -> None:
-        if event.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        event.set()
-
-    previous = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield event
-    finally:
-        for s, handler in previous.items():
-            signal.signal(s, handler)

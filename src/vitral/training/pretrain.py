@@ -28,14 +28,7 @@ def neighbours(predictor: Predictor, data: DataSet, precision: str) -> float:
 def thinned(split: Split, count: int) -> Split:
     """Up to `count` images of the split, evenly spread over it."""
     chosen = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(np.int64))
-    return Split(
-        split.name,
-        [split.names[i] for i in chosen],
-        split.targets[chosen],
-        split.images,
-        split.rows[chosen],
-        split.contents[chosen],
-    )
+    return split.take(chosen)
 
 
 def pictures(loop: Loop) -> bytes:

@@ -10,6 +10,7 @@ import copy
 import dataclasses
 import io
 import json
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,14 +19,16 @@ import numpy as np
 from vitral.checkpoints.atomic import write_atomically
 from vitral.checkpoints.bundle import ModelCard, save_model
 from vitral.data.preprocess import Preprocess
-from vitral.data.sources import DataSet
+from vitral.data.sources import DataSet, Split
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import Scores, evaluate
+from vitral.evaluation.metrics import Evaluation
 from vitral.models.common import ImageModel, ModelConfig
 from vitral.models.zoo import family_of, model_config
 from vitral.predict import Predictor, load
 from vitral.training.config import Recipe
 from vitral.training.display import Display, clock
+from vitral.training.facts import answer_facts, data_facts, scored_training_images
 from vitral.training.loop import Loop
 from vitral.training.pretrain import neighbours, pictures
 from vitral.training.state import Checkpoints, Progress, collect
@@ -45,6 +48,8 @@ class Run:
     config: ModelConfig
     preprocess: Preprocess
     display: Display
+    watch: Callable[[dict[str, object]], Iterable[tuple[str, str]]] | None = None
+    """Is shown every line of metrics.jsonl as it is written; what it remarks on, as (kind, text), is said and written down too."""
 
     def __post_init__(self) -> None:
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
@@ -58,6 +63,9 @@ class Run:
             raise VitralError(
                 f"{self.metrics}: could not be written ({error.strerror}); free some space, then --resume {self.folder}"
             ) from error
+        for kind, text in () if self.watch is None or line["event"] == "remark" else self.watch(line):
+            self.display.say(text)
+            self.record({"event": "remark", "step": line["step"], "kind": kind, "text": text})
 
     def trained(self, record: dict[str, float | int | str]) -> None:
         self.record(dict(record))
@@ -81,14 +89,16 @@ class Run:
                 f"epoch {epoch:6.2f}  step {progress.step:6d}  validation top-1 by nearest neighbours {top1:.2%}"
             )
         elif validate and "val" in self.data.splits and self.classifies:
-            scores, _ = self.score(Predictor(model, self.card(model, {})), "val")
+            predictor = Predictor(model, self.card(model, {}))
+            scores, logits = self.score(predictor, self.data.splits["val"])
             value = scores.headline
             better = value is not None and (progress.best is None or value > progress.best)
             if better:
                 progress.best, progress.best_step = value, progress.step
             keep = keep or better or value is None  # no label occurs in the split: the last weights are as good as any
             self.record({"event": "val", "step": progress.step, "epoch": progress.step / self.loop.batches.steps_per_epoch,
-                         "loss": scores.loss, scores.HEADLINE: value, "seconds": progress.elapsed})  # fmt: skip
+                         "loss": scores.loss, scores.HEADLINE: value, "seconds": progress.elapsed,
+                         **self.answers(predictor, scores, logits)})  # fmt: skip
             self.display.say(f"epoch {progress.step / self.loop.batches.steps_per_epoch:6.2f}  step {progress.step:6d}  "
                              f"validation {scores.line()}" + ("  best so far" if better else ""))  # fmt: skip
         # The model file first: a kill between the two repeats the step from the checkpoint before, and writes the same file again.
@@ -113,11 +123,25 @@ class Run:
             learner.load_state_dict({**learner.state_dict(), **self.loop.average})
         return self.loop.objective.result(learner)
 
-    def score(self, predictor: Predictor, split: str) -> tuple[Scores, np.ndarray]:
+    def answers(self, predictor: Predictor, scores: Scores, logits: np.ndarray) -> dict[str, object]:
+        """How the answers on the validation split are spread, and the scores on some training images in the same view."""
+        if not isinstance(scores, Evaluation):
+            return {}
+        batches = self.loop.batches
+        done, turn = self.loop.budget.share(self.loop.progress) >= 1, self.loop.progress.step // batches.steps_per_epoch
+        seen = scored_training_images(batches.split, turn, last=done)
+        own, _ = self.score(predictor, seen)
+        assert isinstance(own, Evaluation)
+        return {
+            **answer_facts(scores, logits, self.data.splits["val"].targets),
+            **{"train_loss": own.loss, "train_top1": own.top1, "train_images": own.images},
+        }
+
+    def score(self, predictor: Predictor, split: Split) -> tuple[Scores, np.ndarray]:
         train = self.recipe.train
         predictor.model.to(self.loop.device)
         return evaluate(
-            predictor, self.data.splits[split], self.data.labels, workers=train.workers or 0, precision=self.loop.precision,
+            predictor, split, self.data.labels, workers=train.workers or 0, precision=self.loop.precision,
             batch_size=max(1, min(256, 64 * 224 * 224 // (self.preprocess.height * self.preprocess.width))),
         )  # fmt: skip
 
@@ -143,6 +167,10 @@ class Run:
 
     def train(self) -> bool:
         """Train to the end (True) or until a signal (False); then score once and write everything down."""
+        if not (
+            self.metrics.exists() and '"event": "data"' in self.metrics.read_text()
+        ):  # a resumed run has it already
+            self.record(data_facts(self.data, self.preprocess, classes=self.classifies))
         if not self.loop.run(self):
             return False
         if not self.classifies:
@@ -153,7 +181,7 @@ class Run:
             self.message("no test or validation split: the model is not scored and has no report")
             return True
         predictor = load(self.folder)
-        scores, logits = self.score(predictor, split)
+        scores, logits = self.score(predictor, self.data.splits[split])
         predictor.model.to("cpu")
         result = {"split": split, "training_seconds": round(self.loop.progress.elapsed, 1), **scores.to_json()}
         save_model(

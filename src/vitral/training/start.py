@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -30,19 +31,24 @@ from vitral.training.toml import read_recipe, to_toml
 from vitral.training.transfer import Initial, learning, open_initial
 
 
-def start(data: str, recipe: Recipe, out: Path, display: Display, command: str = "") -> Run:
-    """A new run in the folder `out`, which must not hold one that came as far as a checkpoint."""
+def start(
+    data: str,
+    recipe: Recipe,
+    out: Path,
+    display: Display,
+    command: str = "",
+    opened: DataSet | None = None,
+    planned: Sequence[str] = (),
+) -> Run:
+    """A new run in the folder `out`, which must not hold one that came as far as a checkpoint.
+
+    opened: the data, if they were opened for this recipe already. planned: reasons for what the recipe says, to be kept with the run.
+    """
     check_place(out)
-    recipe, initial = open_initial(recipe)
-    check(recipe)
-    device = choose_device(recipe.train.device)
-    choose_precision(recipe.train.precision, device)
-    source = str(Path(data).resolve()) if Path(data).exists() else data
-    recipe = _placed(recipe)
-    inputs = _inputs(recipe)
-    dataset = _open(source, recipe, display)
-    recipe, reasons = resolve(recipe, dataset, device.type, None if initial is None else initial.preprocess)
-    run = _build(out, source, dataset, recipe, device, Progress(), display, initial)
+    inputs = _inputs(_placed(recipe))
+    run, initial, decided = draft(data, recipe, out, display, opened)
+    reasons = [*planned, *decided]
+    dataset, recipe, source = run.data, run.recipe, run.source
     reasons += [] if initial is None else initial.notes
     reasons += learning(run.loop.model, recipe.transfer)
     notes = dataset.notes + (["what was left out, and why, is in skipped.csv"] if dataset.skipped else [])
@@ -59,7 +65,7 @@ def start(data: str, recipe: Recipe, out: Path, display: Display, command: str =
         "seed": recipe.train.seed,
         "version": vitral.__version__,
         "torch": torch.__version__,
-        "machine": f"{platform.processor() or platform.machine()}, {cores()} cores, {device.type} in {run.loop.precision}",
+        "machine": f"{platform.processor() or platform.machine()}, {cores()} cores, {run.loop.device.type} in {run.loop.precision}",
         "parameters": sum(p.numel() for p in run.loop.model.parameters()),
     }
     write_atomically(out / "recipe.toml", to_toml(recipe).encode())
@@ -77,11 +83,30 @@ def start(data: str, recipe: Recipe, out: Path, display: Display, command: str =
     return run
 
 
+def draft(
+    data: str, recipe: Recipe, out: Path, display: Display, opened: DataSet | None = None
+) -> tuple[Run, Initial | None, list[str]]:
+    """The run that `start` begins, in memory: nothing is written. With the weights that it starts from, and the reasons for what was decided."""
+    recipe, initial = open_initial(recipe)
+    check(recipe)
+    if recipe.objective.name == "beit" and recipe.objective.tokenizer is None:
+        raise VitralError(
+            "objective beit without a tokenizer is two runs: give --tokenizer, or try --objective tokenizer first"
+        )
+    device = choose_device(recipe.train.device)
+    choose_precision(recipe.train.precision, device)
+    recipe = _placed(recipe)
+    source = str(Path(data).resolve()) if Path(data).exists() else data
+    dataset = open_for(source, recipe, display) if opened is None else opened
+    recipe, reasons = resolve(recipe, dataset, device.type, None if initial is None else initial.preprocess)
+    return _build(out, source, dataset, recipe, device, Progress(), display, initial), initial, reasons
+
+
 def preview(data: str, recipe: Recipe, display: Display) -> tuple[TrainingBatches, list[str]]:
     """The batches that a run with this recipe would train on, and the class names."""
     recipe, initial = open_initial(recipe)
     check(recipe)
-    dataset = _open(data, recipe, display)
+    dataset = open_for(data, recipe, display)
     own = None if initial is None else initial.preprocess
     recipe, _ = resolve(recipe, dataset, choose_device(recipe.train.device).type, own)
     return training_batches(recipe, dataset, preprocess(recipe, dataset, shape(recipe, dataset))), dataset.labels
@@ -108,7 +133,7 @@ def resume(folder: Path, display: Display, workers: int | None = None) -> Run:
     recipe = read_recipe(folder / "recipe.toml")
     if workers is not None:
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, workers=workers))
-    dataset = _open(described["data"], recipe, display)
+    dataset = open_for(described["data"], recipe, display)
     if dataset.fingerprint != described["fingerprint"]:
         raise VitralError(
             f"{described['data']}: the images or labels changed since the run began; restore them, or start a new run"
@@ -159,12 +184,15 @@ def _inputs(recipe: Recipe) -> dict[str, str]:
     return digests
 
 
-def _open(data: str, recipe: Recipe, display: Display) -> DataSet:
+def open_for(
+    data: str, recipe: Recipe, display: Display, least_side: Callable[[int, int], int] | None = None
+) -> DataSet:
+    """The data as a run with this recipe would open them. least_side: as in `open_data`; default: the patch that the recipe resolves to."""
     dataset = open_data(
         data,
         recipe.data,
         labelled=recipe.objective.name == "classify",
-        least_side=lambda height, width: patch_for(recipe.model, height, width),
+        least_side=least_side or (lambda height, width: patch_for(recipe.model, height, width)),
         progress=lambda done, total: display.count("checking images", done, total),
     )
     counts = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())

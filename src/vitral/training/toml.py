@@ -122,11 +122,12 @@ def to_toml(recipe: Recipe) -> str:
     """The recipe as a file that `read_recipe` reads back to an equal one."""
     lines = []
     for name, section in to_table(recipe).items():
-        lines += [f"[{name}]", *(f"{key} = {_literal(value)}" for key, value in section.items()), ""]
+        lines += [f"[{name}]", *(f"{key} = {literal(value)}" for key, value in section.items()), ""]
     return "\n".join(lines)
 
 
-def _literal(value: object) -> str:
+def literal(value: object) -> str:
+    """A value as TOML writes it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
@@ -134,5 +135,5 @@ def _literal(value: object) -> str:
             "\x7f", "\\u007f"
         )  # TOML's basic strings are JSON's, but for DEL
     if isinstance(value, tuple | list):
-        return "[" + ", ".join(_literal(v) for v in value) + "]"
+        return "[" + ", ".join(literal(v) for v in value) + "]"
     return repr(value)
