@@ -366,7 +366,7 @@ def test_training_on_every_image_leaves_nothing_to_score(capsys, shapes_folder, 
 def test_defaults_come_with_their_reasons(capsys, shapes_folder, tmp_path):
     code, _, err = run(capsys, "train", shapes_folder, "--out", tmp_path / "run", "--steps", "1")
     assert code == 0
-    for word in ("20x20 pixels", "width 96", "batch of", "Muon", "learning rate", "decoded in memory"):
+    for word in ("20x20 pixels", "width 128", "batch of", "Muon", "learning rate", "decoded in memory"):
         assert word in err
     assert "image_size = [20, 20]" in (tmp_path / "run" / "recipe.toml").read_text()
 

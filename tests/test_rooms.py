@@ -22,6 +22,7 @@ ROOMS = [
     "training",
     "explain",
     "report",
+    "guidance",
     "cli",
     "__main__",
 ]

@@ -7,17 +7,28 @@ commands that compute, so that help answers at once.
 import sys
 from collections.abc import Callable
 
+from vitral.cli.coach import coach
+from vitral.cli.doctor import doctor
 from vitral.cli.models import convert, models
+from vitral.cli.plan import plan
 from vitral.cli.probe import probe
+from vitral.cli.sweep import sweep
 from vitral.cli.train import pretrain, report, train
+from vitral.cli.trial import lr_find, memory
 from vitral.cli.use import evaluate, explain, predict
 from vitral.errors import VitralError
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "doctor": doctor,
+    "plan": plan,
     "train": train,
     "pretrain": pretrain,
+    "memory": memory,
+    "lr-find": lr_find,
+    "coach": coach,
     "evaluate": evaluate,
     "probe": probe,
+    "sweep": sweep,
     "predict": predict,
     "explain": explain,
     "models": models,
@@ -29,10 +40,16 @@ vitral {version}: Vision Transformers from a folder of images to a trained model
 
 usage: vitral COMMAND ...
 
+  doctor     find what is wrong with images and labels                vitral doctor photos/
+  plan       say what to train in your time, and why                 vitral plan photos/ --hours 2
   train      train a ViT on a folder, table or built-in data set     vitral train photos/ --time 10m --out runs/photos
   pretrain   learn from images without labels, to start from           vitral pretrain photos/ --objective mae
+  memory     what a run would take here: memory and seconds          vitral memory photos/ --batch-size 256
+  lr-find    suggest a learning rate by a range test                 vitral lr-find photos/ --plot lr.html
+  coach      what seems to go wrong in a run, and what to try        vitral coach runs/photos
   evaluate   score a run or model on data                            vitral evaluate runs/photos photos/ --json
   probe      how useful a frozen model's features are                vitral probe runs/photos-pretrained photos/
+  sweep      train many runs and compare them                        vitral sweep photos/ --seeds 0 1 2 --fractions 0.1 1
   predict    label images, folders or a list on stdin                vitral predict runs/photos new/*.jpg --format csv
   explain    draw what the model attends to in one image             vitral explain runs/photos cat.jpg -o cat.png
   models     list the models that can be trained                     vitral models

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from vitral.cli.coach import attend
 from vitral.cli.parse import flag_given, parse, program
 from vitral.errors import VitralError
 
@@ -22,7 +23,7 @@ def train(words: list[str]) -> int:
 
     from vitral.training.config import Recipe
 
-    base = _recipe(words, Recipe())
+    base = named_recipe(words, Recipe())
 
     @dataclass
     class Train:
@@ -62,7 +63,7 @@ def pretrain(words: list[str]) -> int:
     from vitral.training.config import Recipe
     from vitral.training.options import ObjectiveOptions
 
-    base = _recipe(words, Recipe(objective=ObjectiveOptions("mae")))
+    base = named_recipe(words, Recipe(objective=ObjectiveOptions("mae")))
 
     @dataclass
     class Pretrain:
@@ -127,7 +128,7 @@ def _resume_tokenizer(given: Any, words: list[str]) -> int:
     return code or _run(second, [], "pretrain", given.resume)
 
 
-def _recipe(words: list[str], base: "Recipe") -> "Recipe":
+def named_recipe(words: list[str], base: "Recipe") -> "Recipe":
     """The recipe that the words name, over `base`."""
     from vitral.training.toml import read_recipe
 
@@ -147,6 +148,7 @@ def _run(given: Any, words: list[str], command: str, place: Path | None = None) 
     display = Display()
     try:
         run = _resumed(given, words, display) if given.resume is not None else _started(given, words, command, display)
+        attend(run)
         finished = run.train()
         if not finished:
             display.say(
@@ -202,21 +204,42 @@ def _started(given: Any, words: list[str], command: str, display: "Display") -> 
     from vitral.training.start import start
 
     given = _settled(given, words, command)
-    return start(given.data, given.settings, given.out, display, shlex.join(["vitral", command, *words]))
+    spoken = shlex.join(["vitral", command, *words])
+    if command == "pretrain" or not unspoken(given.settings):
+        return start(given.data, given.settings, given.out, display, spoken)
+    from vitral.guidance.plan.plan import make_plan
+    from vitral.training.start import check_place
+
+    check_place(given.out)
+    made = make_plan(given.data, given.settings, display, brief=True)
+    return start(given.data, made.recipe, given.out, display, spoken, made.data, [*made.brief(), *made.reasons])
+
+
+def unspoken(recipe: "Recipe") -> bool:
+    """Whether nothing is said about what to train and how, beyond the data and the budget, so that a plan may decide it."""
+    from vitral.training.config import Recipe
+
+    default = Recipe()
+    parts = ("model", "view", "augment", "transfer", "objective", "optim")
+    return all(getattr(recipe, part) == getattr(default, part) for part in parts)
 
 
 def _settled(given: Any, words: list[str], command: str) -> Any:
     """What was given with one budget and a run folder."""
     if given.data is None:
         raise VitralError(f"{command}: which data? Give a folder, a table or a built-in name such as digits")
-    settings = given.settings
-    budget = {n: getattr(settings.train, n) for n in ("epochs", "steps", "time") if flag_given(words, n)}
-    if budget:  # a budget on the command line replaces the recipe's of another kind
-        only = {"epochs": None, "steps": None, "time": None} | budget
-        settings = replace(settings, train=replace(settings.train, **only))
+    settings = one_budget(given.settings, words)
     name = Path(given.data).stem or "run"
     out = given.out or Path("runs") / (name if command == "train" else f"{name}-pretrained")
     return replace(given, settings=settings, out=out)
+
+
+def one_budget(settings: "Recipe", words: list[str]) -> "Recipe":
+    """The recipe with the command line's budget in place of its own of another kind."""
+    said = {n: getattr(settings.train, n) for n in ("epochs", "steps", "time") if flag_given(words, n)}
+    if not said:
+        return settings
+    return replace(settings, train=replace(settings.train, **{"epochs": None, "steps": None, "time": None} | said))
 
 
 def _after_training(run: "Run") -> list[str]:

@@ -1,0 +1,53 @@
+"""The command that reads a run's log and says what seems to go wrong: coach."""
+
+import json as json_module
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from vitral.cli.parse import parse
+
+if TYPE_CHECKING:
+    from vitral.training.run import Run
+
+
+def coach(words: list[str]) -> int:
+    import tyro
+
+    @dataclass
+    class CoachRun:
+        """What seems to go wrong in a run, with the number that shows it, the likely cause and the command to try next.
+
+        The run may be finished, stopped, or still training; while it trains it says the same by itself.
+
+        Example: vitral coach runs/photos
+        """
+
+        run: Annotated[Path, tyro.conf.Positional]
+        """Run folder."""
+        json: bool = False
+        """Print JSON on stdout."""
+
+    given = parse(CoachRun, "coach", words)
+    from vitral.guidance.coach.coach import replay, summary
+
+    seen, remarks = replay(given.run)
+    stands, following = summary(seen.run)
+    if given.json:
+        print(json_module.dumps({"stands": stands, "next": following, "remarks": [asdict(r) for r in remarks]}))
+        return 0
+    for remark in remarks:
+        print(remark, file=sys.stderr)
+    if remarks:
+        print(f"coach: {stands}", file=sys.stderr)
+    else:
+        print(f"coach: nothing looks wrong. {stands}. Next: {following}", file=sys.stderr)
+    return 0
+
+
+def attend(run: "Run") -> None:
+    """Let the coach read along; of a resumed run it knows what was logged, and what it has said."""
+    from vitral.guidance.coach.coach import replay
+
+    run.watch = replay(run.folder)[0].watch

@@ -1,0 +1,153 @@
+"""The command that trains many runs and compares them: sweep."""
+
+import dataclasses
+import json
+import shlex
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from vitral.cli.parse import at_least, flag_given, parse, program
+from vitral.errors import VitralError
+
+if TYPE_CHECKING:
+    from vitral.guidance.sweep.sweep import Sweep
+    from vitral.training.config import Recipe
+
+AXES = ("models", "recipes", "fractions", "seeds", "search")
+KEPT = ("resume", "jobs", "json")  # what may be said when a sweep goes on
+
+
+def sweep(words: list[str]) -> int:
+    import tyro
+
+    from vitral.training.config import Recipe
+
+    @dataclass
+    class Sweep:
+        """Train every combination of models, recipes, shares of the images, seeds and settings, and compare them in one table and plot.
+
+        Each combination is a vitral train of its own in OUT/runs. What all share is said by the flags of vitral train below, over the recipes.
+        Stopped or killed, the same command goes on, or --resume OUT; failed runs are then tried again. OUT/table.csv has a row a run,
+        OUT/summary.csv the means over seeds, OUT/report.html accuracy and error against images and compute with their power laws.
+
+        Example: vitral sweep digits --models vit_tiny_patch16_224 resnet18 --fractions 0.1 0.3 1 --seeds 0 1 --epochs 20 --jobs 2
+        """
+
+        data: Annotated[str | None, tyro.conf.Positional] = None
+        """Folder, table or built-in name."""
+        models: tuple[str, ...] = ()
+        """Names in the zoo; default: the recipes' own."""
+        recipes: tuple[str, ...] = ()
+        """TOML files of settings."""
+        fractions: tuple[float, ...] = ()
+        """Shares of the training images; default: the recipes' own."""
+        seeds: tuple[int, ...] = ()
+        set: tuple[str, ...] = ()
+        """Any other field of a recipe and its values: optim.lr=1e-3,3e-3 optim.optimizer=muon,adamw."""
+        search: int | None = None
+        """Trials of a search (TPE of optuna) for the best on the validation images, instead of all combinations; --set optim.lr=1e-4..1e-2 then
+        gives a range."""
+        file: Path | None = None
+        """TOML file that describes the sweep, as every sweep writes to OUT/sweep.toml; flags override it."""
+        out: Path | None = None
+        """Folder of the sweep; default sweeps/ and the data's name."""
+        resume: Path | None = None
+        """Go on with the sweep in this folder; only --jobs may change."""
+        jobs: int = 1
+        """Runs at the same time; each has its share of the processor's cores."""
+        dry_run: bool = False
+        """Check everything, write the recipes, print the commands, and train nothing."""
+        json: bool = False
+        """Print the table, the means and the laws as JSON on stdout."""
+        settings: Recipe = field(default_factory=Recipe)
+
+    given = parse(Sweep, "sweep", words)
+    at_least(1, jobs=given.jobs)
+    described, out = _resumed(given, words) if given.resume is not None else _described(given, words)
+    return _conduct(described, out, given)
+
+
+def _resumed(given: Any, words: list[str]) -> "tuple[Sweep, Path]":
+    from vitral.guidance.sweep.sweep import read_sweep
+
+    changed = [w for w in words if w.startswith("--") and w[2:].partition("=")[0] not in (*KEPT, "dry-run")]
+    if changed or given.data is not None:
+        raise VitralError(
+            f"--resume keeps the sweep as it is; leave out {' '.join(changed) or given.data}, or start a new one"
+        )
+    return read_sweep(given.resume / "sweep.toml"), given.resume
+
+
+def _described(given: Any, words: list[str]) -> "tuple[Sweep, Path]":
+    """The sweep of the file, if there is one, and of the words over it; and its folder."""
+    from vitral.guidance.sweep.sweep import Sweep, parse_values, read_sweep
+
+    base = Sweep("") if given.file is None else read_sweep(given.file)
+    said: dict[str, Any] = {name: getattr(given, name) for name in AXES if flag_given(words, name)}
+    settings = {section: dict(fields) for section, fields in base.settings.items()}
+    for section, name, value in _settings(given.settings, words):
+        settings.setdefault(section, {})[name] = value
+    if any(flag_given(words, name) for name in ("epochs", "steps", "time")):  # in place of the file's budget
+        budget = {name: value for name, value in settings["train"].items() if name not in ("epochs", "steps", "time")}
+        new = {
+            name: getattr(given.settings.train, name) for name in ("epochs", "steps", "time") if flag_given(words, name)
+        }
+        settings["train"] = budget | new
+    described = replace(base, **said, values=base.values | dict(map(parse_values, given.set)), settings=settings)
+    data = _absolute(given.data or base.data)
+    name = Path(data).stem or "sweep"
+    recipes = tuple(map(_absolute, described.recipes))
+    return replace(described, data=data, recipes=recipes), given.out or Path("sweeps") / name
+
+
+def _settings(recipe: "Recipe", words: list[str]) -> list[tuple[str, str, object]]:
+    """(section, field, value) of what the words say of the recipe."""
+    said = []
+    for section in dataclasses.fields(recipe):
+        options = getattr(recipe, section.name)
+        for each in dataclasses.fields(options):
+            flag = section.name if each.name == "name" else each.name  # --model, --objective
+            if flag_given(words, flag):
+                said.append((section.name, each.name, getattr(options, each.name)))
+    return said
+
+
+def _absolute(path: str) -> str:
+    """The path as any folder sees it; a built-in name stays."""
+    return str(Path(path).resolve()) if path and Path(path).exists() else path
+
+
+def _conduct(described: "Sweep", out: Path, given: Any) -> int:
+    from vitral.guidance.sweep.conduct import Conduct, begin, cost_text, plan
+    from vitral.guidance.sweep.runs import Runs, alone
+    from vitral.training.display import Display
+    from vitral.training.window import stop_requested
+
+    display = Display()
+    try:
+        planned = plan(described, lambda n, total: display.count("checking images", n, total))
+        display.say(cost_text(planned, given.jobs))
+        with alone(out), stop_requested() as stop:
+            described = begin(described, out, given.jobs)
+            assert described.threads is not None
+            runs = Runs(out, described.data, given.jobs, described.threads, display.say)
+            if given.dry_run:
+                runs.prepare(planned.points)
+                print("\n".join(shlex.join(["vitral", *runs.words(point)]) for point in planned.points))
+                return 0
+            conduct = Conduct(planned, runs, stop, display.say)
+            if not conduct.go():
+                display.say(f"stopped; go on with: {program()} sweep --resume {shlex.quote(str(out))}")
+                return 130
+            result = conduct.finish()
+    finally:
+        display.close()
+    failed = sum(row["state"] == "failed" for row in conduct.rows.values())
+    if failed:
+        print(f"{failed} of {len(conduct.rows)} runs failed; why is in {out}/table.csv and {out}/logs", file=sys.stderr)
+    print(f"Table: {out}/table.csv\nReport: {out}/report.html", file=sys.stderr)
+    if given.json:
+        print(json.dumps(result))
+    return 1 if failed else 0

@@ -1,0 +1,184 @@
+"""Commands that try a recipe for seconds before it runs for hours: lr-find, memory."""
+
+import json
+import math
+import shlex
+import sys
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from vitral.cli.parse import parse, program
+from vitral.cli.train import named_recipe, one_budget
+from vitral.errors import VitralError
+
+if TYPE_CHECKING:
+    from vitral.guidance.plan.lr_finder import Curve
+    from vitral.guidance.plan.trial import Cost
+
+ROWS, BAR = 16, 40  # of the curve in a terminal
+MIB = 2**20
+
+
+def lr_find(words: list[str]) -> int:
+    import tyro
+
+    from vitral.training.config import Recipe
+
+    base = named_recipe(words, Recipe())
+
+    @dataclass
+    class LrFind:
+        """Suggest a learning rate: train for a hundred steps at rates that grow from step to step, and see where the loss falls fastest.
+
+        Takes the flags of vitral train, and of vitral pretrain with --objective. The rate is for the recipe's optimiser and batch. What is not
+        said is as the recipe's defaults have it, not as vitral plan would choose. Nothing is kept but the suggestion, which is a start and no
+        proof: it comes from a hundred steps.
+
+        Example: vitral lr-find photos/ --optimizer adamw --plot lr.html
+        """
+
+        data: Annotated[str, tyro.conf.Positional]
+        """Folder, table or built-in name."""
+        recipe: Path | None = None
+        """TOML file of settings; any flag below overrides it."""
+        lowest: float = 1e-6
+        """The first step's learning rate."""
+        highest: float = 1.0
+        """The last step's, if the loss has not broken before."""
+        range_steps: int = 100
+        """Steps from the one to the other."""
+        plot: Path | None = None
+        """Draw the curve on this HTML page."""
+        json: bool = False
+        """Print JSON on stdout."""
+        settings: Recipe = field(default_factory=lambda: base)
+
+    given = parse(LrFind, "lr-find", words)
+    if given.plot is not None and given.plot.suffix != ".html":
+        raise VitralError(f"--plot {given.plot}: is drawn on a page; give a name that ends in .html")
+    from vitral.guidance.plan.lr_finder import lr_find as find
+    from vitral.training.display import Display
+
+    display = Display()
+    try:
+        settings = one_budget(given.settings, words)
+        curve = find(given.data, settings, given.lowest, given.highest, given.range_steps, display)
+    finally:
+        display.close()
+    if given.plot is not None:
+        _plot(curve, given)
+    if given.json:
+        print(json.dumps(asdict(curve)))
+    else:
+        print(_drawn(curve), file=sys.stderr)
+        print(f"{curve.suggestion:.2g}")
+    print(
+        f"learning rate {curve.suggestion:.2g} for {curve.optimizer}: {curve.reason}. The recipe has {curve.used:g}.\n"
+        f"Next: {program()} train {shlex.quote(given.data)} --lr {curve.suggestion:.2g}",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _drawn(curve: "Curve") -> str:
+    """The smoothed loss by rate as rows of text."""
+    chosen = range(0, curve.unbroken(), -(-curve.unbroken() // ROWS))
+    low, high = min(curve.smoothed), max(curve.smoothed[: curve.unbroken()])
+    rows = [f"{'rate':>8}{'loss':>9}"]
+    nearest = min(chosen, key=lambda i: abs(math.log(curve.rates[i] / curve.suggestion)))
+    for i in chosen:
+        bar = "=" * max(1, round(BAR * (curve.smoothed[i] - low) / max(1e-12, high - low)))
+        rows.append(f"{curve.rates[i]:8.1e}{curve.smoothed[i]:9.3f} {bar}{'  <- about here' if i == nearest else ''}")
+    return "\n".join(rows)
+
+
+def _plot(curve: "Curve", given: Any) -> None:
+    from vitral.report.charts import Series, line_chart
+    from vitral.report.frame import tiles, write_page
+    from vitral.report.parts import escape
+
+    points = [(math.log10(rate), loss) for rate, loss in zip(curve.rates, curve.smoothed, strict=True)]
+    chart = line_chart(
+        "Loss by learning rate",
+        [Series("smoothed loss", points[: curve.unbroken()])],
+        "learning rate, as its power of ten",
+    )
+    name = Path(given.data).name
+    body = [
+        f"<header><h1>Learning rate for {escape(name)}</h1></header>",
+        tiles([(f"{curve.suggestion:.2g}", "suggested learning rate"), (f"{curve.used:g}", "the recipe's")], {}),
+        f"<section><h2>Loss by learning rate</h2>{chart}<p>Training with {escape(curve.optimizer)} at a rate that grows from step to step: "
+        f"{escape(curve.reason)}. A start and no proof, from {len(curve.rates)} steps.</p></section>",
+    ]
+    if not given.plot.parent.is_dir():
+        raise VitralError(f"--plot {given.plot}: there is no folder {given.plot.parent}; make it, or choose another")
+    print(f"curve: {write_page(given.plot.parent, f'Learning rate: {name}', body, given.plot.name)}", file=sys.stderr)
+
+
+def memory(words: list[str]) -> int:
+    import tyro
+
+    from vitral.training.config import Recipe
+
+    base = named_recipe(words, Recipe())
+
+    @dataclass
+    class Memory:
+        """What a run would take on this machine: memory, seconds a step and an epoch, the largest micro-batch that fits.
+
+        Takes the flags of vitral train, and of vitral pretrain with --objective. The run is tried in a process of its own for a few steps, a
+        validation and its end, and once more with gradient checkpointing. What is not said is as the recipe's defaults have it, not as vitral
+        plan would choose. No run folder is made.
+
+        Example: vitral memory photos/ --model vit_small_patch16_224 --batch-size 128
+        """
+
+        data: Annotated[str, tyro.conf.Positional]
+        """Folder, table or built-in name."""
+        recipe: Path | None = None
+        """TOML file of settings; any flag below overrides it."""
+        budget: float = 20.0
+        """Seconds of each trial, beside opening the data."""
+        json: bool = False
+        """Print JSON on stdout."""
+        settings: Recipe = field(default_factory=lambda: base)
+
+    given = parse(Memory, "memory", words)
+    from vitral.guidance.plan.trial import measure_cost
+
+    settings = one_budget(given.settings, words)
+    if settings.train.gradient_checkpointing:
+        raise VitralError("--gradient-checkpointing: leave it out; memory tells what it would save")
+    print(f"trying a run of {given.data} for about {given.budget:g} s, twice", file=sys.stderr)
+    cost = measure_cost(given.data, settings, given.budget)
+    again = replace(settings, train=replace(settings.train, gradient_checkpointing=True))
+    recomputed = measure_cost(given.data, again, given.budget)
+    if given.json:
+        largest = {"largest_micro_batch": cost.largest_micro_batch(), "epoch_seconds": _epoch(cost)}
+        print(json.dumps({**asdict(cost), **largest, "gradient_checkpointing": asdict(recomputed)}))
+    else:
+        print(_said(cost, recomputed))
+    return 0
+
+
+def _epoch(cost: "Cost") -> float:
+    """Seconds of an epoch and its validation, after the first."""
+    return cost.steps_per_epoch * cost.step_seconds + cost.validation_seconds
+
+
+def _said(cost: "Cost", recomputed: "Cost") -> str:
+    less = 1 - recomputed.training_bytes / cost.training_bytes
+    slower = recomputed.step_seconds / cost.step_seconds - 1
+    lines = [
+        ("parameters", f"{cost.parameters:,}"),
+        ("peak memory", f"{cost.peak_bytes / MIB:,.0f} MiB of {cost.available_bytes / MIB:,.0f} MiB that are free"),
+        ("micro-batch", f"{cost.micro_batch} images, {cost.accumulation} to a step, {cost.precision} on {cost.device}"),
+        ("an image more", f"{cost.image_bytes / MIB:,.1f} MiB"),
+        ("largest micro-batch", f"{cost.largest_micro_batch():,} images (power of two, in 80 % of what is free)"),
+        ("a step", f"{cost.step_seconds:.3g} s, of which {cost.data_seconds:.2g} s wait for data"),
+        ("images a second", f"{cost.images_per_step / cost.step_seconds:,.0f}"),
+        ("an epoch", f"{_epoch(cost):,.1f} s with its validation, {cost.steps_per_epoch:,} steps"),
+        ("gradient checkpointing", f"{less:+.0%} of the memory saved, a step {slower:+.0%} longer".replace("+-", "-")),
+    ]
+    return "\n".join(f"{name:24}{value}" for name, value in lines)

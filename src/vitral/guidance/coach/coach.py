@@ -1,0 +1,149 @@
+"""The coach: reads a run's log as it is written, or later, and says once what seems to go wrong, with the number that shows it.
+
+One state machine over the lines of metrics.jsonl does both, so a run's own remarks are those of `vitral coach RUN`.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from vitral.errors import VitralError
+from vitral.guidance.coach import generalise, symptoms
+from vitral.guidance.coach.history import History, Line
+from vitral.guidance.coach.symptoms import Remark, Symptom
+from vitral.training.config import Recipe
+from vitral.training.toml import read_recipe
+
+# In this order: a cause comes before what it causes.
+SYMPTOMS: tuple[Symptom, ...] = (
+    symptoms.inputs,
+    symptoms.leak,
+    symptoms.dead,
+    symptoms.frozen,
+    symptoms.exploding,
+    symptoms.rate_high,
+    symptoms.rate_low,
+    symptoms.stuck,
+    symptoms.collapsed,
+    generalise.memorised,
+    generalise.noise,
+    generalise.overfitting,
+    generalise.starved,
+    generalise.budget,
+)
+# What has been said explains these, so they are not said as well.
+EXPLAINED = {
+    "inputs": {"dead", "exploding", "rate_high", "rate_low", "stuck", "collapsed", "memorised"},
+    "frozen": {"dead", "exploding", "rate_high", "rate_low", "stuck", "collapsed"},
+    "dead": {"frozen", "stuck", "rate_high", "rate_low", "collapsed"},
+    "exploding": {"rate_high", "stuck", "collapsed"},
+    "rate_high": {"exploding", "stuck", "collapsed"},
+    "rate_low": {"stuck", "collapsed"},
+    "stuck": {"collapsed"},
+    "memorised": {"noise", "overfitting"},
+    "noise": {"overfitting"},
+    "overfitting": {"noise"},
+}
+
+
+class Coach:
+    """Lines in, remarks out; each kind of remark once."""
+
+    def __init__(self, recipe: Recipe, described: Line) -> None:
+        """described: run.json, with `folder`, the run's."""
+        self.run = History(recipe, described)
+        self.said: set[str] = set()
+
+    @classmethod
+    def of(cls, folder: Path) -> "Coach":
+        """Of a run's folder, before any line is seen. A VitralError where there is no run."""
+        try:
+            described = json.loads((folder / "run.json").read_text())
+        except (OSError, ValueError) as error:
+            raise VitralError(
+                f"{folder}: holds no run (run.json cannot be read: {error}); give the folder that --out named"
+            ) from error
+        return cls(read_recipe(folder / "recipe.toml"), described | {"folder": str(folder)})
+
+    def see(self, line: Line) -> list[Remark]:
+        """What the line, after those before it, gives reason to say."""
+        if line.get("event") not in ("data", "train", "val"):
+            return []
+        self.run.add(line)
+        remarks = []
+        for symptom in SYMPTOMS:
+            remark = symptom(self.run)
+            if remark is not None and not self._known(remark.kind):
+                self.said.add(remark.kind)
+                remarks.append(remark)
+        return remarks
+
+    def _known(self, kind: str) -> bool:
+        return kind in self.said or any(kind in EXPLAINED.get(cause, ()) for cause in self.said)
+
+    def watch(self, line: Line) -> Iterable[tuple[str, str]]:
+        """`see` in the form that a run takes."""
+        return [(remark.kind, str(remark)) for remark in self.see(line)]
+
+
+def lines_of(folder: Path) -> list[Line]:
+    """The lines of a run's metrics.jsonl, without a last one that a kill cut short; none where it has not begun."""
+    path, lines = folder / "metrics.jsonl", []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return lines
+
+
+def replay(folder: Path) -> tuple[Coach, list[Remark]]:
+    """The coach after all that the folder's log holds, and what it had to say."""
+    coach = Coach.of(folder)
+    return coach, [remark for line in lines_of(folder) for remark in coach.see(line)]
+
+
+ROOM = 0.02  # in top-1 between training and validation, above which more variety may help
+MASTERED = 0.98  # top-1 on training images, below which longer training may help
+
+
+def summary(run: History) -> tuple[str, str]:
+    """In one line how the run stands, with its numbers, and the command to try next."""
+    if not run.train:
+        return "no step has been logged yet", f"vitral train --resume {run.described['folder']}"
+    line = run.train[-1]
+    parts = [f"step {line['step']}, {line['share']:.0%} of the budget", f"training loss {line['loss']:.3f}"]
+    train, _, images = run.seen_score()
+    scored = [v for v in run.val if v.get("top1") is not None]
+    if scored and run.one_class_an_image:
+        best = max(v["top1"] for v in scored)
+        parts.append(f"validation top-1 {scored[-1]['top1']:.1%} (best {best:.1%})")
+    if images:
+        parts.append(f"training images in the same view {train:.1%}, gap {train - scored[-1]['top1']:+.1%}")
+    for name, text in (("knn", "nearest neighbours"), ("map", "mAP")):
+        values = [v[name] for v in run.val if v.get(name) is not None]
+        parts += [f"{text} {values[-1]:.1%}"] if values else []
+    said = "; ".join(parts)
+    if line["share"] < 1:
+        return said, f"vitral {_command(run)} --resume {run.described['folder']}"
+    if images and train < MASTERED and train - scored[-1]["top1"] < ROOM:
+        return said, run.again(**_twice(run))
+    if images and train - scored[-1]["top1"] >= ROOM:
+        return said, run.again(mixup=max(0.2, 2 * run.recipe.augment.mixup))
+    return (
+        said,
+        f"vitral {'report' if run.recipe.objective.name == 'classify' else 'probe'} {run.described['folder']}"
+        + ("" if run.recipe.objective.name == "classify" else f" {run.source()}"),
+    )
+
+
+def _command(run: History) -> str:
+    return "train" if run.recipe.objective.name == "classify" else "pretrain"
+
+
+def _twice(run: History) -> dict[str, object]:
+    """Twice the budget, as the flag that gives it."""
+    train = run.recipe.train
+    if train.time is not None:
+        return {"time": f"{2 * float(train.time[:-1]):g}{train.time[-1]}"}
+    return {"steps": 2 * train.steps} if train.steps is not None else {"epochs": f"{2 * (train.epochs or 1):g}"}

@@ -1,0 +1,146 @@
+"""What is known of a run so far: its recipe, what run.json says, and the lines of metrics.jsonl, with what chance alone would score."""
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from vitral.training.config import Recipe
+from vitral.training.defaults import settle_optim
+from vitral.training.shape import width
+
+Line = dict[str, Any]
+POOLED = 8  # validations whose few scored training images are taken together
+
+
+@dataclass
+class History:
+    """Grows by a line at a time; everything else is a function of it."""
+
+    recipe: Recipe
+    described: Line
+    """run.json"""
+    data: Line = field(default_factory=dict)
+    """The line that opens the metrics: what the data are like."""
+    train: list[Line] = field(default_factory=list)
+    val: list[Line] = field(default_factory=list)
+
+    def add(self, line: Line) -> None:
+        match line.get("event"):
+            case "data":
+                self.data = line
+            case "train":
+                self.train.append(line)
+            case "val":
+                self.val.append(line)
+
+    @property
+    def classes(self) -> int:
+        return len(self.described["labels"])
+
+    @property
+    def one_class_an_image(self) -> bool:
+        """Whether the run learns one class for each image: what is said about top-1 and its chance level then holds."""
+        return self.recipe.objective.name == "classify" and any("top1" in line for line in self.train[-1:])
+
+    def split(self, name: str) -> Line:
+        """What is known of a split, nothing in a run of an earlier version."""
+        return self.data.get("splits", {}).get(name, {})
+
+    def shares(self) -> list[float]:
+        """Of the classes, as training meets them."""
+        objective = self.recipe.objective
+        known = self.split("train").get("shares")
+        if known is None or objective.sampling == "balanced" or objective.class_weights == "balanced":
+            return [1 / self.classes] * self.classes
+        return known
+
+    def chance(self, split: str) -> float:
+        """Top-1 of always naming the commonest class."""
+        return max(1 / self.classes, float(self.split(split).get("majority", 0.0)))
+
+    def chance_loss(self) -> float | None:
+        """The training loss of answering every image with the classes' shares: their entropy, ln K where all are alike.
+
+        Smoothing (https://arxiv.org/abs/1512.00567, section 7) moves the targets towards 1 / K; Mixup leaves their mean as it is. None where the
+        loss is not of the labels alone.
+        """
+        objective = self.recipe.objective
+        if objective.teacher is not None or objective.binarise:
+            return None
+        smooth = [(1 - objective.smoothing) * share + objective.smoothing / self.classes for share in self.shares()]
+        if objective.loss == "bce":
+            return sum(-p * math.log(p) - (1 - p) * math.log(1 - p) for p in smooth if 0 < p < 1)
+        return sum(-p * math.log(p) for p in smooth if p > 0)
+
+    def usual_lr(self) -> float:
+        """The learning rate that vitral would have chosen itself."""
+        recipe, train = self.recipe, self.recipe.train
+        assert train.batch_size is not None
+        optim = replace(recipe.optim, lr=None, lr_per=None)
+        lr = settle_optim(optim, recipe.transfer, width(recipe.model), train.batch_size * train.accumulation, []).lr
+        assert lr is not None
+        return lr
+
+    def past_warmup(self) -> list[Line]:
+        """Training lines from when the learning rate was at its highest."""
+        peak = max((line["lr"] for line in self.train), default=0.0)
+        start = next((i for i, line in enumerate(self.train) if line["lr"] >= 0.95 * peak), 0)
+        warm = self.train[start:]
+        # A rate that still rises is not at its peak.
+        return [] if self.train and self.train[-1]["lr"] >= 0.999 * peak and self._rising() else warm
+
+    def _rising(self) -> bool:
+        return len(self.train) > 1 and self.train[-1]["lr"] > 1.001 * self.train[-2]["lr"]
+
+    def images_a_step(self) -> int:
+        train = self.recipe.train
+        return (train.batch_size or 1) * train.accumulation
+
+    def seen_score(self) -> tuple[float, float, int]:
+        """Top-1 of the training images that the last validations scored, that of validation at the same times, and how many training images."""
+        lines = [line for line in self.val[-POOLED:] if "train_top1" in line]
+        images = sum(line["train_images"] for line in lines)
+        if not images:
+            return math.nan, math.nan, 0
+        train = sum(line["train_top1"] * line["train_images"] for line in lines) / images
+        return train, sum(line["top1"] * line["train_images"] for line in lines) / images, images
+
+    def noise(self, share: float, images: int) -> float:
+        """Standard error of a share measured on so many images; a share of 0 or 1 is not known exactly either (Agresti and Coull 1998)."""
+        images = max(1, images)
+        middle = (share * images + 2) / (images + 4)
+        return math.sqrt(middle * (1 - middle) / (images + 4))
+
+    def val_images(self) -> int:
+        return int(self.split("val").get("images", self.described["images"].get("val", 0)))
+
+    def again(self, **changes: object) -> str:
+        """The run's own command with other flags (None: without one), and a folder of its own."""
+        words = shlex.split(self.described["command"]) or ["vitral", "train", self.described["data"]]
+        drop = {"--out", *(f"--{name.replace('_', '-')}" for name in changes)}
+        kept, skip = [], False
+        for word in words:
+            if skip:  # the value of a flag that goes; each of these has one
+                skip = False
+                continue
+            flag, with_value, _ = word.partition("=")
+            gone = flag.replace("_", "-") in drop
+            skip = gone and not with_value
+            if not gone:
+                kept.append(word)
+        flags = [
+            item
+            for name, value in changes.items()
+            if value is not None
+            for item in (f"--{name.replace('_', '-')}", f"{value}")
+        ]
+        return shlex.join([*kept, *flags]) + " --out " + shlex.quote(f"{self.described['folder']}-2")
+
+    def source(self) -> str:
+        return shlex.quote(self.described["data"])
+
+
+def mean(lines: Sequence[Line], name: str) -> float:
+    return sum(line[name] for line in lines) / len(lines)

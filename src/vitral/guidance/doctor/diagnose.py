@@ -1,0 +1,250 @@
+"""Everything that is wrong with a data set, found in one go and without changing it: its layout, files, copies, classes and labels."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitral.data.listing import Listing, named
+from vitral.data.options import DataOptions
+from vitral.data.scan import Progress
+from vitral.data.sources import Split, list_data
+from vitral.errors import VitralError, counted
+from vitral.evaluation.probes import features
+from vitral.guidance.doctor.copies import Copies, exact_copies, families, near_copies
+from vitral.guidance.doctor.findings import (
+    SEVERITIES,
+    Finding,
+    Item,
+    class_counts,
+    class_findings,
+    copy_findings,
+    file_findings,
+    layout_findings,
+)
+from vitral.guidance.doctor.reading import Looks, Unusable, look
+from vitral.guidance.doctor.suspects import Judgement, described, judge
+from vitral.predict import Predictor
+
+LEAST_JUDGED = 20  # images without which the labels are not judged
+RANKED = 0.1  # share of the images that the ranking by suspicion holds
+EXTREMES = 4  # example images at each end of a spread
+
+
+@dataclass
+class Diagnosis:
+    """What was found in a data set."""
+
+    data: str
+    listing: Listing
+    looks: Looks
+    unusable: dict[int, Unusable]
+    findings: list[Finding]
+    """The worst first."""
+    ranking: list[Item]
+    """The tenth of the images whose label looks the most wrong, the worst first; empty where labels could not be judged."""
+    agreement: float | None
+    """Share of the labels that a classifier agrees with which has not seen their images."""
+    extremes: dict[str, list[Item]]
+    """Examples: darkest, brightest, smallest, largest, widest, tallest."""
+
+    @property
+    def stops_for(self) -> list[str]:
+        """The kinds of findings for which training refuses the data."""
+        return [finding.kind for finding in self.findings if finding.stops]
+
+    def count(self, severity: str) -> int:
+        """Findings of a severity."""
+        return sum(finding.severity == severity for finding in self.findings)
+
+
+def diagnose(
+    data: str | Path,
+    options: DataOptions,
+    *,
+    predictor: Predictor | None = None,
+    reading: Progress | None = None,
+    comparing: Progress | None = None,
+) -> Diagnosis:
+    """Look at every image of a folder, table or built-in data set, and report what is wrong with them.
+
+    predictor: judge the labels by its features, instead of by what the pixels show. reading, comparing: called with (done, in all) now and then.
+    Raises VitralError where there are no such data, or nothing of them can be listed.
+    """
+    listing = list_data(data, replace(options, skip_unreadable=True), strict=False)
+    looks, unusable = look(listing.images, reading)
+    exact = exact_copies(looks.digests)
+    near = near_copies(looks, comparing)
+    findings = [
+        *layout_findings(listing),
+        *file_findings(listing, looks, unusable, skipping=options.skip_unreadable),
+        *copy_findings(listing, looks, [*exact, *near]),
+        *class_findings(listing),
+    ]
+    judged = _judged(listing, looks, [*exact, *near], predictor)
+    ranking: list[Item] = []
+    if judged is not None:
+        which, judgement = judged
+        order = np.argsort(-judgement.suspicion, kind="stable")
+        items = {k: _suspect(listing, int(looks.rows[which[k]]), judgement, k) for k in order.tolist()}
+        ranking = [items[k] for k in order[: round(RANKED * len(order))].tolist()]
+        doubted = [items[k] for k in order.tolist() if judgement.doubted[k]]
+        if doubted:
+            text = f"{counted(len(doubted), 'image')} whose label looks wrong, the likeliest first"
+            findings.append(Finding("labels", "note", text, "look at them, and correct those that are wrong", doubted))
+    findings.sort(key=lambda finding: (SEVERITIES.index(finding.severity), not finding.stops, finding.kind != "labels"))
+    agreement = None if judged is None else judged[1].agreement
+    return Diagnosis(str(data), listing, looks, unusable, findings, ranking, agreement, _extremes(listing, looks))
+
+
+def _judged(
+    listing: Listing, looks: Looks, copies: list[Copies], predictor: Predictor | None
+) -> tuple[NDArray[np.int64], Judgement] | None:
+    """Which of the images that were read are judged, and the judgement; None where there is too little to go by."""
+    least = 1 if predictor is None else predictor.card.preprocess.min_size
+    which = np.flatnonzero(looks.least_sides >= least)
+    targets = listing.targets[looks.rows[which]]
+    if len(which) < LEAST_JUDGED or len(np.unique(targets, axis=0)) < 2:
+        return None
+    if predictor is None:
+        x = described(looks)[which]
+    else:
+        rows = looks.rows[which]
+        names = [listing.images.names[i] for i in rows.tolist()]
+        contents = np.zeros(len(rows), np.uint64)  # no sample order or augmentation is derived from them here
+        x = features(predictor, Split("all", names, targets, listing.images, rows, contents))
+    return which, judge(x, targets, families(len(looks), copies)[which])
+
+
+def _suspect(listing: Listing, row: int, judgement: Judgement, k: int) -> Item:
+    likely = listing.labels[int(judgement.likely[k])]
+    if listing.multi_label:
+        there = likely in named(listing.targets[row], listing.labels)
+        note = f"labelled {listing.said(row)}; {likely} {'looks wrong' if there else 'looks missing'}"
+    else:
+        note = f"labelled {listing.said(row)}, looks like {likely}"
+    return Item((listing.images.names[row],), f"{note} ({judgement.suspicion[k]:+.2f})", (row,))
+
+
+def _extremes(listing: Listing, looks: Looks) -> dict[str, list[Item]]:
+    """Examples from both ends of the brightness, sizes and shapes."""
+    if not len(looks):
+        return {}
+    light = looks.grey.mean((1, 2))
+    pixels = np.array([info.height * info.width for info in looks.infos], np.float64)
+    wide = np.array([info.width / info.height for info in looks.infos])
+    by = {
+        "darkest": light,
+        "brightest": -light,
+        "smallest": pixels,
+        "largest": -pixels,
+        "widest": -wide,
+        "tallest": wide,
+    }
+    return {
+        what: [_example(listing, looks, light, k) for k in np.argsort(value, kind="stable")[:EXTREMES].tolist()]
+        for what, value in by.items()
+        if np.ptp(value) > 0
+    }
+
+
+def _example(listing: Listing, looks: Looks, light: NDArray, k: int) -> Item:
+    row, info = int(looks.rows[k]), looks.infos[k]
+    note = f"{info.width} x {info.height} pixels, brightness {light[k] / 255:.0%}"
+    return Item((listing.images.names[row],), note, (row,))
+
+
+def next_commands(diagnosis: Diagnosis, words: str, program: str) -> list[str]:
+    """What to do after the findings: a command, or what to mend first. words: the data and its options, as typed."""
+    stopping = [finding for finding in diagnosis.findings if finding.stops]
+    if not stopping:
+        return [f"{program} train {words}"]
+    if all("--skip-unreadable" in finding.remedy for finding in stopping):
+        return [f"{program} train {words} --skip-unreadable"]
+    return [f"{program} doctor {words}"]
+
+
+def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
+    """The diagnosis as plain values; the schema is stable, keys are only ever added.
+
+    data, name: what was asked for, and what it is called. images: {listed, readable}. splits: {split: images}, empty where training would make them.
+    classes: [{name, images, splits: {split: images}}], in the order of the classes. findings: [{kind, severity, count, text, remedy, stops,
+    items: [{names, note}]}], the worst first; severity is error, warning or note; count is the number of items; stops says whether training
+    refuses the data for it. training: {starts, stops_for: [kind]}. labels: {agreement, ranking: [{names, note}]}, the tenth of the images whose
+    labels look the most wrong; agreement is null where labels could not be judged. spread: {height, width, brightness: {least, median,
+    most}}, in pixels and 0 to 1; empty if nothing could be read. extremes: {darkest, brightest, smallest, largest, widest, tallest: [{names,
+    note}]}, without those in which all images are alike.
+    """
+    listing, looks = diagnosis.listing, diagnosis.looks
+
+    def plain(items: list[Item]) -> list[dict[str, Any]]:
+        return [{"names": list(item.names), "note": item.note} for item in items]
+
+    return {
+        "data": diagnosis.data,
+        "name": listing.name,
+        "images": {"listed": len(listing.images.names), "readable": len(looks)},
+        "splits": split_counts(listing),
+        "classes": class_rows(listing),
+        "findings": [
+            {
+                "kind": finding.kind,
+                "severity": finding.severity,
+                "count": len(finding.items),
+                "text": finding.text,
+                "remedy": finding.remedy,
+                "stops": finding.stops,
+                "items": plain(finding.items),
+            }
+            for finding in diagnosis.findings
+        ],
+        "training": {"starts": not diagnosis.stops_for, "stops_for": diagnosis.stops_for},
+        "labels": {"agreement": diagnosis.agreement, "ranking": plain(diagnosis.ranking)},
+        "spread": spread(looks),
+        "extremes": {what: plain(items) for what, items in diagnosis.extremes.items()},
+    }
+
+
+def split_counts(listing: Listing) -> dict[str, int]:
+    """Images of each split that the data give."""
+    given = listing.given or []
+    return {split: given.count(split) for split in ("train", "val", "test") if split in given}
+
+
+def class_rows(listing: Listing) -> list[dict[str, Any]]:
+    """Images of each class, in all and by the splits that the data give."""
+    total = class_counts(listing)
+    inside: dict[str, Any] = {}
+    for split in split_counts(listing):
+        chosen = np.array([given == split for given in listing.given or []])
+        inside[split] = class_counts(replace(listing, targets=listing.targets[chosen]))
+    return [
+        {"name": label, "images": total[label], "splits": {split: counts[label] for split, counts in inside.items()}}
+        for label in listing.labels
+    ]
+
+
+def spread(looks: Looks) -> dict[str, dict[str, float]]:
+    """Least, median and most of the images' heights and widths in pixels, and of their brightness, 0 to 1."""
+    if not len(looks):
+        return {}
+    values = {
+        "height": [info.height for info in looks.infos],
+        "width": [info.width for info in looks.infos],
+        "brightness": (looks.grey.mean((1, 2)) / 255).round(4).tolist(),
+    }
+    return {
+        what: {"least": float(min(each)), "median": float(np.median(each)), "most": float(max(each))}
+        for what, each in values.items()
+    }
+
+
+def check_page_place(page: Path, data: str) -> None:
+    """The page may not lie among the data, which would change them."""
+    root = Path(data)
+    if root.is_dir() and page.resolve().is_relative_to(root.resolve()):
+        raise VitralError(f"{page}: lies in the data, which doctor never changes; name a place elsewhere with --out")
+    if root.is_file() and page.resolve() == root.resolve():
+        raise VitralError(f"{page}: is the table itself, which doctor never changes; name another file with --out")

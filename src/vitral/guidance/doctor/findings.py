@@ -1,0 +1,249 @@
+"""What can be wrong with data, or worth knowing about them: each kind of finding, how bad it is and what to do.
+
+error: training stops for it, or the data's own test scores would be wrong for certain. warning: probably a mistake. note: nothing to mend, or a
+question.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from vitral.data.listing import Listing, Problem
+from vitral.data.raster import ImageInfo, Packing
+from vitral.errors import counted
+from vitral.guidance.doctor.copies import Copies
+from vitral.guidance.doctor.reading import Looks, Unusable
+
+SEVERITIES = ("error", "warning", "note")
+TINY = 16  # pixels: a side that holds next to nothing,
+TINY_SHARE = 0.25  # where the others are at least four times as large
+LONG = 3.0  # sides' ratio that a square crop or resize harms,
+LONG_TIMES = 2.0  # where the others' is half of it at most
+BLANK = 1.0  # deviation of grey values
+FEW = 10  # images of a class
+UNEVEN = 10  # times as many images of one class as of another
+UNUSABLE = {  # kind: (what is the matter, remedy)
+    "missing": ("are named but not there", "correct the paths, or remove the rows"),
+    "empty": ("are empty files", "restore them from their source or remove them"),
+    "not_an_image": ("are no images that can be opened", "replace them or remove them"),
+    "damaged": ("are damaged or cut short", "restore them from their source or remove them"),
+    "animated": ("hold several frames or pages", "extract the one wanted into a file of its own"),
+    "too_large": ("are too large to open", "cut them into tiles or shrink them"),
+    "unreadable": ("cannot be read", "mend what the reason says, or remove them"),
+}
+
+
+@dataclass(frozen=True)
+class Item:
+    """One case of a finding: an image, a pair of copies, a class, a folder."""
+
+    names: tuple[str, ...]
+    note: str = ""
+    images: tuple[int, ...] = ()
+    """Where the images are in the listing, if these are images that can be shown."""
+
+
+@dataclass
+class Finding:
+    kind: str
+    severity: str
+    """error, warning or note."""
+    text: str
+    """What was found, with its count."""
+    remedy: str
+    items: list[Item] = field(default_factory=list)
+    stops: bool = False
+    """Whether training refuses the data for it."""
+
+
+def layout_findings(listing: Listing) -> list[Finding]:
+    """What shows before any image is opened."""
+    found = [_problem(problem) for problem in listing.problems]
+    if listing.ignored:
+        text = f"{counted(len(listing.ignored), 'file')} beside the class folders, which do not count"
+        found.append(Finding("stray_files", "note", text, "nothing to do", [Item((name,)) for name in listing.ignored]))
+    numbers = [label for label in listing.labels if label.lstrip("+-").isdigit()]
+    if len(numbers) == len(listing.labels) > 1 and numbers != sorted(numbers):
+        text = f"class names are numbers, ordered by number, not by character: {', '.join(numbers[:12])}"
+        found.append(Finding("label_order", "note", text, "mind it when comparing with tools that sort by character"))
+    return found
+
+
+def _problem(problem: Problem) -> Finding:
+    what, _, remedy = problem.text.rpartition("; ")
+    return Finding(problem.kind, "error", what, remedy, [Item((name,)) for name in problem.names], stops=True)
+
+
+def file_findings(listing: Listing, looks: Looks, unusable: dict[int, Unusable], *, skipping: bool) -> list[Finding]:
+    """Files that cannot be used, and those that are opened but may not be what they seem. skipping: whether training leaves the first out."""
+    names = listing.images.names
+    found = []
+    for kind, (what, remedy) in UNUSABLE.items():
+        items = [Item((names[i],), one.reason) for i, one in unusable.items() if one.kind == kind]
+        if items:
+            text = f"{counted(len(items), 'image')} {what}"
+            found.append(
+                Finding(kind, "error", text, f"{remedy}, or leave them out with --skip-unreadable", items, not skipping)
+            )
+    found += _emptied(listing, looks, unusable)
+
+    def those(kind: str, severity: str, what: str, remedy: str, note: Callable[[int], str | None]) -> None:
+        """The images that `note` has a word for."""
+        items = [
+            Item((names[row],), said, (row,))
+            for k, row in enumerate(looks.rows.tolist())
+            if (said := note(k)) is not None
+        ]
+        if items:
+            found.append(Finding(kind, severity, f"{counted(len(items), 'image')} {what}", remedy, items))
+
+    infos, packings = looks.infos, looks.packings
+    least = looks.least_sides
+    tiny = min(TINY, TINY_SHARE * float(np.median(least))) if len(looks) else 0
+    longer = [max(info.height, info.width) / min(info.height, info.width) for info in infos]
+    long = max(LONG, LONG_TIMES * float(np.median(longer))) if len(looks) else 0
+    deviation = looks.grey.std((1, 2)) if len(looks) else np.zeros(0)
+    deep = {info.bit_depth for info in infos} == {8, 16}
+    remedy = "look whether they are thumbnails or icons; remove them, or find the originals"
+    those("tiny", "warning", "with hardly any pixels", remedy, lambda k: _size(infos[k]) if least[k] < tiny else None)
+    remedy = "crop them to what matters: a square model squeezes them or cuts their ends off"
+    those(
+        "long",
+        "warning",
+        "far longer than wide, or wider than long",
+        remedy,
+        lambda k: _size(infos[k]) if longer[k] > long else None,
+    )
+    those(
+        "blank",
+        "warning",
+        "of one plain colour",
+        "remove them, unless they mean something",
+        lambda k: "" if deviation[k] < BLANK else None,
+    )
+    remedy = "training converts them without a colour profile: convert them to RGB if their colours matter"
+    those("cmyk", "warning", "in CMYK", remedy, lambda k: _packed(packings[k], lambda p: p.mode == "CMYK", "CMYK"))
+    remedy = "training keeps all bits; where the others have 8, make sure that black and white mean the same in both"
+    those(
+        "sixteen_bit",
+        "warning" if deep else "note",
+        "with 16 bits a colour",
+        remedy,
+        lambda k: "16 bit" if infos[k].bit_depth == 16 else None,
+    )
+    remedy = "nothing to do: training turns them upright; other tools may not"
+    those("turned", "note", "turned by their EXIF orientation", remedy,
+          lambda k: _packed(packings[k], lambda p: p.orientation != 1, "turned"))  # fmt: skip
+    remedy = "nothing to do: training lays them over white"
+    those(
+        "transparent",
+        "note",
+        "with transparency",
+        remedy,
+        lambda k: _packed(packings[k], lambda p: p.transparent, "transparent"),
+    )
+    remedy = "nothing to do: training opens them as RGB"
+    those(
+        "palette",
+        "note",
+        "with a palette",
+        remedy,
+        lambda k: _packed(packings[k], lambda p: p.mode in ("P", "PA"), "palette"),
+    )
+    return found
+
+
+def _size(info: ImageInfo) -> str:
+    return f"{info.width} x {info.height} pixels"
+
+
+def _packed(packing: Packing | None, wanted: Callable[[Packing], bool], word: str) -> str | None:
+    return word if packing is not None and wanted(packing) else None
+
+
+def _emptied(listing: Listing, looks: Looks, unusable: dict[int, Unusable]) -> list[Finding]:
+    """Classes of which no image to train on can be read."""
+    left: set[str] = set()
+    lost: set[str] = set()
+    for i in range(len(listing.images.names)):
+        if listing.given is None or listing.given[i] == "train":
+            (lost if i in unusable else left).update(listing.of(i))
+    emptied = [label for label in listing.labels if label in lost - left]
+    if not emptied:
+        return []
+    items = [Item((label,)) for label in emptied]
+    text = f"no image to train on can be read of {counted(len(items), 'class', 'classes')}"
+    return [Finding("emptied_classes", "error", text, "restore these images or remove the class", items, stops=True)]
+
+
+def copy_findings(listing: Listing, looks: Looks, copies: Sequence[Copies]) -> list[Finding]:
+    """Copies, by what they do: two labels on one image, one image in two splits, or just the same twice."""
+    groups: dict[tuple[bool, str], list[Item]] = defaultdict(list)
+    for pair in copies:
+        i, j = int(looks.rows[pair.first]), int(looks.rows[pair.second])
+        names = listing.images.names[i], listing.images.names[j]
+        splits = ("", "") if listing.given is None else (listing.given[i], listing.given[j])
+        exact = pair.how == "exact"
+        if not np.array_equal(listing.targets[i], listing.targets[j]):
+            groups[exact, "labels"].append(Item(names, f"{listing.said(i)} = {listing.said(j)}, {pair.how}", (i, j)))
+        elif splits[0] != splits[1]:
+            groups[exact, "splits"].append(Item(names, f"{splits[0]} = {splits[1]}, {pair.how}", (i, j)))
+        else:
+            groups[exact, "alike"].append(Item(names, pair.how, (i, j)))
+    made = listing.given is None  # and exact copies always share a split that we make
+    alike = "nothing to do, unless they should count once"
+    if made:
+        alike = "keep one of each: where one is trained on and the other tested on, scores are too good"
+    kinds = (
+        (True, "labels", "copies_two_labels", "error", "of exact copies with different labels",
+         "remove the wrong one of each pair"),
+        (True, "splits", "copies_across_splits", "error", "of exact copies in two splits",
+         "remove one of each pair: scores are too good"),
+        (False, "labels", "near_copies_two_labels", "warning", "that show the same under different labels",
+         "correct one label of each pair, or remove one image"),
+        (False, "splits", "near_copies_across_splits", "warning", "that show the same in two splits",
+         "remove one of each pair: scores are too good"),
+        (False, "alike", "near_copies", "warning" if made else "note", "that show the same", alike),
+        (True, "alike", "exact_copies", "note", "of exact copies", "nothing to do, unless they should count once: copies share a split"),
+    )  # fmt: skip
+    found = []
+    for exact, matter, kind, severity, what, remedy in kinds:
+        if items := groups[exact, matter]:
+            stops = kind == "copies_two_labels"
+            found.append(Finding(kind, severity, f"{counted(len(items), 'pair')} {what}", remedy, items, stops))
+    return found
+
+
+def class_findings(listing: Listing) -> list[Finding]:
+    """Classes with too few images, or far fewer than others."""
+    total = class_counts(listing)
+    found = []
+    what = ("label", "labels") if listing.multi_label else ("class", "classes")
+    single = [label for label in listing.labels if total[label] == 1]
+    few = [label for label in listing.labels if 1 < total[label] < FEW]
+    for kind, labels, words in (
+        ("one_image", single, "with a single image"),
+        ("few_images", few, f"with fewer than {FEW} images"),
+    ):
+        if labels:
+            items = [Item((label,), counted(total[label], "image")) for label in labels]
+            remedy = "add images, or merge or remove them: what is learned and scored on so few is chance"
+            found.append(Finding(kind, "warning", f"{counted(len(labels), *what)} {words}", remedy, items))
+    most, least = max(total.values(), default=0), min((n for n in total.values() if n), default=1)
+    if most >= UNEVEN * least:
+        ordered = sorted(listing.labels, key=lambda label: -total[label])
+        ends = [ordered[0], next(label for label in reversed(ordered) if total[label])]
+        items = [Item((label,), counted(total[label], "image")) for label in ends]
+        text = f"the largest {what[0]} has {most / least:.0f} times as many images as the smallest"
+        found.append(Finding("imbalance", "note", text, "mind the scores of each class, not top-1 alone", items))
+    return found
+
+
+def class_counts(listing: Listing) -> Counter[str]:
+    """Images of each class, or label."""
+    totals = (
+        listing.targets.sum(0) if listing.multi_label else np.bincount(listing.targets, minlength=len(listing.labels))
+    )
+    return Counter({label: int(n) for label, n in zip(listing.labels, totals, strict=True)})

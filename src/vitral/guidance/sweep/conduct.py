@@ -1,0 +1,180 @@
+"""A sweep from its description to its table: checked whole, then run, in a folder that says all that is needed to go on with it.
+
+OUT/sweep.toml  the sweep     OUT/recipes/  a recipe a run      OUT/runs/  the runs      OUT/logs/  what each said
+OUT/table.csv and its company: see `vitral.guidance.sweep.table`      OUT/report.html  the plots      OUT/best.toml  what a search found
+"""
+
+import dataclasses
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from vitral.checkpoints.atomic import write_atomically
+from vitral.errors import VitralError, counted
+from vitral.guidance.sweep.cost import Expected, check_points, expect
+from vitral.guidance.sweep.page import write_sweep_page
+from vitral.guidance.sweep.runs import Runs
+from vitral.guidance.sweep.scaling import PowerLaw
+from vitral.guidance.sweep.search import installed, sample, search
+from vitral.guidance.sweep.sweep import Point, Sweep, grid, read_sweep, verify, write_sweep
+from vitral.guidance.sweep.table import Row, laws, row, summary, summary_text, write_rows
+from vitral.training.display import clock
+from vitral.training.machine import cores
+from vitral.training.toml import to_toml
+
+Say = Callable[[str], None]
+
+
+@dataclass
+class Plan:
+    """A sweep that was checked."""
+
+    sweep: Sweep
+    points: list[Point]
+    """The runs of a grid; of a search samples."""
+    expected: dict[str, Expected]
+    runs: int
+    """How many there will be at most."""
+
+
+def plan(sweep: Sweep, progress: Callable[[int, int], None]) -> Plan:
+    """Check every combination, without and with the data, and find what it costs."""
+    verify(sweep)
+    if sweep.search is None:
+        points = grid(sweep)
+        total = len(points)
+    else:
+        installed()
+        points = sample(sweep)
+        total = sweep.search * max(1, len(sweep.seeds))
+    check_points(points)
+    return Plan(sweep, points, expect(sweep.data, points, progress), total)
+
+
+def cost_text(planned: Plan, jobs: int) -> str:
+    """The number of runs and what they take, for a person."""
+    expected, share = planned.expected.values(), planned.runs / len(planned.points)
+    parts = [counted(planned.runs, "run")]
+    if compute := sum(one.compute or 0 for one in expected):
+        parts.append(f"{3 * compute * share:.2g} multiply-adds in all (3 forward passes an image)")
+    if seconds := sum(one.seconds or 0 for one in expected):
+        parts.append(f"{clock(seconds * share / jobs)} of training, {jobs} at a time")
+    return ", ".join(parts)
+
+
+def begin(sweep: Sweep, folder: Path, jobs: int) -> Sweep:
+    """Write the sweep to its folder, or find that it is there already and goes on; returns it with its threads."""
+    path = folder / "sweep.toml"
+    if path.exists():
+        before = read_sweep(path)
+        sweep = dataclasses.replace(sweep, threads=before.threads)
+        if write_sweep(sweep) != write_sweep(before):
+            raise VitralError(
+                f"{folder}: there is another sweep; go on with it by --resume {folder}, or choose another --out"
+            )
+        return sweep
+    sweep = dataclasses.replace(sweep, threads=sweep.threads or max(1, cores() // jobs))
+    write_atomically(path, write_sweep(sweep).encode())
+    return sweep
+
+
+@dataclass
+class Conduct:
+    """A sweep that goes on in its folder."""
+
+    planned: Plan
+    runs: Runs
+    stop: threading.Event
+    say: Say
+    rows: dict[str, Row] = field(default_factory=dict)
+    """Of the runs that ended."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """What they took in this session."""
+    points: list[Point] = field(default_factory=list)
+    """All runs so far, in the table's order."""
+
+    def go(self) -> bool:
+        """Train to the end (True) or until stopped; the tables are whole after each run."""
+        sweep, self.points = self.planned.sweep, []
+        if sweep.search is None:
+            finished = self._train(self.planned.points)
+        else:
+            trials = search(sweep, self._train, self._validation, self.stop)
+            finished = trials is not None
+            if trials is not None and trials[1]:
+                self._tell_best(trials[1])
+        return finished
+
+    def _train(self, points: list[Point]) -> bool:
+        """The largest first: they fill the processors best and tell the most about the time left."""
+        known = {point.name for point in self.points}
+        self.points += [point for point in points if point.name not in known]
+        new = [point for point in points if point.name not in self.rows]
+        return self.runs.train(sorted(new, key=self._weight, reverse=True), self.stop, self._ended)
+
+    def _weight(self, point: Point) -> float:
+        """What the run takes, in arbitrary units."""
+        weights = {name: float(one.compute or one.seconds or 1) for name, one in self.planned.expected.items()}
+        return weights.get(point.name, fmean(weights.values()))
+
+    def _ended(self, point: Point, failure: str | None, seconds: float) -> None:
+        one = row(point, self.runs.path(point), failure)
+        self.rows[point.name] = one
+        write_rows(self.runs.folder, self.points, self.ordered())
+        if failure is None and not seconds:
+            return  # of an earlier session
+        self.seconds[point.name] = seconds
+        said = f"failed: {failure}" if failure is not None else f"top-1 {one['top1']:.2%} ({one['split']})"
+        total = max(self.planned.runs, len(self.rows)) if self.planned.sweep.search is None else self.planned.runs
+        self.say(
+            f"[{len(self.rows)} of {total}] {point.name}: {said}, {clock(seconds)}; {clock(self._left(total))} left"
+        )
+
+    def _left(self, total: int) -> float:
+        """Seconds to the end, if the rest runs as fast as what ended in this session."""
+        took = sum(self.seconds.values())
+        named = {point.name: point for point in self.points}
+        rate = took / sum(self._weight(named[name]) for name in self.seconds)
+        rest = [self._weight(point) for point in self.points if point.name not in self.rows]
+        rest += [fmean(map(self._weight, self.points))] * max(0, total - len(self.points))
+        return sum(max(rate * weight, min(self.seconds.values())) for weight in rest) / self.runs.jobs
+
+    def ordered(self) -> list[Row]:
+        return [self.rows[point.name] for point in self.points if point.name in self.rows]
+
+    def _validation(self, point: Point) -> float | None:
+        """Top-1 of a finished run on the validation images; settings are never chosen by the test images."""
+        one = self.rows[point.name]
+        assert one["state"] == "failed" or one["split"] == "val", f"{point.name} was scored on {one['split']}"
+        return one["top1"]
+
+    def _tell_best(self, trials: Sequence[tuple[float, list[Point]]]) -> None:
+        """The trial with the best mean on the validation images, as a recipe to go on with."""
+        top1, points = max(trials, key=lambda trial: trial[0])
+        recipe = points[0].recipe
+        recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, score_split="test"))
+        path = self.runs.folder / "best.toml"
+        write_atomically(path, to_toml(recipe).encode())
+        self.say(f"best on validation: {top1:.2%}, {points[0].name}; its recipe is {path}")
+
+    def finish(self) -> dict[str, Any]:
+        """Write the page; returns the tables and laws for a program to read."""
+        rows = self.ordered()
+        write_sweep_page(self.runs.folder, self.planned.sweep, self.points, rows)
+        means, fitted = summary(self.points, rows), laws(self.points, rows)
+        if means:
+            self.say("\n" + summary_text(means, list(self.planned.sweep.values)))
+        for against, named in fitted.items():
+            for name, law in named.items():
+                self.say(f"{name}, against {against}: {law}")
+        shown = {against: {name: _plain(law) for name, law in named.items()} for against, named in fitted.items()}
+        table = json.loads((self.runs.folder / "table.json").read_text())
+        return {"runs": table, "summary": means, "laws": shown}
+
+
+def _plain(law: PowerLaw | str) -> dict[str, Any]:
+    return {"none": law} if isinstance(law, str) else dataclasses.asdict(law)

@@ -1,0 +1,139 @@
+"""A sweep as one page, OUT/report.html: accuracy and error against training images and against compute, the laws, and the numbers behind them.
+
+As figures 3 to 5 of the ViT paper (https://arxiv.org/abs/2010.11929), with a deviation over seeds at each point.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+import numpy as np
+
+from vitral.guidance.sweep.scaling import PowerLaw
+from vitral.guidance.sweep.sweep import Point, Sweep, write_sweep
+from vitral.guidance.sweep.table import LAWS, Laws, Row, curves, laws, summary
+from vitral.report.charts import KINDS, Scale, Series, line_chart
+from vitral.report.frame import tiles, write_page
+from vitral.report.parts import escape, percent, table
+
+CURVE_POINTS = 40
+
+
+def write_sweep_page(folder: Path, sweep: Sweep, points: Sequence[Point], rows: Sequence[Row]) -> Path:
+    """Write the page of the runs so far; returns its path."""
+    name = Path(sweep.data).name
+    done = [one for one in rows if one["state"] == "done"]
+    failed = [one for one in rows if one["state"] == "failed"]
+    means, fitted = summary(points, rows), laws(points, rows)
+    body = [f"<h1>Sweep over {escape(name)}</h1>", _headline(means, done, failed)]
+    if done:
+        cards = "".join(_cards(curves(points, rows, against), fitted[against], against) for against in LAWS)
+        body += [f"<div class=pair>{cards}</div>", _laws_section(fitted), _means_section(means)]
+    if failed:
+        lines = [[escape(one["run"]), escape(one["message"])] for one in failed]
+        body.append(f"<section><h2>Failed</h2>{table(['run', 'why'], lines, names=2)}</section>")
+    words = "<p class=soft>vitral sweep --file sweep.toml, with this in the file:</p>"
+    body.append(f"<section><h2>How it was made</h2>{words}<pre>{escape(write_sweep(sweep))}</pre></section>")
+    return write_page(folder, f"Sweep over {name}", body)
+
+
+def _headline(means: Sequence[Row], done: Sequence[Row], failed: Sequence[Row]) -> str:
+    numbers = [(f"{len(done)} of {len(done) + len(failed)}", "runs finished")]
+    if means:
+        best = max(means, key=lambda one: one["top1"])
+        numbers.insert(
+            0,
+            (percent(best["top1"]), f"top-1 ({best['split']}) of the best: {best['model']}, {best['images']:,} images"),
+        )
+        numbers.append((f"{sum(one['compute'] for one in done):.2g}", "multiply-adds in all, forward"))
+    return tiles(numbers, {})
+
+
+def _cards(groups: Mapping[str, Sequence[Row]], fitted: Mapping[str, PowerLaw | str], against: str) -> str:
+    """Accuracy, and the error with its law, as two cards."""
+    label = LAWS[against]
+    accuracy, error = [], []
+    for i, (name, members) in enumerate(groups.items()):
+        kind = KINDS[i % len(KINDS)]
+        at = _by_size(members, against)
+        spread = [stdev(top1) if len(top1) > 1 else 0.0 for _, top1 in at]
+        accuracy.append(Series(name, [(x, fmean(top1)) for x, top1 in at], kind, marks=True, bars=spread))
+        missed = [
+            (x, 1 - fmean(top1), deviation) for (x, top1), deviation in zip(at, spread, strict=True) if fmean(top1) < 1
+        ]
+        law = fitted[name]
+        error.append(
+            Series(
+                name,
+                [(x, e) for x, e, _ in missed],
+                kind,
+                marks=True,
+                joined=isinstance(law, str),
+                bars=[d for *_, d in missed],
+            )
+        )
+        if isinstance(law, PowerLaw):
+            xs = np.geomspace(at[0][0], at[-1][0], CURVE_POINTS)
+            error.append(Series("", list(zip(xs.tolist(), law(xs).tolist(), strict=True)), kind, dashed=True))
+    logarithmic = Scale(logarithmic=True)
+    one = line_chart(f"Accuracy against {label}", accuracy, label, lambda v, d: f"{v:.{d}%}", x_scale=logarithmic)
+    two = line_chart(
+        f"Error against {label}", error, label, lambda v, d: f"{v:.{d}%}", x_scale=logarithmic, y_scale=logarithmic
+    )
+    words = (
+        "Dashed: the power law. Both axes are logarithmic."
+        if any(one.dashed for one in error)
+        else "Both axes are logarithmic."
+    )
+    return (
+        f"<section><h3>Accuracy</h3>{one}<p class=soft>Mean over the seeds and its sample deviation.</p></section>"
+        f"<section><h3>Error</h3>{two}<p class=soft>{words}</p></section>"
+    )
+
+
+def _by_size(members: Sequence[Row], against: str) -> list[tuple[float, list[float]]]:
+    """(mean of what is on the axis, top-1 of each seed) of runs that differ in their seed alone, with rising x."""
+    groups: dict[str, list[Row]] = {}
+    for one in members:
+        groups.setdefault(one["setting"], []).append(one)
+    return sorted((fmean(one[against] for one in group), [one["top1"] for one in group]) for group in groups.values())
+
+
+def _laws_section(fitted: Laws) -> str:
+    def cells(law: PowerLaw | str) -> list[str]:
+        if isinstance(law, str):
+            return ["–", "–", "–", escape(law)]
+        told = []
+        for name, value in (("b", law.b), ("c", law.c)):
+            span = "" if law.intervals is None else " ({:.3g} to {:.3g})".format(*law.intervals[name])
+            told.append("–" if name == "c" and not law.c else f"{value:.3g}{span}")
+        return [*told, str(law.points), escape(law.note)]
+
+    lines = [
+        [escape(name), LAWS[against], *cells(law)] for against, named in fitted.items() for name, law in named.items()
+    ]
+    words = (
+        "error = a n^-b + c, in brackets 95 % intervals of a bootstrap over the points; without brackets there are too few points for one. "
+        "A law holds for these runs: between the sizes that were tried, on this budget and recipe. The multiply-adds are of forward passes; "
+        "training takes about three times as many. Where images are made smaller or patches left out in training, they are counted as whole."
+    )
+    return f"<section><h2>Scaling laws</h2><p class=soft>{words}</p>{table(['curve', 'n', 'b', 'c', 'points', ''], lines, names=2)}</section>"
+
+
+def _means_section(means: Sequence[Row]) -> str:
+    hidden = {"top1", "top1_deviation", "loss", "loss_deviation"}
+    heads = [name for name in means[0] if name not in hidden and any(one[name] not in ("", None) for one in means)]
+
+    def told(value: object) -> str:
+        if isinstance(value, float):
+            return f"{value:,.0f}" if 1e3 <= value < 1e7 else f"{value:.4g}"
+        return f"{value:,}" if type(value) is int else escape(str(value))
+
+    def score(one: Row, name: str, form: str) -> str:
+        deviation = one[f"{name}_deviation"]
+        return f"{one[name]:{form}}" + ("" if deviation is None else f" ± {deviation:{form}}")
+
+    lines = [
+        [*(told(one[name]) for name in heads), score(one, "top1", ".2%"), score(one, "loss", ".3f")] for one in means
+    ]
+    return f"<section><h2>Means over the seeds</h2>{table([*(h.replace('_', ' ') for h in heads), 'top-1', 'loss'], lines)}</section>"

@@ -1,0 +1,177 @@
+"""The runs of a sweep as processes: each a `vitral train` in OUT/runs, a few at a time, stopped and resumed without a lost step.
+
+A run's log is locked by whoever trains it: the lock belongs to the open file that the process inherits, so it lives as long as the process does,
+also when the sweep that started it was killed. Nothing else needs to know which processes there are.
+"""
+
+import fcntl
+import os
+import shlex
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from vitral.checkpoints.atomic import write_atomically
+from vitral.errors import VitralError
+from vitral.guidance.sweep.sweep import Point
+from vitral.training.state import Checkpoints
+from vitral.training.toml import to_toml
+
+POLL = 0.1  # seconds
+
+
+@dataclass
+class Going:
+    """A run that is being trained."""
+
+    point: Point
+    process: subprocess.Popen[bytes]
+    logged_before: int
+    """Bytes of the log of earlier sessions."""
+    began: float
+
+
+@dataclass
+class Runs:
+    """Where the runs of a sweep are, and how they are started."""
+
+    folder: Path
+    data: str
+    jobs: int
+    threads: int
+    say: Callable[[str], None]
+
+    def path(self, point: Point) -> Path:
+        return self.folder / "runs" / point.name
+
+    def log(self, point: Point) -> Path:
+        return self.folder / "logs" / f"{point.name}.log"
+
+    def recipe(self, point: Point) -> Path:
+        return self.folder / "recipes" / f"{point.name}.toml"
+
+    def finished(self, point: Point) -> bool:
+        """Whether the run is scored; its page is what a run writes last."""
+        return all((self.path(point) / name).exists() for name in ("scores.json", "report.html"))
+
+    def words(self, point: Point) -> list[str]:
+        """The command's words: the run from its start, or from its latest checkpoint."""
+        if Checkpoints(self.path(point) / "checkpoints").pointed("latest") is not None:
+            return ["train", "--resume", str(self.path(point))]
+        return ["train", self.data, "--recipe", str(self.recipe(point)), "--out", str(self.path(point))]
+
+    def prepare(self, points: Sequence[Point]) -> None:
+        """Write the runs' recipes; those that are there must be the same."""
+        for point in points:
+            path, text = self.recipe(point), to_toml(point.recipe)
+            if not path.exists():
+                write_atomically(path, text.encode())
+            elif path.read_text() != text:
+                raise VitralError(
+                    f"{path}: the recipe changed since the sweep began; restore it, or choose another --out"
+                )
+
+    def train(
+        self, points: Sequence[Point], stop: threading.Event, done: Callable[[Point, str | None, float], None]
+    ) -> bool:
+        """Train what is not finished, in this order; `done` hears of each run, why it failed if it did, and its seconds now.
+
+        Returns False if `stop` was set before the end: then the processes have saved their checkpoints and are gone.
+        """
+        self.prepare(points)
+        waiting, going = list(points), list[Going]()
+        heard, told = set[str](), set[str]()
+        try:
+            while (waiting or going) and not stop.is_set():
+                others = 0
+                for point in list(waiting):
+                    if len(going) + others >= self.jobs:
+                        break
+                    started = self._start(point)
+                    if isinstance(started, Going):
+                        going.append(started)
+                    elif started == "elsewhere":
+                        others += 1
+                        if point.name not in told:
+                            told.add(point.name)
+                            self.say(
+                                f"{point.name}: still trained by a process of a sweep that was killed; waiting for it"
+                            )
+                        continue
+                    else:
+                        heard.add(point.name)
+                        done(point, None, 0.0)
+                    waiting.remove(point)
+                stop.wait(POLL)
+                for one in [one for one in going if one.process.poll() is not None]:
+                    if not stop.is_set():  # a signal to the whole group stops the runs too: that is no failure
+                        heard.add(one.point.name)
+                        done(one.point, self._failure(one), time.monotonic() - one.began)
+                    going.remove(one)
+            for one in going:
+                one.process.terminate()
+            for one in going:
+                one.process.wait()
+        finally:  # interrupted a second time, or an error here: checkpoints are whole at any moment
+            for one in going:
+                if one.process.poll() is None:
+                    one.process.kill()
+                    one.process.wait()
+        return len(heard) == len(points)
+
+    def _start(self, point: Point) -> Going | str:
+        """The started run, or "finished", or "elsewhere" if another process trains it."""
+        self.log(point).parent.mkdir(parents=True, exist_ok=True)
+        with open(self.log(point), "ab") as log:
+            if not _locked(log):
+                return "elsewhere"
+            if self.finished(point):
+                return "finished"
+            command = [sys.executable, "-m", "vitral", *self.words(point)]
+            before = log.tell()
+            log.write(f"$ {shlex.join(command)}\n".encode())
+            log.flush()
+            environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
+                start_new_session=True,  # Ctrl-C reaches the sweep alone, which then stops each run once
+            )  # fmt: skip
+        return Going(point, process, before, time.monotonic())
+
+    def _failure(self, run: Going) -> str | None:
+        """Why the run failed, in its own words."""
+        code = run.process.returncode
+        if code == 0 and self.finished(run.point):
+            return None
+        if code == 0:
+            return "was not scored: the data have no test or validation split; give --val-fraction above 0"
+        if code < 0 or code == 130:
+            return f"was stopped by {f'signal {-code}' if code < 0 else 'a signal'}; resume the sweep to go on with it"
+        lines = self.log(run.point).read_bytes()[run.logged_before :].decode(errors="replace").strip().splitlines()
+        said = next((i for i in reversed(range(len(lines))) if lines[i].startswith("vitral: ")), len(lines) - 1)
+        return " ".join(line.strip() for line in lines[said:]).removeprefix("vitral: ")
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """No other sweep works in this folder meanwhile."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / "lock", "ab") as lock:
+        if not _locked(lock):
+            raise VitralError(f"{folder}: a sweep is going on there; wait for it, or choose another --out")
+        yield
+
+
+def _locked(file: BinaryIO) -> bool:
+    """Lock the open file for this process and those that inherit it; False if another holds it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

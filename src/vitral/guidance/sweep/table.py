@@ -1,0 +1,164 @@
+"""What came out of a sweep: a row a run, their means over seeds, and the scaling laws through them. Bit-identical however often a sweep was killed.
+
+OUT/table.csv, table.json  a row a run              OUT/summary.csv  means over the seeds
+OUT/times.csv              seconds of training, which differ from one time to the next and so stand apart
+"""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from vitral.checkpoints.atomic import write_atomically
+from vitral.guidance.sweep.cost import cost_of, seen
+from vitral.guidance.sweep.scaling import PowerLaw, fit_power_law
+from vitral.guidance.sweep.sweep import Point
+from vitral.training.shape import open_shape
+from vitral.training.toml import read_recipe
+
+Row = dict[str, Any]
+Laws = dict[str, dict[str, PowerLaw | str]]
+"""images or compute -> curve -> law."""
+MEASURED = ("parameters", "multiply_adds", "images_seen", "compute", "split", "top1", "loss", "steps", "epochs")
+LAWS = {"images": "training images", "compute": "multiply-adds of training, forward"}
+
+
+def row(point: Point, run: Path, failure: str | None) -> Row:
+    """The run's line: what it was, and what its folder says came out, or why it failed."""
+    recipe = point.recipe
+    said: Row = {
+        "recipe": point.recipe_name,
+        "model": point.model,
+        "fraction": recipe.data.train_fraction,
+        "images": None,
+        "seed": recipe.train.seed,
+        **{name: list(value) if isinstance(value, tuple) else value for name, value in point.values.items()},
+        **dict.fromkeys(MEASURED),
+        "state": "done" if failure is None else "failed",
+        "message": failure or "",
+        "run": point.name,
+        "setting": repr(point.setting),
+    }
+    return said if failure is not None else said | _outcome(run)
+
+
+def _outcome(run: Path) -> Row:
+    described, scores = (json.loads((run / name).read_text()) for name in ("run.json", "scores.json"))
+    recipe = read_recipe(run / "recipe.toml")
+    assert recipe.view.mean is not None
+    assert recipe.train.batch_size is not None
+    config = open_shape(recipe, in_channels=len(recipe.view.mean), num_classes=len(described["labels"]))
+    lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    steps = max(int(line["step"]) for line in lines if line["event"] == "train")
+    images, batch = described["images"]["train"], recipe.train.batch_size * recipe.train.accumulation
+    multiply_adds, images_seen = cost_of(config).multiply_adds, seen(steps, images, batch)
+    return {
+        "model": recipe.model.name,
+        "images": images,
+        "parameters": described["parameters"],
+        "multiply_adds": multiply_adds,
+        "images_seen": images_seen,
+        "compute": multiply_adds * images_seen,
+        "split": scores["split"],
+        "top1": scores["top1"],
+        "loss": scores["loss"],
+        "steps": steps,
+        "epochs": round(steps / -(-images // batch), 4),
+        "scored": scores["images"],
+    }
+
+
+def write_rows(folder: Path, points: Sequence[Point], rows: Sequence[Row]) -> None:
+    """The table as CSV and JSON, the means, and the times, in the order of `points`."""
+    shown = [{k: v for k, v in one.items() if k not in ("scored", "setting")} for one in rows]
+    _write_csv(folder / "table.csv", shown)
+    write_atomically(folder / "table.json", (json.dumps(shown, indent=1) + "\n").encode())
+    _write_csv(folder / "summary.csv", summary(points, rows))
+    done = [one["run"] for one in rows if one["state"] == "done"]
+    scores = [json.loads((folder / "runs" / name / "scores.json").read_text()) for name in done]
+    times = [{"run": name, "training_seconds": s["training_seconds"]} for name, s in zip(done, scores, strict=True)]
+    _write_csv(folder / "times.csv", times)
+
+
+def _write_csv(path: Path, rows: Sequence[Row]) -> None:
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())
+
+
+def summary(points: Sequence[Point], rows: Sequence[Row]) -> list[Row]:
+    """Runs that differ only in their seed as one: how many, and the mean and sample deviation (none for one run) of their scores."""
+    named = {point.name: point for point in points}
+    groups: dict[str, list[Row]] = {}
+    for one in rows:
+        if one["state"] == "done":
+            groups.setdefault(one["setting"], []).append(one)
+    means = []
+    for group in groups.values():
+        first, top1, loss = group[0], [one["top1"] for one in group], [one["loss"] for one in group]
+        kept = ("recipe", "model", "fraction", "images", *named[first["run"]].values, "parameters", "multiply_adds")
+        means.append({
+            **{name: first[name] for name in kept},
+            "images_seen": fmean(one["images_seen"] for one in group),
+            "compute": fmean(one["compute"] for one in group),
+            "split": first["split"],
+            "runs": len(group),
+            "top1": fmean(top1),
+            "top1_deviation": stdev(top1) if len(group) > 1 else None,
+            "loss": fmean(loss),
+            "loss_deviation": stdev(loss) if len(group) > 1 else None,
+        })  # fmt: skip
+    return means
+
+
+def curves(points: Sequence[Point], rows: Sequence[Row], against: str) -> dict[str, list[Row]]:
+    """The finished runs of each scaling curve by its name, which says no more than tells it from the others."""
+    named = {point.name: point for point in points}
+    groups: dict[str, list[Row]] = {}
+    for one in rows:
+        if one["state"] == "done":
+            groups.setdefault(repr(named[one["run"]].curve(against)), []).append(one)
+    parts = [named[members[0]["run"]].curve(against) | {"model": members[0]["model"]} for members in groups.values()]
+    different = [name for name in (parts[0] if parts else ()) if len({repr(words[name]) for words in parts}) > 1]
+    names = [", ".join(_said(name, words[name]) for name in different or ["model"]) for words in parts]
+    return dict(zip(names, groups.values(), strict=True))
+
+
+def _said(name: str, value: object) -> str:
+    return str(value) if name in ("recipe", "model") else f"{name.rpartition('.')[2]} {value}"
+
+
+def laws(points: Sequence[Point], rows: Sequence[Row]) -> Laws:
+    """The power law of each curve's error, or why there is none."""
+    return {
+        against: {
+            name: fit_power_law(
+                [one[against] for one in members],
+                [1 - one["top1"] for one in members],
+                resolution=0.5 / max(one["scored"] for one in members),
+            )
+            for name, members in curves(points, rows, against).items()
+        }
+        for against in LAWS
+    }
+
+
+def summary_text(means: Sequence[Row], fields: Sequence[str]) -> str:
+    """The means for a person."""
+    heads = ["recipe", "model", "images", *fields, "runs", "top-1"]
+    lines = [heads]
+    for one in means:
+        spread = "" if one["top1_deviation"] is None else f" ± {one['top1_deviation']:.2%}"
+        own = [str(one[name]) for name in fields]
+        lines.append(
+            [one["recipe"], one["model"], f"{one['images']:,}", *own, str(one["runs"]), f"{one['top1']:.2%}{spread}"]
+        )
+    shown = [i for i in range(len(heads)) if any(line[i] for line in lines[1:])]
+    wide = {i: max(len(line[i]) for line in lines) for i in shown}
+    return "\n".join("  ".join(line[i].ljust(wide[i]) for i in shown).rstrip() for line in lines)

@@ -1,0 +1,262 @@
+"""vitral doctor from the outside: every planted fault is found, clean data raise no alarm, and it agrees with training on what is refused."""
+
+import csv
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from test_cli import run
+from vitral.data.images import ArrayImages
+from vitral.data.options import DataOptions
+from vitral.data.sources import list_data, open_data
+from vitral.errors import VitralError
+from vitral.guidance.doctor.diagnose import diagnose
+from vitral.guidance.doctor.reading import look
+from vitral.guidance.doctor.suspects import described, judge
+
+_spec = importlib.util.spec_from_file_location(
+    "doctor_benchmark", Path(__file__).parents[2] / "benchmarks" / "doctor.py"
+)
+assert _spec is not None
+assert _spec.loader is not None
+benchmark = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(benchmark)
+
+IMAGES, EACH = 120, 3
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("doctor") / "clean"
+    benchmark.make_clean(root, IMAGES)
+    return root
+
+
+@pytest.fixture(scope="module")
+def messy(clean) -> tuple[Path, dict]:
+    root = clean.parent / "messy"
+    return root, benchmark.make_messy(clean, root, EACH)
+
+
+def contents(root: Path) -> dict[str, tuple[bytes, int]]:
+    return {
+        p.relative_to(root).as_posix(): (p.read_bytes(), p.stat().st_mtime_ns) for p in root.rglob("*") if p.is_file()
+    }
+
+
+def kinds(diagnosis) -> dict[str, list[tuple[str, ...]]]:
+    return {finding.kind: [item.names for item in finding.items] for finding in diagnosis.findings}
+
+
+def test_every_planted_fault_is_found_and_nothing_else(capsys, messy, tmp_path):
+    root, planted = messy
+    before = contents(root)
+    words = ("doctor", root, "--json", "--out", tmp_path / "page.html")
+    code, out, err = run(capsys, *words)
+    assert code == 1, err
+    assert contents(root) == before
+    report = json.loads(out)
+    counts = benchmark.found(report, planted)
+    for fault, (found, total) in counts.items():
+        assert total >= EACH
+        assert found == total or fault == "flipped", (fault, found)  # too few images to learn the classes from
+    said = {finding["kind"]: finding["count"] for finding in report["findings"]}
+    expected = dict.fromkeys([*benchmark.FILE_FAULTS, *benchmark.KINDS.values()], EACH)
+    expected["near_copies"] = 3 * EACH  # of three sorts
+    assert {kind: n for kind, n in said.items() if kind not in benchmark.QUIET} == expected
+    listed = IMAGES + len(benchmark.KINDS) * EACH
+    assert report["images"] == {"listed": listed, "readable": listed - 4 * EACH}
+    assert not report["training"]["starts"]
+    assert set(report["training"]["stops_for"]) == {"damaged", "empty", "not_an_image", "animated", "copies_two_labels"}
+    severities = [finding["severity"] for finding in report["findings"]]
+    assert severities == sorted(severities, key=["error", "warning", "note"].index)
+    page = (tmp_path / "page.html").read_text()
+    assert "Training would refuse these data" in page
+    assert page.count("<img") > 20
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "3 images are empty files" in err
+    assert run(capsys, *words)[1] == out  # nothing is drawn anew
+
+
+def test_clean_data_raise_no_alarm(capsys, clean, tmp_path):
+    code, out, err = run(capsys, "doctor", clean, "--json", "--strict", "--out", tmp_path / "page.html")
+    assert code == 0, err
+    report = json.loads(out)
+    assert benchmark.alarms(report) == {}
+    assert report["training"] == {"starts": True, "stops_for": []}
+    assert report["splits"] == {"train": 100, "test": 20}
+    assert {row["name"]: row["images"] for row in report["classes"]} == dict.fromkeys(benchmark.CLASSES, IMAGES // 5)
+    assert [len(report["extremes"][what]) for what in ("darkest", "widest")] == [4, 4]
+    assert "training would start" in err
+
+
+def test_changed_labels_of_the_digits_look_the_most_wrong():
+    listing = list_data("digits", DataOptions())
+    n = 600
+    looks, _ = look(ArrayImages(listing.images.pixels[:n], listing.images.names[:n]), None)
+    rng = np.random.default_rng(0)
+    changed = np.arange(n) % 20 == 3
+    targets = np.where(changed, (listing.targets[:n] + rng.integers(1, 10, n)) % 10, listing.targets[:n])
+    judgement = judge(described(looks), targets, np.arange(n))
+    first = np.argsort(-judgement.suspicion)[: n // 10]
+    assert changed[first].sum() >= 0.9 * changed.sum()
+    assert changed[judgement.doubted].mean() > 0.8
+    assert (judgement.likely == listing.targets[:n])[changed].mean() > 0.8
+
+
+def test_copies_share_a_fold_so_that_they_do_not_vouch_for_one_another():
+    x = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
+    x, targets = np.concatenate([x, x]), np.tile(np.arange(60) % 2, 2)
+    apart = judge(x, targets, np.arange(120))
+    together = judge(x, targets, np.tile(np.arange(60), 2))
+    assert together.agreement < 0.7 < apart.agreement
+
+
+def folder(root: Path, names: list[str]) -> Path:
+    for i, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (30, 30, 3), np.uint8)
+        Image.fromarray(pixels).save(root / name)
+    return root
+
+
+def test_a_layout_that_training_refuses_is_reported_in_one_go(capsys, tmp_path):
+    root = folder(
+        tmp_path / "data", ["cat/1.png", "Cat/2.png", "dog_big/3.png", "dog big/4.png", "loose.png", "10/5.png"]
+    )
+    (root / "empty").mkdir()
+    (root / "README.md").write_text("photos")
+    shutil.copy(root / "cat/1.png", root / "dog_big/copy.png")
+    (root / "cat/broken.jpg").write_bytes(b"\xff\xd8\xff")
+    found = kinds(diagnose(root, DataOptions()))
+    assert found["spellings"] == [("'Cat' = 'cat'",), ("'dog big' = 'dog_big'",)]
+    assert found["empty_classes"] == [("empty",)]
+    assert found["loose_images"] == [("loose.png",)]
+    assert found["stray_files"] == [("README.md",)]
+    assert found["copies_two_labels"] == [("cat/1.png", "dog_big/copy.png")]
+    assert found["not_an_image"] == [("cat/broken.jpg",)]
+    assert found["one_image"] == [("10",), ("Cat",), ("dog big",)]
+    assert found["few_images"] == [("cat",), ("dog_big",)]
+    code, _, err = run(capsys, "doctor", root, "--out", tmp_path / "page.html")
+    assert code == 1
+    assert "training would refuse them" in err
+    assert "next, when the errors are mended:" in err
+
+
+def tabled(root: Path, rows: list[tuple[str, str, str]]) -> Path:
+    with open(root / "table.csv", "w", newline="") as file:
+        csv.writer(file).writerows([("image", "label", "split"), *rows])
+    return root / "table.csv"
+
+
+def test_a_table_that_training_refuses_is_reported_in_one_go(tmp_path):
+    root = folder(tmp_path / "data", [f"{i}.png" for i in range(6)])
+    rows = [(f"{i}.png", "ab"[i % 2], "train") for i in range(6)]
+    bad = [
+        ("0.png", "b", "test"),
+        ("1.png", "", "train"),
+        ("2.png", "a", "dev"),
+        ("", "a", "train"),
+        ("gone.png", "b", "val"),
+    ]
+    table = tabled(root, rows + bad)
+    found = kinds(diagnose(table, DataOptions()))
+    assert found["clashing_rows"] == [("0.png (a, b)",)]
+    assert found["no_label"] == [("row 9",)]
+    assert found["wrong_split"] == [("row 10: 'dev'",)]
+    assert found["no_image"] == [("row 11",)]
+    assert found["missing"] == [("gone.png",)]
+    with pytest.raises(VitralError) as error:
+        open_data(table)
+    for said in ("two labels", "no label: row 9", "row 10: 'dev'", "no image: row 11", "that are not there: gone.png"):
+        assert said in str(error.value)
+    assert not diagnose(tabled(root, rows), DataOptions()).stops_for
+
+
+@pytest.mark.parametrize("spoil", ["nothing", "empty", "one class", "spelling", "two labels", "all of a class"])
+def test_it_says_what_training_does(tmp_path, spoil):
+    root = folder(tmp_path / "data", [f"{label}/{i}.png" for label in ("a", "b") for i in range(4)])
+    match spoil:
+        case "empty":
+            (root / "a/0.png").write_bytes(b"")
+        case "one class":
+            shutil.rmtree(root / "b")
+        case "spelling":
+            (root / "b").rename(root / "A")
+        case "two labels":
+            shutil.copy(root / "a/0.png", root / "b/copy.png")
+        case "all of a class":
+            for path in (root / "a").iterdir():
+                path.write_text("")
+    for skip in (False, True):
+        options = DataOptions(skip_unreadable=skip)
+        try:
+            open_data(root, options)
+            starts = True
+        except VitralError:
+            starts = False
+        assert (not diagnose(root, options).stops_for) == starts
+        assert starts == (spoil == "nothing" or (spoil == "empty" and skip))
+
+
+def test_several_labels_an_image_are_judged_one_by_one(tmp_path):
+    root, rows, rng = tmp_path, [], np.random.default_rng(0)
+    for i in range(80):
+        pixels = rng.integers(0, 90, (32, 32, 3), np.uint8)
+        labels = [name for k, name in enumerate(("left", "right")) if i >> k & 1]
+        if "left" in labels:
+            pixels[8:24, 2:14] = 250
+        if "right" in labels:
+            pixels[8:24, 18:30, 0] = 250
+        Image.fromarray(pixels).save(root / f"{i}.png")
+        rows.append((f"{i}.png", ";".join(labels), "train"))
+    rows[7] = ("7.png", "left", "train")  # has both
+    rows[8] = ("8.png", "right", "train")  # has none
+    diagnosis = diagnose(tabled(root, rows), DataOptions(label_separator=";"))
+    assert {item.names[0] for item in diagnosis.ranking[:2]} == {"7.png", "8.png"}
+    notes = {item.names[0]: item.note for item in diagnosis.ranking}
+    assert "right looks missing" in notes["7.png"]
+    assert "right looks wrong" in notes["8.png"]
+
+
+def test_a_model_can_judge_the_labels(capsys, shapes_run, shapes_folder, tmp_path):
+    data = tmp_path / "shapes"
+    shutil.copytree(shapes_folder, data)
+    (data / "disc/00.png").rename(data / "cross/disc.png")
+    words = ("doctor", data, "--json", "--out", tmp_path / "page.html")
+    reports = [json.loads(run(capsys, *words, *more)[1]) for more in ((), ("--model", shapes_run))]
+    assert reports[0]["labels"] != reports[1]["labels"]
+    for report in reports:
+        assert report["labels"]["agreement"] > 0.5
+
+
+def test_what_is_refused(capsys, tmp_path):
+    root = folder(tmp_path / "data", ["a/1.png", "b/2.png"])
+    before = contents(root)
+    for words, what in (
+        ((tmp_path / "nowhere",), "no such folder or file"),
+        ((root, "--out", root / "page.html"), "lies in the data"),
+    ):
+        code, out, err = run(capsys, "doctor", *words)
+        assert code == 2
+        assert what in err
+        assert not out
+    assert contents(root) == before
+
+
+def test_warnings_count_where_asked(capsys, tmp_path):
+    root = folder(tmp_path / "data", ["a/1.png", "a/2.png", "b/3.png", "b/4.png"])
+    words = ("doctor", root, "--out", tmp_path / "page.html")
+    assert run(capsys, *words)[0] == 0
+    assert run(capsys, *words, "--strict")[0] == 1
+
+
+def test_numbers_as_class_names_are_said_to_be_ordered_by_number(tmp_path):
+    root = folder(tmp_path / "data", [f"{label}/{i}.png" for label in (1, 2, 10) for i in range(2)])
+    texts = {finding.kind: finding.text for finding in diagnose(root, DataOptions()).findings}
+    assert texts["label_order"].endswith("1, 2, 10")

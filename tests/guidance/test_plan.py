@@ -1,0 +1,171 @@
+"""The plan: its rules, the ladder of sizes under made-up costs, devices that are not here, and the commands on real data."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vitral.data.options import DataOptions
+from vitral.data.sources import open_data
+from vitral.errors import VitralError
+from vitral.guidance.plan.baseline import baselines
+from vitral.guidance.plan.ladder import LADDER, climb, model_for, passes_worth
+from vitral.guidance.plan.plan import Estimate, Planner, make_plan
+from vitral.models.zoo import build
+from vitral.training.config import Recipe
+from vitral.training.display import Display
+from vitral.training.options import ModelOptions, OptimOptions, TrainOptions, TransferOptions
+from vitral.training.shape import open_shape, preprocess, shape
+from vitral.training.toml import read_recipe
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return open_data("digits", DataOptions())
+
+
+def costing(per_width):
+    """Estimates in which one pass takes `per_width` seconds for each unit of width."""
+
+    def estimate(recipe, resolved):
+        return Estimate(per_width * resolved.model.dim, 10**8, 1000, "fp32", True)
+
+    return estimate
+
+
+@given(st.integers(1, 10**8), st.integers(1, 10**8))
+def test_fewer_images_are_worth_more_passes(a, b):
+    fewer, more = sorted((a, b))
+    assert passes_worth(fewer) >= passes_worth(more)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(8, 400), st.integers(8, 400), st.sampled_from(LADDER), st.sampled_from([128, 224]))
+def test_every_rung_is_a_model_for_images_of_any_size(height, width, rung, side):
+    config = open_shape(Recipe(model=model_for(rung, height, width, side)), in_channels=3, num_classes=7)
+    with torch.device("meta"):
+        model = build(config)
+        assert model(torch.zeros(1, 3, *config.image_size)).shape == (1, 7)
+    tokens = [-(-side // config.patch_size) for side in config.image_size]
+    assert min(tokens) >= 4
+
+
+@given(st.lists(st.floats(0.1, 100), min_size=1, max_size=5), st.floats(0.1, 100))
+def test_the_climb_ends_on_the_largest_rung_that_sees_enough(passes, worth):
+    rungs = LADDER[: len(passes)]
+    table = dict(zip(rungs, sorted(passes, reverse=True), strict=True))
+    asked = []
+    found = climb(rungs, lambda rung: asked.append(rung) or table[rung], worth)
+    enough = [rung for rung in rungs if table[rung] >= worth]
+    assert found == (enough[-1] if enough else rungs[0])
+    assert len(asked) <= 3
+
+
+def test_more_time_gives_a_larger_model_until_the_images_are_worth_no_more(digits):
+    widths = []
+    for budget in (1.0, 1e3, 1e9):
+        plan = Planner(digits, "cpu", budget, costing(0.1)).plan(Recipe(train=TrainOptions(time=f"{budget:g}s")))
+        widths.append(plan.recipe.model.dim)
+        assert plan.passes == pytest.approx(budget / (0.1 * widths[-1]))
+        assert [choice.what for choice in plan.choices] == ["start", "model", "images", "length"]
+    assert widths == [64, 128, 128]  # 1,259 digits are not worth a width of 192
+
+
+def test_without_a_budget_the_passes_follow_the_number_of_images(digits):
+    plan = Planner(digits, "cpu", None, costing(0.001)).plan(Recipe())
+    assert plan.recipe.train.epochs == round(3 * passes_worth(1259))
+    assert plan.recipe.train.time is None
+    slow = Planner(digits, "cpu", None, costing(10)).plan(Recipe())
+    assert slow.recipe.train.epochs * 10 * 64 <= 1800
+
+
+def test_what_was_said_stays(digits):
+    said = Recipe(
+        model=ModelOptions(dim=32, depth=1, num_heads=2),
+        optim=OptimOptions(optimizer="adamw", lr=3e-4),
+        train=TrainOptions(batch_size=17, steps=9),
+    )
+    plan = Planner(digits, "cpu", None, costing(0.1)).plan(said)
+    for part in ("model", "optim", "train"):
+        asked, got = dataclasses.asdict(getattr(said, part)), dataclasses.asdict(getattr(plan.recipe, part))
+        assert {k: v for k, v in asked.items() if v is not None}.items() <= got.items()
+
+
+def test_few_images_from_trained_weights_get_a_new_head_only(tmp_path, digits):
+    from vitral.training.start import start
+
+    small = Recipe(model=ModelOptions(dim=16, depth=1, num_heads=2), train=TrainOptions(steps=1))
+    start("digits", small, tmp_path / "run", Display()).train()
+    recipe = Recipe(transfer=TransferOptions(init=str(tmp_path / "run")), train=TrainOptions(steps=1))
+    many = Planner(digits, "cpu", None, costing(0.1), brief=True).plan(recipe)
+    assert many.recipe.transfer.freeze == "none"
+    few = open_data("digits", DataOptions(train_fraction=0.1))
+    planner = Planner(few, "cpu", None, costing(0.1), brief=True)
+    plan = planner.plan(recipe)
+    assert plan.recipe.transfer.freeze == "encoder"
+    assert plan.recipe.model.dim == 16
+    steps = preprocess(plan.recipe, few, shape(plan.recipe, few))
+    assert "linear on frozen features" in baselines(few, steps, planner.initial)
+
+
+def test_a_device_that_is_not_here_is_planned_from_the_table():
+    from_t4 = make_plan("digits", Recipe(train=TrainOptions(device="t4")), Display(), hours=0.1)
+    from_h100 = make_plan("digits", Recipe(train=TrainOptions(device="h100")), Display(), hours=0.1)
+    assert not from_t4.estimate.measured
+    assert from_t4.estimate.precision == "fp16"
+    assert from_h100.passes > 2 * from_t4.passes
+    assert from_t4.recipe.train.device == "auto"
+    huge = Recipe(
+        model=ModelOptions("vit_huge_patch14_224", image_size=(64, 64), patch_size=4),
+        train=TrainOptions(device="t4", epochs=1.0, batch_size=64),
+    )
+    plan = make_plan("digits", huge, Display())
+    assert plan.recipe.train.batch_size < 64
+    assert plan.recipe.train.batch_size * plan.recipe.train.accumulation >= 64
+    with pytest.raises(VitralError, match=r"device 'gtx': is not in the table; choose one of t4"):
+        make_plan("digits", Recipe(train=TrainOptions(device="gtx")), Display())
+    with pytest.raises(VitralError, match="more than 0"):
+        make_plan("digits", Recipe(), Display(), hours=0)
+
+
+def test_baselines_are_between_the_commonest_class_and_all_right(digits):
+    recipe = Planner(digits, "cpu", 60.0, costing(0.1)).plan(Recipe(train=TrainOptions(time="60s"))).recipe
+    found = baselines(digits, preprocess(recipe, digits, shape(recipe, digits)))
+    assert 0.09 < found["commonest class"] < 0.13
+    assert found["nearest neighbours on pixels"] > 0.9  # scikit-learn's own example of the digits gets 97 %
+    assert found["linear on pixels"] > 0.85
+
+
+def vitral(*words, folder):
+    command = [sys.executable, "-m", "vitral", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+def test_the_plan_of_the_command_line_is_a_recipe_that_trains(tmp_path):
+    done = vitral("plan", "digits", "--device", "l4", "--hours", "0.01", "--json", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    recipe = read_recipe(tmp_path / "digits.toml")
+    assert recipe.model.dim == printed["recipe"]["model"]["dim"]
+    assert "to beat" in done.stderr
+    assert max(map(len, done.stderr.splitlines())) < 100
+    again = vitral("plan", "digits", "--device", "l4", folder=tmp_path)
+    assert again.returncode == 2
+    assert "digits.toml: is there already" in again.stderr
+
+
+def test_train_with_nothing_else_said_follows_a_plan(tmp_path):
+    done = vitral("train", "digits", "--steps", "3", "--out", "run", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "to beat on the validation images" in done.stderr
+    assert read_recipe(tmp_path / "run" / "recipe.toml").model.stem == (128, 128)
+    reasons = json.loads((tmp_path / "run" / "run.json").read_text())["reasons"]
+    assert any(reason.startswith("start: from scratch") for reason in reasons)
+    said = vitral("train", "digits", "--steps", "3", "--lr", "1e-3", "--out", "said", folder=tmp_path)
+    assert said.returncode == 0, said.stderr
+    assert read_recipe(tmp_path / "said" / "recipe.toml").model.stem is None
