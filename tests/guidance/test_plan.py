@@ -15,7 +15,8 @@ from vitral.data.sources import open_data
 from vitral.errors import VitralError
 from vitral.guidance.plan.baseline import baselines
 from vitral.guidance.plan.ladder import LADDER, climb, model_for, passes_worth
-from vitral.guidance.plan.plan import Estimate, Planner, make_plan
+from vitral.guidance.plan.plan import make_plan
+from vitral.guidance.plan.planner import Estimate, Planner
 from vitral.models.zoo import build
 from vitral.training.config import Recipe
 from vitral.training.display import Display

@@ -13,7 +13,7 @@ from vitral.cli.train import named_recipe, one_budget
 from vitral.errors import VitralError
 
 if TYPE_CHECKING:
-    from vitral.guidance.plan.plan import Plan
+    from vitral.guidance.plan.planner import Plan
 
 WIDTH = 80
 

@@ -1,242 +1,33 @@
 """What to train on these images in this time, and why: a whole recipe, each choice with its reason, and what it will cost.
 
 A plan fills what a recipe leaves open. What depends on the machine is measured by short trials (`trial.py`), or, for a device that is not here,
-estimated from a table (`devices.py`); the rules are in `ladder.py` and, for all that does not depend on time, in `training/defaults.py`.
+estimated from a table (`devices.py`); the rules are in `planner.py` and `ladder.py` and, for all that does not depend on time, in
+`training/defaults.py`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from vitral.data.sources import DataSet
 from vitral.errors import VitralError
 from vitral.guidance.plan.baseline import baselines
 from vitral.guidance.plan.devices import Device, device_row
-from vitral.guidance.plan.ladder import LADDER, Rung, climb, model_for, passes_worth, patch_for
+from vitral.guidance.plan.ladder import patch_for
+from vitral.guidance.plan.planner import Choice, Estimate, Plan, Planner
 from vitral.guidance.plan.trial import ROOM, find_micro_batch, measure_cost
 from vitral.guidance.plan.tryout import available_memory
 from vitral.models.measure import measure
 from vitral.training.config import Recipe, seconds
-from vitral.training.defaults import check, resolve
-from vitral.training.display import Display, clock
+from vitral.training.defaults import check
+from vitral.training.display import Display
 from vitral.training.machine import choose_device
 from vitral.training.options import ModelOptions
 from vitral.training.shape import preprocess, shape, width
 from vitral.training.start import open_for
-from vitral.training.transfer import Initial, open_initial
 
-PATIENCE = 1800.0  # seconds: the longest that a plan trains if nobody said how long it may
-ENOUGH = 3.0  # times the passes that are worth having: more than that is not planned unasked
 TRIAL = 4.0  # seconds of a trial
-FEW = 20  # images a class: too few to change a whole encoder, enough for a new head (the ViT paper's few-shot probes have 5 to 25)
-FINE_TUNED = 3.0  # passes worth having from scratch over those from trained weights
 HERE = ("auto", "cpu", "cuda", "mps")
 CONTEXT = 10**9  # bytes that CUDA and its libraries hold before a model does
-
-
-@dataclass(frozen=True)
-class Choice:
-    what: str
-    value: str
-    why: str
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.value}: {self.why}"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a plan needs to know of a run: measured here, or from the table of devices."""
-
-    pass_seconds: float
-    """One pass over the training images, with its validation."""
-    peak_bytes: int
-    parameters: int
-    precision: str
-    measured: bool
-
-
-@dataclass
-class Plan:
-    data: DataSet
-    recipe: Recipe
-    """Without open fields."""
-    choices: list[Choice]
-    reasons: list[str]
-    """What else was decided, a line each."""
-    estimate: Estimate | None
-    """None in a brief plan that had nothing to find out."""
-    passes: float
-    longer: str
-    """What twice the time would be spent on."""
-    baselines: dict[str, float] = field(default_factory=dict)
-    """Top-1 on the validation images of what needs no training; to be beaten."""
-
-    @property
-    def training_seconds(self) -> float | None:
-        return None if self.estimate is None else self.passes * self.estimate.pass_seconds
-
-    def brief(self) -> list[str]:
-        """The choices and what to beat, a line each."""
-        cost, seconds = self.estimate, self.training_seconds
-        lines = [str(choice) for choice in self.choices]
-        if cost is not None and seconds is not None:
-            lines.append(
-                f"about {clock(seconds)} of training and {cost.peak_bytes / 1e9:.1f} GB of memory, by a short trial"
-            )
-        if self.baselines:
-            lines.append(
-                "to beat on the validation images: "
-                + ", ".join(f"{v:.1%} {what}" for what, v in self.baselines.items())
-            )
-        return lines
-
-
-@dataclass
-class Planner:
-    """Decides step by step. `estimate` says what a recipe costs, given as it could be run and as it resolves: trials here, a table elsewhere."""
-
-    data: DataSet
-    device: str
-    budget: float | None
-    """Seconds; None: as long as it is worth, up to `PATIENCE`."""
-    estimate: Callable[[Recipe, Recipe], Estimate]
-    choices: list[Choice] = field(default_factory=list)
-    known: dict[Rung, Estimate] = field(default_factory=dict)
-    brief: bool = False
-    """Whether nothing needs to be found out that decides nothing."""
-    initial: Initial | None = None
-    described: ModelOptions | None = None
-    """The model of the weights that training starts from."""
-
-    @property
-    def images(self) -> int:
-        return len(self.data.splits["train"])
-
-    @property
-    def rungs(self) -> list[Rung]:
-        """The sizes of model that so many images can be worth."""
-        return [rung for rung in LADDER if rung.images <= self.images]
-
-    def choose(self, what: str, value: str, why: str) -> None:
-        self.choices.append(Choice(what, value, why))
-
-    def plan(self, recipe: Recipe) -> Plan:
-        recipe, worth, rung = self.start(recipe), passes_worth(self.images), None
-        if self.initial is not None:
-            worth /= FINE_TUNED
-        elif recipe.model == ModelOptions():
-            rung = self.size(recipe, worth)
-            recipe = replace(recipe, model=self.model(rung))
-        said = recipe.train.steps is not None or recipe.train.epochs is not None
-        estimate = None
-        if not (said and self.brief):
-            estimate = self.of(recipe, rung) if rung is not None else self.estimate(recipe, self.resolved(recipe)[0])
-        recipe, passes = self.length(recipe, estimate, worth)
-        longer = "" if self.brief else self.longer(recipe, rung, worth, passes)
-        recipe, reasons = self.resolved(recipe)
-        return Plan(self.data, recipe, self.choices, reasons, estimate, passes, longer)
-
-    def start(self, recipe: Recipe) -> Recipe:
-        """From scratch or from weights, and how much of these may change."""
-        if recipe.transfer.init is None:
-            why = "no weights were given (--init), and to pre-train on the same images first paid nowhere (docs/small-data.md)"
-            self.choose("start", "from scratch", why)
-            return recipe
-        share = self.images / max(1, len(self.data.labels))
-        whole = recipe.transfer.freeze == "none" and not recipe.transfer.lora_rank
-        if whole and share < FEW:
-            why = f"{share:.0f} images a class are too few to change an encoder with"
-            self.choose("start", f"a new head on {recipe.transfer.init}, frozen", why)
-            recipe = replace(recipe, transfer=replace(recipe.transfer, freeze="encoder"))
-        else:
-            self.choose("start", f"from {recipe.transfer.init}", f"{self.images:,} images, {share:.0f} a class")
-        opened, self.initial = open_initial(recipe)
-        self.described = opened.model
-        return recipe
-
-    def size(self, recipe: Recipe, worth: float) -> Rung:
-        """The largest model that sees the images often enough in the time."""
-        if recipe.train.steps is not None or recipe.train.epochs is not None:
-            rung = self.rungs[-1]
-            self.say_model(rung, f"more parameters gain little from {self.images:,} images")
-            return rung
-        limit = self.budget or PATIENCE
-        rung = climb(self.rungs, lambda each: limit / self.of(recipe, each).pass_seconds, worth)
-        passes = limit / self.of(recipe, rung).pass_seconds
-        higher = self.rungs[self.rungs.index(rung) + 1 :]
-        if passes < worth:
-            why = f"the smallest; {clock(limit)} are {passes:.1f} passes over the images, and {worth:.0f} are worth having"
-        elif higher:
-            other = limit / self.of(recipe, higher[0]).pass_seconds
-            why = f"width {higher[0].dim} would make {other:.1f} passes in {clock(limit)}, and {worth:.0f} are worth having"
-        else:
-            why = f"more parameters gain little from {self.images:,} images"
-        self.say_model(rung, why)
-        return rung
-
-    def say_model(self, rung: Rung, why: str) -> None:
-        self.choose("model", f"ViT, width {rung.dim}, {rung.depth} layers, patches by convolutions", why)
-        model, own = self.model(rung), (self.data.height, self.data.width)
-        assert model.image_size is not None
-        size = "x".join(map(str, model.image_size))
-        why = (
-            "the images' own size"
-            if model.image_size == own
-            else f"of {own[0]}x{own[1]}, a third of the work of 224x224, as there is no GPU"
-            if self.device == "cpu"
-            else f"of {own[0]}x{own[1]}, the usual size of photographs"
-        )
-        self.choose("images", f"{size} pixels, patches of {model.patch_size}", why)
-
-    def model(self, rung: Rung) -> ModelOptions:
-        return model_for(rung, self.data.height, self.data.width, 128 if self.device == "cpu" else 224)
-
-    def of(self, recipe: Recipe, rung: Rung) -> Estimate:
-        """What a rung of the ladder costs, asked once."""
-        if rung not in self.known:
-            wanted = replace(recipe, model=self.model(rung))
-            self.known[rung] = self.estimate(wanted, self.resolved(wanted)[0])
-        return self.known[rung]
-
-    def length(self, recipe: Recipe, estimate: Estimate | None, worth: float) -> tuple[Recipe, float]:
-        """The budget: what was said, or the passes that are worth having."""
-        train = recipe.train
-        if train.steps is not None:
-            each = -(-self.images // ((self.resolved(recipe)[0].train.batch_size or 1) * train.accumulation))
-            return recipe, train.steps / each
-        if train.epochs is not None:
-            return recipe, train.epochs
-        assert estimate is not None
-        if self.budget is not None:
-            passes = self.budget / estimate.pass_seconds
-            self.choose(
-                "length", f"{clock(self.budget)}, {passes:.1f} passes", "as said; the schedule ends with the clock"
-            )
-            return recipe, passes
-        wanted, allowed = round(ENOUGH * worth), int(PATIENCE / estimate.pass_seconds)
-        passes = float(max(1, min(wanted, allowed)))
-        why = (
-            f"{self.images:,} images: few are seen more often"
-            if wanted <= allowed
-            else f"all that {clock(PATIENCE)} allow; --hours says otherwise"
-        )
-        self.choose("length", f"{passes:g} passes, {clock(passes * estimate.pass_seconds)}", why)
-        return replace(recipe, train=replace(train, epochs=passes)), passes
-
-    def resolved(self, recipe: Recipe) -> tuple[Recipe, list[str]]:
-        """The recipe as a run would resolve it."""
-        if self.described is not None:
-            recipe = replace(recipe, model=self.described)
-        return resolve(recipe, self.data, self.device, None if self.initial is None else self.initial.preprocess)
-
-    def longer(self, recipe: Recipe, rung: Rung | None, worth: float, passes: float) -> str:
-        """What twice the time would be spent on."""
-        if rung is not None and rung != self.rungs[-1]:
-            higher = self.rungs[self.rungs.index(rung) + 1]
-            twice = 2 * (self.budget or PATIENCE) / self.of(recipe, higher).pass_seconds
-            if twice >= worth:
-                return f"width {higher.dim}, {higher.depth} layers, {twice:.0f} passes"
-        return f"the same model, {2 * passes:.0f} passes"
 
 
 def make_plan(data: str, recipe: Recipe, display: Display, hours: float | None = None, *, brief: bool = False) -> Plan:
