@@ -283,8 +283,10 @@ def test_augreg_levels_are_options():
         assert (options.policy == "none") == (level == "none")
     strong = AugmentOptions(**augreg("strong2"))
     assert (strong.operations, strong.magnitude, strong.magnitude_std, strong.increasing) == (2, 20.0, 0.0, False)
-    with pytest.raises(VitralError, match=r"AugReg level 'heavy'.*medium1"):
-        augreg("heavy")
+    with pytest.raises(VitralError, match=r"augreg 'heavy'.*medium1"):
+        AugmentOptions(augreg="heavy")
+    with pytest.raises(VitralError, match=r"augreg light1: sets policy and mixup itself"):
+        AugmentOptions(augreg="light1", mixup=0.5)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,13 @@ def test_what_was_said_is_kept(shapes):
     assert shape(recipe, shapes).depth == 12  # the zoo's, as a width was chosen
 
 
+def test_a_level_of_augreg_becomes_its_settings(shapes):
+    recipe, reasons = resolve(Recipe(augment=AugmentOptions(augreg="medium2")), shapes, "cpu")
+    augment = recipe.augment
+    assert (augment.augreg, augment.policy, augment.magnitude, augment.mixup) == (None, "randaugment", 15.0, 0.5)
+    assert "RandAugment and Mixup at AugReg's level medium2" in reasons
+
+
 def test_the_normalisation_is_the_training_images(shapes):
     recipe, _ = resolve(Recipe(), shapes, "cpu")
     train = shapes.splits["train"]

@@ -49,6 +49,17 @@ class DataOptions:
             )
 
 
+AUGREG = {  # level: RandAugment's operations and magnitude, Mixup's alpha
+    "none": (0, 0, 0.0),
+    "light1": (2, 0, 0.0),
+    "light2": (2, 10, 0.2),
+    "medium1": (2, 15, 0.2),
+    "medium2": (2, 15, 0.5),
+    "strong1": (2, 20, 0.5),
+    "strong2": (2, 20, 0.8),
+}
+
+
 @dataclass(frozen=True)
 class AugmentOptions:
     """What training does to an image before the model sees it."""
@@ -77,6 +88,8 @@ class AugmentOptions:
     """
     policy: str = "none"
     """randaugment (https://arxiv.org/abs/1909.13719), 3augment (grey, solarize or blur: https://arxiv.org/abs/2204.07118) or none."""
+    augreg: str | None = None
+    """RandAugment and Mixup at a level of AugReg (https://arxiv.org/abs/2106.10270): none, light1, light2, medium1, medium2, strong1 or strong2."""
     operations: int = 2
     """RandAugment: operations on an image."""
     operation_probability: float = 0.5
@@ -107,6 +120,7 @@ class AugmentOptions:
             ("crop", (None, "resized", "padded", "reflected", "none")),
             ("policy", ("none", "randaugment", "3augment")),
             ("erase_with", ("mean", "noise")),
+            ("augreg", (None, *AUGREG)),
         ):
             if getattr(self, name) not in allowed:
                 raise VitralError(f"{name} {getattr(self, name)!r}: choose one of {', '.join(filter(None, allowed))}")
@@ -116,6 +130,10 @@ class AugmentOptions:
         for name, (low, high) in (("scale", self.scale or (1.0, 1.0)), ("ratio", self.ratio)):
             if not 0 < low <= high:
                 raise VitralError(f"{name} {low} {high}: give a smaller and a larger positive number")
+        if self.augreg is not None and (self.policy != "none" or self.mixup):
+            raise VitralError(
+                f"augreg {self.augreg}: sets policy and mixup itself; leave out --policy and --mixup, or --augreg"
+            )
         if self.scale and self.scale[1] > 1:
             raise VitralError(f"scale {self.scale[0]} {self.scale[1]}: ends at 1, the whole image, at most")
         for name in ("padding", "brightness"):
@@ -133,25 +151,12 @@ class AugmentOptions:
                 raise VitralError(f"{name} {getattr(self, name)}: give 1 or more")
 
 
-AUGREG = {  # level: RandAugment's operations and magnitude, Mixup's alpha
-    "none": (0, 0, 0.0),
-    "light1": (2, 0, 0.0),
-    "light2": (2, 10, 0.2),
-    "medium1": (2, 15, 0.2),
-    "medium2": (2, 15, 0.5),
-    "strong1": (2, 20, 0.5),
-    "strong2": (2, 20, 0.8),
-}
-
-
 def augreg(level: str) -> dict[str, object]:
     """The fields of AugmentOptions for a level of "How to train your ViT?" (https://arxiv.org/abs/2106.10270, section 3.2).
 
     Numbers of google-research/big_vision, configs/vit_i1k.py, whose RandAugment applies every operation it picks (and knows a sixteenth, Cutout,
     which is left out here). Light1 is not nothing: at magnitude 0 colours nearly go.
     """
-    if level not in AUGREG:
-        raise VitralError(f"AugReg level {level!r}: choose one of {', '.join(AUGREG)}")
     operations, magnitude, mixup = AUGREG[level]
     if not operations:
         return {"policy": "none", "mixup": mixup}

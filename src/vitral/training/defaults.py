@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from vitral.data.loader import REMEMBERED
-from vitral.data.options import AugmentOptions
+from vitral.data.options import AugmentOptions, augreg
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import DataSet
 from vitral.errors import VitralError
@@ -164,6 +164,9 @@ PRETRAINING_SCALES = {"mae": (0.2, 1.0), "dino": (0.4, 1.0)}
 def _augment(augment: AugmentOptions, objective: str, data: DataSet, small: bool, reasons: Reasons) -> AugmentOptions:
     """Shifts for small images, crops for photographs and pre-training, wider ones where there are many."""
     count = len(data.splits["train"])
+    if augment.augreg is not None:
+        reasons.append(f"RandAugment and Mixup at AugReg's level {augment.augreg}")
+        augment = replace(augment, augreg=None, **augreg(augment.augreg))  # type: ignore[arg-type]
     if augment.crop is None:
         shifted = small and objective == "classify"
         augment = replace(augment, crop="padded" if shifted else "resized")
