@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from vitral.data.options import DataOptions
 from vitral.data.sources import open_data
 from vitral.errors import VitralError
+from vitral.guidance.plan import rate
 from vitral.guidance.plan.baseline import baselines
 from vitral.guidance.plan.ladder import LADDER, climb, model_for, passes_worth
 from vitral.guidance.plan.plan import make_plan
@@ -132,6 +134,25 @@ def test_a_device_that_is_not_here_is_planned_from_the_table():
         make_plan("digits", Recipe(train=TrainOptions(device="gtx")), Display())
     with pytest.raises(VitralError, match="more than 0"):
         make_plan("digits", Recipe(), Display(), hours=0)
+
+
+@pytest.mark.parametrize(("found", "taken"), [(4e-3, 5e-3), (2.04e-4, 2e-4), (None, 5e-3)])
+def test_a_rate_that_the_range_test_finds_far_off_is_replaced(digits, monkeypatch, found, taken):
+    tested = []
+
+    def lr_find(source, recipe, *, steps, display, opened):
+        tested.append(recipe.optim.lr)
+        if found is None:
+            raise VitralError("the loss does not fall")
+        return SimpleNamespace(suggestion=found)
+
+    monkeypatch.setattr(rate, "lr_find", lr_find)
+    plan = Planner(digits, "cpu", 1e6, costing(0.1)).plan(Recipe(train=TrainOptions(time="1000000s")))
+    assert rate.checked_rate(plan, "digits", Display()).optim.lr == pytest.approx(taken, rel=0.05)
+    assert plan.choices[-1].what == "rate"
+    short = Planner(digits, "cpu", 10.0, costing(0.1)).plan(Recipe(train=TrainOptions(time="10s")))
+    assert rate.checked_rate(short, "digits", Display()) is short.recipe  # the test would be as long as the run
+    assert tested == [5e-3]
 
 
 def test_baselines_are_between_the_commonest_class_and_all_right(digits):
