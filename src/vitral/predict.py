@@ -134,11 +134,13 @@ class Predictor:
         layer: "Layer | None" = None,
         head: int | None = None,
         query: "Query | None" = None,
+        *,
+        target: int | str | None = None,
     ) -> "Explanation":
         """What the answer was read from; see `vitral.explain.explain.explain` for the arguments."""
         from vitral.explain.explain import explain  # the one import of a later room: it lets a predictor explain itself
 
-        return explain(self, image, method, layer, head, query)
+        return explain(self, image, method, layer, head, query, target=target)
 
 
 def load(path: str | Path) -> Predictor:

@@ -9,13 +9,15 @@ from collections.abc import Callable
 
 from vitral.cli.coach import coach
 from vitral.cli.doctor import doctor
+from vitral.cli.explain import explain
+from vitral.cli.inspect import inspect
 from vitral.cli.models import convert, models
 from vitral.cli.plan import plan
 from vitral.cli.probe import probe
 from vitral.cli.sweep import sweep
 from vitral.cli.train import pretrain, report, train
 from vitral.cli.trial import lr_find, memory
-from vitral.cli.use import evaluate, explain, predict
+from vitral.cli.use import evaluate, predict
 from vitral.errors import VitralError
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
@@ -31,6 +33,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "sweep": sweep,
     "predict": predict,
     "explain": explain,
+    "inspect": inspect,
     "models": models,
     "convert": convert,
     "report": report,
@@ -40,10 +43,10 @@ vitral {version}: Vision Transformers from a folder of images to a trained model
 
 usage: vitral COMMAND ...
 
-  doctor     find what is wrong with images and labels                vitral doctor photos/
+  doctor     find what is wrong with images and labels               vitral doctor photos/
   plan       say what to train in your time, and why                 vitral plan photos/ --hours 2
   train      train a ViT on a folder, table or built-in data set     vitral train photos/ --time 10m --out runs/photos
-  pretrain   learn from images without labels, to start from           vitral pretrain photos/ --objective mae
+  pretrain   learn from images without labels, to start from         vitral pretrain photos/ --objective mae
   memory     what a run would take here: memory and seconds          vitral memory photos/ --batch-size 256
   lr-find    suggest a learning rate by a range test                 vitral lr-find photos/ --plot lr.html
   coach      what seems to go wrong in a run, and what to try        vitral coach runs/photos
@@ -51,8 +54,10 @@ usage: vitral COMMAND ...
   probe      how useful a frozen model's features are                vitral probe runs/photos-pretrained photos/
   sweep      train many runs and compare them                        vitral sweep photos/ --seeds 0 1 2 --fractions 0.1 1
   predict    label images, folders or a list on stdin                vitral predict runs/photos new/*.jpg --format csv
-  explain    draw what the model attends to in one image             vitral explain runs/photos cat.jpg -o cat.png
+  explain    draw what in an image the answer comes from              vitral explain runs/photos cat.jpg -o cat.png
+  inspect    show what is inside a model: filters, heads, layers     vitral inspect runs/photos photos/
   models     list the models that can be trained                     vitral models
+  convert    to and from timm, Hugging Face and Google's .npz        vitral convert runs/photos photos-hf --to hf
   report     write a finished run's page again                       vitral report runs/photos
 
 Built-in data: digits (needs nothing), fashion-mnist, elpv. `vitral COMMAND --help` shows a command's options.

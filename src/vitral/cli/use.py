@@ -1,4 +1,4 @@
-"""Commands that use a trained model: evaluate, predict, explain."""
+"""Commands that use a trained model: evaluate, predict."""
 
 import csv
 import json
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from vitral.cli.explain import MethodName
 from vitral.cli.parse import at_least, flag_given, parse
 from vitral.errors import VitralError, counted
 
@@ -25,6 +26,8 @@ def evaluate(words: list[str]) -> int:
         Where an image can have several labels: mean average precision (mAP), F1, exact matches, calibration error.
 
         Example: vitral evaluate runs/photos photos/ --split test --json > scores.json
+
+        Example: vitral evaluate runs/photos photos/ --explanations rollout relevance occlusion --images 100
         """
 
         model: Annotated[Path, tyro.conf.Positional]
@@ -35,6 +38,10 @@ def evaluate(words: list[str]) -> int:
         """Default: test if these are the data that the model was trained on or they give a test split, else all."""
         json: bool = False
         """Print JSON on stdout; trained_on counts the images that the model was trained on, null if that is not known."""
+        explanations: tuple[MethodName, ...] = ()
+        """Also score how true the maps of these methods are (deletion and insertion, beside random maps and the centre)."""
+        images: int = 50
+        """How many images --explanations takes, drawn at random."""
         batch_size: int = 64
         workers: int = 0
         precision: Literal["auto", "fp32", "bf16"] = "fp32"
@@ -45,14 +52,17 @@ def evaluate(words: list[str]) -> int:
     from vitral.evaluation.evaluate import evaluate as score
     from vitral.evaluation.evaluate import merged
     from vitral.evaluation.seen import NAME, count_seen
+    from vitral.explain.compare import cases, check_methods, compare, markdown, to_json
     from vitral.predict import load
     from vitral.training.display import Display
     from vitral.training.machine import choose_device, choose_precision
     from vitral.training.toml import stored_data_options
 
-    at_least(1, batch_size=given.batch_size)
+    at_least(1, batch_size=given.batch_size, images=given.images)
     at_least(0, workers=given.workers)
     predictor = load(given.model)
+    if given.explanations:
+        check_methods(predictor, given.explanations)
     said = {name: value for name, value in vars(given.options).items() if flag_given(words, name)}
     options = replace(stored_data_options(predictor.card.recipe), **said)  # what is not said is as it was in training
     display = Display()
@@ -76,14 +86,24 @@ def evaluate(words: list[str]) -> int:
             precision=choose_precision(given.precision, choose_device("cpu")),
             progress=lambda n, total: display.count("evaluating", n, total),
         )  # fmt: skip
+        maps = list(compare(
+            predictor, cases(predictor, split, given.images) if given.explanations else [], given.explanations,
+            progress=lambda n, total: display.count("explaining", n, total),
+        ))  # fmt: skip
     finally:
         display.close()
     about = {"data": given.data, "split": name, "fingerprint": data.fingerprint, "trained_on": trained_on}
     if given.json:
-        print(json.dumps({**about, "skipped": len(data.skipped), **result.to_json()}))
+        explained = {"explanations": to_json(maps)} if maps else {}
+        print(json.dumps({**about, "skipped": len(data.skipped), **result.to_json(), **explained}))
         print(result.summary(), file=sys.stderr)
     else:
         print(f"{result.summary()}\n\n{result.table()}", flush=True)
+        if maps:
+            print(
+                f"\nmaps of {counted(min(given.images, len(split)), 'image')}, ± one standard error\n{markdown(maps)}",
+                flush=True,
+            )
     if trained_on:
         print(
             f"{trained_on:,} of these {counted(len(split), 'image was', 'images were')} in the model's training, "
@@ -194,64 +214,3 @@ def _plain(row: "Prediction") -> dict[str, object]:
     top, labels = ([{"label": label, "probability": p} for label, p in r or []] for r in (row.top, row.labels))
     own = {"label": row.label, "probability": row.probability} if row.labels is None else {"labels": labels}
     return {"image": row.name, **own, "top": top}
-
-
-def explain(words: list[str]) -> int:
-    import tyro
-
-    @dataclass
-    class Explain:
-        """Draw which patches the model's answer was read from, over the image in its own shape.
-
-        Example: vitral explain runs/photos cat.jpg --layer 5 --head 0 -o cat.png
-
-        Example: vitral explain runs/photos cat.jpg --all -o heads.png --npz cat.npz
-        """
-
-        model: Annotated[Path, tyro.conf.Positional]
-        """Run folder or model file."""
-        image: Annotated[Path, tyro.conf.Positional]
-        out: Annotated[Path, tyro.conf.arg(aliases=["-o"])] = Path("attention.png")
-        """Picture to write: .png, .jpg or .webp."""
-        method: Literal["attention", "rollout"] = "attention"
-        layer: int | Literal["mean"] | None = None
-        """Layer from 0, or from the end if negative, or mean for all; default the last."""
-        head: int | None = None
-        """Head from 0; default the mean of all."""
-        query: tuple[int, int] | Literal["cls", "mean"] | None = None
-        """Who looks: cls (the class token), mean (the average patch) or the patch at ROW COLUMN; default: what the model's head reads."""
-        all: bool = False
-        """The whole grid of layers and heads in one picture."""
-        npz: Path | None = None
-        """Also write the raw arrays here."""
-
-    given = parse(Explain, "explain", words)
-    if given.all and (given.method, given.layer, given.head) != ("attention", None, None):
-        raise VitralError("--all draws the attention of every layer and head; leave out --method, --layer and --head")
-    from vitral.explain.explain import look, reader
-    from vitral.explain.figure import save_picture
-    from vitral.predict import load
-
-    attention = look(load(given.model), given.image)
-    if given.all:
-        reads = f"what {reader(attention.asked(given.query))} reads"
-        title = f"{given.image.name}: {attention.label} {attention.probability:.1%}\n{reads}, by layer and head"
-        save_picture(attention.figure(title, given.query), given.out)
-        drawn = f"attention, every layer and head: {reads}"
-    else:
-        explanation = attention.explain(given.method, given.layer, given.head, given.query)
-        explanation.save(given.out)
-        drawn = explanation.method
-        if explanation.framed:
-            drawn += "; the frame is the part of the picture that the model sees"
-    if isinstance(given.query, tuple):
-        drawn += "; the outlined patch is the one that asks"
-    if given.npz is not None:
-        attention.save(given.npz)
-    print(
-        f"{attention.label} {attention.probability:.1%}; wrote {given.out}"
-        + (f" and {given.npz}" if given.npz else "")
-        + f"\ndrawn: {drawn}",
-        file=sys.stderr,
-    )
-    return 0

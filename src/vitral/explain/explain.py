@@ -1,12 +1,10 @@
-"""What a model's answer was read from, for one image: the glue between a predictor, its recorded attention and the pictures.
+"""What a model's answer was read from, for one image: one call for every method of `methods.py`.
 
-Methods: `attention`, the class token's attention to the patches (https://arxiv.org/abs/2010.11929, section 4.5), and `rollout`
-(https://arxiv.org/abs/2005.00928). Attention says where information came from, not what it was used for.
+Attention says where information came from, not what it was used for; `target` makes the other methods about one class.
 """
 
-from dataclasses import dataclass
+import operator
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -16,157 +14,87 @@ from torch import Tensor, nn
 from vitral.checkpoints.bundle import ModelCard
 from vitral.data.decode import decode
 from vitral.data.preprocess import Preprocess
-from vitral.errors import VitralError
-from vitral.explain.figure import Explanation, grid_figure
-from vitral.explain.maps import Query, rollout, token_map
-from vitral.layers.attention import attention_layers, check_layer
-from vitral.models.beit import Beit
+from vitral.errors import VitralError, some
+from vitral.explain.attention import Attention, LayerChoice, extent
+from vitral.explain.capture import Explainable, Plain, capture, in_float32, seen
+from vitral.explain.figure import Explanation
+from vitral.explain.maps import Query
+from vitral.explain.methods import FOLLOWED, METHODS, Question, undefined
 from vitral.models.common import ImageModel
-from vitral.models.deit import DeiT
-from vitral.models.dino import Dino
-from vitral.models.vit import VisionTransformer
 from vitral.models.zoo import family_of
 from vitral.predict import ImageLike, Predictor, load, to_rgb
 
-METHODS = ("attention", "rollout")
-Plain = VisionTransformer | DeiT | Beit | Dino  # families whose every layer lets all tokens attend to all
-Layer = int | Literal["mean"]
+__all__ = ["METHODS", "Attention", "Plain", "explain", "look", "undefined", "visualize_attention"]
+
+Layer = LayerChoice
 
 
-@dataclass(frozen=True)
-class Attention:
-    """All attention of one forward pass. `layers` holds a float32 [H, N, N] for each layer; N = num_prefix + h * w tokens."""
-
-    layers: list[np.ndarray]
-    logits: np.ndarray
-    num_prefix: int
-    grid: tuple[int, int]
-    box: tuple[int, int, int, int]
-    """Top, left, height, width of the model's view in the picture."""
-    picture: np.ndarray
-    """uint8 [h, w, 3], in its own size and shape."""
-    label: str
-    probability: float
-    query: Query
-    """Who reads by default: the class token, or all patches in their mean, as the model's pooling has it."""
-    class_token: bool = True
-
-    def heads(self, query: Query | None = None) -> np.ndarray:
-        """[layers, heads, h, w]: what `query` reads from each patch."""
-        query = self.asked(query)
-        return np.stack([token_map(layer, self.num_prefix, self.grid, query) for layer in self.layers])
-
-    def asked(self, query: Query | None) -> Query:
-        """Who reads, given whom a person asked for."""
-        if query == "cls" and not self.class_token:
-            raise VitralError(
-                "query cls: this model has no class token; ask for mean, or for a patch by its row and column"
-            )
-        return query or self.query
-
-    def map(self, layer: Layer = -1, head: int | None = None, query: Query | None = None) -> np.ndarray:
-        """[h, w] of one layer (or the mean of all) and one head (or the mean of all)."""
-        maps = self.heads(query)  # [layers, heads, h, w]
-        chosen = maps.mean(axis=0) if layer == "mean" else maps[check_layer(layer, len(maps))]
-        if head is None:
-            return chosen.mean(axis=0)
-        if not -len(chosen) <= head < len(chosen):
-            raise VitralError(f"head {head}: a layer has {len(chosen)} heads, numbered 0 to {len(chosen) - 1}")
-        return chosen[head]
-
-    def rollout(self, query: Query | None = None) -> np.ndarray:
-        """[h, w] of attention rolled out through all layers."""
-        return token_map(rollout(self.layers), self.num_prefix, self.grid, self.asked(query))
-
-    def explain(
-        self,
-        method: str = "attention",
-        layer: Layer | None = None,
-        head: int | None = None,
-        query: Query | None = None,
-    ) -> Explanation:
-        """The map of one method, as `explain` describes."""
-        if method not in METHODS:
-            raise VitralError(f"method {method!r}: choose one of {', '.join(METHODS)}")
-        query = self.asked(query)
-        if method == "rollout":
-            if layer is not None or head is not None:
-                raise VitralError(
-                    "rollout goes through all layers and heads; leave layer and head out, or use attention"
-                )
-            values, what = self.rollout(query), "rollout through all layers"
-        else:
-            layer = -1 if layer is None else layer
-            which = "mean of layers" if layer == "mean" else f"layer {check_layer(layer, len(self.layers))}"
-            values = self.map(layer, head, query)
-            what = f"attention, {which}, {'mean of heads' if head is None else f'head {head}'}"
-        asking = query if isinstance(query, tuple) else None
-        method = f"{what}: what {reader(query)} reads"
-        return Explanation(self.picture, values, method, self.label, self.probability, self.box, asking)
-
-    def figure(self, title: str, query: Query | None = None) -> Image.Image:
-        """The grid of layers x heads, as the model saw the picture."""
-        top, left, height, width = self.box
-        picture, query = self.picture[top : top + height, left : left + width], self.asked(query)
-        return grid_figure(picture, self.heads(query), title, asking=query if isinstance(query, tuple) else None)
-
-    def save(self, path: Path) -> None:
-        """The raw arrays: attention [layers, heads, N, N], logits [K], grid, num_prefix and the picture."""
-        if path.suffix != ".npz":
-            raise VitralError(f"{path}: arrays are written as .npz; choose that ending")
-        try:
-            np.savez_compressed(
-                path,
-                attention=np.stack(self.layers),
-                logits=self.logits,
-                grid=self.grid,
-                num_prefix=self.num_prefix,
-                picture=self.picture,
-            )
-        except OSError as error:
-            raise VitralError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+def _defined(model: ImageModel, method: str) -> Explainable:
+    if (why := undefined(model, method)) is not None:
+        raise VitralError(why)
+    whole = in_float32(seen(model))
+    assert isinstance(whole, Explainable)
+    return whole
 
 
-def reader(query: Query) -> str:
-    """Who reads, in words."""
-    if isinstance(query, tuple):
-        return f"the patch in row {query[0]} and column {query[1]}"
-    return {"cls": "the class token", "mean": "the average patch"}[query]
+def _check_options(method: str, given: dict[str, object]) -> None:
+    """A VitralError for what a method cannot be asked for."""
+    for name, value in given.items():
+        if value is None or name in METHODS[method].takes:
+            continue
+        if method in FOLLOWED and name in ("layer", "head"):
+            raise VitralError(f"{method} goes through all layers and heads; leave layer and head out, or use attention")
+        raise VitralError(f"{method} takes no {name}; leave it out (it is {METHODS[method].about})")
 
 
-def explainable(model: ImageModel) -> Plain:
-    """The model, if its attention is of all tokens to all tokens; else a VitralError."""
-    if isinstance(model, Plain):
-        return model
-    kind = type(model).__name__
-    if not attention_layers(model):
-        raise VitralError(f"{kind}: has no attention to show")
-    raise VitralError(
-        f"{kind}: its attention is not between all patches, so it has no one map; its arrays are in model.forward_with_attention(images)"
-    )
+def _class(predictor: Predictor, target: int | str | None, logits: Tensor) -> int:
+    """Index of the class that is asked for, by default the most probable."""
+    labels = predictor.labels
+    if target is None:
+        return int(logits[0].argmax())
+    if isinstance(target, str):
+        if target in labels:
+            return labels.index(target)
+        if not target.isdecimal():
+            raise VitralError(f"target {target!r}: the model has no such class; choose one of {some(labels)}")
+    index = int(target) if isinstance(target, str) else operator.index(target)
+    if not 0 <= index < len(labels):
+        raise VitralError(f"target {index}: the model has {len(labels)} classes, numbered 0 to {len(labels) - 1}")
+    return index
+
+
+def _picture(predictor: Predictor, image: ImageLike, pixels: Tensor) -> np.ndarray:
+    return to_rgb(decode(image, 3) if isinstance(image, str | Path | bytes | Image.Image) else pixels)
+
+
+def _best(predictor: Predictor, logits: Tensor) -> tuple[str, float]:
+    """The most probable class and its probability; "" and 0 without labels."""
+    if not predictor.labels:
+        return "", 0.0
+    probabilities = predictor.probabilities(logits.detach().float())[0]
+    best = int(probabilities.argmax())
+    return predictor.labels[best], float(probabilities[best])
 
 
 def look(predictor: Predictor, image: ImageLike) -> Attention:
     """One forward pass with all attention recorded."""
-    model, steps = explainable(predictor.model), predictor.card.preprocess
+    model, steps = _defined(predictor.model, "attention"), predictor.card.preprocess
     pixels = predictor.decode(image)
-    with torch.inference_mode():
-        batch = steps(pixels)[None].to(next(model.parameters()).device)  # [1, C, H, W]
-        logits, layers = model.forward_with_attention(batch)
-    probabilities = predictor.probabilities(logits.float())[0]
-    best = int(probabilities.argmax())
-    picture = to_rgb(decode(image, 3) if isinstance(image, str | Path | bytes | Image.Image) else pixels)
+    batch = steps(pixels)[None].to(next(model.parameters()).device)  # [1, C, H, W]
+    found = capture(model, batch)
+    picture = _picture(predictor, image, pixels)
+    label, probability = _best(predictor, found.logits)
     return Attention(
-        layers=[layer[0].float().cpu().numpy() for layer in layers],
-        logits=logits[0].float().cpu().numpy(),
+        layers=[layer.array() for layer in found.layers],
+        geometry=[layer.geometry for layer in found.layers],
+        logits=found.logits[0].float().cpu().numpy(),
         num_prefix=model.num_prefix,
-        grid=model.patch_embed.grid(steps.height, steps.width),
+        grid=found.layers[-1].geometry.grid,
         box=steps.box(*picture.shape[:2]),
+        size=(steps.height, steps.width),
         picture=picture,
-        label=predictor.labels[best] if predictor.labels else "",
-        probability=float(probabilities[best]),
-        query="mean" if getattr(model.config, "pooling", "cls") == "mean" else "cls",
-        class_token=getattr(model.config, "class_token", True),
+        label=label,
+        probability=probability,
     )
 
 
@@ -177,12 +105,46 @@ def explain(
     layer: Layer | None = None,
     head: int | None = None,
     query: Query | None = None,
+    *,
+    target: int | str | None = None,
 ) -> Explanation:
-    """The map of one method: `attention` of a layer (default the last; "mean" for all) and head (default their mean), or `rollout`.
+    """The map of one of `METHODS`.
 
-    `query` says whose reading is shown: "cls", "mean" over the patches, or a patch's (row, column); default: what the head reads.
+    Args:
+        layer: of attention (default the last; "mean" for all), logit_lens and pca (default the last).
+        head: of attention; default the mean of all.
+        query: whose reading is shown: "cls", "mean" over the patches, or a patch's (row, column); default: what the head reads.
+        target: the class, by its label or its index, that the map is about; default the most probable. Maps that are about no class (of
+            attention, rollout, similarity and pca) are the same for all.
+
+    Raises:
+        VitralError: the method does not exist, is undefined for the model, or does not take what is asked; or there is no such class, layer,
+            head or query.
     """
-    return look(predictor, image).explain(method, layer, head, query)
+    model, steps = _defined(predictor.model, method), predictor.card.preprocess
+    _check_options(method, {"layer": layer, "head": head, "query": query})
+    pixels = predictor.decode(image)
+    batch = steps(pixels)[None].to(next(model.parameters()).device)  # [1, C, H, W]
+    found = capture(model, batch, METHODS[method].gradients)
+    chosen = _class(predictor, target, found.logits) if predictor.labels else 0
+    name = predictor.labels[chosen] if "target" in METHODS[method].takes else ""
+    with torch.set_grad_enabled(METHODS[method].gradients):
+        values, stride, words, floor, colours = METHODS[method].function(
+            Question(model, batch[0], found, chosen, name, predictor.card.multi_label, layer, head, query)
+        )
+    picture = _picture(predictor, image, pixels)
+    return Explanation(
+        picture,
+        values,
+        words,
+        *_best(predictor, found.logits),
+        steps.box(*picture.shape[:2]),
+        query if isinstance(query, tuple) else None,
+        target=name,
+        floor=floor,
+        extent=extent((values.shape[0], values.shape[1]), stride, (steps.height, steps.width)),
+        colours=colours,
+    )
 
 
 def visualize_attention(

@@ -34,6 +34,10 @@ class Explanation:
     box: (top, left, height, width) of the part that the model saw, which `grid` covers; None for all of it. It is
         framed in the overlay.
     asking: (row, column) of the patch whose reading this is, outlined in the overlay; None if it is no patch's.
+    target: the class that the map is about; "" if it is about none, as attention is.
+    floor: the value that counts for nothing, 0 where negative values speak against the class; None for the smallest.
+    extent: height and width of the grid over those of `box`: above 1 where the last patches reach beyond the picture.
+    colours: [h, w, 3] in [0, 1], drawn in place of the grid.
     """
 
     image: NDArray[np.uint8]
@@ -43,6 +47,10 @@ class Explanation:
     probability: float
     box: tuple[int, int, int, int] | None = None
     asking: tuple[int, int] | None = None
+    target: str = ""
+    floor: float | None = None
+    extent: tuple[float, float] = (1.0, 1.0)
+    colours: NDArray[np.floating] | None = None
 
     def __post_init__(self) -> None:
         assert self.image.ndim == 3, f"image {self.image.shape} is not [H, W, 3]"
@@ -59,7 +67,7 @@ class Explanation:
 
     @property
     def map(self) -> NDArray[np.float64]:
-        """[H, W] in [0, 1]: the grid from its smallest to its largest value, at the resolution of `image`.
+        """[H, W] in [0, 1]: the grid from its smallest value, or `floor`, to its largest, at the resolution of `image`.
 
         What the model did not see, outside `box`, is 0.
         """
@@ -68,19 +76,27 @@ class Explanation:
     def overlay(self, alpha: float = 0.6, scale: int = 1) -> Image.Image:
         """The map over the picture, [H, W] enlarged `scale` times, with a frame around what the model saw of it."""
         larger = self.image.repeat(scale, axis=0).repeat(scale, axis=1)  # [H, W, 3] -> [scale*H, scale*W, 3]
-        drawn = overlay(larger, self._heat(scale), alpha)
+        if self.colours is None:
+            drawn = overlay(larger, self._heat(scale), alpha)
+        else:
+            channels = [self._placed(channel, scale) for channel in np.moveaxis(self.colours, -1, 0)]
+            drawn = veiled(larger, np.stack(channels, axis=-1), self._placed(np.ones(self.grid.shape), scale), alpha)
         top, left, height, width = (scale * side for side in self.box or (0, 0, *self.image.shape[:2]))
         if self.framed:
             ImageDraw.Draw(drawn).rectangle((left, top, left + width - 1, top + height - 1), outline=PAPER)
         if self.asking is not None:
-            (row, column), (h, w) = self.asking, self.grid.shape
-            edges = (
-                left + column * width / w,
-                top + row * height / h,
-                left + (column + 1) * width / w,
-                top + (row + 1) * height / h,
+            row, column = self.asking
+            patch_h, patch_w = (
+                side * e / n for side, e, n in zip((height, width), self.extent, self.grid.shape, strict=True)
             )
-            _outline(drawn, tuple(round(edge) for edge in edges))
+            edges = (
+                left + column * patch_w,
+                top + row * patch_h,
+                left + (column + 1) * patch_w,
+                top + (row + 1) * patch_h,
+            )
+            right, bottom = min(edges[2], left + width), min(edges[3], top + height)
+            _outline(drawn, tuple(round(edge) for edge in (*edges[:2], right, bottom)))
         return drawn
 
     def save(self, path: str | Path, alpha: float = 0.6) -> Path:
@@ -93,10 +109,17 @@ class Explanation:
 
     def _heat(self, scale: int) -> NDArray[np.float64]:
         """`map`, [scale*H, scale*W]."""
+        if self.floor is None:
+            return self._placed(normalise(self.grid), scale)
+        above = np.clip(self.grid.astype(np.float64) - self.floor, 0, None)
+        return self._placed(above / above.max() if above.any() else above, scale)
+
+    def _placed(self, values: NDArray[np.floating], scale: int) -> NDArray[np.float64]:
+        """[h, w] over the part that the model saw, 0 elsewhere: [scale*H, scale*W]."""
         height, width = self.image.shape[:2]
-        top, left, box_height, box_width = self.box or (0, 0, height, width)
-        box = (scale * top, scale * left, scale * box_height, scale * box_width)
-        return place(normalise(self.grid), box, (scale * height, scale * width))
+        top, left, box_h, box_w = (scale * side for side in self.box or (0, 0, height, width))
+        covered = upsample(values, (round(box_h * self.extent[0]), round(box_w * self.extent[1])))
+        return place(covered[:box_h, :box_w], (top, left, box_h, box_w), (scale * height, scale * width))
 
     def _readable_scale(self) -> int:
         return max(1, math.ceil(READABLE / max(self.image.shape[:2])))
@@ -114,8 +137,17 @@ class Explanation:
             f'src="data:image/png;base64,{base64.b64encode(_png(picture)).decode()}">'
             for name, picture in zip(("the picture", "what counted"), pictures, strict=True)
         )
-        words = f"<b>{html.escape(self.label)}</b> {self.probability:.1%} · {html.escape(self.method)}"
+        answer = f"<b>{html.escape(self.label)}</b> {self.probability:.1%} · " if self.label else ""
+        words = answer + html.escape(self.method)
         return f'<figure style="margin:0">{images}<figcaption>{words}</figcaption></figure>'
+
+
+def veiled(
+    image: NDArray[np.uint8], colours: NDArray[np.floating], where: NDArray[np.floating], alpha: float
+) -> Image.Image:
+    """Colours [H, W, 3] in [0, 1] over a picture [H, W, 3], as strong as `alpha` where `where` [H, W] is 1."""
+    share = (alpha * where)[..., None]
+    return Image.fromarray(np.rint(image * (1 - share) + 255 * colours * share).astype(np.uint8))
 
 
 def save_picture(picture: Image.Image, path: str | Path) -> Path:

@@ -13,7 +13,8 @@ from vitral.data.listing import in_words, named
 from vitral.data.sources import DataSet, Split, open_data
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import score_split
-from vitral.explain.explain import Plain, look
+from vitral.explain.explain import look
+from vitral.explain.methods import undefined
 from vitral.predict import Predictor, load, to_rgb
 from vitral.report.labels import choose_label_examples, furthest
 from vitral.report.page import Example, choose_examples, write_report
@@ -134,7 +135,7 @@ def _example(predictor: Predictor, split: Split, index: int, logits: np.ndarray)
         best = predictor.predict_batch([predictor.card.preprocess(pixels)], [split.names[index]], top_k=1)[0]
         label, predicted, probability = predictor.labels[int(target)], best.label, best.probability
     overlay = None
-    if isinstance(predictor.model, Plain):
+    if undefined(predictor.model, "attention") is None:
         explanation = look(predictor, pixels).explain()
         overlay = np.asarray(explanation.overlay(scale=max(1, -(-ENLARGED // max(pixels.shape[1:])))))
     return Example(

@@ -1,0 +1,144 @@
+"""The command that explains: maps of what in one image a model's answer comes from."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+from vitral.cli.parse import parse
+from vitral.errors import VitralError
+
+MethodName = Literal[
+    "attention",
+    "rollout",
+    "gradient_rollout",
+    "relevance",
+    "grad_cam",
+    "legrad",
+    "integrated_gradients",
+    "occlusion",
+    "logit_lens",
+    "similarity",
+    "pca",
+]  # the names of vitral.explain.methods.METHODS, which cannot be asked for here: it needs torch
+
+
+def explain(words: list[str]) -> int:
+    import tyro
+
+    @dataclass
+    class Explain:
+        """Draw what in an image the model's answer comes from, over the image in its own shape.
+
+        Example: vitral explain runs/photos cat.jpg --layer 5 --head 0 -o cat.png
+
+        Example: vitral explain runs/photos cat.jpg --method relevance --target dog -o dog.png
+
+        Example: vitral explain runs/photos cat.jpg --compare rollout relevance occlusion -o row.png
+
+        Example: vitral explain runs/photos cat.jpg --all -o heads.png --npz cat.npz
+        """
+
+        model: Annotated[Path, tyro.conf.Positional]
+        """Run folder or model file."""
+        image: Annotated[Path, tyro.conf.Positional]
+        out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+        """Picture to write: .png, .jpg or .webp; default the method's name, .png."""
+        method: MethodName = "attention"
+        """attention, rollout: what is read. gradient_rollout, relevance, legrad, grad_cam: what of it speaks for a class, by gradients.
+        integrated_gradients, occlusion: what in the pixels does. logit_lens, similarity, pca: what the patches have become."""
+        compare: tuple[MethodName, ...] = ()
+        """Draw these methods side by side."""
+        target: str | None = None
+        """Class that the map is about, by its name or its number; default the most probable. Not for attention, rollout, similarity and pca."""
+        layer: int | Literal["mean"] | None = None
+        """Layer from 0, or from the end if negative, or for attention mean for all; default the last. Of attention, logit_lens and pca."""
+        head: int | None = None
+        """Head from 0; default the mean of all. Of attention."""
+        query: tuple[int, int] | Literal["cls", "mean"] | None = None
+        """Who looks: cls (the class token), mean (the average patch) or the patch at ROW COLUMN; default: what the model's head reads."""
+        all: bool = False
+        """Attention of the whole grid of layers and heads in one picture."""
+        score: bool = False
+        """Also say whether the map is true: what the answer does as patches go and come in its order, beside random orders and the centre."""
+        counterfactual: bool = False
+        """Also say which patches, removed in the map's order and put back where not needed, change the answer."""
+        npz: Path | None = None
+        """Also write the raw arrays here: of attention and rollout all layers, of other methods their values."""
+
+    given = parse(Explain, "explain", words)
+    if given.all and (given.score or given.counterfactual):
+        raise VitralError("--all draws many maps; leave it out, or leave out --score and --counterfactual")
+    if given.all and (given.method, given.compare, given.layer, given.head) != ("attention", (), None, None):
+        raise VitralError(
+            "--all draws the attention of every layer and head; leave out --method, --compare, --layer and --head"
+        )
+    if given.compare and given.method != "attention":
+        raise VitralError(f"--compare {' '.join(given.compare)} and --method {given.method}: give one of them")
+    from vitral.explain.attention import save_arrays
+    from vitral.explain.counterfactual import counterfactual
+    from vitral.explain.explain import explain as explained
+    from vitral.explain.explain import look
+    from vitral.explain.faithfulness import scored
+    from vitral.explain.figure import save_picture
+    from vitral.explain.geometry import in_words
+    from vitral.explain.methods import METHODS
+    from vitral.explain.row import row_figure
+    from vitral.predict import load
+
+    predictor = load(given.model)
+    out = given.out or Path(f"{'compared' if given.compare else given.method}.png")
+    if given.all:
+        if given.target is not None:
+            raise VitralError("--target: attention is about no class; leave it out")
+        attention = look(predictor, given.image)
+        reads = f"what {in_words(attention.asked(given.query))} reads"
+        title = f"{given.image.name}: {answer(attention.label, attention.probability)}\n{reads}, by layer and head"
+        save_picture(attention.figure(title, given.query), out)
+        said, drawn = answer(attention.label, attention.probability), f"attention, every layer and head: {reads}"
+    else:
+        names = given.compare or (given.method,)
+        options = {name: getattr(given, name) for name in ("target", "layer", "head", "query")}
+        options = {name: value for name, value in options.items() if value is not None}
+        several = len(names) > 1  # then an option is for those that have it
+        for name in options:
+            if (several or name == "target") and not any(name in METHODS[method].takes for method in names):
+                raise VitralError(f"--{name}: nothing that {' and '.join(names)} can be asked for; leave it out")
+        maps = {
+            method: explained(
+                predictor,
+                given.image,
+                method,
+                **{name: v for name, v in options.items() if not several or name in METHODS[method].takes},
+            )
+            for method in names
+        }
+        first = maps[names[0]]
+        said = answer(first.label, first.probability)
+        if given.compare:
+            save_picture(row_figure(maps, f"{given.image.name}: {said}"), out)
+        else:
+            first.save(out)
+        drawn = "\n       ".join(e.method for e in maps.values())
+        if first.framed:
+            drawn += "; the frame is the part of the picture that the model sees"
+    if isinstance(given.query, tuple):
+        drawn += "; the outlined patch is the one that asks"
+    if given.npz is not None:
+        if given.all or (given.method in ("attention", "rollout") and not given.compare):
+            look(predictor, given.image).save(given.npz)
+        else:
+            save_arrays(given.npz, {name: e.grid if e.colours is None else e.colours for name, e in maps.items()})
+    wrote = f"wrote {out}" + (f" and {given.npz}" if given.npz else "")
+    print(f"{said}; {wrote}\ndrawn: {drawn}" if said else f"{wrote}\ndrawn: {drawn}", file=sys.stderr)
+    for name, explanation in maps.items() if not given.all else ():
+        if given.score:
+            print(f"{name}: {scored(predictor, given.image, explanation)}", flush=True)
+        if given.counterfactual:
+            print(f"{name}: {counterfactual(predictor, given.image, explanation)}", flush=True)
+    return 0
+
+
+def answer(label: str, probability: float) -> str:
+    """The class and its probability; nothing for a model without classes."""
+    return f"{label} {probability:.1%}" if label else ""

@@ -1,0 +1,90 @@
+"""The command that opens a model and shows what is in it: inspect."""
+
+import json
+import shlex
+import sys
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated
+
+from vitral.cli.parse import at_least, flag_given, parse
+from vitral.errors import VitralError, counted
+
+
+def inspect(words: list[str]) -> int:
+    import tyro
+
+    from vitral.data.options import DataOptions
+
+    @dataclass
+    class Inspect:
+        """What is inside a model: its filters and positions, and with DATA how far and how evenly its heads read, which heads matter, what becomes
+        of its tokens, and which layers say the same. Writes a page.
+
+        Images come from DATA's test split (of data without one, the validation split; else from all). They need labels only for the importance of
+        heads.
+
+        Example: vitral inspect runs/photos photos/ --json > inside.json
+        """
+
+        model: Annotated[Path, tyro.conf.Positional]
+        """Run folder or model file, with or without a head."""
+        data: Annotated[str | None, tyro.conf.Positional] = None
+        """Folder, table or built-in name; without it only the weights are shown."""
+        out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
+        """The page; default the model's name with -inspection.html, in the current folder."""
+        images: int = 128
+        """At most so many images, evenly spaced in the split."""
+        head_images: int = 64
+        """At most so many of them to score the model without each head, a pass over them a head; 0 leaves this out."""
+        json: bool = False
+        """Print all numbers as JSON on stdout."""
+        batch_size: int = 32
+        options: DataOptions = field(default_factory=DataOptions)
+
+    given = parse(Inspect, "inspect", words)
+    at_least(1, images=given.images, batch_size=given.batch_size)
+    at_least(0, head_images=given.head_images)
+    out = given.out or Path(f"{given.model.resolve().stem}-inspection.html")
+    if out.suffix != ".html":
+        raise VitralError(f"{out}: the page is written as .html; choose that ending")
+    from vitral.data.sources import open_data
+    from vitral.explain.inspection.as_json import as_json
+    from vitral.explain.inspection.inspect import inspect as open_up
+    from vitral.predict import load
+    from vitral.report.inspection import write_inspection_page
+    from vitral.training.display import Display
+    from vitral.training.machine import choose_device
+    from vitral.training.toml import stored_data_options
+
+    predictor = load(given.model)
+    predictor.model.to(choose_device("auto"))
+    steps, data = predictor.card.preprocess, None
+    display = Display()
+    try:
+        if given.data is not None:
+            said = {name: value for name, value in vars(given.options).items() if flag_given(words, name)}
+            options = replace(stored_data_options(predictor.card.recipe), channels=steps.channels)
+            data = open_data(
+                given.data, replace(options, **said), training=False, labelled=False,
+                least_side=lambda height, width: steps.min_size,
+                progress=lambda n, total: display.count("checking images", n, total),
+            )  # fmt: skip
+            for note in data.notes:
+                display.say(f"- {note}")
+        found = open_up(
+            predictor, data, images=given.images, head_images=given.head_images, batch_size=given.batch_size,
+            progress=display.count,
+        )  # fmt: skip
+    finally:
+        display.close()
+    write_inspection_page(out, found, given.model.resolve().stem, shlex.join(["vitral", "inspect", *words]))
+    if given.json:
+        print(json.dumps({"data": given.data, **as_json(found), "page": str(out)}))
+    looked = f", {counted(found.images, 'image')} ({found.split})" if found.images else ""
+    missing = [f"- no {name.replace('_', ' ')}: {why}" for name, why in found.missing().items()]
+    print(
+        "\n".join([f"{found.architecture}: {found.parameters:,} parameters{looked}", *missing, f"the page: {out}"]),
+        file=sys.stderr,
+    )
+    return 0

@@ -1,0 +1,175 @@
+"""All attention of one forward pass over one image, in arrays: read layer by layer and head by head, drawn as a whole, saved.
+
+Axes: H heads, N tokens, h w grid.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from vitral.errors import VitralError
+from vitral.explain.figure import Explanation, grid_figure
+from vitral.explain.geometry import Floats, Geometry, Reader, Tokens, in_words, weights
+from vitral.explain.maps import Query, rollout
+from vitral.layers.attention import check_layer
+
+LayerChoice = int | Literal["mean"]
+
+
+@dataclass(frozen=True)
+class Attention:
+    """`layers` holds a float32 array for each layer: [H, N, N] between N = num_prefix + h * w tokens, or in another family what
+    `geometry` says of the layer."""
+
+    layers: list[np.ndarray]
+    geometry: list[Geometry]
+    logits: np.ndarray
+    num_prefix: int
+    grid: tuple[int, int]
+    """Of the last layer."""
+    box: tuple[int, int, int, int]
+    """Top, left, height, width of the model's view in the picture."""
+    size: tuple[int, int]
+    """Height and width of the view in the model's pixels."""
+    picture: np.ndarray
+    """uint8 [h, w, 3], in its own size and shape."""
+    label: str
+    probability: float
+
+    def heads(self, query: Query | None = None) -> Floats:
+        """[layers, heads, h, w]: what `query` reads from each patch."""
+        check_alike(self.geometry, self.layers)
+        return np.stack([g.read(layer, query) for g, layer in zip(self.geometry, self.layers, strict=True)])
+
+    def asked(self, query: Query | None, layer: LayerChoice = -1) -> Reader:
+        """Who reads in a layer, given whom a person asked for."""
+        return self.geometry[-1 if layer == "mean" else layer].reader(query)
+
+    def map(self, layer: LayerChoice = -1, head: int | None = None, query: Query | None = None) -> Floats:
+        """[h, w] of one layer (or the mean of all) and one head (or the mean of all)."""
+        return read_attention(self.layers, self.geometry, layer, head, query)
+
+    def rollout(self, query: Query | None = None) -> Floats:
+        """[h, w] of attention rolled out through all layers."""
+        return read_square(rollout(squares(self.geometry, self.layers)), self.geometry[-1], query)
+
+    def explain(
+        self,
+        layer: LayerChoice | None = None,
+        head: int | None = None,
+        query: Query | None = None,
+    ) -> Explanation:
+        """The map of one layer, by default the last, and one head, by default the mean of all."""
+        layer = -1 if layer is None else layer
+        values = self.map(layer, head, query)
+        geometry = self.geometry[-1 if layer == "mean" else layer]
+        words = attention_words(self.geometry, layer, head, query)
+        return Explanation(
+            self.picture,
+            values,
+            words,
+            self.label,
+            self.probability,
+            self.box,
+            query if isinstance(query, tuple) else None,
+            extent=extent(geometry.grid, geometry.stride, self.size),
+        )
+
+    def figure(self, title: str, query: Query | None = None) -> Image.Image:
+        """The grid of layers x heads, as the model saw the picture, with its padding."""
+        top, left, height, width = self.box
+        picture, geometry = self.picture[top : top + height, left : left + width], self.geometry[-1]
+        taller, wider = extent(geometry.grid, geometry.stride, self.size)
+        beyond = (round(height * taller) - height, round(width * wider) - width)
+        picture = np.pad(picture, ((0, beyond[0]), (0, beyond[1]), (0, 0)))
+        return grid_figure(picture, self.heads(query), title, asking=query if isinstance(query, tuple) else None)
+
+    def save(self, path: Path) -> None:
+        """The raw arrays: attention [layers, heads, N, N] (attention_0 and on where the layers' shapes differ), logits [K], grid,
+        num_prefix and the picture."""
+        if len({layer.shape for layer in self.layers}) == 1:
+            arrays = {"attention": np.stack(self.layers)}
+        else:
+            arrays = {f"attention_{i}": layer for i, layer in enumerate(self.layers)}
+        arrays |= {
+            "logits": self.logits,
+            "grid": np.array(self.grid),
+            "num_prefix": np.array(self.num_prefix),
+            "picture": self.picture,
+        }
+        save_arrays(path, arrays)
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write named arrays as .npz; a VitralError where that is not the ending or the place cannot be written."""
+    if path.suffix != ".npz":
+        raise VitralError(f"{path}: arrays are written as .npz; choose that ending")
+    try:
+        np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
+    except OSError as error:
+        raise VitralError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+
+
+def extent(grid: tuple[int, int], stride: int, size: tuple[int, int]) -> tuple[float, float]:
+    """Height and width of a grid of squares of `stride` pixels over those of a view of `size` pixels."""
+    return grid[0] * stride / size[0], grid[1] * stride / size[1]
+
+
+def check_alike(geometry: Sequence[Geometry], layers: Sequence[Floats]) -> None:
+    """A VitralError where layers differ, so that they have no mean and no common picture."""
+    if len({(type(g), g.grid, g.own, a.shape[-3]) for g, a in zip(geometry, layers, strict=True)}) > 1:
+        raise VitralError(
+            f"this model's layers attend between different places; choose one layer, 0 to {len(layers) - 1}"
+        )
+
+
+def read_attention(
+    layers: Sequence[Floats], geometry: Sequence[Geometry], layer: LayerChoice, head: int | None, query: Query | None
+) -> Floats:
+    """[h, w]: what `query` reads in one layer or the mean of all, and in one head or the mean of all."""
+    if layer == "mean":
+        check_alike(geometry, layers)
+        return np.mean([read_attention(layers, geometry, i, head, query) for i in range(len(layers))], axis=0)
+    i = check_layer(layer, len(layers))
+    maps = geometry[i].read(layers[i], query)  # [H, h, w]
+    if head is None:
+        return maps.mean(axis=0)
+    if not -len(maps) <= head < len(maps):
+        raise VitralError(f"head {head}: a layer has {len(maps)} heads, numbered 0 to {len(maps) - 1}")
+    return maps[head]
+
+
+def squares(geometry: Sequence[Geometry], values: Sequence[Floats]) -> list[Floats]:
+    """What belongs to each layer, [H, Q, K], placed among all tokens of the model: [H, N, N]."""
+    last = geometry[-1]
+    tokens = last.num_prefix + last.grid[0] * last.grid[1]
+    placed = []
+    for each, value in zip(geometry, values, strict=True):
+        if not isinstance(each, Tokens):
+            raise VitralError(
+                "only layers between the same tokens can be followed through; choose one layer's attention"
+            )
+        placed.append(each.square(value, tokens))
+    return placed
+
+
+def final_reader(last: Geometry, query: Query | None) -> Reader:
+    """Who reads after all layers: there all tokens are, though the last layers of a CaiT ask for the class token alone."""
+    return last.reader(query) if query in (None, "cls") else query
+
+
+def read_square(square: Floats, last: Geometry, query: Query | None) -> Floats:
+    """[N, N] between all tokens to [h, w]: what `query`, or what the model's head reads, has of each patch."""
+    asking = weights(final_reader(last, query), last.num_prefix, last.grid)
+    return (asking @ square)[last.num_prefix :].reshape(last.grid)
+
+
+def attention_words(geometry: Sequence[Geometry], layer: LayerChoice, head: int | None, query: Query | None) -> str:
+    """What such a map shows, for people."""
+    which = "mean of layers" if layer == "mean" else f"layer {check_layer(layer, len(geometry))}"
+    reader = geometry[-1 if layer == "mean" else layer].reader(query)
+    return f"attention, {which}, {'mean of heads' if head is None else f'head {head}'}: what {in_words(reader)} reads"

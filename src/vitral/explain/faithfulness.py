@@ -1,0 +1,202 @@
+"""Is a map true to the model? Patches are removed, or put back, in the map's order, and the answer is watched.
+
+Deletion and insertion are of RISE, https://arxiv.org/abs/1806.07421 (section 4.3): the probability of the class as the patches go, the most
+important first, and as they come back into an empty picture; the area under each. On one image they are the positive and the negative
+perturbation of https://arxiv.org/abs/2012.09838 (section 4): to remove the least important patches first is insertion read from its end, with
+the same area. Here one filling serves both, where RISE inserts into a blurred picture and deletes to a grey one.
+
+A number alone says little: it depends on the model, the picture and the filling. So the same curves for random orders and for patches from
+the centre outwards are always beside it.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitral.explain.figure import Explanation
+from vitral.explain.removal import IN_WORDS, Removable, Removal, centre_map, check_ordered, order_of, random_maps
+from vitral.predict import ImageLike, Predictor
+
+STEPS = 32
+"""A curve has at most so many steps: finer ones cost time and hardly move the area."""
+RANDOM = 5
+"""Random orders."""
+
+
+def area(values: NDArray[np.float64], shares: NDArray[np.float64]) -> float:
+    """Under straight lines between the points, both [P]."""
+    return float(((values[1:] + values[:-1]) / 2 * np.diff(shares)).sum())
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The probability of a class while patches go, and while they come, in one order."""
+
+    shares: NDArray[np.float64]
+    """[P], rising from 0 to 1: of the patches, how many are gone, or there."""
+    deleted: NDArray[np.float64]
+    """[P]: from the whole picture to the empty one."""
+    inserted: NDArray[np.float64]
+    """[P]: from the empty picture to the whole one."""
+
+    @property
+    def deletion(self) -> float:
+        """The area under `deleted`, in [0, 1]: lower is better."""
+        return area(self.deleted, self.shares)
+
+    @property
+    def insertion(self) -> float:
+        """The area under `inserted`, in [0, 1]: higher is better."""
+        return area(self.inserted, self.shares)
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """The curves of one map, and of orders that know nothing of the model, on the same picture."""
+
+    target: str
+    """The class whose probability is watched."""
+    removal: Removal
+    map: Curves
+    random: tuple[Curves, ...]
+    centre: Curves
+    """From the centre outwards."""
+    seconds: float
+
+    @property
+    def deletion(self) -> float:
+        return self.map.deletion
+
+    @property
+    def insertion(self) -> float:
+        return self.map.insertion
+
+    @property
+    def random_deletion(self) -> float:
+        """The mean of the random orders, as is `random_insertion`."""
+        return float(np.mean([curves.deletion for curves in self.random]))
+
+    @property
+    def random_insertion(self) -> float:
+        return float(np.mean([curves.insertion for curves in self.random]))
+
+    @property
+    def centre_deletion(self) -> float:
+        return self.centre.deletion
+
+    @property
+    def centre_insertion(self) -> float:
+        return self.centre.insertion
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The standard deviations of the random orders' deletion and insertion."""
+        return (
+            float(np.std([curves.deletion for curves in self.random])),
+            float(np.std([curves.insertion for curves in self.random])),
+        )
+
+    def verdict(self) -> str:
+        """One sentence: whether the map beats the random orders, by more than their spread, and the centre."""
+        lowest = min(self.random_deletion - self.spread[0], self.centre_deletion)
+        highest = max(self.random_insertion + self.spread[1], self.centre_insertion)
+        beaten = [
+            name for name, won in (("deletion", self.deletion < lowest), ("insertion", self.insertion > highest)) if won
+        ]
+        if len(beaten) == 2:
+            return f"the map finds what the answer {self.target!r} rests on better than random orders and the centre do"
+        if beaten:
+            return f"the map beats random orders and the centre in {beaten[0]} only: trust it halfway"
+        return f"the map says no more about the answer {self.target!r} than random orders or the centre do"
+
+    def to_json(self) -> dict[str, object]:
+        """Areas, curves and how they were made, for `json.dumps`."""
+        return {
+            "target": self.target,
+            "removal": self.removal,
+            "shares": self.map.shares.tolist(),
+            **{
+                name: {
+                    "deletion": [c.deletion for c in several],
+                    "insertion": [c.insertion for c in several],
+                    "deleted": [c.deleted.tolist() for c in several],
+                    "inserted": [c.inserted.tolist() for c in several],
+                }
+                for name, several in (("map", [self.map]), ("random", self.random), ("centre", [self.centre]))
+            },
+            "seconds": self.seconds,
+        }
+
+    def __str__(self) -> str:
+        rows = [
+            ("the map", f"{self.deletion:.3f}", f"{self.insertion:.3f}"),
+            (
+                f"random ({len(self.random)} orders)",
+                f"{self.random_deletion:.3f} ± {self.spread[0]:.3f}",
+                f"{self.random_insertion:.3f} ± {self.spread[1]:.3f}",
+            ),
+            ("centre first", f"{self.centre_deletion:.3f}", f"{self.centre_insertion:.3f}"),
+        ]
+        head = ("", "deletion", "insertion")
+        lines = [f"  {a:18}  {b:13}  {c:13}".rstrip() for a, b, c in (head, *rows)]
+        return "\n".join(
+            [
+                f"mean probability of {self.target!r} as patches go in the order, {IN_WORDS[self.removal]} (deletion, lower is better),",
+                "and as they come back into the empty picture (insertion, higher is better):",
+                *lines,
+                self.verdict(),
+            ]
+        )
+
+
+def scored(
+    predictor: Predictor, image: ImageLike, explanation: Explanation, *, removal: Removal = "mean", random: int = RANDOM
+) -> Faithfulness:
+    """How true an explanation of this image is to this predictor, for the class that it is about, or if it is about none for the predicted one.
+
+    removal: what becomes of a removed patch, as in `Removable`. random: how many random orders.
+    """
+    check_ordered(explanation)
+    target = predictor.labels.index(explanation.target or explanation.label)
+    extent = explanation.extent
+    return measure(predictor, image, explanation.grid, target, extent=extent, removal=removal, random=random)
+
+
+def measure(
+    predictor: Predictor,
+    image: ImageLike,
+    values: NDArray[np.floating],
+    target: int,
+    *,
+    extent: tuple[float, float] = (1.0, 1.0),
+    removal: Removal = "mean",
+    random: int = RANDOM,
+) -> Faithfulness:
+    """As `scored`, of any map [h, w]. target: a position in the predictor's labels. extent: the map's height and width over the view's."""
+    began = time.perf_counter()
+    picture = Removable(predictor, image, removal)
+    maps = [picture.on_grid(values, extent), *knowing_nothing(picture, random)]
+    own, *others, centre = curves(picture, maps, target)
+    seconds = time.perf_counter() - began
+    return Faithfulness(predictor.labels[target], removal, own, tuple(others), centre, seconds)
+
+
+def knowing_nothing(picture: Removable, random: int) -> list[NDArray[np.float64]]:
+    """`random` random maps and, last, the centre's, each [h, w]."""
+    return [*random_maps(picture.grid, random), centre_map(picture.grid)]
+
+
+def curves(picture: Removable, maps: Sequence[NDArray[np.floating]], target: int) -> list[Curves]:
+    """The curves of each map [h, w], all in the same forward passes."""
+    n = picture.count
+    counts = np.unique(np.round(np.linspace(0, n, min(n, STEPS) + 1)).astype(np.int64))  # [P]
+    places = np.stack(
+        [order_of(values).argsort() for values in maps]
+    )  # [maps, n]: where each patch stands in the order
+    first = places[:, None, :] < counts[None, :, None]  # [maps, P, n]: the first so many
+    kept = np.stack([~first, first])  # [2, maps, P, n]
+    answers = picture.probabilities(kept.reshape(-1, n))[:, target].reshape(2, len(maps), len(counts))
+    return [Curves(counts / n, deleted, inserted) for deleted, inserted in zip(*answers, strict=True)]

@@ -1,0 +1,74 @@
+"""Maps from what the blocks make of each patch: answers read early, likeness, and main directions. Axes: h w grid, D width, R representation."""
+
+import torch
+from torch import Tensor
+
+from vitral.errors import VitralError
+from vitral.explain.capture import Explainable, Features, Pass, finish, patch_representations
+from vitral.explain.geometry import Floats, weights
+from vitral.explain.perturbation import log_odds
+from vitral.layers.attention import check_layer
+
+
+def chosen(seen: Pass, layer: int | None) -> tuple[int, Features]:
+    """The number of a block, and what it gave; by default the last."""
+    depth = len(seen.features) - 1
+    if layer is not None and not -depth <= layer < depth:
+        raise VitralError(f"layer {layer}: the model has {depth} blocks, numbered 0 to {depth - 1}")
+    layer = depth - 1 if layer is None else check_layer(layer, depth)
+    return layer, seen.features[layer + 1]
+
+
+def logit_lens(model: Explainable, seen: Pass, target: int, multi_label: bool, layer: int | None) -> tuple[Floats, int]:
+    """([h, w], the layer): the target's log-odds if the model's norm and head read a patch of this layer as they read the end.
+
+    Analyzing Vision Transformers for Image Classification in Class Embedding Space, https://arxiv.org/abs/2310.18969.
+
+    Raises:
+        VitralError: a layer of a pyramid's earlier stage, whose width the head cannot read.
+    """
+    layer, features = chosen(seen, layer)
+    if layer + 1 < seen.last_stage:
+        raise VitralError(
+            f"layer {layer}: the head cannot read the width of this stage; choose a layer from {seen.last_stage - 1} on, or pca"
+        )
+    logits = model.head(patch_representations(model, features))  # [h*w, K]
+    return log_odds(logits, target, multi_label).reshape(features.grid).float().cpu().numpy(), layer
+
+
+def similarity(model: Explainable, seen: Pass, patch: tuple[int, int] | None) -> Floats:
+    """[h, w] in -1..1: the cosine of each patch of the last layer with what the head reads of the image, or with one `patch`."""
+    features = seen.features[-1]
+    if patch is not None:
+        weights(patch, 0, features.grid)  # refuses a patch outside
+    each = patch_representations(model, features)  # [h*w, R]
+    to = seen.representation if patch is None else each[None, patch[0] * features.grid[1] + patch[1]]  # [1, R]
+    return torch.cosine_similarity(each, to).reshape(features.grid).float().cpu().numpy()
+
+
+def principal_components(model: Explainable, seen: Pass, layer: int | None) -> tuple[Floats, int]:
+    """([h, w, 3], the layer): the first three principal components of the patches, each from its smallest 0 to its largest 1.
+
+    As DINOv2 shows its features, https://arxiv.org/abs/2304.07193. A component's sign is that which makes its largest loading
+    positive.
+    """
+    layer, features = chosen(seen, layer)
+    tokens = features.tokens
+    if layer == len(seen.features) - 2:
+        tokens = finish(model, tokens)
+    patches = features.patches(tokens).flatten(0, 1).double().cpu()  # [h*w, D]
+    colours = torch.zeros(len(patches), 3, dtype=torch.double)
+    found = _scores(patches - patches.mean(0))
+    colours[:, : found.shape[1]] = found
+    low, high = colours.amin(0), colours.amax(0)
+    spread = high - low
+    flat = spread <= 1e-9 * spread.max()
+    colours = torch.where(flat, 0.0, (colours - low) / torch.where(flat, 1.0, spread))
+    return colours.reshape(*features.grid, 3).float().numpy(), layer
+
+
+def _scores(centred: Tensor) -> Tensor:
+    """[n, D] to the scores of at most three components, [n, up to 3]."""
+    left, sizes, right = torch.linalg.svd(centred, full_matrices=False)
+    signs = right.gather(1, right.abs().argmax(1, keepdim=True)).sign()[:, 0]
+    return (left * sizes * signs)[:, :3]

@@ -1,0 +1,174 @@
+"""Where the numbers of one attention layer lie in the image: from probabilities [..., H, Q, K] to what is read of each place.
+
+Four kinds: all tokens to all (ViT, https://arxiv.org/abs/2010.11929), the class token alone (CaiT, https://arxiv.org/abs/2103.17239), inside
+windows (Swin, https://arxiv.org/abs/2103.14030) and to a reduced map (PVT, https://arxiv.org/abs/2102.12122).
+
+Axes: H heads, Q queries, K keys, h w grid of the layer, n windows, P prefix tokens, T = P + h*w tokens of a whole sequence.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitral.errors import VitralError
+from vitral.explain.maps import Query
+
+Reader = Query | Literal["cls_dist", "cls_mean"]  # whom a head reads: beyond what a person may ask for, two at once
+Floats = NDArray[np.floating]
+READERS = {
+    "cls": "the class token",
+    "mean": "the average patch",
+    "cls_dist": "the mean of class and distillation token",
+    "cls_mean": "the mean of class token and average patch",
+}
+
+
+def in_words(reader: Reader) -> str:
+    """Who reads, for people."""
+    if isinstance(reader, tuple):
+        return f"the patch in row {reader[0]} and column {reader[1]}"
+    return READERS[reader]
+
+
+def weights(reader: Reader, num_prefix: int, grid: tuple[int, int]) -> NDArray[np.float64]:
+    """[P + h*w], summing to one: how much each token counts in what `reader` reads.
+
+    Raises:
+        VitralError: a patch outside the grid.
+    """
+    h, w = grid
+    chosen = np.zeros(num_prefix + h * w)
+    if isinstance(reader, tuple):
+        row, column = reader
+        if not (0 <= row < h and 0 <= column < w):
+            raise VitralError(
+                f"query {row},{column}: the image has {h} rows and {w} columns of patches; "
+                f"choose a row in 0..{h - 1} and a column in 0..{w - 1}"
+            )
+        chosen[num_prefix + row * w + column] = 1
+    elif reader == "cls":
+        chosen[0] = 1
+    elif reader == "cls_dist":
+        chosen[:2] = 0.5
+    else:
+        chosen[num_prefix:] = 1 / (h * w)
+        if reader == "cls_mean":
+            chosen /= 2
+            chosen[0] = 0.5
+    return chosen
+
+
+@dataclass(frozen=True)
+class Geometry(ABC):
+    """Of one attention layer in one pass."""
+
+    grid: tuple[int, int]
+    stride: int
+    """Pixels from one place of the grid to the next."""
+    num_prefix: int
+    """Tokens before those of the places, among the layer's queries or keys."""
+    own: Reader
+    """Who reads if nobody in particular is asked for: what the model's answer is read from, as far as the layer has it."""
+    class_token: bool
+    """Whether there is a class token among the queries."""
+
+    def reader(self, query: Query | None) -> Reader:
+        """Who reads, given whom a person asked for.
+
+        Raises:
+            VitralError: the layer has no such query.
+        """
+        if query == "cls" and not self.class_token:
+            raise VitralError(
+                "query cls: this layer has no class token; ask for mean, or for a patch by its row and column"
+            )
+        return self.own if query is None else query
+
+    def read(self, attention: Floats, query: Query | None) -> Floats:
+        """The layer's probabilities to [H, h, w], what the query reads of each place; prefix tokens and padding are left out."""
+        flat = self.places(attention, weights(self.reader(query), self.num_prefix, self.grid))  # [H, h*w]
+        return flat.reshape(flat.shape[0], *self.grid)
+
+    @abstractmethod
+    def places(self, attention: Floats, asking: NDArray[np.float64]) -> Floats:
+        """[H, h*w]: what the queries together, weighted by `asking` [P + h*w], read of each place."""
+
+
+@dataclass(frozen=True)
+class Tokens(Geometry):
+    """[H, Q, K] between tokens of a sequence [T]. In CaiT's first layers patches alone ask and answer; see also `ClassOnly`."""
+
+    def places(self, attention: Floats, asking: NDArray[np.float64]) -> Floats:
+        assert attention.shape[-2:] == (len(asking),) * 2, f"attention {attention.shape} for {len(asking)} tokens"
+        return asking @ attention[..., self.num_prefix :]
+
+    def square(self, values: Floats, tokens: int) -> Floats:
+        """[H, Q, K] in its place among all `tokens` of the model, [H, T, T]; 0 for pairs that the layer does not have."""
+        missing = tokens - values.shape[-1]  # at the front: the class token, where a layer is without it
+        return np.pad(values, ((0, 0), (missing, 0), (missing, 0)))
+
+
+@dataclass(frozen=True)
+class ClassOnly(Tokens):
+    """[H, 1, 1 + h*w]: the class token alone asks."""
+
+    def reader(self, query: Query | None) -> Reader:
+        if query not in (None, "cls"):
+            raise VitralError(
+                f"query {query}: in this layer only the class token reads; ask for cls, or choose an earlier layer"
+            )
+        return "cls"
+
+    def places(self, attention: Floats, asking: NDArray[np.float64]) -> Floats:
+        return attention[..., 0, self.num_prefix :]
+
+    def square(self, values: Floats, tokens: int) -> Floats:
+        return np.pad(values, ((0, 0), (0, tokens - 1), (0, 0)))  # the patches read nothing here
+
+
+@dataclass(frozen=True)
+class Windowed(Geometry):
+    """[n, H, N, N] inside windows; `slots` [n, N] is the place, row by row, that each window's token comes from, -1 for padding."""
+
+    slots: NDArray[np.int64]
+
+    def places(self, attention: Floats, asking: NDArray[np.float64]) -> Floats:
+        inside = self.slots >= 0
+        asks = np.where(inside, asking[self.slots], 0)  # [n, N]
+        read = np.einsum("nhqk,nq->hnk", attention, asks)  # [H, n, N]
+        flat = np.zeros((read.shape[0], len(asking)))
+        flat[:, self.slots[inside]] = read[:, inside]  # a place is in one window
+        return flat
+
+
+@dataclass(frozen=True)
+class Reduced(Geometry):
+    """[H, h*w, M] to a map of M = m_h * m_w keys; `rows` [m_h, h] and `columns` [m_w, w] say which share of a key each place is."""
+
+    rows: NDArray[np.float64]
+    columns: NDArray[np.float64]
+
+    def places(self, attention: Floats, asking: NDArray[np.float64]) -> Floats:
+        read = (asking @ attention).reshape(-1, len(self.rows), len(self.columns))  # [H, m_h, m_w]
+        return np.einsum("hmn,mr,nc->hrc", read, self.rows, self.columns).reshape(len(read), -1)
+
+
+def blocks_of(side: int, reduction: int) -> NDArray[np.float64]:
+    """[m, side]: keys that each come from `reduction` places of a line in a row; what is left over at the end has no key."""
+    keys = max(1, side // reduction)
+    return _shares([(i * reduction, min(side, (i + 1) * reduction)) for i in range(keys)], side)
+
+
+def pools_of(side: int, keys: int) -> NDArray[np.float64]:
+    """[keys, side]: keys that an adaptive average makes of a line, with PyTorch's bounds."""
+    return _shares([(i * side // keys, -(-(i + 1) * side // keys)) for i in range(keys)], side)
+
+
+def _shares(spans: list[tuple[int, int]], side: int) -> NDArray[np.float64]:
+    shares = np.zeros((len(spans), side))
+    for share, (start, end) in zip(shares, spans, strict=True):
+        share[start:end] = 1 / (end - start)
+    return shares

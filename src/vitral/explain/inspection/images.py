@@ -1,0 +1,174 @@
+"""What a model does with images, layer by layer: how far and how evenly its heads read, and what becomes of its tokens.
+
+Distances: figure 7 (right) of https://arxiv.org/abs/2010.11929. High norms: https://arxiv.org/abs/2309.16588. CKA: https://arxiv.org/abs/1905.00414.
+Axes: B images, H heads, Q queries, K keys, N tokens, h w grid, L layers.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitral.explain.capture import untouched
+from vitral.explain.inspection.measures import (
+    attention_distance,
+    attention_elsewhere,
+    attention_entropy,
+    cka,
+    gram,
+    high_norm_cut,
+    hsic,
+    step_similarity,
+    token_similarity,
+)
+from vitral.explain.inspection.watch import Places, Size, Tokens, named_attention, named_blocks, watching
+from vitral.models.common import ImageModel
+
+QUANTILES = (0.0, 0.25, 0.5, 0.75, 0.99, 1.0)
+LEAST_FOR_CKA = 4  # images of a batch, for the unbiased estimate
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class LayerAttention:
+    """One attention layer, the mean over the images."""
+
+    name: str
+    distance: Floats | None
+    """[H], the mean attention distance in pixels; None where no patch asks (class attention)."""
+    uniform: float | None
+    """What `distance` would be if a query read alike all patches that it may read."""
+    elsewhere: Floats | None
+    """[H], the share of their attention that patches give to class, register and padding tokens."""
+    entropy: Floats
+    """[H], in nats."""
+    most: float
+    """The largest possible entropy: the logarithm of the number of keys, where all may be read."""
+
+
+@dataclass(frozen=True)
+class LayerTokens:
+    """The tokens that enter the first block, or that a block gives."""
+
+    name: str
+    norms: Floats
+    """Of the patch tokens of all images, at QUANTILES."""
+    prefix: Floats
+    """[P], the mean norm of each class, distillation and register token."""
+    cut: float | None
+    """The norm from which tokens are artefacts; None where there are none."""
+    share: float
+    """Of the patches above the cut."""
+    where: Floats
+    """[h, w], the share of images in which the patch there is above the cut."""
+    similarity: float
+    """The mean cosine between two patches of an image; NaN where there is one."""
+    step: float | None
+    """The mean cosine between a patch in the layer before and here; None where the layer before has another shape."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a pass over images showed."""
+
+    images: int
+    attention: list[LayerAttention]
+    layers: list[LayerTokens]
+    cka: Floats | None
+    """[L, L] between `layers`; None where no batch had four images."""
+
+
+class _Tally:
+    """Sums over batches; what it is handed it does not keep."""
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.sums: dict[tuple[str, int], Tensor] = {}
+        self.constant: dict[tuple[str, int], float] = {}
+        self.norms: dict[int, list[Tensor]] = {}
+        self.grids: dict[int, Size] = {}
+        self.before: Tensor | None = None
+        self.grams: list[Tensor] = []
+        self.independence: list[Tensor] = []
+
+    def add(self, what: str, layer: int, value: Tensor) -> None:
+        """A sum over images."""
+        self.sums[what, layer] = self.sums.get((what, layer), 0.0) + value.cpu().double()
+
+    def mean(self, what: str, layer: int) -> Floats:
+        return (self.sums[what, layer] / self.images).numpy()
+
+    def attention(self, i: int, probabilities: Tensor, places: Places) -> None:
+        probabilities, asked = probabilities.float(), (places.queries, places.keys)
+        B = len(probabilities) // len(places.keys)
+        if ("most", i) not in self.constant:
+            even = places.even()
+            self.constant["uniform", i] = float(attention_distance(even, *asked))
+            self.constant["most", i] = float(attention_entropy(even, places.queries))
+        self.add("distance", i, B * attention_distance(probabilities, *asked))
+        self.add("elsewhere", i, B * attention_elsewhere(probabilities, *asked))
+        self.add("entropy", i, B * attention_entropy(probabilities, places.queries))
+
+    def tokens(self, i: int, tokens: Tokens) -> None:
+        patches, prefix = tokens.patches.float(), tokens.prefix.float()
+        self.grids[i] = tokens.grid
+        self.norms.setdefault(i, []).append(patches.norm(dim=-1).cpu())
+        self.add("prefix", i, prefix.norm(dim=-1).sum(0))
+        self.add("similarity", i, token_similarity(patches).sum())
+        if self.before is not None and i > 0 and self.before.shape == patches.shape:
+            self.add("step", i, step_similarity(self.before, patches).sum())
+        self.before = patches
+        if len(patches) >= LEAST_FOR_CKA:
+            self.grams.append(gram(torch.cat([prefix, patches], dim=1)))
+
+    def end_batch(self, images: int) -> None:
+        self.images += images
+        if self.grams:
+            self.independence.append(hsic(torch.stack(self.grams)))
+        self.grams, self.before = [], None
+
+
+def look_at_images(model: ImageModel, batches: Iterable[Tensor]) -> Seen:
+    """One pass over batches of inputs [B, C, H, W], all of one size, in evaluation mode; the model is left as it was."""
+    tally = _Tally()
+    with torch.inference_mode(), untouched(model), watching(model, tally.tokens, tally.attention):
+        for images in batches:
+            model(images)
+            tally.end_batch(len(images))
+    attention = [_attention(tally, i, name) for i, (name, _) in enumerate(named_attention(model))]
+    names = ["embedding", *(name for name, _ in named_blocks(model))]
+    layers = [_layer(tally, i, name) for i, name in enumerate(names) if i in tally.norms]
+    alike = cka(torch.stack(tally.independence).mean(0)).cpu().numpy() if tally.independence else None
+    return Seen(tally.images, attention, layers, alike)
+
+
+def _attention(tally: _Tally, i: int, name: str) -> LayerAttention:
+    patches_ask = not math.isnan(tally.constant["uniform", i])
+    return LayerAttention(
+        name,
+        tally.mean("distance", i) if patches_ask else None,
+        tally.constant["uniform", i] if patches_ask else None,
+        tally.mean("elsewhere", i) if patches_ask else None,
+        tally.mean("entropy", i),
+        tally.constant["most", i],
+    )
+
+
+def _layer(tally: _Tally, i: int, name: str) -> LayerTokens:
+    norms = torch.cat(tally.norms[i]).double().numpy()  # [n, h*w]
+    cut = high_norm_cut(norms)
+    high = norms > (math.inf if cut is None else cut)
+    return LayerTokens(
+        name,
+        np.quantile(norms, QUANTILES),
+        tally.mean("prefix", i),
+        cut,
+        float(high.mean()),
+        high.mean(axis=0).reshape(tally.grids[i]),  # [h*w] -> [h, w]
+        float(tally.mean("similarity", i)),
+        float(tally.mean("step", i)) if ("step", i) in tally.sums else None,
+    )

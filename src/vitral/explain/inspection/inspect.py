@@ -1,0 +1,167 @@
+"""An inspection: everything about a model that pictures and numbers can show, and a sentence for each thing that it does not have."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitral.data.folder import UNLABELLED
+from vitral.data.loader import EvaluationBatches
+from vitral.data.sources import DataSet, Split
+from vitral.errors import VitralError
+from vitral.evaluation.evaluate import match_targets, merged
+from vitral.explain.capture import seen
+from vitral.explain.inspection.heads import Heads, head_importance
+from vitral.explain.inspection.images import (
+    LEAST_FOR_CKA,
+    Floats,
+    LayerAttention,
+    LayerTokens,
+    Seen,
+    look_at_images,
+)
+from vitral.explain.inspection.watch import named_attention, named_blocks
+from vitral.explain.inspection.weights import Filters, OffsetBias, Positions, filters, offset_biases, positions
+from vitral.models.common import ImageModel
+from vitral.predict import Predictor
+
+IMAGES = 128  # as many as the ViT paper averages attention distances over
+HEAD_IMAGES = 64
+NO_DATA = "needs images: give DATA"
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found. A string in the place of a result is the sentence that says why there is none."""
+
+    architecture: str
+    parameters: int
+    image_size: tuple[int, int]
+    images: int
+    split: str
+    filters: Filters
+    positions: list[Positions] | str
+    offset_biases: list[OffsetBias] | str
+    attention: list[LayerAttention] | str
+    layers: list[LayerTokens] | str
+    cka: Floats | str
+    heads: Heads | str
+
+    def missing(self) -> dict[str, str]:
+        """What there is not, and why."""
+        return {name: value for name in PARTS if isinstance(value := getattr(self, name), str)}
+
+
+PARTS = ("positions", "offset_biases", "attention", "layers", "cka", "heads")
+
+
+def inspect(
+    predictor: Predictor,
+    data: DataSet | None = None,
+    *,
+    images: int = IMAGES,
+    head_images: int = HEAD_IMAGES,
+    batch_size: int = 32,
+    progress: Progress | None = None,
+) -> Inspection:
+    """Inspect a model: its weights, and on the images of the data's test split (else validation, else all) what it does with them.
+
+    images: at most so many, evenly spaced in the split. head_images: at most so many of them for the importance of heads, which takes a pass
+    over them for each head; 0 leaves it out. The model is left as it was.
+    """
+    model, steps = seen(predictor.model), predictor.card.preprocess
+    looked, split = None, None
+    heads: Heads | str = NO_DATA if named_attention(model) else f"{type(model).__name__} has no attention"
+    if data is not None:
+        split = spread(chosen_split(data), images)
+        batches = _counted(_inputs(predictor, split, batch_size), len(split), progress)
+        looked = look_at_images(model, batches)
+        heads = _heads(predictor, data, spread(split, head_images), batch_size, progress)
+    return Inspection(
+        architecture=predictor.card.architecture,
+        parameters=sum(p.numel() for p in predictor.model.parameters()),
+        image_size=(steps.height, steps.width),
+        images=0 if split is None else len(split),
+        split="" if split is None else split.name,
+        filters=filters(model),
+        positions=positions(model),
+        offset_biases=offset_biases(model),
+        attention=_attention(model, looked),
+        layers=_layers(model, looked),
+        cka=_cka(model, looked),
+        heads=heads,
+    )
+
+
+def _attention(model: ImageModel, looked: Seen | None) -> list[LayerAttention] | str:
+    if not named_attention(model):
+        return f"{type(model).__name__} has no attention"
+    return NO_DATA if looked is None else looked.attention
+
+
+def _layers(model: ImageModel, looked: Seen | None) -> list[LayerTokens] | str:
+    if not named_blocks(model):
+        return f"{type(model).__name__} has no blocks to follow its tokens through"
+    return NO_DATA if looked is None else looked.layers
+
+
+def _cka(model: ImageModel, looked: Seen | None) -> Floats | str:
+    if not named_blocks(model):
+        return f"{type(model).__name__} has no blocks to compare"
+    if looked is None:
+        return NO_DATA
+    return f"needs {LEAST_FOR_CKA} images or more in a batch" if looked.cka is None else looked.cka
+
+
+def chosen_split(data: DataSet) -> Split:
+    """The images that the model has most likely not learned from."""
+    return next((data.splits[name] for name in ("test", "val") if name in data.splits), None) or merged(data)
+
+
+def spread(split: Split, most: int) -> Split:
+    """At most so many images of a split, evenly spaced: it may be sorted by class."""
+    if len(split) <= most:
+        return split
+    return split.take(np.linspace(0, len(split) - 1, most).round().astype(np.int64))
+
+
+def _inputs(predictor: Predictor, split: Split, batch_size: int) -> Iterator[Tensor]:
+    """The split's images in order as the model reads them, [B, C, H, W]."""
+    steps, device = predictor.card.preprocess, next(predictor.model.parameters()).device
+    for pixels, _ in EvaluationBatches(split, steps, batch_size).stream(0):
+        yield steps.normalise(pixels.to(device))
+
+
+def _counted(batches: Iterator[Tensor], total: int, progress: Progress | None) -> Iterator[Tensor]:
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch)
+        if progress:
+            progress("looking at images", done, total)
+
+
+def _heads(
+    predictor: Predictor, data: DataSet, split: Split, batch_size: int, progress: Progress | None
+) -> Heads | str:
+    model = predictor.model
+    if not named_attention(model):
+        return f"{type(model).__name__} has no attention"
+    if not len(split):
+        return "left out, as asked"
+    if not predictor.labels:
+        return "the model has no head for classes, so there is no score that could change"
+    if data.labels == [UNLABELLED]:
+        return "the images have no labels, so there is no score that could change"
+    try:
+        targets = match_targets(split, data.labels, predictor.labels, data.name, multi_label=predictor.card.multi_label)
+    except VitralError as error:
+        return f"there is no score that could change: {error}"
+    truth = torch.from_numpy(targets).split(batch_size)
+    batches = list(zip(_inputs(predictor, split, batch_size), truth, strict=True))
+    return head_importance(
+        model, batches, progress=(lambda n, total: progress("leaving out heads", n, total)) if progress else None
+    )

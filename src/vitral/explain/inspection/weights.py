@@ -1,0 +1,130 @@
+"""What can be seen in a model without an image: the filters that read the pixels, and what it knows of positions.
+
+Figure 7, left and centre, of An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929. What a model does not have is answered by a
+sentence that says so. Axes: D width, H heads, h w grid of patches, p q filter, C channels.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from vitral.explain.inspection.measures import cosine_grid, principal_filters
+from vitral.layers.attention import AttentionLayer
+from vitral.layers.bit import StdConv2d
+from vitral.models.beit import Beit
+from vitral.models.common import ImageModel
+from vitral.models.dino import Dino
+from vitral.models.pvt import PyramidVisionTransformerV2
+from vitral.models.swin import WindowAttention, WindowTransformer
+from vitral.models.swinv2 import CosineWindowAttention
+from vitral.models.vit import VisionTransformer
+
+SHOWN_FILTERS = 64
+WHOLE = 14  # rows or columns of which each is asked about
+PLACES = 8  # of more rows or columns than that, so many
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What the first layer looks for."""
+
+    pictures: Tensor
+    """[n, p, q, C], weights on the pixels."""
+    shares: Tensor | None
+    """[n], the share of the filters' variance that each principal component explains; None where these are filters themselves."""
+    total: int
+    """How many filters the layer has."""
+
+
+@dataclass(frozen=True)
+class Positions:
+    """How alike the positions of patches are."""
+
+    name: str
+    similarity: Tensor
+    """Cosines [a, b, h, w]: of the patch in row rows[i] and column columns[j] with every patch."""
+    rows: list[int]
+    columns: list[int]
+
+
+@dataclass(frozen=True)
+class OffsetBias:
+    """What a layer adds to its attention logits for each offset between query and key."""
+
+    name: str
+    values: Tensor
+    """[H, 2h - 1, 2w - 1]: row h - 1 and column w - 1 hold the offset 0; larger rows have the query below the key."""
+
+
+def filters(model: ImageModel) -> Filters:
+    """Principal components of the patch embedding, or the filters of a first convolution whose windows overlap."""
+    conv = next(
+        m for m in model.modules() if isinstance(m, nn.Conv2d) and m.in_channels == model.config.in_channels
+    )  # in the order of definition others may come first
+    weight = conv.weight.detach().float().cpu()
+    if isinstance(conv, StdConv2d):  # as it is used
+        weight = nn.functional.layer_norm(weight, weight.shape[1:], eps=conv.eps)
+    weight = weight.permute(0, 2, 3, 1)  # [D, C, p, q] -> [D, p, q, C]
+    if conv.stride != conv.kernel_size:
+        return Filters(weight[:SHOWN_FILTERS], None, len(weight))
+    return Filters(*principal_filters(weight), len(weight))
+
+
+@torch.no_grad()
+def positions(model: ImageModel) -> list[Positions] | str:
+    """The similarity of each table of positions that is added to tokens, or turns them (rotary)."""
+    if isinstance(model, VisionTransformer):
+        patches, _ = model.positions(model.grid)
+        if patches is None:
+            return "this model was made without positions (position = none)"
+        return [_positions("positions", patches[0], model.grid)]
+    if isinstance(model, Dino) and (angles := model.angles(model.grid, torch.device("cpu"))):
+        return [_positions("rotary positions", torch.cat(angles, dim=-1), model.grid)]
+    if tables := model.grids():
+        return [
+            _positions(name, model.get_parameter(name)[0, prefix:], grid) for name, (grid, prefix) in tables.items()
+        ]
+    if isinstance(model, PyramidVisionTransformerV2):
+        return "PVT v2 has no positions: the convolutions inside its perceptrons tell where a token is"
+    if isinstance(model, Beit | WindowTransformer):
+        return "nothing is added to the tokens: positions are a bias on the attention, by offset"
+    return f"{type(model).__name__} has no positions: convolutions know where things are"
+
+
+def _positions(name: str, vectors: Tensor, grid: tuple[int, int]) -> Positions:
+    h, w = grid
+    rows, columns = _asked(h), _asked(w)
+    cosines = cosine_grid(vectors).view(h, w, h, w)
+    return Positions(name, cosines[rows][:, columns], rows, columns)
+
+
+def _asked(side: int) -> list[int]:
+    """All of few rows, some of many, evenly spaced."""
+    if side <= WHOLE:
+        return list(range(side))
+    return [round((i + 0.5) * side / PLACES - 0.5) for i in range(PLACES)]
+
+
+@torch.no_grad()
+def offset_biases(model: ImageModel) -> list[OffsetBias] | str:
+    """The bias by offset of each layer that has one."""
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, WindowAttention | CosineWindowAttention):
+            a, b = module.windows.window
+            bias = module.bias()[0].float().cpu()  # [H, N, N]
+            table = torch.zeros(len(bias), (2 * a - 1) * (2 * b - 1))
+            table[:, module.relative_index.flatten().cpu()] = bias.flatten(1)  # whatever the table was made from
+            found.append(OffsetBias(name, table.unflatten(1, (2 * a - 1, 2 * b - 1))))
+    if isinstance(model, Beit):
+        for name, (h, w) in model.bias_tables().items():
+            rows = (
+                model.get_parameter(name).detach()[: (2 * h - 1) * (2 * w - 1)].float().cpu()
+            )  # then three for the class token
+            found.append(OffsetBias(name.rpartition(".")[0], rows.T.unflatten(1, (2 * h - 1, 2 * w - 1))))
+    if found:
+        return found
+    if any(isinstance(m, AttentionLayer) for m in model.modules()):
+        return f"{type(model).__name__} has no bias by offset: its attention compares contents, with positions in the tokens or none"
+    return f"{type(model).__name__} has no attention"

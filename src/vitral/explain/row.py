@@ -1,0 +1,38 @@
+"""Several maps of one picture side by side, each under its name."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from vitral.explain.figure import FAINT, GAP, INK, MARGIN, PAPER, Explanation
+
+SIDE = 240  # the longer side of a panel, pixels
+LINE = 20
+
+
+def row_figure(maps: Mapping[str, Explanation], title: str) -> Image.Image:
+    """The picture, then each map over it under its name and the class that it is about; `title` above all."""
+    first = next(iter(maps.values()))
+    scale = SIDE / max(first.image.shape[:2])
+    size = tuple(max(1, round(side * scale)) for side in first.image.shape[1::-1])  # width, height
+    picture = Image.fromarray(first.image)
+    panels = [("picture", "", picture)]
+    panels += [
+        (name, e.target and f"for {e.target}", e.overlay(scale=max(1, round(scale)))) for name, e in maps.items()
+    ]
+    small, text = ImageFont.load_default(13), ImageFont.load_default(15)
+    words = max(small.getlength(word) for name, about, _ in panels for word in (name, about))
+    step = max(size[0], int(np.ceil(words))) + 2 * GAP
+    top = MARGIN + LINE + GAP + 2 * LINE
+    width = max(len(panels) * step - 2 * GAP, int(np.ceil(text.getlength(title))))
+    figure = Image.new("RGB", (width + 2 * MARGIN, top + size[1] + MARGIN), PAPER)
+    draw = ImageDraw.Draw(figure)
+    draw.text((MARGIN, MARGIN), title, INK, text, anchor="la")
+    for i, (name, about, drawn) in enumerate(panels):
+        x = MARGIN + i * step
+        draw.text((x, top - 2 * LINE), name, INK, small, anchor="la")
+        draw.text((x, top - LINE), about, FAINT, small, anchor="la")
+        how = Image.Resampling.NEAREST if drawn.width < size[0] else Image.Resampling.LANCZOS
+        figure.paste(drawn.resize((size[0], size[1]), how), (x, top))
+    return figure
