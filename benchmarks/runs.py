@@ -31,9 +31,16 @@ class Results:
 
 
 def vitral(
-    command: str, data: str, options: str, *, minutes: float, seed: int, out: Path, threads: int | None = None
+    command: str,
+    data: str,
+    options: str,
+    *,
+    seed: int,
+    out: Path,
+    minutes: float | None = None,
+    threads: int | None = None,
 ) -> Row:
-    """One run of the command line; its test top-1 if it classifies, and its epochs."""
+    """One run of the command line, for so many minutes if the options have no other budget; its test top-1 if it classifies, and its epochs."""
     words = [
         sys.executable,
         "-m",
@@ -41,8 +48,7 @@ def vitral(
         command,
         data,
         *options.split(),
-        "--time",
-        f"{60 * minutes:g}s",
+        *([] if minutes is None else ["--time", f"{60 * minutes:g}s"]),
         "--seed",
         str(seed),
         "--out",

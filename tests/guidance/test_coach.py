@@ -17,7 +17,7 @@ from vitral.cli.coach import attend
 from vitral.data.loader import Reader
 from vitral.data.sources import Split
 from vitral.errors import VitralError
-from vitral.guidance.coach.coach import Coach, lines_of, replay, summary
+from vitral.guidance.coach.coach import Coach, by_luck, lines_of, replay, summary
 from vitral.training.config import Recipe
 from vitral.training.display import Display
 from vitral.training.options import ModelOptions, ObjectiveOptions, OptimOptions, TrainOptions
@@ -403,9 +403,75 @@ def test_a_budget_of_time_that_is_too_short_is_named():
     assert "--time 167m" in remarks[0].next
 
 
-def test_few_validation_images_give_no_remark():
-    """7 of 9 right beside 97 % of training images is no overfitting that could be told from chance."""
-    assert said(coach(val=9), run_of(None, lambda s: {"top1": 7 / 9, "train_top1": 0.97})) == []
+@pytest.mark.parametrize(
+    ("images", "val"),
+    [
+        (9, lambda s: {"top1": 7 / 9, "train_top1": 0.97}),
+        (6, lambda s: {"top1": 5 / 6 if s == 500 else 0.0, "train_top1": 0.97}),
+        (29, lambda s: {"top1": 0.1, "train_top1": 0.8}),
+        (40, lambda s: {"top1": 0.28, "train_top1": 0.8}),
+    ],
+    ids=["overfitting", "memorised but once", "memorised", "some way from chance"],
+)
+def test_few_validation_images_give_no_remark(images, val):
+    """The same few images, however often they are scored, are no reason to say that the labels are wrong."""
+    assert said(coach(val=images), run_of(None, val)) == []
+
+
+@pytest.mark.parametrize(("images", "kinds"), [(6, []), (600, ["collapsed"])])
+def test_one_answer_to_a_few_images_is_no_collapse(images, kinds):
+    made = coach()
+    splits = {"train": {"images": 6400, "majority": 0.5}, "val": {"images": images, "majority": 0.5}}
+    made.see({"event": "data", "step": 0, "splits": splits})
+    assert said(made, run_of(None, lambda s: {"top1": 0.5, "train_top1": 0.5, "largest": 1.0})) == kinds
+
+
+def test_pooled_validations_are_of_no_more_images_than_there_are():
+    made = coach(val=60)
+    made.run.described["images"]["train"] = 40
+    for step in range(100, 900, 100):
+        made.see(validated(step, train_images=40))
+    assert made.run.seen_score() == (pytest.approx(0.92), pytest.approx(0.9), 40)
+
+
+def test_a_remark_names_its_step_and_the_images():
+    lines = run_of(lambda s: {"loss": 1.2, "top1": 0.8}, lambda s: {"top1": 0.1, "train_top1": 0.8})
+    made = coach(val=60)
+    (remark,) = [remark for line in lines for remark in made.see(line)]
+    assert remark.seen.startswith("step 300: top-1 is 80% on 600 training images and 10% on 60 validation images")
+
+
+@pytest.mark.parametrize(
+    ("top1", "images", "majority", "words"),
+    [
+        (0.3667, 60, 0.35, "36.7% on 60 test images is no better than always saying the commonest class (35.0%)"),
+        (0.2, 200, 0.35, "is worse than always saying the commonest class (35.0%)"),
+        (0.5, 200, 0.35, None),
+    ],
+)
+def test_a_finished_run_is_compared_with_saying_the_commonest_class(tmp_path, top1, images, majority, words):
+    made = coach()
+    made.run.described["folder"] = str(tmp_path)
+    splits = {"val": {"images": 1000, "majority": 0.1}, "test": {"images": images, "majority": majority}}
+    made.see({"event": "data", "step": 0, "splits": splits})
+    for line in run_of(None, lambda s: {"top1": 0.5, "train_top1": 0.6}):
+        made.see(line)
+    assert "--mixup" in summary(made.run)[1]  # by validation alone
+    (tmp_path / "scores.json").write_text(json.dumps({"split": "test", "images": images, "top1": top1}))
+    stands, following = summary(made.run)
+    assert ("commonest" in stands) == (words is not None)
+    assert (words or "") in stands
+    assert ("--steps 2000" if words else "--mixup") in following
+
+
+def test_validation_stands_in_for_a_test_score():
+    made = coach()
+    for line in run_of(None, lambda s: {"top1": 0.11, "train_top1": 0.11}):
+        made.see(line)
+    assert (
+        by_luck(made.run)
+        == "top-1 11.0% on 1,000 validation images is no better than always saying the commonest class (10.0%)"
+    )
 
 
 def test_the_chance_level_follows_the_labels_and_the_loss():
@@ -424,5 +490,18 @@ def test_the_chance_level_follows_the_labels_and_the_loss():
 def test_the_next_command_is_the_runs_own_with_other_flags():
     assert coach().run.again(lr="0.0003") == "vitral train photos --batch-size 64 --lr 0.0003 --out runs/x-2"
     assert coach().run.again(batch_size=None) == "vitral train photos --lr=0.001 --out runs/x-2"
-    with pytest.raises(VitralError, match="holds no run"):
+
+
+def test_a_folder_that_is_no_run_is_refused_in_plain_words(tmp_path):
+    with pytest.raises(VitralError, match=r"nowhere: there is no such folder") as error:
         Coach.of(Path("nowhere"))
+    assert "Errno" not in str(error.value)
+    with pytest.raises(VitralError, match=r"holds no run \(there is no run.json in it\)"):
+        Coach.of(tmp_path)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(VitralError, match="is damaged"):
+        Coach.of(tmp_path)
+    (tmp_path / "run.json").unlink()
+    (tmp_path / "sweep.toml").touch()
+    with pytest.raises(VitralError, match=f"this is a sweep; .* vitral coach {tmp_path}/runs/NAME"):
+        Coach.of(tmp_path)

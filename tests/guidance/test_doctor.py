@@ -11,13 +11,14 @@ import pytest
 from PIL import Image
 
 from test_cli import run
+from vitral.cli.parse import program
 from vitral.data.images import ArrayImages
 from vitral.data.options import DataOptions
 from vitral.data.sources import list_data, open_data
 from vitral.errors import VitralError
 from vitral.guidance.doctor.diagnose import diagnose
 from vitral.guidance.doctor.reading import look
-from vitral.guidance.doctor.suspects import described, judge
+from vitral.guidance.doctor.suspects import Judgement, described, judge
 
 _spec = importlib.util.spec_from_file_location(
     "doctor_benchmark", Path(__file__).parents[2] / "benchmarks" / "doctor.py"
@@ -79,7 +80,7 @@ def test_every_planted_fault_is_found_and_nothing_else(capsys, messy, tmp_path):
     assert "Training would refuse these data" in page
     assert page.count("<img") > 20
     assert "http://" not in page.replace("http://www.w3.org", "")
-    assert "3 images are empty files" in err
+    assert "3 files are empty" in err
     assert run(capsys, *words)[1] == out  # nothing is drawn anew
 
 
@@ -260,3 +261,71 @@ def test_numbers_as_class_names_are_said_to_be_ordered_by_number(tmp_path):
     root = folder(tmp_path / "data", [f"{label}/{i}.png" for label in (1, 2, 10) for i in range(2)])
     texts = {finding.kind: finding.text for finding in diagnose(root, DataOptions()).findings}
     assert texts["label_order"].endswith("1, 2, 10")
+
+
+def test_labels_that_the_pixels_do_not_tell_are_not_judged(capsys, tmp_path):
+    root = folder(tmp_path / "noise", [f"{'ab'[i % 3 == 0]}/{i}.png" for i in range(60)])
+    words = ("doctor", root, "--json", "--out", tmp_path / "page.html")
+    code, out, err = run(capsys, *words)
+    assert code == 0
+    report = json.loads(out)
+    (note,) = [finding for finding in report["findings"] if "label" in finding["kind"]]
+    assert note["kind"] == "unjudged_labels"
+    assert note["severity"] == "note"
+    assert note["text"].startswith("labels were not judged: the pixels do not tell these classes apart (")
+    assert note["text"].endswith(" right, 66.7% by always saying the commonest)")
+    assert "--model" in note["remedy"]
+    assert report["labels"] == {"agreement": None, "ranking": []}
+    assert err.count("labels were not judged") == 1
+
+
+def test_a_judge_must_beat_the_commonest_answer_on_images_that_are_not_copies():
+    def judgement(agreement, commonest, images):
+        return Judgement(*[np.zeros(0)] * 4, agreement=agreement, commonest=commonest, images=images)
+
+    assert judgement(0.9, 0.5, 60).tells
+    assert not judgement(0.367, 0.35, 60).tells
+    assert not judgement(0.7, 0.6, 60).tells
+    assert judgement(0.7, 0.6, 6000).tells
+    assert not judgement(0.9, 0.95, 6000).tells
+    x = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
+    judged = judge(x, np.arange(60) % 3 // 2, np.arange(60) // 2)
+    assert (judged.commonest, judged.images) == (pytest.approx(2 / 3), 30)
+    several = judge(x, np.stack([np.arange(60) % 4 > 0, np.arange(60) % 2], 1).astype(np.float32), np.arange(60))
+    assert several.commonest == pytest.approx((0.75 + 0.5) / 2)
+
+
+def test_unreadable_files_that_are_to_be_skipped_are_no_errors(capsys, tmp_path):
+    root = folder(tmp_path / "data", [f"{label}/{i}.png" for label in "ab" for i in range(10)])
+    (root / "a/notes.txt").write_text("of 2019")
+    (root / "b/gone.png").write_bytes(b"")
+    words = ("doctor", root, "--val-fraction", "0.2", "--out", tmp_path / "page.html")
+    code, _, err = run(capsys, *words)
+    assert code == 1
+    assert "data: 20 images, 2 files that cannot be used, 2 classes" in err
+    assert "1 file is empty: b/gone.png" in err
+    assert f"train {root} --val-fraction 0.2 --skip-unreadable\n" in err
+    code, out, err = run(capsys, *words, "--skip-unreadable", "--json")
+    assert code == 0
+    said = {finding["kind"]: finding for finding in json.loads(out)["findings"]}
+    assert said["empty"]["severity"] == said["not_an_image"]["severity"] == "note"
+    assert said["not_an_image"]["text"] == "1 file is no image that can be opened, left out"
+    assert f"next:\n  vitral train {root} --val-fraction 0.2 --skip-unreadable\n" in err.replace(program(), "vitral")
+
+
+def test_a_case_is_named_once_and_system_files_are_noted(capsys, tmp_path):
+    root = folder(tmp_path / "data", [f"{label}/{i}.png" for label in ("cat", "Cat") for i in range(2)])
+    for i in range(12):
+        (root / f"class {i:02}").mkdir()
+    for name in ("Thumbs.db", "cat/.DS_Store", "cat/._0.png"):
+        (root / name).write_bytes(b"x")
+    page = tmp_path / "page.html"
+    _, _, err = run(capsys, "doctor", root, "--out", page)
+    assert err.count("'Cat' = 'cat'") == 1
+    assert err.count("class 00") == 1
+    assert "and 9 more" not in err
+    assert "3 system or hidden files ignored: Thumbs.db, cat/.DS_Store, cat/._0.png" in err
+    html = page.read_text()
+    assert html.count("&#x27;Cat&#x27; = &#x27;cat&#x27;") == 1
+    assert "<span class=maybe>warning</span>" in html
+    assert "figcaption .maybe" in html

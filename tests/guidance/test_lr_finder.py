@@ -2,13 +2,17 @@
 
 import json
 import math
+import shlex
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from vitral.cli import main
+from vitral.cli.trial import _next
 from vitral.errors import VitralError
-from vitral.guidance.plan.lr_finder import _losses, lr_find, smooth, suggest
+from vitral.guidance.plan.lr_finder import STEPS, _losses, lr_find, noise, smooth, suggest
 from vitral.training.config import Recipe
 from vitral.training.display import Display
 from vitral.training.options import ModelOptions, ObjectiveOptions, OptimOptions, TrainOptions
@@ -31,7 +35,7 @@ def falling(count: int, middle: float) -> tuple[list[float], list[float]]:
 @pytest.mark.parametrize("middle", [1e-4, 3e-3])
 def test_suggests_where_the_loss_falls_fastest_however_many_steps(count, middle):
     rates, losses = falling(count, middle)
-    suggestion, reason = suggest(rates, losses)
+    suggestion, reason = suggest(rates, losses, 0.0)
     assert middle / 1.6 < suggestion < middle * 1.6
     assert "falls fastest" in reason
 
@@ -39,7 +43,7 @@ def test_suggests_where_the_loss_falls_fastest_however_many_steps(count, middle)
 def test_a_fall_after_the_lowest_loss_is_not_learning():
     rates, losses = falling(100, 1e-4)
     losses[90:] = [50.0, 80.0, 90.0, 60.0, 40.0, 20.0, 10.0, 5.0, 4.0, 3.0]  # broken, then by chance steeply down
-    assert suggest(rates, losses)[0] < 3e-4
+    assert suggest(rates, losses, 0.0)[0] < 3e-4
 
 
 def test_smoothing_keeps_a_level_from_the_first_step_and_reaches_a_share_of_the_steps():
@@ -51,12 +55,33 @@ def test_smoothing_keeps_a_level_from_the_first_step_and_reaches_a_share_of_the_
 
 def test_refuses_a_curve_without_a_suggestion():
     rates, losses = falling(100, 1e-3)
-    with pytest.raises(VitralError, match="does not fall at any rate"):
-        suggest(rates, [2.3] * 100)
+    assert suggest(rates, [2.3] * 100, 0.0) is None
+    assert suggest(rates, losses, 0.1) is not None
+    assert suggest(rates, losses, 0.2) is None  # a fall by 1 is five times the noise
     with pytest.raises(VitralError, match="--lowest"):
-        suggest(rates, losses[:5])
+        suggest(rates, losses[:5], 0.0)
     with pytest.raises(VitralError, match="--lowest"):
-        suggest(rates, [])
+        suggest(rates, [], 0.0)
+
+
+def test_the_noise_is_that_of_the_smoothed_loss_and_neither_its_fall_nor_its_break():
+    drawn = np.random.default_rng(0).normal(size=4000)
+    deviation = np.std(smooth(drawn.tolist(), 400)[400:])
+    falling = (drawn - 0.01 * np.arange(4000)).tolist()
+    assert noise(falling, smooth(falling, 400), 400) == pytest.approx(deviation, rel=0.1)
+    broken = [*falling, *(300.0 * (i % 7) for i in range(400))]
+    assert noise(broken, smooth(broken, 400), 400) == pytest.approx(deviation, rel=0.1)
+
+
+def test_a_curve_of_nothing_but_noise_has_no_suggestion():
+    generator = np.random.default_rng(0)
+    rates = np.geomspace(1e-6, 1.0, STEPS).tolist()
+    found = 0
+    for _ in range(200):
+        losses = (0.7 + 0.1 * generator.normal(size=STEPS)).tolist()
+        smoothed = smooth(losses, STEPS)
+        found += suggest(rates, smoothed, noise(losses, smoothed, STEPS)) is not None
+    assert found <= 6
 
 
 @pytest.mark.parametrize(("lowest", "highest", "steps"), [(0.0, 1.0, 100), (1e-2, 1e-3, 100), (1e-6, 1.0, 5)])
@@ -95,18 +120,60 @@ def test_works_for_pretraining(shapes_folder):
     assert min(curve.smoothed) < curve.smoothed[0]
 
 
-def test_the_command_prints_the_suggestion_and_draws_the_curve(shapes_folder, tmp_path, capsys):
+def test_the_command_prints_the_suggestion_and_draws_the_curve(shapes_folder, tmp_path, capsys, monkeypatch):
     flags = "--patch-size 4 --image-size 16 16 --dim 32 --depth 1 --num-heads 2 --batch-size 16 --optimizer adamw --range-steps 40"
+    monkeypatch.chdir(tmp_path)
     words = ["lr-find", str(shapes_folder), *flags.split(), "--lowest", "1e-5", "--plot", str(tmp_path / "lr.html")]
     with pytest.raises(SystemExit, match="0"):
         main([*words, "--json"])
     said = capsys.readouterr()
     found = json.loads(said.out)
     assert found["suggestion"] in found["rates"]
-    assert f"--lr {found['suggestion']:.2g}" in said.err
+    next_run = shlex.split(said.err.partition("Next: ")[2])
+    assert next_run[-2:] == ["--out", "runs/" + shapes_folder.name]
+    kept = flags.replace(" --range-steps 40", "").split()
+    assert next_run[-5 - len(kept) : -2] == [str(shapes_folder), *kept, "--lr", f"{found['suggestion']:.2g}"]
+    assert next_run[-6 - len(kept)] == "train"
     page = (tmp_path / "lr.html").read_text()
     assert "<svg" in page
     assert f"{found['suggestion']:.2g}" in page
     with pytest.raises(SystemExit, match="2"):
         main(["lr-find", str(shapes_folder), "--plot", "lr.jpg"])
     assert ".html" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("words", "out"), [((), ""), (("--json",), "null\n")])
+def test_without_a_clear_fall_the_command_suggests_nothing(shapes_folder, capsys, words, out):
+    flags = "--patch-size 4 --image-size 16 16 --dim 32 --depth 1 --num-heads 2 --batch-size 16 --range-steps 20 --lowest 1e-9 --highest 1e-8"
+    with pytest.raises(SystemExit, match="0"):
+        main(["lr-find", str(shapes_folder), *flags.split(), *words])
+    said = capsys.readouterr()
+    assert said.out == out
+    assert "no clear fall: keep the default 0.005" in said.err
+    assert "--lr" not in said.err.replace("--show", "")
+
+
+def test_the_next_command_leaves_out_what_was_for_the_test_alone(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "photos").mkdir(parents=True)
+    given = SimpleNamespace(data="photos", settings=replace(SMALL, optim=OptimOptions("adamw", lr=0.1, lr_per=256)))
+    words = [
+        "--lowest=1e-5",
+        "--range_steps",
+        "40",
+        "photos",
+        "--json",
+        "--lr",
+        "0.1",
+        "--plot",
+        "a.html",
+        "--lr-per",
+        "256",
+        "--mixup",
+        "0.2",
+    ]
+    said = _next(words, given, 0.00321)
+    assert said.partition(" train ")[2] == "photos --mixup 0.2 --lr 0.0032 --lr-per None --out runs/photos-2"
+    pretrained = replace(SMALL, objective=ObjectiveOptions("mae"))
+    said = _next(["photos", "--objective", "mae"], SimpleNamespace(data="photos", settings=pretrained), 0.01)
+    assert said.partition(" pretrain ")[2] == "photos --objective mae --lr 0.01 --out runs/photos-pretrained"

@@ -177,8 +177,11 @@ def test_the_plan_of_the_command_line_is_a_recipe_that_trains(tmp_path):
     assert "to beat" in done.stderr
     assert max(map(len, done.stderr.splitlines())) < 100
     again = vitral("plan", "digits", "--device", "l4", folder=tmp_path)
-    assert again.returncode == 2
-    assert "digits.toml: is there already" in again.stderr
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "digits-2.toml").exists()  # nothing is written over
+    nowhere = vitral("plan", "digits", "--device", "l4", "--out", "no/folder.toml", folder=tmp_path)
+    assert nowhere.returncode == 2
+    assert "there is no folder no" in nowhere.stderr
 
 
 def test_train_with_nothing_else_said_follows_a_plan(tmp_path):

@@ -11,16 +11,20 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from test_cli import run
 from vitral.cli import main
+from vitral.data.options import DataOptions
+from vitral.data.sources import open_data
 from vitral.errors import VitralError
-from vitral.guidance.sweep.cost import seen
+from vitral.guidance.sweep.cost import Ground, seen, share_of
+from vitral.guidance.sweep.page import write_sweep_page
 from vitral.guidance.sweep.runs import Runs, alone
 from vitral.guidance.sweep.search import search
 from vitral.guidance.sweep.sweep import Point, Range, Sweep, grid, parse_values, read_sweep, verify, write_sweep
-from vitral.guidance.sweep.table import curves, summary
+from vitral.guidance.sweep.table import LAWS, curves, summary
 from vitral.report.charts import Scale, Series, line_chart
 from vitral.training.config import Recipe
 from vitral.training.toml import read_recipe
@@ -128,6 +132,11 @@ def test_a_sweep_file_reads_back_equal(tmp_path):
         (["--search", "3", "--set", "optim.lr=1e-3,1e-2", "--score-split", "test"], "validation"),
         (["--search", "3", "--set", "train.score_split=val,test"], "validation"),
         (["--search", "3", "--set", "optim.lr=1e-3,1e-2", "--fractions", "0.1", "1"], "the same images"),
+        (["--seed", "0", "1"], "--seeds 0 1"),
+        (["--train_fraction", "0.1", "1"], "--fractions 0.1 1"),
+        (["--seeds"], "--seeds: has no values"),
+        (["--models", "--seeds", "0"], "--models: has no values"),
+        (["--set"], "--set: has no values"),
         (["--jobs", "0"], "--jobs 0"),
         (["--file", "nowhere.toml"], "no such file"),
         (["--resume", "nowhere"], "leave out --steps --out"),
@@ -153,6 +162,45 @@ def test_a_dry_run_lists_commands_that_can_be_pasted(capsys, tmp_path):
     assert not (out / "runs").exists()
 
 
+def test_what_is_left_open_is_decided_once_on_all_images(capsys, tmp_path):
+    out = tmp_path / "out"
+    words = ("--fractions", "0.01", "0.2", "1", "--steps", "2", "--set", "optim.optimizer=muon,adamw", "--out", out)
+    code, _, err = run(capsys, "sweep", "digits", *words, "--dry-run")
+    assert code == 0, err
+    assert "on all 1,259 training images, for every run: batch of 64, learning rate 0.005 or 0.001" in err
+    assert err.count("checking images 100%") == 1
+    for optimizer, lr in (("muon", 0.005), ("adamw", 0.001)):
+        found = [read_recipe(path) for path in (out / "recipes").glob(f"*{optimizer}*")]
+        assert {recipe.data.train_fraction for recipe in found} == {0.01, 0.2, 1.0}
+        plain = {replace(recipe, data=replace(recipe.data, train_fraction=1.0)) for recipe in found}
+        assert len(plain) == 1  # alike in all but the share
+        recipe = plain.pop()
+        assert (recipe.optim.lr, recipe.train.batch_size, recipe.augment.scale) == (lr, 64, (0.35, 1.0))
+
+
+def test_what_is_said_stays_and_other_budgets_are_not_filled_in():
+    ground = Ground("digits", lambda *_: None)
+    settings = {"train": {"batch_size": 100}, "optim": {"lr": 0.1, "lr_per": 200, "optimizer": "sgd"}}
+    point = grid(Sweep("digits", fractions=(0.05,), settings=settings))[0]
+    settled = ground.settle(point).recipe
+    assert (settled.optim.lr, settled.optim.lr_per, settled.train.batch_size) == (0.05, None, 100)
+    assert settled.train.epochs == 100  # as many as all images would have, not a run's own
+    assert (
+        ground.decided([point])
+        == "decided once, on all 1,259 training images, for every run: epochs 100, learning rate 0.05"
+    )
+    limited = ground.settle(grid(Sweep("digits", settings=settings | {"train": {"steps": 3}}))[0]).recipe
+    assert (limited.train.steps, limited.train.epochs) == (3, None)
+    assert ground.settle(ground.settle(point)) == ground.settle(point)
+
+
+@pytest.mark.parametrize("fraction", [0.001, 0.05, 0.33, 1.0])
+def test_the_images_expected_are_those_of_the_run(fraction):
+    counts = np.bincount(open_data("digits").splits["train"].targets).tolist()
+    opened = open_data("digits", DataOptions(train_fraction=fraction))
+    assert share_of(counts, fraction) == len(opened.splits["train"])
+
+
 def test_the_images_of_short_last_batches_are_counted_once():
     assert [seen(steps, 10, 4) for steps in range(7)] == [0, 4, 8, 10, 14, 18, 20]
 
@@ -176,11 +224,18 @@ def test_a_finished_sweep_has_its_tables_and_is_not_run_again(capsys, whole, wor
     assert float(rows[0]["top1"]) == scores["top1"]
     images = json.loads((whole / "runs" / rows[0]["run"] / "run.json").read_text())["images"]["train"]
     assert (int(rows[0]["images"]), int(rows[0]["images_seen"])) == (images, seen(12, images, 8))
-    assert int(rows[0]["compute"]) == int(rows[0]["multiply_adds"]) * int(rows[0]["images_seen"])
+    assert int(rows[0]["compute"]) == 3 * int(rows[0]["multiply_adds"]) * int(rows[0]["images_seen"])
     assert "training_seconds" not in rows[0]
     assert {law["none"][:16] for law in result["laws"]["images"].values()} == {"no law: 2 sizes,"}
     assert len(result["summary"]) == 4
+    said = float(err.partition(" runs, ")[2].split()[0])
+    assert said == pytest.approx(sum(int(row["compute"]) for row in rows), rel=0.06)  # two digits
+    assert "4 of 4 runs are done already" in err
     page = (whole / "report.html").read_text()
+    assert [page.count(f"<h3>{what} against {n}</h3>") for what in ("Accuracy", "Error") for n in LAWS.values()] == [
+        1
+    ] * 4
+    assert "deviation" not in page.partition("</style>")[2]  # of a single seed
     assert page.count("<svg") == 4
     assert "resnet18" in page
 
@@ -286,7 +341,7 @@ def rows_of(points, top1):
     return [
         {"recipe": point.recipe_name, "model": point.model, "fraction": point.recipe.data.train_fraction, "images": 10,
          "seed": point.recipe.train.seed, **point.values, "parameters": 1, "multiply_adds": 2, "images_seen": 3, "compute": 6,
-         "split": "test", "top1": value, "loss": 1 - value, "steps": 1, "epochs": 1, "state": "done",
+         "batch": 8, "split": "test", "top1": value, "loss": 1 - value, "steps": 1, "epochs": 1, "state": "done",
          "run": point.name, "setting": repr(point.setting)}
         for point, value in zip(points, top1, strict=True)
     ]  # fmt: skip
@@ -300,6 +355,15 @@ def test_seeds_become_a_mean_and_a_sample_deviation():
     assert [one["top1_deviation"] for one in means] == pytest.approx([0.02**0.5, 0.0])
     alone_in_its_group = summary(points, rows_of(points, [0.5, 0.7, 0.2, 0.2])[:1])
     assert alone_in_its_group[0]["top1_deviation"] is None
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)])
+def test_the_page_speaks_of_a_deviation_where_there_is_one(tmp_path, seeds):
+    sweep = Sweep("digits", models=("resnet18",), fractions=(0.1, 1.0), seeds=seeds)
+    points = grid(sweep)
+    rows = [one | {"scored": 100} for one in rows_of(points, [0.5] * len(points))]
+    body = write_sweep_page(tmp_path, sweep, points, rows).read_text().partition("</style>")[2]
+    assert ("deviation" in body) == ("Means over the seeds" in body) == (len(seeds) > 1)
 
 
 def test_curves_are_named_by_what_tells_them_apart():

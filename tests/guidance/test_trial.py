@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from vitral.cli import main
+from vitral.cli.trial import _percent
 from vitral.errors import VitralError
 from vitral.guidance.plan import trial
 from vitral.guidance.plan.trial import ROOM, Cost, find_micro_batch, measure_cost
@@ -186,6 +187,12 @@ def test_the_command_tells_what_checkpointing_saves(shapes_folder, monkeypatch, 
     assert told["largest_micro_batch"] == 128
     assert told["gradient_checkpointing"]["training_bytes"] == 450
     assert set(asdict(MADE)) <= set(told)
+    monkeypatch.setattr(trial, "measure_cost", lambda *_: replace(MADE, steps_per_epoch=1, images_per_step=41.0))
+    with pytest.raises(SystemExit, match="0"):
+        main(["memory", str(shapes_folder)])
+    said = capsys.readouterr().out
+    assert "41 images (all there are)" in said
+    assert "0% of the memory saved, a step 0% longer" in said
     with pytest.raises(SystemExit, match="2"):
         main(["memory", str(shapes_folder), "--gradient-checkpointing"])
 
@@ -193,3 +200,8 @@ def test_the_command_tells_what_checkpointing_saves(shapes_folder, monkeypatch, 
 def test_the_commands_need_no_torch_to_be_named():
     code = "import sys; from vitral.cli import trial; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+@pytest.mark.parametrize(("share", "said"), [(-0.004, "0%"), (0.004, "0%"), (-0.2, "-20%"), (0.123, "+12%")])
+def test_a_change_too_small_to_show_has_no_sign(share, said):
+    assert _percent(share) == said

@@ -1,6 +1,7 @@
 """Files that are either whole or absent: written beside the target, synced, then renamed over it."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,8 +31,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):  # the first error says more
             temporary.unlink(missing_ok=True)
+        remedy = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "check the folder"
         raise VitralError(
-            f"{path}: could not be written ({error.strerror}); free some space or choose another folder with --out. "
+            f"{path}: could not be written ({error.strerror}); {remedy}, or choose another place with --out. "
             "What was there before is intact"
         ) from error
 

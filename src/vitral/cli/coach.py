@@ -30,7 +30,7 @@ def coach(words: list[str]) -> int:
         """Print JSON on stdout."""
 
     given = parse(CoachRun, "coach", words)
-    from vitral.guidance.coach.coach import replay, summary
+    from vitral.guidance.coach.coach import by_luck, replay, summary
 
     seen, remarks = replay(given.run)
     stands, following = summary(seen.run)
@@ -42,7 +42,8 @@ def coach(words: list[str]) -> int:
     if remarks:
         print(f"coach: {stands}", file=sys.stderr)
     else:
-        print(f"coach: nothing looks wrong. {stands}. Next: {following}", file=sys.stderr)
+        lead = "" if by_luck(seen.run) else "nothing looks wrong. "
+        print(f"coach: {lead}{stands}. Next: {following}", file=sys.stderr)
     return 0
 
 

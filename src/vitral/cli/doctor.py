@@ -66,8 +66,12 @@ def doctor(words: list[str]) -> int:
     finally:
         display.close()
     write_doctor_page(out, diagnosis, shlex.join(["vitral", "doctor", *words]))
-    said = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in vars(given.options).items()
-            if flag_given(words, name) and not isinstance(value, bool)]  # fmt: skip
+    said = []
+    for name, value in vars(given.options).items():
+        if flag_given(words, name):
+            flag = name.replace("_", "-")
+            plain = f"--{flag} {shlex.quote(str(value))}"
+            said.append(plain if not isinstance(value, bool) else f"--{flag}" if value else f"--no-{flag}")
     _tell(diagnosis, out, " ".join([shlex.quote(given.data), *said]))
     if given.json:
         print(json.dumps({**as_json(diagnosis), "page": str(out)}))
@@ -81,19 +85,21 @@ def _tell(diagnosis: "Diagnosis", page: Path, words: str) -> None:
     from vitral.guidance.doctor.diagnose import next_commands
 
     listing = diagnosis.listing
-    what = "labels" if listing.multi_label else "classes"
-    lines = [f"{listing.name}: {counted(len(listing.images.names), 'image')}, {len(listing.labels):,} {what}"]
+    what = counted(len(listing.labels), *(("label", "labels") if listing.multi_label else ("class", "classes")))
+    lost = len(diagnosis.unusable)
+    unusable = f", {counted(lost, 'file')} that cannot be used" if lost else ""
+    lines = [f"{listing.name}: {counted(len(diagnosis.looks), 'image')}{unusable}, {what}"]
     for finding in diagnosis.findings:
-        names = [" = ".join(item.names) for item in finding.items]
+        names = [] if finding.named else [" = ".join(item.names) for item in finding.items]
         examples = f": {some(names, NAMED)}" if names else ""
         lines += [f"{MARKS[finding.severity]:>7}  {finding.text}{examples}", f"{'':9}-> {finding.remedy}"]
     if not diagnosis.findings:
         lines.append("nothing is wrong with them")
-    if diagnosis.agreement is None:
+    if diagnosis.agreement is None and not any(finding.kind == "unjudged_labels" for finding in diagnosis.findings):
         lines.append("labels were not judged: there are too few images, or there is one class only")
     starts = "would start on them" if not diagnosis.stops_for else "would refuse them as they are"
     lines += [f"training {starts}; the page with the images: {page}"]
-    lead = "next:" if not diagnosis.stops_for else "next, when the errors are mended:"
     commands = next_commands(diagnosis, words, program())
-    lead = "next:" if commands[0].endswith("--skip-unreadable") else lead
+    again = commands[0].startswith(f"{program()} doctor ")
+    lead = "next, when the errors are mended:" if again else "next:"
     print("\n".join([*lines, lead, *(f"  {command}" for command in commands)]), file=sys.stderr)

@@ -1,5 +1,6 @@
 """Words of the command line to a dataclass, and what to type for the next command."""
 
+import itertools
 import os
 import shlex
 import shutil
@@ -10,10 +11,21 @@ from vitral.errors import VitralError
 
 
 def parse(kind: type, command: str, words: list[str]):  # type: ignore[no-untyped-def]
-    """`words` as an instance of the dataclass `kind`, whose docstring is the command's help."""
+    """`words` as an instance of the dataclass `kind`, whose docstring is the command's help. One number for --image-size is a square."""
     import tyro
 
-    return tyro.cli(kind, prog=f"vitral {command}", args=words, config=(tyro.conf.OmitArgPrefixes,))
+    return tyro.cli(kind, prog=f"vitral {command}", args=squared(words), config=(tyro.conf.OmitArgPrefixes,))
+
+
+def squared(words: list[str]) -> list[str]:
+    """The words, with --image-size 224 as --image-size 224 224."""
+    spread: list[str] = []
+    for i, word in enumerate(words):
+        spread.append(word)
+        alone = i + 1 == len(words) or words[i + 1].startswith("--") or not words[i + 1].isdigit()
+        if word.isdigit() and i and words[i - 1] == "--image-size" and alone:
+            spread.append(word)
+    return spread
 
 
 def flag_given(words: list[str], name: str) -> bool:
@@ -28,6 +40,12 @@ def at_least(least: int, **flags: int) -> None:
     for name, value in flags.items():
         if value < least:
             raise VitralError(f"--{name.replace('_', '-')} {value}: give {least} or more")
+
+
+def unused(path: Path) -> Path:
+    """The path, or the first of path-2, path-3, ... that is not there yet."""
+    names = (path.with_name(f"{path.stem}-{n}{path.suffix}") for n in itertools.count(2))
+    return next(each for each in itertools.chain([path], names) if not each.exists())
 
 
 def program() -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from vitral.cli.parse import parse, program
+from vitral.cli.parse import parse, program, unused
 from vitral.cli.train import named_recipe, one_budget
 from vitral.errors import VitralError
 
@@ -41,7 +41,7 @@ def plan(words: list[str]) -> int:
         hours: float | None = None
         """How long to train at most, such as 0.5; default: as long as it is worth, up to half an hour."""
         out: Path | None = None
-        """Where to write the recipe; default the data's name with .toml."""
+        """Where to write the recipe; default the data's name with .toml, numbered if that is there."""
         json: bool = False
         """Print the plan as JSON on stdout."""
         recipe: Path | None = None
@@ -55,9 +55,9 @@ def plan(words: list[str]) -> int:
     from vitral.guidance.plan.plan import make_plan
     from vitral.training.display import Display
 
-    out = given.out or Path(f"{Path(given.data).stem or 'plan'}.toml")
-    if out.exists() and given.out is None:
-        raise VitralError(f"{out}: is there already; name another file with --out, or this one to write over it")
+    out = given.out or unused(Path(f"{Path(given.data).stem or 'plan'}.toml"))
+    if not out.absolute().parent.is_dir():
+        raise VitralError(f"{out}: there is no folder {out.parent}; make it, or name another file with --out")
     display = Display()
     try:
         made = make_plan(given.data, one_budget(given.settings, words), display, given.hours)
@@ -75,7 +75,7 @@ def in_words(made: "Plan") -> list[str]:
     """The plan, line by line."""
     return [
         *(line for choice in made.choices for line in wrapped(choice.what, f"{choice.value}: {choice.why}")),
-        *(line for reason in made.reasons for line in wrapped("", reason)),
+        *(line for i, reason in enumerate(made.reasons) for line in wrapped("" if i else "also", reason)),
         *(line for what, value in costs(made).items() for line in wrapped(what, value)),
     ]
 

@@ -1,6 +1,7 @@
 """The command that trains many runs and compares them: sweep."""
 
 import dataclasses
+import itertools
 import json
 import shlex
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from vitral.cli.parse import at_least, flag_given, parse, program
-from vitral.errors import VitralError
+from vitral.errors import VitralError, counted
 
 if TYPE_CHECKING:
     from vitral.guidance.sweep.sweep import Sweep
@@ -63,10 +64,29 @@ def sweep(words: list[str]) -> int:
         """Print the table, the means and the laws as JSON on stdout."""
         settings: Recipe = field(default_factory=Recipe)
 
+    _one_for_several(words)
     given = parse(Sweep, "sweep", words)
     at_least(1, jobs=given.jobs)
     described, out = _resumed(given, words) if given.resume is not None else _described(given, words)
     return _conduct(described, out, given)
+
+
+def _one_for_several(words: list[str]) -> None:
+    """Refuse several numbers after a flag of vitral train that takes one, where the sweep has a flag for several."""
+    for one, several in (("--seed", "--seeds"), ("--train-fraction", "--fractions")):
+        for i, word in enumerate(words):
+            values = list(itertools.takewhile(_is_number, words[i + 1 :])) if word.replace("_", "-") == one else []
+            if len(values) > 1:
+                said = " ".join(values)
+                raise VitralError(f"{one} {said}: takes one value, for all runs; a run for each is {several} {said}")
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def _resumed(given: Any, words: list[str]) -> "tuple[Sweep, Path]":
@@ -85,6 +105,9 @@ def _described(given: Any, words: list[str]) -> "tuple[Sweep, Path]":
     from vitral.guidance.sweep.sweep import Sweep, parse_values, read_sweep
 
     base = Sweep("") if given.file is None else read_sweep(given.file)
+    for name in (*AXES, "set"):
+        if getattr(given, name) == () and flag_given(words, name):
+            raise VitralError(f"--{name}: has no values; give at least one after it, or leave it out")
     said: dict[str, Any] = {name: getattr(given, name) for name in AXES if flag_given(words, name)}
     settings = {section: dict(fields) for section, fields in base.settings.items()}
     for section, name, value in _settings(given.settings, words):
@@ -128,14 +151,21 @@ def _conduct(described: "Sweep", out: Path, given: Any) -> int:
     display = Display()
     try:
         planned = plan(described, lambda n, total: display.count("checking images", n, total))
-        display.say(cost_text(planned, given.jobs))
+        for line in filter(None, (cost_text(planned, given.jobs), planned.decided)):
+            display.say(line)
         with alone(out), stop_requested() as stop:
             described = begin(described, out, given.jobs)
             assert described.threads is not None
             runs = Runs(out, described.data, given.jobs, described.threads, display.say)
+            left = [point for point in planned.points if not runs.finished(point)]
+            if described.search is None and len(left) < len(planned.points):
+                display.say(
+                    f"{len(planned.points) - len(left)} of {counted(len(planned.points), 'run')} are done already"
+                )
             if given.dry_run:
                 runs.prepare(planned.points)
-                print("\n".join(shlex.join(["vitral", *runs.words(point)]) for point in planned.points))
+                for point in left:
+                    print(shlex.join(["vitral", *runs.words(point)]))
                 return 0
             conduct = Conduct(planned, runs, stop, display.say)
             if not conduct.go():

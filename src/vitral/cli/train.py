@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from vitral.cli.coach import attend
-from vitral.cli.parse import flag_given, parse, program
+from vitral.cli.parse import flag_given, parse, program, unused
 from vitral.errors import VitralError
 
 if TYPE_CHECKING:
@@ -230,7 +230,7 @@ def _settled(given: Any, words: list[str], command: str) -> Any:
         raise VitralError(f"{command}: which data? Give a folder, a table or a built-in name such as digits")
     settings = one_budget(given.settings, words)
     name = Path(given.data).stem or "run"
-    out = given.out or Path("runs") / (name if command == "train" else f"{name}-pretrained")
+    out = given.out or unused(Path("runs") / (name if command == "train" else f"{name}-pretrained"))
     return replace(given, settings=settings, out=out)
 
 
@@ -244,18 +244,15 @@ def one_budget(settings: "Recipe", words: list[str]) -> "Recipe":
 
 def _after_training(run: "Run") -> list[str]:
     """Commands to try on a finished run."""
-    from vitral.explain.explain import Plain
+    from vitral.explain.methods import undefined
 
     assert run.scored_split is not None
     image = run.data.splits[run.scored_split].path(0) or run.folder / "example.png"
     vitral, folder, data, picture = program(), *(shlex.quote(str(x)) for x in (run.folder, run.source, image))
+    no_attention = undefined(run.loop.objective.result(run.loop.model), "attention") is not None
     return [
         f"{vitral} predict {folder} {picture}",
-        *(
-            [f"{vitral} explain {folder} {picture} -o {folder}/attention.png"]
-            if isinstance(run.loop.objective.result(run.loop.model), Plain)
-            else []
-        ),
+        f"{vitral} explain {folder} {picture}{' --method grad_cam' if no_attention else ''} -o {folder}/explained.png",
         f"{vitral} evaluate {folder} {data} --split {run.scored_split}",
     ]
 
@@ -264,6 +261,8 @@ def _after_pretraining(run: "Run") -> list[str]:
     vitral, folder, data = program(), *(shlex.quote(str(x)) for x in (run.folder, run.source))
     if run.recipe.objective.name == "tokenizer":
         return [f"{vitral} pretrain {data} --objective beit --tokenizer {folder}"]
+    if len(run.data.labels) < 2:
+        return [f"{vitral} train YOUR_LABELLED_IMAGES --init {folder}", f"{vitral} probe {folder} YOUR_LABELLED_IMAGES"]
     return [f"{vitral} train {data} --init {folder} --out {folder}-finetuned", f"{vitral} probe {folder} {data}"]
 
 

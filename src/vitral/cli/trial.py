@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from vitral.cli.parse import parse, program
+from vitral.cli.parse import flag_given, parse, program, unused
 from vitral.cli.train import named_recipe, one_budget
 from vitral.errors import VitralError
 
@@ -18,6 +18,14 @@ if TYPE_CHECKING:
 
 ROWS, BAR = 16, 40  # of the curve in a terminal
 MIB = 2**20
+OWN = (
+    "--lowest",
+    "--highest",
+    "--range-steps",
+    "--plot",
+    "--lr",
+    "--lr-per",
+)  # with a value, and not for the run that follows
 
 
 def lr_find(words: list[str]) -> int:
@@ -57,6 +65,7 @@ def lr_find(words: list[str]) -> int:
     given = parse(LrFind, "lr-find", words)
     if given.plot is not None and given.plot.suffix != ".html":
         raise VitralError(f"--plot {given.plot}: is drawn on a page; give a name that ends in .html")
+    from vitral.guidance.plan.lr_finder import NoFall
     from vitral.guidance.plan.lr_finder import lr_find as find
     from vitral.training.display import Display
 
@@ -64,6 +73,12 @@ def lr_find(words: list[str]) -> int:
     try:
         settings = one_budget(given.settings, words)
         curve = find(given.data, settings, given.lowest, given.highest, given.range_steps, display)
+    except NoFall as none:
+        default = "" if flag_given(words, "lr") else "default "
+        print(f"no clear fall: keep the {default}{none.used:g} ({none})", file=sys.stderr)
+        if given.json:
+            print("null")
+        return 0
     finally:
         display.close()
     if given.plot is not None:
@@ -75,10 +90,26 @@ def lr_find(words: list[str]) -> int:
         print(f"{curve.suggestion:.2g}")
     print(
         f"learning rate {curve.suggestion:.2g} for {curve.optimizer}: {curve.reason}. The recipe has {curve.used:g}.\n"
-        f"Next: {program()} train {shlex.quote(given.data)} --lr {curve.suggestion:.2g}",
+        f"Next: {_next(words, given, curve.suggestion)}",
         file=sys.stderr,
     )
     return 0
+
+
+def _next(words: list[str], given: Any, rate: float) -> str:
+    """The run that was tried, at this rate and in a folder of its own."""
+    pretrain = given.settings.objective.name != "classify"
+    kept, left = [], iter(words)
+    for word in left:
+        flag, equals, _ = word.partition("=")
+        if flag.replace("_", "-") not in (*OWN, "--json"):
+            kept.append(word)
+        elif not equals and flag != "--json":
+            next(left)  # its value
+    per = [] if given.settings.optim.lr_per is None else ["--lr-per", "None"]  # the rate is for the batch as it is
+    out = unused(Path("runs") / ((Path(given.data).stem or "run") + ("-pretrained" if pretrain else "")))
+    command = ["pretrain" if pretrain else "train", *kept, "--lr", f"{rate:.2g}", *per, "--out", str(out)]
+    return f"{program()} {shlex.join(command)}"
 
 
 def _drawn(curve: "Curve") -> str:
@@ -155,7 +186,7 @@ def memory(words: list[str]) -> int:
     again = replace(settings, train=replace(settings.train, gradient_checkpointing=True))
     recomputed = measure_cost(given.data, again, given.budget)
     if given.json:
-        largest = {"largest_micro_batch": cost.largest_micro_batch(), "epoch_seconds": _epoch(cost)}
+        largest = {"largest_micro_batch": _largest(cost), "epoch_seconds": _epoch(cost)}
         print(json.dumps({**asdict(cost), **largest, "gradient_checkpointing": asdict(recomputed)}))
     else:
         print(_said(cost, recomputed))
@@ -167,18 +198,28 @@ def _epoch(cost: "Cost") -> float:
     return cost.steps_per_epoch * cost.step_seconds + cost.validation_seconds
 
 
+def _largest(cost: "Cost") -> int:
+    """The largest micro-batch that there is memory for, and images."""
+    return min(cost.largest_micro_batch(), cost.images)
+
+
+def _percent(share: float) -> str:
+    return f"{share:+.0%}" if round(share, 2) else "0%"
+
+
 def _said(cost: "Cost", recomputed: "Cost") -> str:
     less = 1 - recomputed.training_bytes / cost.training_bytes
     slower = recomputed.step_seconds / cost.step_seconds - 1
+    bound = "all there are" if cost.images < cost.largest_micro_batch() else "power of two, in 80 % of what is free"
     lines = [
         ("parameters", f"{cost.parameters:,}"),
         ("peak memory", f"{cost.peak_bytes / MIB:,.0f} MiB of {cost.available_bytes / MIB:,.0f} MiB that are free"),
         ("micro-batch", f"{cost.micro_batch} images, {cost.accumulation} to a step, {cost.precision} on {cost.device}"),
         ("an image more", f"{cost.image_bytes / MIB:,.1f} MiB"),
-        ("largest micro-batch", f"{cost.largest_micro_batch():,} images (power of two, in 80 % of what is free)"),
+        ("largest micro-batch", f"{_largest(cost):,} images ({bound})"),
         ("a step", f"{cost.step_seconds:.3g} s, of which {cost.data_seconds:.2g} s wait for data"),
         ("images a second", f"{cost.images_per_step / cost.step_seconds:,.0f}"),
         ("an epoch", f"{_epoch(cost):,.1f} s with its validation, {cost.steps_per_epoch:,} steps"),
-        ("gradient checkpointing", f"{less:+.0%} of the memory saved, a step {slower:+.0%} longer".replace("+-", "-")),
+        ("gradient checkpointing", f"{_percent(less)} of the memory saved, a step {_percent(slower)} longer"),
     ]
     return "\n".join(f"{name:24}{value}" for name, value in lines)

@@ -27,6 +27,10 @@ class Teacher:
 
     def __init__(self, predictor: Predictor, labels: list[str], preprocess: Preprocess) -> None:
         steps = predictor.card.preprocess
+        if not predictor.labels:
+            raise VitralError(
+                "the teacher was trained without labels, so it has no answers; train one on these classes"
+            )
         if missing := [label for label in labels if label not in predictor.labels]:
             raise VitralError(
                 f"the teacher does not know {', '.join(map(repr, missing[:5]))}; it was trained on {', '.join(predictor.labels[:5])}"
@@ -36,6 +40,8 @@ class Teacher:
             raise VitralError(
                 "the teacher sees grey images and the student colour; train the student with --channels 1, or another teacher"
             )
+        self.scores = predictor.card.scores
+        """By split, as its own run found them."""
         self.model = predictor.model.eval().requires_grad_(False)
         self.classes = [predictor.labels.index(label) for label in labels]
         self.student, self.own = preprocess, steps
@@ -85,6 +91,18 @@ class Distill(Objective):
             "teacher_loss": by_teacher,
             "correct": hits(answer, batch.targets),
         }
+
+    def in_words(self, source: str) -> str:
+        """Whose answers are learned, how good they were, and how much they count."""
+        known = {
+            split: next(iter(scores.items()))
+            for split, scores in self.teacher.scores.items()
+            if isinstance(scores, dict) and scores
+        }
+        worth = ", ".join(
+            f"{name} {value:.1%} on {split}" for split, (name, value) in known.items() if isinstance(value, float)
+        )
+        return f"learns from {source} ({worth or 'its scores are not known'}): {self.how} answers, {self.weight:.0%} of the loss"
 
     def distance(self, logits: Tensor, wanted: Tensor) -> Tensor:
         """Of the student's logits [B, K] from the teacher's: cross-entropy with its class, or the divergence of softened probabilities."""

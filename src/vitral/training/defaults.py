@@ -19,7 +19,7 @@ from vitral.training.options import (
     TransferOptions,
     ViewOptions,
 )
-from vitral.training.shape import MODEL, SMALL, open_config, open_shape, patch_for, plain, row, width
+from vitral.training.shape import MODEL, SMALL, decoder, open_config, open_shape, patch_for, plain, row, width
 
 NORMALISED_BY = 1000  # images
 FINE_TUNING = 0.5  # the learning rate from trained weights over that from scratch
@@ -66,6 +66,10 @@ def resolve(recipe: Recipe, data: DataSet, device: str, own: Preprocess | None =
         _several_labels(recipe.objective, reasons)
     small = max(data.height, data.width) <= SMALL
     model = _model(recipe.model, recipe.objective.name, data, device, small, reasons)
+    objective = recipe.objective
+    if objective.name == "mae":
+        recipe = replace(recipe, model=model)
+        objective = replace(objective, **decoder(recipe))  # type: ignore[arg-type]
     view = recipe.view
     if view.crop_fraction is None:
         view = replace(view, crop_fraction=1.0 if small else 0.875)
@@ -78,7 +82,9 @@ def resolve(recipe: Recipe, data: DataSet, device: str, own: Preprocess | None =
     train = _train(recipe.train, data, bool(budgets), recipe.objective.name == "classify", reasons)
     assert train.batch_size is not None
     optim = settle_optim(recipe.optim, recipe.transfer, width(model), train.batch_size * train.accumulation, reasons)
-    return replace(recipe, model=model, view=view, augment=augment, optim=optim, train=train), reasons
+    return replace(
+        recipe, model=model, view=view, augment=augment, objective=objective, optim=optim, train=train
+    ), reasons
 
 
 def _several_labels(objective: ObjectiveOptions, reasons: Reasons) -> None:
@@ -220,7 +226,7 @@ def settle_optim(
         reasons.append("AdamW: Muon is for whole matrices inside the encoder, and these do not learn")
     elif optim.optimizer is None:
         optim = replace(optim, optimizer="muon")
-        reasons.append("Muon for the encoder's matrices: learned more than AdamW in equal time (benchmarks/LOG.md)")
+        reasons.append("Muon for the encoder's matrices: learned more than AdamW in equal time")
     assert optim.optimizer is not None
     if optim.lr is None and optim.lr_per is not None:
         raise VitralError(f"lr_per {optim.lr_per}: says for how many images --lr is meant; give --lr too")

@@ -162,10 +162,10 @@ class ObjectiveOptions:
     """Softening of both answers in soft distillation."""
     mask_ratio: float | None = None
     """Share of hidden patches; default 0.75 (mae), 0.5 (patch), 0.4 (beit), 0.3 (dino's masked patches)."""
-    decoder_dim: int = 512
-    """Width of MAE's decoder."""
-    decoder_depth: int = 8
-    decoder_num_heads: int = 16
+    decoder_dim: int | None = None
+    """Width of MAE's decoder; default the paper's 512 with 8 blocks and 16 heads, and less for encoders narrower than 384."""
+    decoder_depth: int | None = None
+    decoder_num_heads: int | None = None
     norm_pixels: bool = True
     """MAE paints patches less their mean over their deviation, not plain pixels."""
     tokenizer: str | None = None

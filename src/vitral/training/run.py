@@ -79,7 +79,13 @@ class Run:
         """Validate if asked, write the checkpoint, and the model file if these weights are the ones to keep."""
         model = self.averaged_model()
         keep = self.recipe.train.keep == "last" or "val" not in self.data.splits or not self.classifies
-        if validate and "val" in self.data.splits and not self.classifies and not self.data.multi_label:
+        if (
+            validate
+            and "val" in self.data.splits
+            and not self.classifies
+            and not self.data.multi_label
+            and len(self.data.labels) > 1
+        ):
             top1 = neighbours(Predictor(model, self.card(model, {})), self.data, self.loop.precision)
             epoch = progress.step / self.loop.batches.steps_per_epoch
             self.record(

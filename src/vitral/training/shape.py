@@ -79,14 +79,25 @@ def open_shape(recipe: Recipe, **more: object) -> ModelConfig:
             f"{recipe.model.name}: the mae objective hides patches of a plain ViT; choose one, or another objective"
         )
     encoder = {f.name: getattr(config, f.name) for f in fields(ViTConfig)} | {"num_classes": 0}
+    shape_of = decoder(recipe)
     return MAEConfig(
         **encoder,
-        decoder_dim=objective.decoder_dim,
-        decoder_depth=objective.decoder_depth,
-        decoder_num_heads=objective.decoder_num_heads,
+        decoder_dim=shape_of["decoder_dim"],
+        decoder_depth=shape_of["decoder_depth"],
+        decoder_num_heads=shape_of["decoder_num_heads"],
         mask_ratio=0.75 if objective.mask_ratio is None else objective.mask_ratio,
         norm_pixels=objective.norm_pixels,
     )
+
+
+def decoder(recipe: Recipe) -> dict[str, int]:
+    """The shape of MAE's decoder: as said, else the paper's, which is wide for small encoders: those get two thirds of their width and 4 blocks."""
+    said, wide = recipe.objective, width(recipe.model)
+    narrow = 32 * max(1, round(wide / 48))
+    dim = said.decoder_dim or (512 if wide >= 384 else narrow)
+    heads = said.decoder_num_heads or (16 if dim % 16 == 0 and dim >= 512 else max(1, dim // 32))
+    depth = said.decoder_depth or (8 if wide >= 384 else 4)
+    return {"decoder_dim": dim, "decoder_depth": depth, "decoder_num_heads": heads}
 
 
 def open_config(recipe: Recipe, **more: object) -> ModelConfig:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import platform
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from vitral.data.loader import TrainingBatches
 from vitral.data.sources import DataSet, open_data, write_skipped
 from vitral.errors import VitralError
 from vitral.evaluation.seen import write_seen
+from vitral.objectives.distill import Distill
 from vitral.randomness import derive
 from vitral.training.assemble import assemble, training_batches
 from vitral.training.config import Recipe
@@ -29,6 +31,8 @@ from vitral.training.shape import patch_for, preprocess, shape
 from vitral.training.state import Checkpoints, Progress, collect, restore
 from vitral.training.toml import read_recipe, to_toml
 from vitral.training.transfer import Initial, learning, open_initial
+
+BEGUN = ("run.json", "recipe.toml", "beit.toml", "tokenizer")  # what a run that ended early has left
 
 
 def start(
@@ -51,6 +55,8 @@ def start(
     dataset, recipe, source = run.data, run.recipe, run.source
     reasons += [] if initial is None else initial.notes
     reasons += learning(run.loop.model, recipe.transfer)
+    if isinstance(run.loop.objective, Distill):
+        reasons.append(run.loop.objective.in_words(str(recipe.objective.teacher)))
     notes = dataset.notes + (["what was left out, and why, is in skipped.csv"] if dataset.skipped else [])
     described = {
         "data": source,
@@ -121,6 +127,8 @@ def check_place(out: Path) -> None:
         raise VitralError(f"{out}: {there} cannot be written to; choose another --out")
     if (out / "model.safetensors").exists() or Checkpoints(out / "checkpoints").pointed("latest") is not None:
         raise VitralError(f"{out}: there is a run already; go on with --resume {out}, or choose another --out")
+    if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in BEGUN):
+        raise VitralError(f"{out}: holds other files already; name a new or an empty folder with --out")
 
 
 def resume(folder: Path, display: Display, workers: int | None = None) -> Run:
@@ -188,13 +196,18 @@ def open_for(
     data: str, recipe: Recipe, display: Display, least_side: Callable[[int, int], int] | None = None
 ) -> DataSet:
     """The data as a run with this recipe would open them. least_side: as in `open_data`; default: the patch that the recipe resolves to."""
-    dataset = open_data(
-        data,
-        recipe.data,
-        labelled=recipe.objective.name == "classify",
-        least_side=least_side or (lambda height, width: patch_for(recipe.model, height, width)),
-        progress=lambda done, total: display.count("checking images", done, total),
-    )
+    try:
+        dataset = open_data(
+            data,
+            recipe.data,
+            labelled=recipe.objective.name == "classify",
+            least_side=least_side or (lambda height, width: patch_for(recipe.model, height, width)),
+            progress=lambda done, total: display.count("checking images", done, total),
+        )
+    except VitralError as error:
+        if Path(data).exists():  # mistakes in the labels stop before any image is read
+            error.args = (f"{error}\nall that is wrong, at once: vitral doctor {shlex.quote(data)}",)
+        raise
     counts = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
     kind = "labels" if dataset.multi_label else "classes"
     display.say(f"{dataset.name}: {len(dataset.labels)} {kind}, {counts} images, {dataset.height}x{dataset.width} "

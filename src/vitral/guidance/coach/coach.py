@@ -4,10 +4,13 @@ One state machine over the lines of metrics.jsonl does both, so a run's own rema
 """
 
 import json
+import shlex
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from vitral.errors import VitralError
+from vitral.errors import VitralError, counted
+from vitral.evaluation.metrics import wilson
 from vitral.guidance.coach import generalise, symptoms
 from vitral.guidance.coach.history import History, Line
 from vitral.guidance.coach.symptoms import Remark, Symptom
@@ -57,12 +60,18 @@ class Coach:
     @classmethod
     def of(cls, folder: Path) -> "Coach":
         """Of a run's folder, before any line is seen. A VitralError where there is no run."""
+        what, path = "give the folder that --out named", folder / "run.json"
+        if not folder.exists():
+            raise VitralError(f"{folder}: there is no such folder; {what}")
+        if (folder / "sweep.toml").exists():
+            runs = shlex.quote(f"{folder}/runs/NAME")
+            raise VitralError(f"{folder}: this is a sweep; see its report.html, or vitral coach {runs}")
+        if not path.exists():
+            raise VitralError(f"{folder}: holds no run (there is no run.json in it); {what}")
         try:
-            described = json.loads((folder / "run.json").read_text())
+            described = json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            raise VitralError(
-                f"{folder}: holds no run (run.json cannot be read: {error}); give the folder that --out named"
-            ) from error
+            raise VitralError(f"{path}: is damaged or cannot be read; {what}, or train again") from error
         return cls(read_recipe(folder / "recipe.toml"), described | {"folder": str(folder)})
 
     def see(self, line: Line) -> list[Remark]:
@@ -75,7 +84,8 @@ class Coach:
             remark = symptom(self.run)
             if remark is not None and not self._known(remark.kind):
                 self.said.add(remark.kind)
-                remarks.append(remark)
+                when = f"step {line['step']}: " if line["event"] != "data" else ""
+                remarks.append(replace(remark, seen=when + remark.seen))
         return remarks
 
     def _known(self, kind: str) -> bool:
@@ -123,10 +133,11 @@ def summary(run: History) -> tuple[str, str]:
     for name, text in (("knn", "nearest neighbours"), ("map", "mAP")):
         values = [v[name] for v in run.val if v.get(name) is not None]
         parts += [f"{text} {values[-1]:.1%}"] if values else []
-    said = "; ".join(parts)
+    luck = by_luck(run)
+    said = "; ".join([*parts, luck] if luck else parts)
     if line["share"] < 1:
         return said, f"vitral {_command(run)} --resume {run.described['folder']}"
-    if images and train < MASTERED and train - scored[-1]["top1"] < ROOM:
+    if luck or (images and train < MASTERED and train - scored[-1]["top1"] < ROOM):
         return said, run.again(**_twice(run))
     if images and train - scored[-1]["top1"] >= ROOM:
         return said, run.again(mixup=max(0.2, 2 * run.recipe.augment.mixup))
@@ -135,6 +146,27 @@ def summary(run: History) -> tuple[str, str]:
         f"vitral {'report' if run.recipe.objective.name == 'classify' else 'probe'} {run.described['folder']}"
         + ("" if run.recipe.objective.name == "classify" else f" {run.source()}"),
     )
+
+
+def by_luck(run: History) -> str | None:
+    """That a finished run scores no better than naming the commonest class, as far as the scored images can tell (Wilson's 95 % interval)."""
+    if not run.train or run.train[-1]["share"] < 1 or not run.one_class_an_image:
+        return None
+    path = Path(run.described["folder"]) / "scores.json"
+    if path.exists():
+        scores = json.loads(path.read_text())
+        split, top1, images = scores["split"], scores["top1"], scores["images"]
+    elif run.val and run.val[-1].get("top1") is not None:
+        split, top1, images = "val", run.val[-1]["top1"], run.size("val")
+    else:
+        return None
+    chance = run.chance(split)
+    low, high = wilson(round(top1 * images), images)
+    if low > chance:
+        return None
+    better = "worse" if high < chance else "no better"
+    where = counted(images, "validation image" if split == "val" else f"{split} image")
+    return f"top-1 {top1:.1%} on {where} is {better} than always saying the commonest class ({chance:.1%})"
 
 
 def _command(run: History) -> str:

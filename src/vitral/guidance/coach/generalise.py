@@ -22,15 +22,15 @@ def noise(run: History) -> Remark | None:
         return None
     train, val, images = run.seen_score()
     doctor = f"vitral doctor {run.source()}"
-    error = (run.noise(train, images) ** 2 + run.noise(val, run.val_images()) ** 2) ** 0.5
+    error = (run.noise(train, images) ** 2 + run.noise(val, run.size("val")) ** 2) ** 0.5
     if images and val - train > max(ABOVE, SIGMAS * error):
-        seen = f"top-1 is {val:.0%} on validation and only {train:.0%} on training images in the same view"
+        seen = f"top-1 is {val:.0%} on {run.size('val')} validation images and only {train:.0%} on {images} training images in the same view"
         return Remark("noise", seen, "many training labels are wrong (or validation is easier)", doctor)
     # What was learned by heart says nothing: there clean labels give such mistakes too.
     if not _random_mistakes(run) or train - val > max(GAP, SIGMAS * error):
         return None
     top1 = mean(run.val[-LINES:], "top1")
-    seen = f"{1 - top1:.0%} of the validation labels disagree, by mistakes of all kinds alike, and as surely as the others agree"
+    seen = f"{1 - top1:.0%} of the labels of {run.size('val')} validation images disagree, by mistakes of all kinds, as surely as the others agree"
     return Remark("noise", seen, "a good part of the labels is wrong at random", doctor)
 
 
@@ -42,12 +42,13 @@ def _random_mistakes(run: History) -> bool:
     if len(lines) < LINES or run.classes < KINDS:
         return False
     top1, chance = mean(lines, "top1"), run.chance("val")
-    learned = top1 > chance + max(ABOVE, SIGMAS * run.noise(chance, run.val_images()))
-    enough = (1 - top1) * run.val_images() >= MISTAKES
+    learned = top1 > chance + max(ABOVE, SIGMAS * run.noise(chance, run.size("val")))
+    enough = (1 - top1) * run.size("val") >= MISTAKES
     return learned and enough and mean(lines, "repeated") <= ALIKE and mean(lines, "separation") <= UNSURE
 
 
 BY_HEART = 0.1  # above chance on training images
+SOME = 0.25  # of the way from chance to training's top-1: validation that is as far has learned something, however few images it has
 
 
 def memorised(run: History) -> Remark | None:
@@ -56,11 +57,11 @@ def memorised(run: History) -> Remark | None:
     if not _judged(run) or not images:
         return None
     chance = run.chance("val")
-    if val > chance + 3 * run.noise(chance, run.val_images()):
+    if val > chance + min(3 * run.noise(chance, run.size("val")), SOME * max(0.0, train - chance)):
         return None
     if train < run.chance("train") + max(BY_HEART, SIGMAS * run.noise(run.chance("train"), images)):
         return None
-    seen = f"top-1 is {train:.0%} on training images and {val:.0%} on validation, where chance gives {chance:.0%}"
+    seen = f"top-1 is {train:.0%} on {images} training images and {val:.0%} on {run.size('val')} validation images, where chance gives {chance:.0%}"
     cause = "the labels do not go with the images (shuffled, or a wrong column): they are learned by heart"
     return Remark("memorised", seen, cause, f"vitral doctor {run.source()}")
 
@@ -76,13 +77,13 @@ def overfitting(run: History) -> Remark | None:
     train, val, images = run.seen_score()
     if not _judged(run) or not images:
         return None
-    error = (run.noise(train, images) ** 2 + run.noise(val, run.val_images()) ** 2) ** 0.5
+    error = (run.noise(train, images) ** 2 + run.noise(val, run.size("val")) ** 2) ** 0.5
     losses, gap = [line["loss"] for line in run.val], train - val
     best = min(range(len(losses)), key=losses.__getitem__)
     rises = best < len(losses) - LINES and min(losses[-LINES:]) > RISEN * losses[best]
     if gap < SIGMAS * error or not ((gap >= GAP and rises) or (gap >= WIDE and train >= MASTERED)):
         return None
-    seen = f"top-1 is {train:.0%} on training images and {val:.0%} on validation in the same view"
+    seen = f"top-1 is {train:.0%} on {images} training images and {val:.0%} on {run.size('val')} validation images in the same view"
     if rises:
         seen += f"; the validation loss was {losses[best]:.2f} at step {run.val[best]['step']} and is {losses[-1]:.2f}"
     augment = run.recipe.augment

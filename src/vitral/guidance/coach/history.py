@@ -12,6 +12,7 @@ from vitral.training.shape import width
 
 Line = dict[str, Any]
 POOLED = 8  # validations whose few scored training images are taken together
+COMPARABLE = 30  # validation images; a comparison with training on fewer says nothing
 
 
 @dataclass
@@ -99,13 +100,17 @@ class History:
         return (train.batch_size or 1) * train.accumulation
 
     def seen_score(self) -> tuple[float, float, int]:
-        """Top-1 of the training images that the last validations scored, that of validation at the same times, and how many training images."""
+        """Top-1 of the training images that the last validations scored, that of validation at the same times, and how many training images.
+
+        No validation makes new images: however often a split is scored, it counts once. 0 images where validation has too few to compare with.
+        """
         lines = [line for line in self.val[-POOLED:] if "train_top1" in line]
         images = sum(line["train_images"] for line in lines)
-        if not images:
+        if not images or self.size("val") < COMPARABLE:
             return math.nan, math.nan, 0
         train = sum(line["train_top1"] * line["train_images"] for line in lines) / images
-        return train, sum(line["top1"] * line["train_images"] for line in lines) / images, images
+        val = sum(line["top1"] * line["train_images"] for line in lines) / images
+        return train, val, min(images, self.size("train"))
 
     def noise(self, share: float, images: int) -> float:
         """Standard error of a share measured on so many images; a share of 0 or 1 is not known exactly either (Agresti and Coull 1998)."""
@@ -113,8 +118,9 @@ class History:
         middle = (share * images + 2) / (images + 4)
         return math.sqrt(middle * (1 - middle) / (images + 4))
 
-    def val_images(self) -> int:
-        return int(self.split("val").get("images", self.described["images"].get("val", 0)))
+    def size(self, split: str) -> int:
+        """Images of a split."""
+        return int(self.split(split).get("images", self.described["images"].get(split, 0)))
 
     def again(self, **changes: object) -> str:
         """The run's own command with other flags (None: without one), and a folder of its own."""

@@ -72,7 +72,7 @@ def leak(run: History) -> Remark | None:
         if shared / images >= LEAK:
             seen = f"{shared} of {images} {name} images ({shared / images:.0%}) are in training too"
         elif near >= NEAR and near >= NEAR_OVER * inside:
-            seen = f"{near:.0%} of the {name} images have an almost equal one in training"
+            seen = f"{near:.0%} of the {images} {name} images have an almost equal one in training"
         else:
             continue
         cause = f"copies lie in both parts of the data: scores on {name} are too good"
@@ -179,7 +179,7 @@ def rate_high(run: History) -> Remark | None:
             f"the loss was {best:.2f} and has been {now:.2f} for {_steps(run, LINES)} steps: what was learned is lost"
         )
     elif lr >= OFF * run.usual_lr() and _learned_little(run, chance):
-        seen = f"after {run.train[-1]['step']} steps the loss is {now:.2f}, by chance it would be {chance:.2f}: little is learned{_one_answer(run)}"
+        seen = f"the loss is {now:.2f}, by chance it would be {chance:.2f}: little is learned{_one_answer(run)}"
     else:
         return None
     return Remark(
@@ -194,7 +194,7 @@ def rate_low(run: History) -> Remark | None:
         return None
     line = run.train[-1]
     moves = f", a step changes the weights by {line['update']:.1e} of their size" if "update" in line else ""
-    seen = f"after {line['step']} steps the loss is {line['loss']:.2f}, by chance it would be {chance:.2f}{moves}"
+    seen = f"the loss is {line['loss']:.2f}, by chance it would be {chance:.2f}{moves}"
     cause = f"the learning rate is too low ({_rate(run)})"
     return Remark("rate_low", seen, cause, run.again(lr=f"{run.usual_lr():.1g}"))
 
@@ -257,9 +257,10 @@ def collapsed(run: History) -> Remark | None:
     if len(lines) < 2 or not _tried(run) or not run.one_class_an_image:
         return None
     largest, majority = min(line["largest"] for line in lines), run.chance("val")
-    if largest < COLLAPSED or largest < majority + CLEAR:
+    images = run.size("val")
+    if largest < COLLAPSED or largest < majority + max(CLEAR, SIGMAS * run.noise(majority, images)):
         return None
-    seen = f"{largest:.0%} of the answers on validation are one class, which at most {majority:.0%} of the images are"
+    seen = f"{largest:.0%} of the answers to {images} validation images are one class, which at most {majority:.0%} of the images are"
     uneven = majority > 1.5 / run.classes and run.recipe.objective.class_weights == "none"
     if uneven:
         return Remark("collapsed", seen, "the commonest class drowns the others", run.again(class_weights="balanced"))

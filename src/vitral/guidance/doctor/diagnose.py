@@ -23,6 +23,7 @@ from vitral.guidance.doctor.findings import (
     copy_findings,
     file_findings,
     layout_findings,
+    system_files,
 )
 from vitral.guidance.doctor.reading import Looks, Unusable, look
 from vitral.guidance.doctor.suspects import Judgement, described, judge
@@ -79,12 +80,16 @@ def diagnose(
     near = near_copies(looks, comparing)
     findings = [
         *layout_findings(listing),
+        *(system_files(Path(data)) if Path(data).is_dir() else []),
         *file_findings(listing, looks, unusable, skipping=options.skip_unreadable),
         *copy_findings(listing, looks, [*exact, *near]),
         *class_findings(listing),
     ]
     judged = _judged(listing, looks, [*exact, *near], predictor)
     ranking: list[Item] = []
+    if judged is not None and not judged[1].tells:
+        findings.append(_unjudged(judged[1], predictor))
+        judged = None
     if judged is not None:
         which, judgement = judged
         order = np.argsort(-judgement.suspicion, kind="stable")
@@ -92,8 +97,10 @@ def diagnose(
         ranking = [items[k] for k in order[: round(RANKED * len(order))].tolist()]
         doubted = [items[k] for k in order.tolist() if judgement.doubted[k]]
         if doubted:
-            text = f"{counted(len(doubted), 'image')} whose label looks wrong, the likeliest first"
-            findings.append(Finding("labels", "note", text, "look at them, and correct those that are wrong", doubted))
+            text = f"{counted(len(doubted), 'image')} whose label looks wrong{', the likeliest first' if doubted[1:] else ''}"
+            findings.append(
+                Finding("labels", "note", text, "look at each, and correct its label if it is wrong", doubted)
+            )
     findings.sort(key=lambda finding: (SEVERITIES.index(finding.severity), not finding.stops, finding.kind != "labels"))
     agreement = None if judged is None else judged[1].agreement
     return Diagnosis(str(data), listing, looks, unusable, findings, ranking, agreement, _extremes(listing, looks))
@@ -116,6 +123,17 @@ def _judged(
         contents = np.zeros(len(rows), np.uint64)  # no sample order or augmentation is derived from them here
         x = features(predictor, Split("all", names, targets, listing.images, rows, contents))
     return which, judge(x, targets, families(len(looks), copies)[which])
+
+
+def _unjudged(judgement: Judgement, predictor: Predictor | None) -> Finding:
+    """That what judges the labels does not know these classes, so its doubts are worth nothing."""
+    who = "the pixels do" if predictor is None else "the model's features do"
+    text = (
+        f"labels were not judged: {who} not tell these classes apart ({judgement.agreement:.1%} right, "
+        f"{judgement.commonest:.1%} by always saying the commonest)"
+    )
+    remedy = "let a model judge them: --model RUN" if predictor is None else "let another model judge them"
+    return Finding("unjudged_labels", "note", text, f"{remedy}, one that was trained on images like these")
 
 
 def _suspect(listing: Listing, row: int, judgement: Judgement, k: int) -> Item:
@@ -173,7 +191,7 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
     classes: [{name, images, splits: {split: images}}], in the order of the classes. findings: [{kind, severity, count, text, remedy, stops,
     items: [{names, note}]}], the worst first; severity is error, warning or note; count is the number of items; stops says whether training
     refuses the data for it. training: {starts, stops_for: [kind]}. labels: {agreement, ranking: [{names, note}]}, the tenth of the images whose
-    labels look the most wrong; agreement is null where labels could not be judged. spread: {height, width, brightness: {least, median,
+    labels look the most wrong; agreement is null where they could not be judged. spread: {height, width, brightness: {least, median,
     most}}, in pixels and 0 to 1; empty if nothing could be read. extremes: {darkest, brightest, smallest, largest, widest, tallest: [{names,
     note}]}, without those in which all images are alike.
     """

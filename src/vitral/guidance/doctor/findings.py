@@ -4,12 +4,15 @@ error: training stops for it, or the data's own test scores would be wrong for c
 question.
 """
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
+from vitral.data.folder import JUNK
 from vitral.data.listing import Listing, Problem
 from vitral.data.raster import ImageInfo, Packing
 from vitral.errors import counted
@@ -24,15 +27,16 @@ LONG_TIMES = 2.0  # where the others' is half of it at most
 BLANK = 1.0  # deviation of grey values
 FEW = 10  # images of a class
 UNEVEN = 10  # times as many images of one class as of another
-UNUSABLE = {  # kind: (what is the matter, remedy)
-    "missing": ("are named but not there", "correct the paths, or remove the rows"),
-    "empty": ("are empty files", "restore them from their source or remove them"),
-    "not_an_image": ("are no images that can be opened", "replace them or remove them"),
-    "damaged": ("are damaged or cut short", "restore them from their source or remove them"),
-    "animated": ("hold several frames or pages", "extract the one wanted into a file of its own"),
-    "too_large": ("are too large to open", "cut them into tiles or shrink them"),
-    "unreadable": ("cannot be read", "mend what the reason says, or remove them"),
-}
+UNUSABLE = {  # kind: (what is the matter with one, with several, remedy)
+    "missing": ("image is named but not there", "images are named but not there", "correct each path, or remove its row"),
+    "empty": ("file is empty", "files are empty", "restore each from its source or remove it"),
+    "not_an_image": ("file is no image that can be opened", "files are no images that can be opened", "replace each or remove it"),
+    "damaged": ("image is damaged or cut short", "images are damaged or cut short", "restore each from its source or remove it"),
+    "animated": ("image holds several frames or pages", "images hold several frames or pages",
+                 "extract the one wanted into a file of its own"),
+    "too_large": ("image is too large to open", "images are too large to open", "cut each into tiles or shrink it"),
+    "unreadable": ("image cannot be read", "images cannot be read", "mend what the reason says, or remove it"),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,15 @@ class Finding:
     items: list[Item] = field(default_factory=list)
     stops: bool = False
     """Whether training refuses the data for it."""
+    named: bool = False
+    """Whether the text names the cases, at least the first of them."""
 
 
 def layout_findings(listing: Listing) -> list[Finding]:
     """What shows before any image is opened."""
     found = [_problem(problem) for problem in listing.problems]
     if listing.ignored:
-        text = f"{counted(len(listing.ignored), 'file')} beside the class folders, which do not count"
+        text = f"{counted(len(listing.ignored), 'file')} beside the class folders, not counted"
         found.append(Finding("stray_files", "note", text, "nothing to do", [Item((name,)) for name in listing.ignored]))
     numbers = [label for label in listing.labels if label.lstrip("+-").isdigit()]
     if len(numbers) == len(listing.labels) > 1 and numbers != sorted(numbers):
@@ -71,22 +77,38 @@ def layout_findings(listing: Listing) -> list[Finding]:
     return found
 
 
+def system_files(root: Path) -> list[Finding]:
+    """What operating systems leave in a folder, and hidden files: no source reads them."""
+    found = sorted(
+        (Path(folder) / name).relative_to(root).as_posix()
+        for folder, _, names in os.walk(root)
+        for name in names
+        if name.startswith(".") or name.casefold() in JUNK
+    )
+    if not found:
+        return []
+    text = f"{counted(len(found), 'system or hidden file')} ignored"
+    return [Finding("system_files", "note", text, "nothing to do", [Item((name,)) for name in found])]
+
+
 def _problem(problem: Problem) -> Finding:
     what, _, remedy = problem.text.rpartition("; ")
-    return Finding(problem.kind, "error", what, remedy, [Item((name,)) for name in problem.names], stops=True)
+    return Finding(problem.kind, "error", what, remedy, [Item((name,)) for name in problem.names], True, named=True)
 
 
 def file_findings(listing: Listing, looks: Looks, unusable: dict[int, Unusable], *, skipping: bool) -> list[Finding]:
     """Files that cannot be used, and those that are opened but may not be what they seem. skipping: whether training leaves the first out."""
     names = listing.images.names
     found = []
-    for kind, (what, remedy) in UNUSABLE.items():
+    for kind, (one_is, several_are, remedy) in UNUSABLE.items():
         items = [Item((names[i],), one.reason) for i, one in unusable.items() if one.kind == kind]
         if items:
-            text = f"{counted(len(items), 'image')} {what}"
-            found.append(
-                Finding(kind, "error", text, f"{remedy}, or leave them out with --skip-unreadable", items, not skipping)
-            )
+            text = counted(len(items), one_is, several_are)
+            if skipping:
+                text, remedy = f"{text}, left out", f"nothing to do, or {remedy}"
+            else:
+                remedy += "; or train without, by --skip-unreadable"
+            found.append(Finding(kind, "note" if skipping else "error", text, remedy, items, not skipping))
     found += _emptied(listing, looks, unusable)
 
     def those(kind: str, severity: str, what: str, remedy: str, note: Callable[[int], str | None]) -> None:
@@ -201,11 +223,11 @@ def copy_findings(listing: Listing, looks: Looks, copies: Sequence[Copies]) -> l
          "remove the wrong one of each pair"),
         (True, "splits", "copies_across_splits", "error", "of exact copies in two splits",
          "remove one of each pair: scores are too good"),
-        (False, "labels", "near_copies_two_labels", "warning", "that show the same under different labels",
+        (False, "labels", "near_copies_two_labels", "warning", "showing the same under different labels",
          "correct one label of each pair, or remove one image"),
-        (False, "splits", "near_copies_across_splits", "warning", "that show the same in two splits",
+        (False, "splits", "near_copies_across_splits", "warning", "showing the same in two splits",
          "remove one of each pair: scores are too good"),
-        (False, "alike", "near_copies", "warning" if made else "note", "that show the same", alike),
+        (False, "alike", "near_copies", "warning" if made else "note", "showing the same", alike),
         (True, "alike", "exact_copies", "note", "of exact copies", "nothing to do, unless they should count once: copies share a split"),
     )  # fmt: skip
     found = []

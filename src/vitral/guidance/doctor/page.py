@@ -17,12 +17,19 @@ LISTED = 200  # names of a finding; --json has them all
 def write_doctor_page(path: Path, diagnosis: Diagnosis, command: str) -> Path:
     """Write the page, whole or not at all; returns its path."""
     listing, looks = diagnosis.listing, diagnosis.looks
-    counts = [(f"{diagnosis.count(severity):,}", f"{severity}s") for severity in ("error", "warning", "note")]
-    numbers = [(f"{len(listing.images.names):,}", f"images, {len(looks):,} of them readable"), *counts]
+    counts = [
+        (f"{diagnosis.count(severity):,}", _of(diagnosis.count(severity), severity))
+        for severity in ("error", "warning", "note")
+    ]
+    numbers = [(f"{len(looks):,}", _of(len(looks), "image")), *counts]
+    if diagnosis.unusable:
+        n = len(diagnosis.unusable)
+        numbers.insert(1, (f"{n:,}", _of(n, "file") + " that cannot be used"))
     if diagnosis.agreement is not None:
         words = "of the labels are what a simple classifier says that has not seen their images"
         numbers.append((percent(diagnosis.agreement), words))
-    numbers.append((f"{len(listing.labels):,}", "labels" if listing.multi_label else "classes"))
+    what = ("label", "labels") if listing.multi_label else ("class", "classes")
+    numbers.append((f"{len(listing.labels):,}", _of(len(listing.labels), *what)))
     verdict = "Training would start on these data." if not diagnosis.stops_for else (
         f"Training would refuse these data: {counted(len(diagnosis.stops_for), 'finding')} below must be mended first."
     )  # fmt: skip
@@ -37,8 +44,13 @@ def write_doctor_page(path: Path, diagnosis: Diagnosis, command: str) -> Path:
     return write_page(path.parent, f"{listing.name}: doctor", body, path.name)
 
 
+def _of(n: int, one: str, many: str | None = None) -> str:
+    """The noun that goes with a number."""
+    return counted(n, one, many).partition(" ")[2]
+
+
 def _finding(diagnosis: Diagnosis, finding: Finding) -> str:
-    kind = {"error": "no", "warning": "no", "note": "soft"}[finding.severity]
+    kind = {"error": "no", "warning": "maybe", "note": "soft"}[finding.severity]
     head = (
         f"<section><h2>{escape(finding.text)}</h2><figcaption><span class={kind}>{finding.severity}</span>"
         f"{', training stops for it' if finding.stops else ''}. To do: {escape(finding.remedy)}.</figcaption>"
@@ -50,7 +62,7 @@ def _finding(diagnosis: Diagnosis, finding: Finding) -> str:
         f"<details><summary>All {len(rest):,}</summary><pre>{listed}</pre></details>" if len(rest) > len(shown) else ""
     )
     if not shown and rest:
-        names = f"<pre>{listed}</pre>" if len(rest) <= SHOWN else names
+        names = ("" if finding.named else f"<pre>{listed}</pre>") if len(rest) <= SHOWN else names
     return head + _gallery(diagnosis, shown) + names + "</section>"
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitral.evaluation.metrics import wilson
 from vitral.guidance.doctor.reading import COLOUR_SIDE, Looks
 from vitral.randomness import derive
 
@@ -41,6 +42,15 @@ class Judgement:
     """[n]: whether the label counts as wrong."""
     agreement: float
     """Share of the labels that the classifier gives too."""
+    commonest: float
+    """Share of the labels that always saying the commonest class (of several labels an image: answer) gives."""
+    images: int
+    """Of which copies count once."""
+
+    @property
+    def tells(self) -> bool:
+        """Whether the classifier is clearly better than always saying the commonest, by Wilson's 95 % interval; else it cannot judge."""
+        return wilson(round(self.agreement * self.images), self.images)[0] > self.commonest
 
 
 def described(looks: Looks) -> NDArray[np.float32]:
@@ -121,7 +131,7 @@ def judge(features: NDArray[np.float32], targets: NDArray, family: NDArray[np.in
     wanted = torch.from_numpy(np.eye(classes, dtype=np.float32)[targets] if targets.ndim == 1 else targets)
     waves = _waves(_whitened(torch.from_numpy(features)))
     scores = _out_of_fold(waves, wanted, torch.from_numpy(folds)).clamp(0, 1).numpy()
-    return _doubts(scores, wanted.numpy(), several=targets.ndim == 2)
+    return _doubts(scores, wanted.numpy(), len(np.unique(family)), several=targets.ndim == 2)
 
 
 def _whitened(x: Tensor) -> Tensor:
@@ -160,8 +170,10 @@ def _out_of_fold(x: Tensor, wanted: Tensor, folds: Tensor) -> Tensor:
     return scores
 
 
-def _doubts(scores: NDArray[np.float32], wanted: NDArray[np.float32], *, several: bool) -> Judgement:
+def _doubts(scores: NDArray[np.float32], wanted: NDArray[np.float32], images: int, *, several: bool) -> Judgement:
     yes = wanted > 0.5
+    shares = yes.mean(0)
+    commonest = float(np.maximum(shares, 1 - shares).mean() if several else shares.max())
     if several:  # each label is a question of its own, with two answers
         wrong = np.where(yes, 1 - 2 * scores, 2 * scores - 1)  # [n, K]: the other answer's score less this one's
         sure_no = np.array(
@@ -172,11 +184,11 @@ def _doubts(scores: NDArray[np.float32], wanted: NDArray[np.float32], *, several
         likely = wrong.argmax(1)
         suspicion = wrong.max(1)
         doubted: NDArray[np.bool_] = np.logical_or.reduce(sure & (wrong > 0), axis=1)
-        return Judgement(scores, suspicion, likely, doubted, float((wrong < 0).mean()))
+        return Judgement(scores, suspicion, likely, doubted, float((wrong < 0).mean()), commonest, images)
     own = scores[yes]  # [n]
     average = np.array([scores[yes[:, k], k].mean() if yes[:, k].any() else 2 for k in range(yes.shape[1])])
     others = np.where(yes, -1, scores)
     likely = others.argmax(1)
     suspicion = others.max(1) - own
     doubted = np.logical_and(suspicion > 0, others.max(1) >= average[likely])
-    return Judgement(scores, suspicion, likely, doubted, float((suspicion <= 0).mean()))
+    return Judgement(scores, suspicion, likely, doubted, float((suspicion <= 0).mean()), commonest, images)

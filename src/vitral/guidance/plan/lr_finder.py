@@ -7,7 +7,9 @@ most implementations since. The groups of the optimiser keep their shares of it 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean
 
 from vitral.data.sources import DataSet
 from vitral.errors import VitralError
@@ -21,8 +23,17 @@ LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 100
 # As shares of the steps, so that their number does not move the suggestion.
 SMOOTHING = 0.1  # reach of the running mean
 SLOPE = 0.16  # width over which the descent is measured
-FALL = 0.01  # of the first loss: less is noise
+FALL = 0.01  # of the first loss: less is no learning
+CLEAR = 6.0  # deviations of the smoothed loss: of 100 curves of nothing but noise, 1 falls by more
 BROKEN = 4.0  # times the best smoothed loss
+
+
+class NoFall(VitralError):
+    """The loss falls at no rate, or by no more than noise. used: the rate that the recipe has."""
+
+    def __init__(self, message: str, used: float) -> None:
+        super().__init__(message)
+        self.used = used
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,7 @@ def lr_find(
     """Train the recipe's model for up to `steps` steps from `lowest` to `highest`; stops where the smoothed loss is 4 times the best, or not finite.
 
     opened: the data, if they were opened for this recipe already. The same recipe, data and machine give the same curve. Writes nothing. Raises
-    VitralError where no rate among these makes the loss fall.
+    NoFall where no rate among these makes the loss fall clearly, and VitralError for what a run would raise it for.
     """
     if not 0 < lowest < highest:
         raise VitralError(f"learning rates from {lowest:g} to {highest:g}: give two above 0, the lower one first")
@@ -85,7 +96,14 @@ def lr_find(
     rates = [lowest * (highest / lowest) ** (i / (steps - 1)) for i in range(steps)]
     losses = _losses(run.loop, rates, shown)
     smoothed = smooth(losses, steps)
-    suggestion, reason = suggest(rates, smoothed)
+    found = suggest(rates, smoothed, noise(losses, smoothed, steps))
+    if found is None:
+        raise NoFall(
+            f"the loss does not fall clearly at any rate from {rates[0]:.1e} to {rates[len(losses) - 1]:.1e}; "
+            "try more --range-steps or other rates, and look at the data with --show-augmentation",
+            optim.lr,
+        )
+    suggestion, reason = found
     taken = tuple(rates[: len(losses)])
     return Curve(optim.optimizer, taken, tuple(losses), tuple(smoothed), suggestion, reason, optim.lr)
 
@@ -119,25 +137,34 @@ def smooth(losses: Sequence[float], steps: int) -> list[float]:
     return means
 
 
-def suggest(rates: Sequence[float], smoothed: Sequence[float]) -> tuple[float, str]:
-    """A rate, and why: where the smoothed loss falls fastest by the rate's logarithm.
+def noise(losses: Sequence[float], smoothed: Sequence[float], steps: int) -> float:
+    """The deviation that chance from batch to batch leaves in the smoothed loss, by the changes between steps up to where that is lowest."""
+    changes = [(b - a) ** 2 for a, b in pairwise(losses[: _lowest(smoothed) + 1])]
+    each = fmean(changes) / 2 if changes else 0.0  # variance of a loss
+    kept = 1 - 1 / (SMOOTHING * steps)
+    return (each * (1 - kept) / (1 + kept)) ** 0.5
 
-    rates: all of them; smoothed: up to where the loss broke. As the mean lags behind, this is somewhat above where the loss itself falls fastest. Of
-    the usual rules (also: a third or a tenth of the rate at the lowest loss, a tenth of that at which it breaks) the one nearest to the good rates of
-    AdamW and Muon on digits and fashion-mnist.
+
+def _lowest(smoothed: Sequence[float]) -> int:
+    return min(range(len(smoothed)), key=smoothed.__getitem__, default=0)
+
+
+def suggest(rates: Sequence[float], smoothed: Sequence[float], noise: float) -> tuple[float, str] | None:
+    """A rate, and why: where the smoothed loss falls fastest by the rate's logarithm; None where it does not fall clearly.
+
+    rates: all of them; smoothed: up to where the loss broke; noise: the deviation of `smoothed` that is chance. As the mean lags behind, this is
+    somewhat above where the loss itself falls fastest. Of the usual rules (also: a third or a tenth of the rate at the lowest loss, a tenth of that
+    at which it breaks) the one nearest to the good rates of AdamW and Muon on digits and fashion-mnist.
     """
     half = max(1, round(SLOPE * len(rates) / 2))
-    lowest = min(range(len(smoothed)), key=smoothed.__getitem__, default=0)
+    lowest = _lowest(smoothed)
     if len(smoothed) <= 2 * half:
         raise VitralError(
             f"the loss breaks at {rates[len(smoothed)]:.1e} already; try again with a --lowest below that"
         )
     fell = smoothed[half] - smoothed[lowest]
-    if lowest <= half or fell < FALL * abs(smoothed[half]):
-        raise VitralError(
-            f"the loss does not fall at any rate from {rates[0]:.1e} to {rates[len(smoothed) - 1]:.1e}; "
-            "try more --range-steps or other rates, and look at the data with --show-augmentation"
-        )
+    if lowest <= half or fell < max(FALL * abs(smoothed[half]), CLEAR * noise):
+        return None
     middles = range(half, min(len(smoothed) - half, lowest + 1))
     steepest = min(middles, key=lambda i: smoothed[i + half] - smoothed[i - half])
     end = f"breaks at {rates[len(smoothed) - 1]:.1e}" if len(smoothed) < len(rates) else "never quite breaks"

@@ -1,5 +1,6 @@
 """A plan, step by step: where to start, which size of model, for how long. Every choice comes with its reason."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +15,7 @@ from vitral.training.transfer import Initial, open_initial
 PATIENCE = 1800.0  # seconds: the longest that a plan trains if nobody said how long it may
 ENOUGH = 3.0  # times the passes that are worth having: more than that is not planned unasked
 FEW = 20  # images a class: too few to change a whole encoder, enough for a new head (the ViT paper's few-shot probes have 5 to 25)
+SCORABLE = 50  # images: with fewer a top-1 is known to 14 points at best
 FINE_TUNED = 3.0  # passes worth having from scratch over those from trained weights
 
 
@@ -116,6 +118,7 @@ class Planner:
         if not (said and self.brief):
             estimate = self.of(recipe, rung) if rung is not None else self.estimate(recipe, self.resolved(recipe)[0])
         recipe, passes = self.length(recipe, estimate, worth)
+        self.warn_of_few()
         longer = "" if self.brief else self.longer(recipe, rung, worth, passes)
         recipe, reasons = self.resolved(recipe)
         return Plan(self.data, recipe, self.choices, reasons, estimate, passes, longer)
@@ -123,7 +126,7 @@ class Planner:
     def start(self, recipe: Recipe) -> Recipe:
         """From scratch or from weights, and how much of these may change."""
         if recipe.transfer.init is None:
-            why = "no weights were given (--init), and to pre-train on the same images first paid nowhere (docs/small-data.md)"
+            why = "no weights were given (--init), and to pre-train on the same images first did not pay where we measured it"
             self.choose("start", "from scratch", why)
             return recipe
         share = self.images / max(1, len(self.data.labels))
@@ -193,9 +196,8 @@ class Planner:
         assert estimate is not None
         if self.budget is not None:
             passes = self.budget / estimate.pass_seconds
-            self.choose(
-                "length", f"{clock(self.budget)}, {passes:.1f} passes", "as said; the schedule ends with the clock"
-            )
+            why = "as said; the schedule ends with the clock" if passes >= 1 else "too short to see every image once"
+            self.choose("length", f"{clock(self.budget)}, {passes:.1f} passes", why)
             return recipe, passes
         wanted, allowed = round(ENOUGH * worth), int(PATIENCE / estimate.pass_seconds)
         passes = float(max(1, min(wanted, allowed)))
@@ -206,6 +208,15 @@ class Planner:
         )
         self.choose("length", f"{passes:g} passes, {clock(passes * estimate.pass_seconds)}", why)
         return replace(recipe, train=replace(train, epochs=passes)), passes
+
+    def warn_of_few(self) -> None:
+        """Say where there are too few images to tell a good model from a bad one."""
+        counts = {name: len(split) for name, split in self.data.splits.items() if name != "train"}
+        scarce = [count for count in counts.values() if count < SCORABLE]
+        if scarce:
+            said = " and ".join(f"{count} {name}" for name, count in counts.items())
+            half = 100 / math.sqrt(min(scarce))  # two standard errors of a share near a half
+            self.choose("scores", f"{said} images", f"so few that a top-1 can be off by {half:.0f} points by chance")
 
     def resolved(self, recipe: Recipe) -> tuple[Recipe, list[str]]:
         """The recipe as a run would resolve it."""

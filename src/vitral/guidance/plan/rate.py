@@ -38,4 +38,5 @@ def checked_rate(plan: Plan, source: str, display: Display) -> Recipe:
     taken = float(f"{found:.1e}")
     why = f"where the loss falls fastest in a range test; {name}'s usual for this width, {usual:g}, is far from it"
     plan.choices.append(Choice("rate", f"{taken:g}", why))
+    plan.reasons = [reason for reason in plan.reasons if not reason.startswith("learning rate")]
     return replace(recipe, optim=replace(recipe.optim, lr=taken))

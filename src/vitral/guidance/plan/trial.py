@@ -56,6 +56,11 @@ class Cost:
     precision: str
     device: str
 
+    @property
+    def images(self) -> int:
+        """Training images."""
+        return round(self.steps_per_epoch * self.images_per_step)
+
     def seconds(self, steps: int, validations: int) -> float:
         """Wall time of training as a run reports it: without its start, and without scores and report at its end."""
         first = min(steps, self.steps_per_epoch) * (self.first_data_seconds - self.data_seconds)

@@ -15,7 +15,7 @@ from typing import Any
 
 from vitral.checkpoints.atomic import write_atomically
 from vitral.errors import VitralError, counted
-from vitral.guidance.sweep.cost import Expected, check_points, expect
+from vitral.guidance.sweep.cost import PASSES, Expected, Ground, check_points
 from vitral.guidance.sweep.page import write_sweep_page
 from vitral.guidance.sweep.runs import Runs
 from vitral.guidance.sweep.scaling import PowerLaw
@@ -35,10 +35,13 @@ class Plan:
 
     sweep: Sweep
     points: list[Point]
-    """The runs of a grid; of a search samples."""
+    """The runs of a grid; of a search samples. Settled."""
+    ground: Ground
     expected: dict[str, Expected]
     runs: int
     """How many there will be at most."""
+    decided: str
+    """What the recipes left open and all runs now share, in words; or ""."""
 
 
 def plan(sweep: Sweep, progress: Callable[[int, int], None]) -> Plan:
@@ -52,7 +55,10 @@ def plan(sweep: Sweep, progress: Callable[[int, int], None]) -> Plan:
         points = sample(sweep)
         total = sweep.search * max(1, len(sweep.seeds))
     check_points(points)
-    return Plan(sweep, points, expect(sweep.data, points, progress), total)
+    ground = Ground(sweep.data, progress)
+    settled = [ground.settle(point) for point in points]
+    expected = {point.name: ground.expect(point) for point in settled}
+    return Plan(sweep, settled, ground, expected, total, ground.decided(points))
 
 
 def cost_text(planned: Plan, jobs: int) -> str:
@@ -60,7 +66,7 @@ def cost_text(planned: Plan, jobs: int) -> str:
     expected, share = planned.expected.values(), planned.runs / len(planned.points)
     parts = [counted(planned.runs, "run")]
     if compute := sum(one.compute or 0 for one in expected):
-        parts.append(f"{3 * compute * share:.2g} multiply-adds in all (3 forward passes an image)")
+        parts.append(f"{compute * share:.2g} multiply-adds of training in all ({PASSES} forward passes an image)")
     if seconds := sum(one.seconds or 0 for one in expected):
         parts.append(f"{clock(seconds * share / jobs)} of training, {jobs} at a time")
     return ", ".join(parts)
@@ -111,6 +117,8 @@ class Conduct:
 
     def _train(self, points: list[Point]) -> bool:
         """The largest first: they fill the processors best and tell the most about the time left."""
+        if self.planned.sweep.search is not None:
+            points = [self.planned.ground.settle(point) for point in points]
         known = {point.name for point in self.points}
         self.points += [point for point in points if point.name not in known]
         new = [point for point in points if point.name not in self.rows]
@@ -155,7 +163,7 @@ class Conduct:
     def _tell_best(self, trials: Sequence[tuple[float, list[Point]]]) -> None:
         """The trial with the best mean on the validation images, as a recipe to go on with."""
         top1, points = max(trials, key=lambda trial: trial[0])
-        recipe = points[0].recipe
+        recipe = next(point.recipe for point in self.points if point.name == points[0].name)
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, score_split="test"))
         path = self.runs.folder / "best.toml"
         write_atomically(path, to_toml(recipe).encode())

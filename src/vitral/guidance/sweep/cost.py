@@ -5,6 +5,8 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from vitral.data.options import DataOptions
 from vitral.data.sources import DataSet, open_data
 from vitral.errors import VitralError, all_of, some
@@ -17,6 +19,8 @@ from vitral.training.loop import Budget
 from vitral.training.machine import choose_device
 from vitral.training.shape import patch_for, shape
 from vitral.training.transfer import open_initial
+
+PASSES = 3  # of a training image, counted as forward: back takes two
 
 
 @functools.cache
@@ -40,7 +44,13 @@ class Expected:
 
     @property
     def compute(self) -> int | None:
-        return None if self.images_seen is None else self.multiply_adds * self.images_seen
+        """Multiply-adds of training."""
+        return None if self.images_seen is None else compute(self.multiply_adds, self.images_seen)
+
+
+def compute(multiply_adds: int, images_seen: int) -> int:
+    """Multiply-adds of training on as many images, whole ones: forward, and back at twice its cost."""
+    return PASSES * multiply_adds * images_seen
 
 
 def seen(steps: int, images: int, batch: int) -> int:
@@ -66,36 +76,90 @@ def check_points(points: Sequence[Point]) -> None:
         raise VitralError(all_of("sweep", [f"{message} ({some(names, 2)})" for message, names in problems.items()]))
 
 
-def expect(data: str, points: Sequence[Point], progress: Callable[[int, int], None]) -> dict[str, Expected]:
-    """What each run will take, by its name. Opens the data once for each share of it."""
-    opened: dict[DataOptions, DataSet] = {}
-    known: dict[Recipe, Expected] = {}
-    found = {}
-    for point in points:
-        recipe = point.recipe
-        unseeded = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, seed=0))
-        if unseeded not in known:
-            if recipe.data not in opened:
-                least = lambda height, width, model=recipe.model: patch_for(model, height, width)  # noqa: E731
-                opened[recipe.data] = open_data(data, recipe.data, least_side=least, progress=progress)
-            known[unseeded] = _expect(recipe, opened[recipe.data])
-        found[point.name] = known[unseeded]
-    return found
+class Ground:
+    """The data of a sweep, opened once for each way of reading them, and what all of their training images decide of its recipes.
+
+    progress: called with (images checked, images in all) now and then, the first time that the data are opened.
+    """
+
+    def __init__(self, data: str, progress: Callable[[int, int], None]) -> None:
+        self.data, self.progress = data, progress
+        self.opened: dict[DataOptions, DataSet] = {}
+        self.resolved: dict[Recipe, Recipe] = {}
+
+    def settle(self, point: Point) -> Point:
+        """The point with what its recipe leaves open and the number of images would decide: as on all of them, whatever its share.
+
+        Runs on fewer images then differ in nothing but their images. A run with fewer images than a batch takes what there is.
+        """
+        own, full = point.recipe, self._whole(point.recipe)
+        optim = dataclasses.replace(own.optim, lr=full.optim.lr, lr_per=None)
+        train = dataclasses.replace(own.train, batch_size=full.train.batch_size, epochs=full.train.epochs)
+        augment = dataclasses.replace(own.augment, scale=full.augment.scale)
+        return dataclasses.replace(point, recipe=dataclasses.replace(own, optim=optim, train=train, augment=augment))
+
+    def expect(self, point: Point) -> Expected:
+        """What the run of a settled point will take."""
+        recipe, data = self._whole(point.recipe), self._open(point.recipe)
+        assert recipe.train.batch_size is not None
+        targets = data.splits["train"].targets
+        images = share_of(np.unique(targets, return_counts=True)[1].tolist(), point.recipe.data.train_fraction)
+        batch = recipe.train.batch_size * recipe.train.accumulation
+        budget = Budget.of(recipe, -(-images // batch))
+        taken = None if budget.steps is None else seen(budget.steps, images, batch)
+        return Expected(images, cost_of(shape(recipe, data)).multiply_adds, taken, budget.seconds)
+
+    def decided(self, points: Sequence[Point]) -> str:
+        """What `settle` decided for these points, which are not settled yet, in a line; "" if nothing was open."""
+        found: dict[str, list[str]] = {}
+        for point in points:
+            own, full = point.recipe, self._whole(point.recipe)
+            crops = own.augment.scale is None and full.augment.crop == "resized"
+            for name, is_open, value in (
+                ("batch of", own.train.batch_size is None, full.train.batch_size),
+                ("epochs", full.train.epochs != own.train.epochs, full.train.epochs),
+                ("learning rate", full.optim.lr != own.optim.lr, full.optim.lr),
+                ("crops from", crops, full.augment.scale and full.augment.scale[0]),
+            ):
+                if is_open and f"{value:g}" not in found.setdefault(name, []):
+                    found[name].append(f"{value:g}")
+        if not found:
+            return ""
+        count = max(len(data.splits["train"]) for data in self.opened.values())
+        told = ", ".join(f"{name} {' or '.join(values)}" for name, values in found.items())
+        return f"decided once, on all {count:,} training images, for every run: {told}"
+
+    def _whole(self, recipe: Recipe) -> Recipe:
+        """The recipe without open fields, on all training images."""
+        key = dataclasses.replace(recipe, data=_all(recipe.data), train=dataclasses.replace(recipe.train, seed=0))
+        if key not in self.resolved:
+            data = self._open(recipe)
+            if data.multi_label:
+                raise VitralError(
+                    f"{data.name}: an image can have several labels; a sweep compares top-1 on data of one class an image"
+                )
+            begun, _ = open_initial(key)
+            grey = (
+                0.5,
+            ) * data.channels  # for the images' own statistics, which cost nothing to the run and much to find
+            begun = dataclasses.replace(begun, view=dataclasses.replace(begun.view, mean=grey, std=grey))
+            self.resolved[key], _ = resolve(begun, data, choose_device(recipe.train.device).type)
+        return self.resolved[key]
+
+    def _open(self, recipe: Recipe) -> DataSet:
+        """All the data, as this recipe reads them."""
+        options = _all(recipe.data)
+        if options not in self.opened:
+            least = lambda height, width: patch_for(recipe.model, height, width)  # noqa: E731
+            progress = None if self.opened else self.progress
+            self.opened[options] = open_data(self.data, options, least_side=least, progress=progress)
+        return self.opened[options]
 
 
-def _expect(recipe: Recipe, data: DataSet) -> Expected:
-    if data.multi_label:
-        raise VitralError(
-            f"{data.name}: an image can have several labels; a sweep compares top-1 on data of one class an image"
-        )
-    recipe, _ = open_initial(recipe)
-    grey = (
-        0.5,
-    ) * data.channels  # stands for the images' own statistics, which cost nothing to the run and much to find
-    recipe = dataclasses.replace(recipe, view=dataclasses.replace(recipe.view, mean=grey, std=grey))
-    recipe, _ = resolve(recipe, data, choose_device(recipe.train.device).type)
-    assert recipe.train.batch_size is not None
-    images, batch = len(data.splits["train"]), recipe.train.batch_size * recipe.train.accumulation
-    budget = Budget.of(recipe, -(-images // batch))
-    taken = None if budget.steps is None else seen(budget.steps, images, batch)
-    return Expected(images, cost_of(shape(recipe, data)).multiply_adds, taken, budget.seconds)
+def _all(options: DataOptions) -> DataOptions:
+    return dataclasses.replace(options, train_fraction=1.0)
+
+
+def share_of(members: Sequence[int], fraction: float) -> int:
+    """How many of the classes' training images `open_data` leaves to a run with this train_fraction."""
+    return sum(max(1, round(fraction * count)) for count in members)

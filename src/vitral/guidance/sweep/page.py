@@ -1,6 +1,6 @@
 """A sweep as one page, OUT/report.html: accuracy and error against training images and against compute, the laws, and the numbers behind them.
 
-As figures 3 to 5 of the ViT paper (https://arxiv.org/abs/2010.11929), with a deviation over seeds at each point.
+As figures 3 to 5 of the ViT paper (https://arxiv.org/abs/2010.11929), with a deviation at each point where there are several seeds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
+from vitral.guidance.sweep.cost import PASSES
 from vitral.guidance.sweep.scaling import PowerLaw
 from vitral.guidance.sweep.sweep import Point, Sweep, write_sweep
 from vitral.guidance.sweep.table import LAWS, Laws, Row, curves, laws, summary
@@ -45,17 +46,23 @@ def _headline(means: Sequence[Row], done: Sequence[Row], failed: Sequence[Row]) 
             0,
             (percent(best["top1"]), f"top-1 ({best['split']}) of the best: {best['model']}, {best['images']:,} images"),
         )
-        numbers.append((f"{sum(one['compute'] for one in done):.2g}", "multiply-adds in all, forward"))
+        numbers.append(
+            (
+                f"{sum(one['compute'] for one in done):.2g}",
+                f"multiply-adds of training in all ({PASSES} forward passes an image)",
+            )
+        )
     return tiles(numbers, {})
 
 
 def _cards(groups: Mapping[str, Sequence[Row]], fitted: Mapping[str, PowerLaw | str], against: str) -> str:
     """Accuracy, and the error with its law, as two cards."""
     label = LAWS[against]
-    accuracy, error = [], []
+    accuracy, error, repeated = [], [], False
     for i, (name, members) in enumerate(groups.items()):
         kind = KINDS[i % len(KINDS)]
         at = _by_size(members, against)
+        repeated |= any(len(top1) > 1 for _, top1 in at)
         spread = [stdev(top1) if len(top1) > 1 else 0.0 for _, top1 in at]
         accuracy.append(Series(name, [(x, fmean(top1)) for x, top1 in at], kind, marks=True, bars=spread))
         missed = [
@@ -85,9 +92,10 @@ def _cards(groups: Mapping[str, Sequence[Row]], fitted: Mapping[str, PowerLaw | 
         if any(one.dashed for one in error)
         else "Both axes are logarithmic."
     )
+    seeds = "<p class=soft>Mean over the seeds and its sample deviation.</p>" if repeated else ""
     return (
-        f"<section><h3>Accuracy</h3>{one}<p class=soft>Mean over the seeds and its sample deviation.</p></section>"
-        f"<section><h3>Error</h3>{two}<p class=soft>{words}</p></section>"
+        f"<section><h3>Accuracy against {label}</h3>{one}{seeds}</section>"
+        f"<section><h3>Error against {label}</h3>{two}<p class=soft>{words}</p></section>"
     )
 
 
@@ -114,8 +122,8 @@ def _laws_section(fitted: Laws) -> str:
     ]
     words = (
         "error = a n^-b + c, in brackets 95 % intervals of a bootstrap over the points; without brackets there are too few points for one. "
-        "A law holds for these runs: between the sizes that were tried, on this budget and recipe. The multiply-adds are of forward passes; "
-        "training takes about three times as many. Where images are made smaller or patches left out in training, they are counted as whole."
+        "A law holds for these runs: between the sizes that were tried, on this budget and recipe. Training counts as "
+        f"{PASSES} forward passes an image. Where images are made smaller or patches left out in training, they are counted as whole."
     )
     return f"<section><h2>Scaling laws</h2><p class=soft>{words}</p>{table(['curve', 'n', 'b', 'c', 'points', ''], lines, names=2)}</section>"
 
@@ -136,4 +144,7 @@ def _means_section(means: Sequence[Row]) -> str:
     lines = [
         [*(told(one[name]) for name in heads), score(one, "top1", ".2%"), score(one, "loss", ".3f")] for one in means
     ]
-    return f"<section><h2>Means over the seeds</h2>{table([*(h.replace('_', ' ') for h in heads), 'top-1', 'loss'], lines)}</section>"
+    title = "Means over the seeds" if any(one["runs"] > 1 for one in means) else "Scores"
+    return (
+        f"<section><h2>{title}</h2>{table([*(h.replace('_', ' ') for h in heads), 'top-1', 'loss'], lines)}</section>"
+    )

@@ -13,7 +13,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from vitral.checkpoints.atomic import write_atomically
-from vitral.guidance.sweep.cost import cost_of, seen
+from vitral.guidance.sweep.cost import compute, cost_of, seen
 from vitral.guidance.sweep.scaling import PowerLaw, fit_power_law
 from vitral.guidance.sweep.sweep import Point
 from vitral.training.shape import open_shape
@@ -22,8 +22,19 @@ from vitral.training.toml import read_recipe
 Row = dict[str, Any]
 Laws = dict[str, dict[str, PowerLaw | str]]
 """images or compute -> curve -> law."""
-MEASURED = ("parameters", "multiply_adds", "images_seen", "compute", "split", "top1", "loss", "steps", "epochs")
-LAWS = {"images": "training images", "compute": "multiply-adds of training, forward"}
+MEASURED = (
+    "batch",
+    "parameters",
+    "multiply_adds",
+    "images_seen",
+    "compute",
+    "split",
+    "top1",
+    "loss",
+    "steps",
+    "epochs",
+)
+LAWS = {"images": "training images", "compute": "multiply-adds of training"}
 
 
 def row(point: Point, run: Path, failure: str | None) -> Row:
@@ -58,10 +69,11 @@ def _outcome(run: Path) -> Row:
     return {
         "model": recipe.model.name,
         "images": images,
+        "batch": min(batch, images),
         "parameters": described["parameters"],
         "multiply_adds": multiply_adds,
         "images_seen": images_seen,
-        "compute": multiply_adds * images_seen,
+        "compute": compute(multiply_adds, images_seen),
         "split": scores["split"],
         "top1": scores["top1"],
         "loss": scores["loss"],
@@ -102,7 +114,16 @@ def summary(points: Sequence[Point], rows: Sequence[Row]) -> list[Row]:
     means = []
     for group in groups.values():
         first, top1, loss = group[0], [one["top1"] for one in group], [one["loss"] for one in group]
-        kept = ("recipe", "model", "fraction", "images", *named[first["run"]].values, "parameters", "multiply_adds")
+        kept = (
+            "recipe",
+            "model",
+            "fraction",
+            "images",
+            *named[first["run"]].values,
+            "batch",
+            "parameters",
+            "multiply_adds",
+        )
         means.append({
             **{name: first[name] for name in kept},
             "images_seen": fmean(one["images_seen"] for one in group),
@@ -151,13 +172,21 @@ def laws(points: Sequence[Point], rows: Sequence[Row]) -> Laws:
 
 def summary_text(means: Sequence[Row], fields: Sequence[str]) -> str:
     """The means for a person."""
-    heads = ["recipe", "model", "images", *fields, "runs", "top-1"]
+    heads = ["recipe", "model", "images", "batch", *fields, "runs", "top-1"]
     lines = [heads]
     for one in means:
         spread = "" if one["top1_deviation"] is None else f" ± {one['top1_deviation']:.2%}"
         own = [str(one[name]) for name in fields]
         lines.append(
-            [one["recipe"], one["model"], f"{one['images']:,}", *own, str(one["runs"]), f"{one['top1']:.2%}{spread}"]
+            [
+                one["recipe"],
+                one["model"],
+                f"{one['images']:,}",
+                f"{one['batch']:,}",
+                *own,
+                str(one["runs"]),
+                f"{one['top1']:.2%}{spread}",
+            ]
         )
     shown = [i for i in range(len(heads)) if any(line[i] for line in lines[1:])]
     wide = {i: max(len(line[i]) for line in lines) for i in shown}
