@@ -208,9 +208,11 @@ def _started(given: Any, words: list[str], command: str, display: "Display") -> 
     if command == "pretrain" or not unspoken(given.settings):
         return start(given.data, given.settings, given.out, display, spoken)
     from vitral.guidance.plan.plan import make_plan
+    from vitral.training.machine import choose_device
     from vitral.training.start import check_place
 
     check_place(given.out)
+    choose_device(given.settings.train.device)  # a plan could be for another machine, a run cannot
     made = make_plan(given.data, given.settings, display, brief=True)
     return start(given.data, made.recipe, given.out, display, spoken, made.data, [*made.brief(), *made.reasons])
 

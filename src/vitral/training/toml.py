@@ -100,9 +100,10 @@ def _meant(key: str, known: list[str], top: bool) -> str:
         return f"the nearest is {name!r}"
     if name in homes:
         return f"{name} belongs in [{homes[name]}]"
-    near = difflib.get_close_matches(key, [*known, *(a for a in ALIASES if ALIASES[a] in known)], n=1)
-    nearest = f"the nearest is {ALIASES.get(near[0], near[0])!r}; " if near else ""
-    return f"{nearest}the {'sections' if top else 'keys'} are {', '.join(known)}"
+    aliases = [] if top else [alias for alias in ALIASES if ALIASES[alias] in known]
+    if near := difflib.get_close_matches(key, [*known, *aliases], n=1):
+        return f"the nearest is {near[0] if near[0] in known else ALIASES[near[0]]!r}"
+    return f"the {'sections' if top else 'keys'} are {', '.join(known)}"
 
 
 def stored_data_options(stored: dict[str, object]) -> DataOptions:

@@ -47,6 +47,6 @@ def device_row(name: str) -> Device:
     """The row of the table, or a VitralError that lists it."""
     if name not in DEVICES:
         raise VitralError(
-            f"device {name!r}: is not in the table; choose one of {', '.join(DEVICES)}, or leave --device out to plan for this machine"
+            f"device {name!r}: is not in the table; choose one of {', '.join(DEVICES)}, or auto, cpu, cuda or mps for this machine"
         )
     return DEVICES[name]
