@@ -1,12 +1,17 @@
 """The command that explains: maps of what in one image a model's answer comes from."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from vitral.cli.parse import parse
 from vitral.errors import VitralError
+
+if TYPE_CHECKING:
+    from vitral.explain.figure import Explanation
+    from vitral.predict import Predictor
 
 MethodName = Literal[
     "attention",
@@ -67,30 +72,19 @@ def explain(words: list[str]) -> int:
         """Also write the raw arrays here: of attention and rollout all layers, of other methods their values."""
 
     given = parse(Explain, "explain", words)
-    if given.all and (given.score or given.counterfactual):
-        raise VitralError("--all draws many maps; leave it out, or leave out --score and --counterfactual")
-    if given.all and (given.method, given.compare, given.layer, given.head) != ("attention", (), None, None):
-        raise VitralError(
-            "--all draws the attention of every layer and head; leave out --method, --compare, --layer and --head"
-        )
-    if given.compare and given.method != "attention":
-        raise VitralError(f"--compare {' '.join(given.compare)} and --method {given.method}: give one of them")
+    check(given)
     from vitral.explain.attention import save_arrays
     from vitral.explain.counterfactual import counterfactual
-    from vitral.explain.explain import explain as explained
     from vitral.explain.explain import look
     from vitral.explain.faithfulness import scored
     from vitral.explain.figure import save_picture
     from vitral.explain.geometry import in_words
-    from vitral.explain.methods import METHODS
     from vitral.explain.row import row_figure
     from vitral.predict import load
 
     predictor = load(given.model)
     out = given.out or Path(f"{'compared' if given.compare else given.method}.png")
     if given.all:
-        if given.target is not None:
-            raise VitralError("--target: attention is about no class; leave it out")
         attention = look(predictor, given.image)
         reads = f"what {in_words(attention.asked(given.query))} reads"
         title = f"{given.image.name}: {answer(attention.label, attention.probability)}\n{reads}, by layer and head"
@@ -98,21 +92,7 @@ def explain(words: list[str]) -> int:
         said, drawn = answer(attention.label, attention.probability), f"attention, every layer and head: {reads}"
     else:
         names = given.compare or (given.method,)
-        options = {name: getattr(given, name) for name in ("target", "layer", "head", "query")}
-        options = {name: value for name, value in options.items() if value is not None}
-        several = len(names) > 1  # then an option is for those that have it
-        for name in options:
-            if (several or name == "target") and not any(name in METHODS[method].takes for method in names):
-                raise VitralError(f"--{name}: nothing that {' and '.join(names)} can be asked for; leave it out")
-        maps = {
-            method: explained(
-                predictor,
-                given.image,
-                method,
-                **{name: v for name, v in options.items() if not several or name in METHODS[method].takes},
-            )
-            for method in names
-        }
+        maps = maps_of(predictor, given, names)
         first = maps[names[0]]
         said = answer(first.label, first.probability)
         if given.compare:
@@ -137,6 +117,42 @@ def explain(words: list[str]) -> int:
         if given.counterfactual:
             print(f"{name}: {counterfactual(predictor, given.image, explanation)}", flush=True)
     return 0
+
+
+def check(given: Any) -> None:
+    """Refuse flags that say different things."""
+    if given.all and (given.score or given.counterfactual):
+        raise VitralError("--all draws many maps; leave it out, or leave out --score and --counterfactual")
+    if given.all and (given.method, given.compare, given.layer, given.head) != ("attention", (), None, None):
+        raise VitralError(
+            "--all draws the attention of every layer and head; leave out --method, --compare, --layer and --head"
+        )
+    if given.compare and given.method != "attention":
+        raise VitralError(f"--compare {' '.join(given.compare)} and --method {given.method}: give one of them")
+    if given.all and given.target is not None:
+        raise VitralError("--target: attention is about no class; leave it out")
+
+
+def maps_of(predictor: "Predictor", given: Any, names: Sequence[str]) -> "dict[str, Explanation]":
+    """The maps by their methods. Of several, each is asked for what it can be asked for; what none can is refused."""
+    from vitral.explain.explain import explain
+    from vitral.explain.methods import METHODS
+
+    options = {name: getattr(given, name) for name in ("target", "layer", "head", "query")}
+    options = {name: value for name, value in options.items() if value is not None}
+    several = len(names) > 1  # then an option is for those that have it
+    for name in options:
+        if (several or name == "target") and not any(name in METHODS[method].takes for method in names):
+            raise VitralError(f"--{name}: nothing that {' and '.join(names)} can be asked for; leave it out")
+    return {
+        method: explain(
+            predictor,
+            given.image,
+            method,
+            **{name: v for name, v in options.items() if not several or name in METHODS[method].takes},
+        )
+        for method in names
+    }
 
 
 def answer(label: str, probability: float) -> str:

@@ -300,8 +300,13 @@ def _share(inside: Sequence[int], targets: np.ndarray, digests: Sequence[bytes],
     return sorted(
         k
         for found in members.values()
-        for k in sorted(found, key=lambda k: digests[k])[: max(1, round(fraction * len(found)))]
+        for k in sorted(found, key=lambda k: digests[k])[: share_of(len(found), fraction)]
     )
+
+
+def share_of(members: int, fraction: float) -> int:
+    """How many of a class's training images a train_fraction leaves."""
+    return max(1, round(fraction * members))
 
 
 def _fingerprint(digests: Sequence[bytes], labels: Sequence[str], splits: Sequence[str]) -> str:

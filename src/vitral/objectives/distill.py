@@ -19,8 +19,6 @@ from vitral.objectives.classify import Classify, hits
 from vitral.objectives.objective import Objective
 from vitral.predict import Predictor
 
-DISTILLATIONS = ("hard", "soft")
-
 
 class Teacher:
     """Any predictor of ours as a teacher: it sees the student's pixels, at its own size and normalisation, and answers in the student's classes."""

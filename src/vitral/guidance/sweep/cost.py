@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vitral.data.options import DataOptions
-from vitral.data.sources import DataSet, open_data
+from vitral.data.sources import DataSet, open_data, share_of
 from vitral.errors import VitralError, all_of, some
 from vitral.guidance.sweep.sweep import Point
 from vitral.models.common import ModelConfig
@@ -103,7 +103,8 @@ class Ground:
         recipe, data = self._whole(point.recipe), self._open(point.recipe)
         assert recipe.train.batch_size is not None
         targets = data.splits["train"].targets
-        images = share_of(np.unique(targets, return_counts=True)[1].tolist(), point.recipe.data.train_fraction)
+        members, fraction = np.unique(targets, return_counts=True)[1].tolist(), point.recipe.data.train_fraction
+        images = sum(share_of(count, fraction) for count in members)
         batch = recipe.train.batch_size * recipe.train.accumulation
         budget = Budget.of(recipe, -(-images // batch))
         taken = None if budget.steps is None else seen(budget.steps, images, batch)
@@ -158,8 +159,3 @@ class Ground:
 
 def _all(options: DataOptions) -> DataOptions:
     return dataclasses.replace(options, train_fraction=1.0)
-
-
-def share_of(members: Sequence[int], fraction: float) -> int:
-    """How many of the classes' training images `open_data` leaves to a run with this train_fraction."""
-    return sum(max(1, round(fraction * count)) for count in members)
