@@ -1,7 +1,7 @@
 # Each target sets up what it needs: `make setup` builds .venv at the root and runs again only when the requirements change.
 PYTHON ?= python3
 BIN := .venv/bin
-.PHONY: setup demo test test-all lint bench clean
+.PHONY: setup browser demo test test-all lint bench clean
 
 setup: .venv/.done
 
@@ -17,10 +17,17 @@ demo: setup
 	rm -rf runs/digits
 	$(BIN)/vitral train digits --recipe recipes/digits.toml --out runs/digits
 
-test: setup
+# The viewer is tested in a real browser: Debian's, where there is apt. Without one those tests are skipped, by name.
+browser:
+	command -v chromium && command -v chromedriver || ! command -v apt-get || { \
+		sudo=$$(test "$$(id -u)" = 0 || echo sudo); \
+		$$sudo apt-get update -qq && $$sudo apt-get install -qq --no-install-recommends chromium chromium-driver; } || \
+		echo "no Chromium could be installed: the viewer's tests in a browser are skipped"
+
+test: setup browser
 	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
-test-all: setup
+test-all: setup browser
 	$(BIN)/python -m pytest -n 2
 
 lint: setup

@@ -1,6 +1,6 @@
 """How true the maps of every method are: deletion, insertion, place, sanity and time, beside random maps and the picture's centre.
 
-    python benchmarks/explanations.py --minutes 6 --images 100                          # objects with known masks
+    python benchmarks/explanations.py --epochs 20 --images 100                          # objects with known masks
     python benchmarks/explanations.py --run RUN --data fashion-mnist --images 100       # any run and data, without masks
     python benchmarks/explanations.py --show                                            # the tables of what has been run
 
@@ -35,11 +35,11 @@ MODEL = (
 TRAIN, FIRST_TEST = 600, 10**6  # pictures a class; the seed from which on pictures are for testing
 
 
-def objects_run(folder: Path, minutes: float, seed: int, count: int) -> None:
+def objects_run(folder: Path, epochs: float, seed: int, count: int) -> None:
     """A ViT trained on `count` pictures of each class, as a run in folder/run."""
     objects.write(folder / "data" / "train", count, 0)
     objects.write(folder / "data" / "test", 25, 2 * FIRST_TEST)
-    vitral("train", str(folder / "data"), MODEL, minutes=minutes, seed=seed, out=folder / "run")
+    vitral("train", str(folder / "data"), f"{MODEL} --epochs {epochs:g}", seed=seed, out=folder / "run")
 
 
 def object_cases(predictor: Predictor, count: int) -> list[Case]:
@@ -73,7 +73,7 @@ def show() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=6, help="of training on the objects")
+    parser.add_argument("--epochs", type=float, default=20, help="of training on the objects")
     parser.add_argument("--pictures", type=int, default=TRAIN, help="of each class to train on")
     parser.add_argument("--images", type=int, default=100, help="to explain")
     parser.add_argument(
@@ -102,9 +102,9 @@ def main() -> None:
         else:
             folder = given.keep or Path(temporary)
             if not (folder / "run").exists():
-                objects_run(folder, given.minutes, given.seed, given.pictures)
+                objects_run(folder, given.epochs, given.seed, given.pictures)
             about["top1"] = json.loads((folder / "run" / "scores.json").read_text())["top1"]
-            subject, predictor = f"objects, {given.minutes:g} minutes", load(folder / "run")
+            subject, predictor = f"objects, {given.epochs:g} epochs", load(folder / "run")
             images = object_cases(predictor, given.images)
         methods = given.methods or comparable(predictor)
         for removal in given.removal:

@@ -1,18 +1,20 @@
-"""Pictures whose object is known to the pixel: an emoji-like object, pasted onto a background that is like a photograph's in its statistics.
+"""Pictures whose object is known to the pixel: an emoji-like object, pasted onto a part of a photograph.
 
 The class is the object's shape alone. Its colour, texture, size, place and turn are drawn apart from it, and so is the background, so that a
 model can only tell the class from the object, and a true map of a right answer must lie on it.
 """
 
+import functools
 import math
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
+from sklearn.datasets import load_sample_images
 
 LABELS = ("face", "heart", "star", "house", "fish", "key")
-SIDE = 64
+SIDE = 96
 FINE = 4  # shapes are drawn so much larger, and shrunk: soft edges
 Point = tuple[float, float]
 
@@ -64,53 +66,45 @@ def shape(label: str, side: int) -> tuple[Image.Image, Image.Image]:
     return outline, inner
 
 
-def clouds(rng: np.random.Generator, roughness: float) -> NDArray[np.float64]:
-    """[SIDE, SIDE] with the amplitudes 1 / f^roughness of natural images (about 1), deviation 1."""
-    frequency = np.hypot(np.fft.fftfreq(SIDE)[:, None], np.fft.fftfreq(SIDE)[None, :])
-    frequency[0, 0] = np.inf  # no mean
-    field = np.fft.ifft2(np.fft.fft2(rng.standard_normal((SIDE, SIDE))) / frequency**roughness).real
-    return field / field.std()
+@functools.cache
+def photographs() -> list[Image.Image]:
+    """The two that come with scikit-learn, a temple and a flower."""
+    return [Image.fromarray(picture) for picture in load_sample_images().images]
 
 
-def background(rng: np.random.Generator) -> NDArray[np.float64]:
-    """[SIDE, SIDE, 3] on the 0..255 scale: clouds in two colours, on two sides of a horizon or more, and blobs with edges of their own."""
-    picture = np.zeros((SIDE, SIDE, 3))
-    regions = np.zeros((SIDE, SIDE), int)
-    regions[clouds(rng, 2.0) > rng.uniform(-0.8, 0.8)] = 1  # with a winding border
-    for i in range(rng.integers(0, 3)):
-        y, x = np.mgrid[:SIDE, :SIDE] - rng.uniform(0, SIDE, (2, 1, 1))
-        turn, a, b = rng.uniform(0, math.pi), *rng.uniform(3, 14, 2)
-        along, across = x * math.cos(turn) + y * math.sin(turn), y * math.cos(turn) - x * math.sin(turn)
-        inside = (
-            (along / a) ** 2 + (across / b) ** 2 < 1 if rng.random() < 0.5 else (abs(along) < a) & (abs(across) < b)
-        )
-        regions[inside] = 2 + i
-    for region in np.unique(regions):
-        field = clouds(rng, rng.uniform(0.8, 1.4))[..., None] * rng.uniform(8, 20, 3) + rng.uniform(80, 176, 3)
-        picture = np.where((regions == region)[..., None], field, picture)
-    return picture
+def background(rng: np.random.Generator, side: int) -> NDArray[np.float64]:
+    """[side, side, 3] on the 0..255 scale: a square of a photograph, perhaps mirrored, in another light."""
+    photograph = photographs()[rng.integers(2)]
+    cut = int(rng.integers(SIDE, min(photograph.size) + 1))
+    left, top = (int(rng.integers(0, n - cut + 1)) for n in photograph.size)
+    square = photograph.resize((side, side), Image.Resampling.LANCZOS, (left, top, left + cut, top + cut))
+    picture = np.asarray(square, np.float64)[:, :: rng.choice([-1, 1])]
+    return picture * rng.uniform(0.5, 1.2, 3) + rng.uniform(-20, 40)
 
 
-def texture(rng: np.random.Generator) -> NDArray[np.float64]:
-    """[SIDE, SIDE, 3]: plain, striped or dotted in two colours, with light from one side."""
+def texture(rng: np.random.Generator, side: int) -> NDArray[np.float64]:
+    """[side, side, 3]: plain, striped or dotted in two colours, with light from one side."""
     first, second = rng.uniform(0, 255, (2, 3))
-    y, x = np.mgrid[:SIDE, :SIDE]
-    turn, step = rng.uniform(0, math.pi), rng.uniform(3, 7)
+    y, x = np.mgrid[:side, :side] / side
+    turn, step = rng.uniform(0, math.pi), rng.uniform(0.04, 0.1)
     u, v = x * math.cos(turn) + y * math.sin(turn), y * math.cos(turn) - x * math.sin(turn)
     kind = rng.integers(3)
-    pattern = np.zeros((SIDE, SIDE), bool)
+    pattern = np.zeros((side, side), bool)
     if kind == 1:
         pattern = np.sin(2 * math.pi * u / step) > 0
     elif kind == 2:
         pattern = np.sin(2 * math.pi * u / step) * np.sin(2 * math.pi * v / step) > 0.3
-    light = 30 * (u - u.mean()) / SIDE
+    light = 30 * (u - u.mean())
     return np.where(pattern[..., None], second, first) + light[..., None]
 
 
-def draw(label: str, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """(picture uint8 [SIDE, SIDE, 3], mask [SIDE, SIDE]: where the object covers more than half a pixel)."""
+def draw(label: str, seed: int, side: int = SIDE) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """(picture uint8 [side, side, 3], mask [side, side]: where the object covers more than half a pixel).
+
+    A larger side is the same picture in finer detail.
+    """
     rng = np.random.default_rng([LABELS.index(label), seed])
-    size = int(rng.integers(22, 40))
+    size = round(side * rng.uniform(0.34, 0.62))
     turn, flipped = rng.uniform(-20, 20), rng.random() < 0.5
     layers = []
     for layer in shape(label, FINE * size):
@@ -118,14 +112,15 @@ def draw(label: str, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         layers.append(
             layer.rotate(turn, Image.Resampling.BICUBIC, expand=True).resize((size, size), Image.Resampling.BOX)
         )
-    top, left = rng.integers(0, SIDE - size + 1, 2)
-    alpha, dark = np.zeros((2, SIDE, SIDE, 1))
+    top, left = (int(place * (side - size)) for place in rng.uniform(0, 1, 2))
+    alpha, dark = np.zeros((2, side, side, 1))
     for canvas, layer in zip((alpha, dark), layers, strict=True):
         canvas[top : top + size, left : left + size, 0] = np.asarray(layer) / 255
-    paint = texture(rng) * (1 - 0.8 * dark)
-    picture = background(rng) * (1 - alpha) + paint * alpha + rng.normal(0, 4, (SIDE, SIDE, 3))
-    drawn = Image.fromarray(np.clip(np.rint(picture), 0, 255).astype(np.uint8))
-    return np.asarray(drawn.filter(ImageFilter.GaussianBlur(rng.uniform(0, 0.6)))), alpha[..., 0] > 0.5
+    paint = texture(rng, side) * (1 - 0.8 * dark)
+    picture = background(rng, side) * (1 - alpha) + paint * alpha
+    softness = rng.uniform(0, 0.6) * side / SIDE
+    noisy = Image.fromarray(np.clip(np.rint(picture + rng.normal(0, 4, picture.shape)), 0, 255).astype(np.uint8))
+    return np.asarray(noisy.filter(ImageFilter.GaussianBlur(softness))), alpha[..., 0] > 0.5
 
 
 def write(folder: Path, count: int, first: int) -> None:

@@ -33,6 +33,7 @@ def test_probe_prints_json_beside_its_baselines(capsys, headless, shapes_folder)
         assert all(0 <= value <= 1 for value in (*top1, result[who]["k_nn"], result[who]["linear"]["top1"]))
     assert result["model"] != result["random"] != result["pixels"]
     assert "top-1 on" in err
+    assert "--baseline" not in err
     assert run(capsys, *words)[1] == out  # nothing is drawn anew
 
 
@@ -40,6 +41,7 @@ def test_probe_prints_a_table_and_says_what_it_left_out(capsys, shapes_run, shap
     code, out, err = run(capsys, "probe", shapes_run, shapes_folder, "--seeds", "1")
     assert code == 0, err
     assert "not from 25 images a class" in err
+    assert "--baseline puts random weights and the pixels beside it" in err
     assert [line[:28].strip() for line in out.splitlines()][1:] == [
         "1 image a class", "5 images a class", "10 images a class", "20 nearest neighbours", "linear, all training images",
     ]  # fmt: skip

@@ -23,6 +23,7 @@ ROOMS = [
     "explain",
     "report",
     "guidance",
+    "deploy",
     "cli",
     "__main__",
 ]

@@ -47,13 +47,26 @@ def test_rows_are_images_as_evaluated_and_in_each_epoch(data):
                 assert (cell(sheet, row, 1 + 2 * kind + epoch) == seen[0].numpy()).all()
 
 
-def test_mixed_batches_are_the_runs_own(data):
+def test_mixed_images_are_those_of_the_runs_first_batches(data):
     plain = sheet_of(data, AugmentOptions(crop="padded"))[1]
     batches, sheet = sheet_of(data, AugmentOptions(crop="padded", mixup=0.8, cutmix=1.0))
-    assert sheet.shape[0] > plain.shape[0]
-    below = plain.shape[0] - GAP + LINE + GAP // 2  # after the first mixed batch's heading
+    below = plain.shape[0] - GAP + LINE + GAP // 2  # after the first heading
+    further = below + 140 + LINE + GAP + LINE + GAP // 2  # and the second
     for column in range(3):
-        assert (cell(sheet, 0, column, first=below) == batches[0].images[column, 0].numpy()).all()
+        assert (cell(sheet, 0, column, first=below) == batches[column].images[0, 0].numpy()).all()
+        assert (cell(sheet, 0, column, first=further) == batches[3 + column].images[0, 0].numpy()).all()
+
+
+@pytest.mark.parametrize(
+    "options", [{"mixup": 0.2}, {"cutmix": 1.0, "repeats": 3}, {"mixup": 0.8, "mix_probability": 0.5}]
+)
+def test_the_ends_of_a_batch_are_as_in_the_whole(data, options):
+    batches, _ = sheet_of(data, AugmentOptions(crop="padded", **options), kinds=2)
+    for step in range(7):  # the sixth batch is short
+        whole, ends = batches[step], batches.ends(step)
+        for full, two in ((whole.views[0], ends.views[0]), (whole.views[1], ends.views[1]), (whole.keys, ends.keys)):
+            assert torch.equal(full[[0, -1]], two)
+        torch.testing.assert_close(whole.targets[[0, -1]], ends.targets)
 
 
 def test_pictures_are_of_a_size_to_look_at():

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from squares import GRID, PATCH, learned, mask_of, picture, predictor_of
+from squares import GRID, PATCH, learned, mask_of, picture
 
+from asking import predictor_of
 from families import small
 from vitral.data.options import DataOptions
 from vitral.data.sources import open_data

@@ -6,8 +6,9 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from squares import GRID, LABELS, learned, picture, predictor_of
+from squares import GRID, LABELS, learned, picture
 
+from asking import predictor_of
 from families import small
 from vitral.errors import VitralError
 from vitral.explain.counterfactual import EXHAUSTIVE, _Search, counterfactual
@@ -118,7 +119,7 @@ def test_an_answer_that_stays_is_an_error_with_a_remedy():
 
 def test_where_a_picture_can_have_several_labels_the_label_falls():
     learned_model = learned().model
-    predictor = predictor_of(learned_model, LABELS, multi_label=True)
+    predictor = predictor_of(learned_model, labels=LABELS, multi_label=True)
     image = picture(0, (1, 3), 8)
     answers = Removable(predictor, image).probabilities(np.ones((1, GRID[0] * GRID[1]), bool))[0]
     assert answers[0] > 0.5

@@ -8,8 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from squares import GRID, LABELS, PATCH, learned, mask_of, picture, predictor_of
+from squares import GRID, LABELS, PATCH, learned, mask_of, picture
 
+from asking import predictor_of
 from families import small
 from vitral.errors import VitralError
 from vitral.explain.explain import explain

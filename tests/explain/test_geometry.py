@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from families import small
 from vitral.errors import VitralError
@@ -82,8 +84,59 @@ def test_what_a_pyramid_reads_adds_up_to_one(family):
             np.testing.assert_allclose(read.sum((1, 2)), 1, atol=1e-5)
 
 
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 5), st.integers(1, 5), st.integers(1, 6), st.integers(1, 3), st.data())
+def test_the_right_row_is_read_for_any_prefix_and_grid(prefix, h, w, heads, data):
+    a = np.random.default_rng(0).dirichlet(np.ones(prefix + h * w), (heads, prefix + h * w))
+    row, column = data.draw(st.integers(0, h - 1)), data.draw(st.integers(0, w - 1))
+    geometry = Tokens((h, w), 8, tuple(f"token {i}" for i in range(prefix)), "mean")
+    patch, mean = geometry.read(a, (row, column)), geometry.read(a, "mean")
+    assert patch.shape == mean.shape == (heads, h, w)
+    np.testing.assert_array_equal(patch[-1].ravel(), a[-1, prefix + row * w + column, prefix:])
+    np.testing.assert_allclose(mean[0, 0, w - 1], a[0, prefix:, prefix + w - 1].mean())
+    np.testing.assert_array_equal(geometry.read(a, None), mean)
+    for token in range(prefix):
+        np.testing.assert_array_equal(geometry.read(a, token)[0].ravel(), a[0, token, prefix:])
+    keys = geometry.keys(a, weights((row, column), prefix, (h, w)))
+    np.testing.assert_allclose(geometry.prefixes(keys).sum(1) + geometry.places(keys).sum((1, 2)), 1)
+
+
+@pytest.mark.parametrize("query", [(2, 0), (0, 3), (-1, 0)])
+def test_a_query_outside_the_grid_is_an_error_with_the_range(query):
+    with pytest.raises(VitralError, match=r"row in 0\.\.1 and a column in 0\.\.2"):
+        Tokens((2, 3), 8, ("class token",), "cls").read(np.ones((1, 7, 7)), query)
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "names"),
+    [
+        ("vit", {"num_registers": 2}, ("class token", "register 1", "register 2")),
+        ("vit", {"num_registers": 1, "class_token": False, "pooling": "mean"}, ("register 1",)),
+        ("deit", {"distilled": True}, ("class token", "distillation token")),
+        ("deit", {}, ("class token",)),
+        ("dino", {"num_registers": 4}, ("class token", "register 1", "register 2", "register 3", "register 4")),
+        ("beit", {}, ("class token",)),
+        ("swin", {}, ()),
+    ],
+)
+def test_a_token_before_the_patches_is_asked_by_its_number(family, options, names):
+    model = small(family, **options)
+    layer = capture(model, torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))).layers[-1]
+    geometry, array = layer.geometry, layer.array()
+    assert geometry.prefix == names
+    for i, name in enumerate(names):
+        np.testing.assert_array_equal(geometry.read(array, i).reshape(2, -1), array[:, i, len(names) :])
+        assert geometry.words(i) == f"the {name}"
+    for outside in (-1, len(names)):
+        says = f"numbered 0 to {len(names) - 1}" if names else "there are only patches"
+        with pytest.raises(VitralError, match=f"query {outside}: no such token, .*{says}"):
+            geometry.read(array, outside)
+    if names[:1] == ("class token",):
+        np.testing.assert_array_equal(geometry.read(array, 0), geometry.read(array, "cls"))
+
+
 def test_weights_add_up_to_one_for_every_reader():
-    for reader in ("cls", "mean", "cls_dist", "cls_mean", (1, 2)):
+    for reader in ("cls", "mean", "cls_dist", "cls_mean", (1, 2), 0, 1):
         asked = weights(reader, 2, (2, 3))
         assert asked.shape == (8,)
         assert asked.sum() == pytest.approx(1)
@@ -101,6 +154,9 @@ def test_a_cait_has_layers_of_patches_and_layers_of_the_class_token():
         first.geometry.read(first.array(), "cls")
     with pytest.raises(VitralError, match="only the class token reads"):
         last.geometry.read(last.array(), (0, 0))
+    with pytest.raises(VitralError, match="only the class token reads"):
+        last.geometry.read(last.array(), 1)
+    np.testing.assert_array_equal(last.geometry.read(last.array(), 0), last.geometry.read(last.array(), "cls"))
     np.testing.assert_array_equal(last.geometry.read(last.array(), None).reshape(2, -1), last.array()[:, 0, 1:])
     patches = first.array()  # [H, 35, 35]
     np.testing.assert_array_equal(first.geometry.square(patches, 36)[:, 1:, 1:], patches)

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from asking import predictor_of
 from families import small
-from vitral.checkpoints.bundle import ModelCard
 from vitral.data.options import DataOptions
-from vitral.data.preprocess import Preprocess
 from vitral.data.sources import open_data
 from vitral.explain.capture import seen
 from vitral.explain.inspection.as_json import as_json
@@ -20,7 +19,6 @@ from vitral.explain.inspection.watch import named_attention, named_blocks
 from vitral.explain.inspection.weights import filters, offset_biases, positions
 from vitral.layers.attention import recording
 from vitral.models.zoo import FAMILIES
-from vitral.predict import Predictor
 
 SIZES = {"swin": (32, 48), "swinv2": (40, 32), "pvt": (64, 96), "pvt_v2": (64, 32), "resnet": (64, 64)}
 MODELS = {
@@ -33,6 +31,7 @@ MODELS = {
     "shared bias": ("beit", {"relative": "shared", "absolute": True}),
     "linear": ("pvt_v2", {"linear": True, "image_size": (64, 64)}),
 }
+LABELS = ("cross", "disc", "square")
 PYRAMIDS = ("swin", "swinv2", "pvt", "pvt_v2", "linear", "resnet")
 
 
@@ -221,18 +220,13 @@ def test_offset_biases_are_what_the_layers_add(family):
         torch.testing.assert_close(found.values[:, middle - 1, middle - 2], added.detach())
 
 
-def predictor_of(model, labels=("cross", "disc", "square")):
-    side = Preprocess(*model.image_size, 1, (0.3,), (0.3,), min_size=4)
-    return Predictor(model, ModelCard("tiny", model.config.arguments(), list(labels), side))
-
-
 @pytest.fixture
 def shapes(shapes_folder):
     return open_data(shapes_folder, DataOptions(), training=False, labelled=False)
 
 
 def test_without_data_images_are_asked_for_and_with_it_nothing_is_missing(tiny_vit, shapes):
-    predictor = predictor_of(tiny_vit(num_classes=3, image_size=20))
+    predictor = predictor_of(tiny_vit(num_classes=3, image_size=20), labels=LABELS)
     missing = inspect(predictor).missing()
     assert {name for name, why in missing.items() if why == "needs images: give DATA"} == {
         "attention", "layers", "cka", "heads",
@@ -245,7 +239,7 @@ def test_without_data_images_are_asked_for_and_with_it_nothing_is_missing(tiny_v
 
 
 def test_json_holds_the_numbers_and_null_for_what_is_none(tiny_vit, shapes):
-    found = inspect(predictor_of(tiny_vit(num_classes=3, image_size=20)), shapes, images=8)
+    found = inspect(predictor_of(tiny_vit(num_classes=3, image_size=20), labels=LABELS), shapes, images=8)
     plain = json.loads(json.dumps(as_json(found), allow_nan=False))
     assert plain["offset_biases"] is None
     assert plain["missing"]["offset_biases"].startswith("VisionTransformer has no bias")
@@ -261,11 +255,11 @@ def test_json_holds_the_numbers_and_null_for_what_is_none(tiny_vit, shapes):
     [
         (3, ("a", "b", "c"), {}, "classes 'cross', 'disc', 'square' are not among the model's"),
         (0, (), {}, "no head for classes"),
-        (3, ("cross", "disc", "square"), {"head_images": 0}, "left out, as asked"),
+        (3, LABELS, {"head_images": 0}, "left out, as asked"),
     ],
 )
 def test_heads_that_cannot_be_scored_have_their_sentence(tiny_vit, shapes, classes, labels, options, why):
-    predictor = predictor_of(tiny_vit(num_classes=classes, image_size=20), labels)
+    predictor = predictor_of(tiny_vit(num_classes=classes, image_size=20), labels=labels)
     found = inspect(predictor, shapes, images=3, **options)
     assert why in found.heads
     assert "4 images" in found.cka
@@ -273,7 +267,7 @@ def test_heads_that_cannot_be_scored_have_their_sentence(tiny_vit, shapes, class
 
 
 def test_a_resnet_has_layers_and_no_attention(shapes):
-    found = inspect(predictor_of(small("resnet", num_classes=3, in_channels=1)), shapes, images=4)
+    found = inspect(predictor_of(small("resnet", num_classes=3, in_channels=1), labels=LABELS), shapes, images=4)
     assert set(found.missing()) == {"positions", "offset_biases", "attention", "heads"}
     assert len(found.layers) == 5
 
@@ -282,6 +276,6 @@ def test_a_tokenizer_has_neither_blocks_nor_attention():
     from vitral.models.zoo import build, model_config
 
     tokenizer = build(model_config("tokenizer", image_size=16, patch_size=4, in_channels=1, dim=16, depth=1, codes=8))
-    missing = inspect(predictor_of(tokenizer, ())).missing()
+    missing = inspect(predictor_of(tokenizer, labels=())).missing()
     assert set(missing) == {"positions", "offset_biases", "attention", "layers", "cka", "heads"}
     assert missing["layers"] == "Tokenizer has no blocks to follow its tokens through"

@@ -10,7 +10,7 @@ from PIL import Image
 
 from vitral.errors import VitralError
 from vitral.explain.figure import Explanation, grid_figure, save_picture
-from vitral.explain.maps import COLOURS, colourise, normalise, overlay, place, rollout, token_map, upsample
+from vitral.explain.maps import COLOURS, colourise, normalise, overlay, place, rollout, upsample
 
 
 def attention(*shape, seed=0):
@@ -21,38 +21,6 @@ def attention(*shape, seed=0):
 
 def photo(height, width):
     return np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 5), st.integers(1, 5), st.integers(1, 6), st.integers(1, 3), st.data())
-def test_token_map_reads_the_right_row_for_any_prefix_and_grid(prefix, h, w, heads, data):
-    tokens = prefix + h * w
-    a = attention(heads, tokens, tokens)
-    row, column = data.draw(st.integers(0, h - 1)), data.draw(st.integers(0, w - 1))
-    patch = token_map(a, prefix, (h, w), (row, column))
-    mean = token_map(a, prefix, (h, w), "mean")
-    cls = token_map(a, prefix, (h, w))
-    assert patch.shape == mean.shape == cls.shape == (heads, h, w)
-    assert patch[-1, h - 1, w - 1] == a[-1, prefix + row * w + column, -1]
-    np.testing.assert_allclose(mean[0, 0, w - 1], a[0, prefix:, prefix + w - 1].mean())
-    if prefix:
-        np.testing.assert_array_equal(cls[0].ravel(), a[0, 0, prefix:])
-    else:
-        np.testing.assert_array_equal(cls, mean)
-        np.testing.assert_allclose(cls.sum(axis=(1, 2)), 1)
-
-
-def test_token_map_takes_one_matrix_and_layers_of_heads():
-    a = attention(3, 2, 7, 7)
-    every = token_map(a, 1, (2, 3))
-    assert every.shape == (3, 2, 2, 3)
-    np.testing.assert_array_equal(token_map(a[1, 0], 1, (2, 3)), every[1, 0])
-
-
-@pytest.mark.parametrize("query", [(2, 0), (0, 3), (-1, 0)])
-def test_a_query_outside_the_grid_is_an_error_with_the_range(query):
-    with pytest.raises(VitralError, match=r"row in 0\.\.1 and a column in 0\.\.2"):
-        token_map(attention(7, 7), 1, (2, 3), query)
 
 
 def test_rollout_by_hand():

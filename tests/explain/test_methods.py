@@ -6,16 +6,18 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from asking import SIZE, predictor_of
 from PIL import Image
 
+from asking import SIZE, predictor_of
 from families import small
 from vitral.checkpoints.bundle import save_model
 from vitral.cli import main
 from vitral.cli.explain import MethodName
 from vitral.errors import VitralError
 from vitral.explain import gradients
+from vitral.explain.capture import capture
 from vitral.explain.explain import explain, look, undefined
+from vitral.explain.features import early_answers
 from vitral.explain.methods import METHODS
 from vitral.explain.row import row_figure
 from vitral.layers.attention import AttentionLayer
@@ -145,6 +147,66 @@ def test_a_map_is_about_the_class_that_was_asked_for(family):
 def test_what_cannot_be_asked_for_is_refused_in_words(method, options, says):
     with pytest.raises(VitralError, match=says):
         explain(predictor_of(small("vit", image_size=SIZE)), PICTURE, method, **options)
+
+
+def test_a_token_before_the_patches_is_asked_by_its_number():
+    predictor = predictor_of(small("deit", image_size=SIZE, distilled=True))
+    raw = look(predictor, PICTURE)
+    for method in ("attention", "rollout", "gradient_rollout", "relevance"):
+        found = explain(predictor, PICTURE, method, query=1)
+        assert "the distillation token" in found.method
+        assert found.asking is None
+        with pytest.raises(VitralError, match="query 2: no such token, those before the patches are numbered 0 to 1"):
+            explain(predictor, PICTURE, method, query=2)
+    np.testing.assert_allclose(explain(predictor, PICTURE, query=1).grid.ravel(), raw.layers[-1].mean(0)[1, 2:])
+    rolled = explain(predictor, PICTURE, "rollout", query=0).grid
+    np.testing.assert_array_equal(rolled, explain(predictor, PICTURE, "rollout", query="cls").grid)
+    with pytest.raises(VitralError, match="similarity is to the whole image"):
+        explain(predictor, PICTURE, "similarity", query=1)
+    cait = predictor_of(small("cait", image_size=SIZE))
+    np.testing.assert_array_equal(
+        explain(cait, PICTURE, "rollout", query=0).grid, explain(cait, PICTURE, "rollout", query="cls").grid
+    )
+    with pytest.raises(VitralError, match="there are only patches"):
+        explain(cait, PICTURE, layer=0, query=0)
+
+
+def test_the_command_takes_a_number_or_a_patch_as_its_query(tmp_path, capsys):
+    predictor, picture = predictor_of(small("deit", image_size=SIZE, distilled=True)), tmp_path / "a.png"
+    save_model(tmp_path / "model.safetensors", predictor.model, predictor.card)
+    Image.fromarray(PICTURE).save(picture)
+    words = ["explain", str(tmp_path / "model.safetensors"), str(picture), "-o", str(tmp_path / "map.png"), "--query"]
+    for query, says in ((["1"], "the distillation token"), (["1", "2"], "the patch in row 1 and column 2")):
+        with pytest.raises(SystemExit) as stop:
+            main([*words, *query])
+        assert stop.value.code == 0
+        assert says in capsys.readouterr().err
+
+
+EARLY = [(family, options) for family, options in CASES if family != "mae"]
+
+
+@pytest.mark.parametrize(("family", "options"), EARLY, ids=[f"{f}-{'-'.join(o)}" for f, o in EARLY])
+def test_answers_read_early_end_with_the_answer(family, options):
+    model = small(family, image_size=WIDE, **options)
+    seen = capture(model, torch.randn(1, 3, *WIDE, generator=torch.Generator().manual_seed(0)))
+    answers = early_answers(model, seen)
+    blocks = len(seen.features) - 1 + len(seen.class_tokens)
+    first = {"cait": blocks - len(seen.class_tokens)}.get(family, max(0, seen.last_stage - 1))
+    assert [block for block, _ in answers] == list(range(first, blocks))
+    torch.testing.assert_close(answers[-1][1], seen.logits[0], rtol=1e-5, atol=1e-5)
+    if len(answers) > 1:
+        assert not torch.allclose(answers[0][1], answers[-1][1], atol=1e-3)
+
+
+def test_an_early_answer_is_that_of_the_model_without_its_later_blocks():
+    model = small("vit", image_size=WIDE, depth=3)
+    images = torch.randn(1, 3, *WIDE, generator=torch.Generator().manual_seed(0))
+    early = early_answers(model, capture(model, images))
+    for depth, (_, logits) in enumerate(early, start=1):
+        shorter = copy.deepcopy(model)
+        shorter.blocks = shorter.blocks[:depth]
+        torch.testing.assert_close(logits, shorter(images)[0].detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_layers_of_different_kinds_have_no_mean():

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from asking import SIZE, predictor_of
 
 import reference
+from asking import SIZE, predictor_of
 from families import small
 from vitral.checkpoints.create import open_model
 from vitral.explain.explain import explain, look, visualize_attention

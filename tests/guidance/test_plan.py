@@ -136,8 +136,8 @@ def test_a_device_that_is_not_here_is_planned_from_the_table():
         make_plan("digits", Recipe(), Display(), hours=0)
 
 
-@pytest.mark.parametrize(("found", "taken"), [(4e-3, 5e-3), (2.04e-4, 2e-4), (None, 5e-3)])
-def test_a_rate_that_the_range_test_finds_far_off_is_replaced(digits, monkeypatch, found, taken):
+@pytest.mark.parametrize(("found", "taken"), [(4e-3, None), (2.04e-4, 2e-4), (None, None)])
+def test_a_rate_that_the_range_test_finds_far_off_is_taken(digits, monkeypatch, found, taken):
     tested = []
 
     def lr_find(source, recipe, *, steps, display, opened):
@@ -148,11 +148,25 @@ def test_a_rate_that_the_range_test_finds_far_off_is_replaced(digits, monkeypatc
 
     monkeypatch.setattr(rate, "lr_find", lr_find)
     plan = Planner(digits, "cpu", 1e6, costing(0.1)).plan(Recipe(train=TrainOptions(time="1000000s")))
-    assert rate.checked_rate(plan, "digits", Display()).optim.lr == pytest.approx(taken, rel=0.05)
+    assert rate.far_rate(plan, "digits", Display()) == (taken and pytest.approx(taken))
     assert plan.choices[-1].what == "rate"
     short = Planner(digits, "cpu", 10.0, costing(0.1)).plan(Recipe(train=TrainOptions(time="10s")))
-    assert rate.checked_rate(short, "digits", Display()) is short.recipe  # the test would be as long as the run
+    assert rate.far_rate(short, "digits", Display()) is None  # the test would be as long as the run
     assert tested == [5e-3]
+
+
+def test_a_rate_that_was_measured_has_no_other_reason(digits):
+    planner = Planner(digits, "cpu", 60.0, costing(0.1))
+    plan = planner.plan(Recipe(train=TrainOptions(time="60s")))
+    before = plan.reasons
+    plan.recipe = dataclasses.replace(
+        plan.recipe, train=dataclasses.replace(plan.recipe.train, batch_size=8, accumulation=16)
+    )
+    planner.set_rate(plan, 2e-4)
+    assert (plan.recipe.optim.lr, plan.recipe.train.accumulation) == (2e-4, 16)
+    (usual,) = set(before) - set(plan.reasons)
+    assert usual.startswith("learning rate 0.005")
+    assert set(plan.reasons) < set(before)
 
 
 def test_baselines_are_between_the_commonest_class_and_all_right(digits):
@@ -189,8 +203,9 @@ def test_train_with_nothing_else_said_follows_a_plan(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "to beat on the validation images" in done.stderr
     assert read_recipe(tmp_path / "run" / "recipe.toml").model.stem == (128, 128)
-    reasons = json.loads((tmp_path / "run" / "run.json").read_text())["reasons"]
-    assert any(reason.startswith("start: from scratch") for reason in reasons)
+    described = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert any(reason.startswith("start: from scratch") for reason in described["reasons"])
+    assert list(described["baselines"]) == ["commonest class", "nearest neighbours on pixels", "linear on pixels"]
     said = vitral("train", "digits", "--steps", "3", "--lr", "1e-3", "--out", "said", folder=tmp_path)
     assert said.returncode == 0, said.stderr
     assert read_recipe(tmp_path / "said" / "recipe.toml").model.stem is None

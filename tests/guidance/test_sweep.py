@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -364,6 +365,15 @@ def test_the_page_speaks_of_a_deviation_where_there_is_one(tmp_path, seeds):
     rows = [one | {"scored": 100} for one in rows_of(points, [0.5] * len(points))]
     body = write_sweep_page(tmp_path, sweep, points, rows).read_text().partition("</style>")[2]
     assert ("deviation" in body) == ("Means over the seeds" in body) == (len(seeds) > 1)
+
+
+def test_the_pages_table_begins_with_what_was_chosen_and_says_once_what_is_the_same(tmp_path):
+    sweep = Sweep("digits", models=("resnet18",), fractions=(0.1, 1.0), values={"optim.lr": (0.1, 0.2)})
+    points = grid(sweep)
+    rows = [one | {"scored": 100} for one in rows_of(points, [0.5, 0.6, 0.7, 0.8])]
+    body = write_sweep_page(tmp_path, sweep, points, rows).read_text().partition("<h2>Scores</h2>")[2]
+    assert re.findall("<th[^>]*>(.*?)</th>", body) == ["fraction", "optim.lr", "top-1", "loss"]
+    assert "model resnet18, images 10, batch 8" in body.partition("<table")[0]
 
 
 def test_curves_are_named_by_what_tells_them_apart():

@@ -12,6 +12,8 @@ from vitral.data.loader import Batch, TrainingBatches
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import open_data
+from vitral.models.beit import Beit, BeitConfig
+from vitral.objectives.masking import MaskedPrediction
 from vitral.randomness import keys
 from vitral.training.config import Recipe
 from vitral.training.loop import Loop
@@ -40,6 +42,19 @@ def make_loop(model, objective, batch_size=32, accumulation=1, lr=3e-3):
         model.train(), objective, batches, build_optimizers(model, recipe.optim), None, progress, recipe,
         torch.device("cpu"), "fp32",
     )  # fmt: skip
+
+
+def masked_prediction(tiny_vit, classes, family="vit", **overrides):
+    """A MaskedPrediction around a small ViT, or a BEiT with shared relative positions. tiny_vit: the fixture."""
+    if family == "vit":
+        backbone = tiny_vit(num_classes=0, **overrides)
+    else:
+        torch.manual_seed(0)
+        shape = {"image_size": 16, "patch_size": 4, "in_channels": 1, "dim": 32, "depth": 2, "num_heads": 4,
+                 "relative": "shared", "layer_scale": None}  # fmt: skip
+        backbone = Beit(BeitConfig(num_classes=0, **(shape | overrides)))
+    torch.manual_seed(1)
+    return MaskedPrediction(backbone, classes)
 
 
 def shapes(count=8, side=16, channels=1, normalised=False, step=0):

@@ -1,22 +1,21 @@
 """BEiT: blocks against the paper's generator written out, tokens through another normalisation, and the loss of hidden patches."""
 
+import functools
 import math
 import random
 
 import numpy as np
 import pytest
 import torch
-from by_heart import cut, gradient, learn, make_loop, shapes
+from by_heart import cut, gradient, learn, make_loop, masked_prediction, shapes
 from torch.nn import functional as F
 
 from vitral.checkpoints.bundle import ModelCard
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError
 from vitral.layers.patch import patchify
-from vitral.models.beit import Beit, BeitConfig
 from vitral.models.tokenizer import Tokenizer, TokenizerConfig
 from vitral.objectives.beit import PredictTokens, VisualTokens, block_masks
-from vitral.objectives.masking import MaskedPrediction
 from vitral.predict import Predictor
 from vitral.randomness import keys
 
@@ -43,18 +42,7 @@ def predictor(steps=HALF, **overrides):
 
 @pytest.fixture
 def make_model(tiny_vit):
-    def make(family="vit", **overrides):
-        if family == "vit":
-            backbone = tiny_vit(num_classes=0, **overrides)
-        else:
-            torch.manual_seed(0)
-            shape = {"image_size": 16, "patch_size": 4, "in_channels": 1, "dim": 32, "depth": 2, "num_heads": 4,
-                     "relative": "shared", "layer_scale": None}  # fmt: skip
-            backbone = Beit(BeitConfig(num_classes=0, **(shape | overrides)))
-        torch.manual_seed(1)
-        return MaskedPrediction(backbone, 12)
-
-    return make
+    return functools.partial(masked_prediction, tiny_vit, 12)
 
 
 @pytest.fixture

@@ -4,12 +4,11 @@ import math
 
 import pytest
 import torch
-from by_heart import cut, gradient, learn, make_loop, shapes
+from by_heart import cut, gradient, learn, make_loop, masked_prediction, shapes
 from torch.nn import functional as F
 
 from vitral.errors import VitralError
 from vitral.layers.patch import patchify
-from vitral.models.beit import Beit, BeitConfig
 from vitral.models.zoo import build, model_config
 from vitral.objectives.masking import MaskedPrediction, mean_by_image
 from vitral.objectives.patch import MeanColours, colour_classes
@@ -21,15 +20,7 @@ COLOUR = MeanColours((0.4, 0.5, 0.6), (0.2, 0.3, 0.1))
 @pytest.fixture
 def make_model(tiny_vit):
     def make(family="vit", channels=1, **overrides):
-        if family == "vit":
-            backbone = tiny_vit(num_classes=0, in_channels=channels, **overrides)
-        else:
-            torch.manual_seed(0)
-            shape = {"image_size": 16, "patch_size": 4, "dim": 32, "depth": 2, "num_heads": 4, "relative": "shared",
-                     "layer_scale": None}  # fmt: skip
-            backbone = Beit(BeitConfig(num_classes=0, in_channels=channels, **shape, **overrides))
-        torch.manual_seed(1)
-        return MaskedPrediction(backbone, colour_classes(channels))
+        return masked_prediction(tiny_vit, colour_classes(channels), family, in_channels=channels, **overrides)
 
     return make
 

@@ -90,6 +90,21 @@ def report(folder, classes=10, **changes):
     return path, path.read_text("utf-8")
 
 
+def test_the_score_stands_beside_what_it_is_held_against(tmp_path):
+    def words(**changes):
+        return Page(report(tmp_path, **changes)[1]).text
+
+    answers = np.array([0, 1, 1, 1, 0, 0, 1, 2])
+    scores = score(np.eye(3)[answers], np.array([0, 1, 1, 1, 1, 0, 0, 2]), ["cat", "dog", "owl"])
+    given = {"labels": ["cat", "dog", "owl"], "evaluation": scores}
+    assert "50.00% top-1 of answering dog to all" in words(**given)
+    assert "without training" not in words(**given)
+    known = words(
+        **given, baselines={"commonest class": 0.4, "nearest neighbours on pixels": 0.625, "linear on pixels": 0.6}
+    )
+    assert "62.50% top-1 without training: nearest neighbours on pixels, validation images" in known
+
+
 def test_the_page_is_whole_and_escaped_and_fetches_nothing(tmp_path):
     path, text = report(tmp_path)
     page = Page(text)

@@ -2,36 +2,21 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vitral.checkpoints.bundle import read_card
+from vitral.checkpoints.from_transformers import read_config, read_processing, sides
 from vitral.checkpoints.recognise import Source
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError
-from vitral.models.beit import BeitConfig
 from vitral.models.common import ModelConfig
-from vitral.models.deit import DeiTConfig
-from vitral.models.dino import DinoConfig
 from vitral.models.hybrid import HybridConfig
 from vitral.models.mae import MAEConfig
-from vitral.models.pvt import PvtConfig, PvtV2Config
-from vitral.models.resnet import ResNetConfig
-from vitral.models.swin import SwinConfig
-from vitral.models.swinv2 import SwinV2Config
 from vitral.models.vit import ViTConfig
 from vitral.models.zoo import MODELS, family_of, model_config
-
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "relu": "relu",
-    "quick_gelu": "quick_gelu",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-}
-RESAMPLES = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
 @dataclass(frozen=True)
@@ -82,265 +67,16 @@ def _classes(source: Source) -> int | None:
     return None
 
 
-# ---------------------------------------------------------------- Transformers
-
-
-def _sides(value: int | list[int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
-
-
-def _plain(c: dict[str, Any]) -> dict[str, Any]:
-    """The fields that the plain encoders of Transformers share."""
-    return {
-        "image_size": _sides(c["image_size"]),
-        "patch_size": _sides(c["patch_size"])[0],
-        "in_channels": c.get("num_channels", 3),
-        "dim": c["hidden_size"],
-        "depth": c["num_hidden_layers"],
-        "num_heads": c["num_attention_heads"],
-        "norm_eps": c.get("layer_norm_eps", 1e-12),
-        "position_resize": "hf",
-    }
-
-
-def _ratio(c: dict[str, Any]) -> dict[str, Any]:
-    return {"mlp_ratio": c["intermediate_size"] / c["hidden_size"]}
-
-
-def _vit(c: dict[str, Any], keys: set[str]) -> ViTConfig:
-    return ViTConfig(**_plain(c), **_ratio(c), qkv_bias=c.get("qkv_bias", True), activation=_activation(c))
-
-
-def _deit(c: dict[str, Any], keys: set[str]) -> DeiTConfig:
-    _gelu_only(c)
-    return DeiTConfig(**_plain(c), **_ratio(c), distilled=True, teacher_head="distillation_classifier.weight" in keys)
-
-
-def _mae(c: dict[str, Any], keys: set[str]) -> ViTConfig:
-    _gelu_only(c)
-    shape = {**_plain(c), **_ratio(c)}
-    if not any("decoder" in key for key in keys):
-        return ViTConfig(**shape)
-    return MAEConfig(
-        **shape,
-        decoder_dim=c["decoder_hidden_size"],
-        decoder_depth=c["decoder_num_hidden_layers"],
-        decoder_num_heads=c["decoder_num_attention_heads"],
-        decoder_mlp_ratio=c["decoder_intermediate_size"] / c["decoder_hidden_size"],
-        mask_ratio=c.get("mask_ratio", 0.75),
-        norm_pixels=c.get("norm_pix_loss", False),
-    )
-
-
-def _beit(c: dict[str, Any], keys: set[str]) -> BeitConfig:
-    _gelu_only(c)
-    relative = (
-        "shared"
-        if c.get("use_shared_relative_position_bias")
-        else "layer"
-        if c.get("use_relative_position_bias")
-        else "none"
-    )
-    return BeitConfig(
-        **_plain(c),
-        **_ratio(c),
-        relative=relative,
-        absolute=c.get("use_absolute_position_embeddings", False),
-        layer_scale=c.get("layer_scale_init_value", 0.1) or None,
-        pooling="mean" if c.get("use_mean_pooling", True) else "cls",
-    )
-
-
-def _dinov2(c: dict[str, Any], keys: set[str]) -> DinoConfig:
-    _gelu_only(c)
-    hidden = round(c["hidden_size"] * c.get("mlp_ratio", 4))
-    swiglu = c.get("use_swiglu_ffn", False)
-    if swiglu:  # two thirds of the MLP's width, rounded up to a multiple of 8
-        hidden = (int(hidden * 2 / 3) + 7) // 8 * 8
-    return DinoConfig(
-        **{**_plain(c), "norm_eps": c.get("layer_norm_eps", 1e-6)},
-        hidden=hidden,
-        swiglu=swiglu,
-        num_registers=c.get("num_register_tokens", 4) if c["model_type"] == "dinov2_with_registers" else 0,
-        qkv_bias=c.get("qkv_bias", True),
-        layer_scale=c.get("layerscale_value", 1.0),
-        pooling="cls_mean" if "classifier.weight" in keys else "cls",
-    )
-
-
-def _dinov3(c: dict[str, Any], keys: set[str]) -> DinoConfig:
-    gated = c.get("use_gated_mlp", False)
-    if not gated:
-        _gelu_only(c)
-    elif c.get("hidden_act", "gelu") != "silu":
-        raise VitralError(
-            f"a gated MLP with hidden_act {c.get('hidden_act', 'gelu')!r}: only silu, as in DINOv3, can be built"
-        )
-    return DinoConfig(
-        **{**_plain(c), "norm_eps": c.get("layer_norm_eps", 1e-5)},
-        hidden=c["intermediate_size"],
-        swiglu=gated,
-        num_registers=c.get("num_register_tokens", 0),
-        position="rotary",
-        rotary_base=c.get("rope_theta", 100.0),
-        qkv_bias=c.get("query_bias", True),
-        key_bias=c.get("key_bias", False),
-        layer_scale=c.get("layerscale_value", 1.0),
-    )
-
-
-def _swin(c: dict[str, Any], keys: set[str]) -> SwinConfig:
-    _gelu_only(c)
-    if c.get("use_absolute_embeddings"):
-        raise VitralError(
-            "a Swin with absolute position embeddings; no published one has them, and this cannot be built"
-        )
-    kind = SwinV2Config if c["model_type"] == "swinv2" else SwinConfig
-    more: dict[str, Any] = (
-        {"pretrained_windows": tuple(c.get("pretrained_window_sizes") or (0,) * len(c["depths"]))}
-        if kind is SwinV2Config
-        else {}
-    )
-    return kind(
-        image_size=_sides(c["image_size"]),
-        patch_size=_sides(c["patch_size"])[0],
-        in_channels=c.get("num_channels", 3),
-        dim=c["embed_dim"],
-        depths=tuple(c["depths"]),
-        num_heads=tuple(c["num_heads"]),
-        window=_sides(c["window_size"]),
-        mlp_ratio=c.get("mlp_ratio", 4.0),
-        qkv_bias=c.get("qkv_bias", True),
-        norm_eps=c.get("layer_norm_eps", 1e-5),
-        windowing="hf",
-        **more,
-    )
-
-
-def _pvt(c: dict[str, Any], keys: set[str]) -> PvtConfig:
-    _gelu_only(c)
-    second = c["model_type"] == "pvt_v2"
-    expected = ([7, 3, 3, 3], [4, 2, 2, 2]) if second else ([4, 2, 2, 2], [4, 2, 2, 2])
-    if (list(c["patch_sizes"]), list(c["strides"])) != expected:
-        raise VitralError(
-            f"patch_sizes {c['patch_sizes']} with strides {c['strides']}: the published ones are {expected[0]} with {expected[1]}"
-        )
-    shape: dict[str, Any] = {
-        "image_size": _sides(c["image_size"]),
-        "in_channels": c.get("num_channels", 3),
-        "dims": tuple(c["hidden_sizes"]),
-        "depths": tuple(c["depths"]),
-        "num_heads": tuple(c["num_attention_heads"]),
-        "mlp_ratios": tuple(c["mlp_ratios"]),
-        "sr_ratios": tuple(c["sr_ratios" if second else "sequence_reduction_ratios"]),
-        "qkv_bias": c.get("qkv_bias", True),
-        "norm_eps": c.get("layer_norm_eps", 1e-6),
-    }
-    shape["conv_norm_eps"] = shape["norm_eps"]
-    return PvtV2Config(**shape, linear=c.get("linear_attention", False)) if second else PvtConfig(**shape)
-
-
-def _resnet(c: dict[str, Any], keys: set[str]) -> ResNetConfig:
-    bottleneck = c.get("layer_type", "bottleneck") == "bottleneck"
-    width = c["embedding_size"]
-    sizes = [width * 2**i * (4 if bottleneck else 1) for i in range(4)]
-    if (
-        list(c["hidden_sizes"]) != sizes
-        or c.get("downsample_in_first_stage")
-        or c.get("downsample_in_bottleneck")
-        or c.get("hidden_act", "relu") != "relu"
-    ):
-        raise VitralError(
-            f"a ResNet with hidden_sizes {c['hidden_sizes']}: only the published shape can be built, here {sizes}"
-        )
-    return ResNetConfig(
-        in_channels=c.get("num_channels", 3), depths=tuple(c["depths"]), bottleneck=bottleneck, width=width
-    )
-
-
-READERS: dict[str, Callable[[dict[str, Any], set[str]], ModelConfig]] = {
-    "vit": _vit,
-    "deit": _deit,
-    "vit_mae": _mae,
-    "beit": _beit,
-    "dinov2": _dinov2,
-    "dinov2_with_registers": _dinov2,
-    "dinov3_vit": _dinov3,
-    "swin": _swin,
-    "swinv2": _swin,
-    "pvt": _pvt,
-    "pvt_v2": _pvt,
-    "resnet": _resnet,
-}
-
-
-def _activation(c: dict[str, Any]) -> str:
-    name = c.get("hidden_act", "gelu")
-    if name not in ACTIVATIONS:
-        raise VitralError(f"hidden_act {name!r}: known are {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]
-
-
-def _gelu_only(c: dict[str, Any]) -> None:
-    if _activation(c) != "gelu":
-        raise VitralError(f"hidden_act {c['hidden_act']!r} in a {c['model_type']}: only gelu can be built")
-
-
 def _of_transformers(source: Source) -> Description:
     c = source.config
-    if c["model_type"] not in READERS:
-        raise VitralError(
-            f"{source.name}: a {c['model_type']!r} of Transformers; those that can be built are {', '.join(READERS)}"
-        )
-    keys = set(source.tensors)
-    try:
-        config = READERS[c["model_type"]](c, keys)
-    except VitralError as error:
-        raise VitralError(f"{source.name}: {error}") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise VitralError(f"{source.name}: its config.json lacks or garbles {error}; download it again") from error
     classes = _classes(source) or 0
-    config = replace(config, num_classes=classes)
+    config = replace(read_config(c, set(source.tensors), source.name), num_classes=classes)
     labels = None
     if classes and isinstance(named := c.get("id2label"), dict) and len(named) == classes:
         labels = [str(named[k]) for k in sorted(named, key=int)]
-    preprocess = _processing(source.processor, config) if source.processor else None
+    preprocess = read_processing(source.processor, config) if source.processor else None
     multi_label = c.get("problem_type") == "multi_label_classification"
     return Description(config, family_of(config), labels, preprocess, multi_label)
-
-
-def _processing(p: dict[str, Any], config: ModelConfig) -> Preprocess | None:
-    """preprocessor_config.json as our steps; None where it does something that they do not."""
-    if not p.get("do_normalize", True) or len(p.get("image_mean", ())) != config.in_channels:
-        return None
-    size, crop = p.get("size", {}), p.get("crop_size", {})
-    size = {"height": size, "width": size} if isinstance(size, int) else size
-    crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
-    height, width = config.image_size
-    fraction, rule = 1.0, "squash"
-    if p.get("do_center_crop", False) and crop:
-        height, width = crop["height"], crop["width"]
-        shortest = size.get("shortest_edge", size.get("height", height))
-        fraction, rule = min(1.0, height / shortest), "crop" if "shortest_edge" in size else "squash"
-    elif "height" in size:
-        height, width = size["height"], size["width"]
-    elif "shortest_edge" in size:  # resize the short side to size / crop_pct, then cut the centre
-        height = width = size["shortest_edge"]
-        fraction, rule = p.get("crop_pct") or 1.0, "crop"
-    return Preprocess(
-        height,
-        width,
-        config.in_channels,
-        tuple(p["image_mean"]),
-        tuple(p["image_std"]),
-        resize=rule,
-        crop_fraction=fraction,
-        interpolation=RESAMPLES.get(p.get("resample", 2), "bicubic"),
-        min_size=getattr(config, "patch_size", 1),
-    )
-
-
-# ------------------------------------------------------------------------ timm
 
 
 def _of_timm(source: Source) -> Description:
@@ -354,7 +90,7 @@ def _of_timm(source: Source) -> Description:
     overrides |= {"in_channels": channels, "image_size": (height, width)}
     arguments = dict(c.get("model_args", {}))
     if "img_size" in arguments:
-        overrides["image_size"] = _sides(arguments["img_size"])
+        overrides["image_size"] = sides(arguments["img_size"])
     config = model_config(name, **overrides)
     labels = given.get("label_names") or c.get("label_names")
     preprocess = None
@@ -371,9 +107,6 @@ def _of_timm(source: Source) -> Description:
             min_size=getattr(config, "patch_size", 1),
         )
     return Description(config, name, list(labels) if labels else None, preprocess)
-
-
-# ---------------------------------------------------------------------- Google
 
 
 def _of_google(source: Source) -> ViTConfig:

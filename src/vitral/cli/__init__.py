@@ -18,6 +18,7 @@ from vitral.cli.sweep import sweep
 from vitral.cli.train import pretrain, report, train
 from vitral.cli.trial import lr_find, memory
 from vitral.cli.use import evaluate, predict
+from vitral.cli.view import view
 from vitral.errors import VitralError
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
@@ -34,6 +35,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "predict": predict,
     "explain": explain,
     "inspect": inspect,
+    "view": view,
     "models": models,
     "convert": convert,
     "report": report,
@@ -56,6 +58,7 @@ usage: vitral COMMAND ...
   predict    label images, folders or a list on stdin                vitral predict runs/photos new/*.jpg --format csv
   explain    draw what in an image the answer comes from              vitral explain runs/photos cat.jpg -o cat.png
   inspect    show what is inside a model: filters, heads, layers     vitral inspect runs/photos photos/
+  view       look into a model in the browser                        vitral view runs/photos cat.jpg
   models     list the models that can be trained                     vitral models
   convert    to and from timm, Hugging Face and Google's .npz        vitral convert runs/photos photos-hf --to hf
   report     write a finished run's page again                       vitral report runs/photos

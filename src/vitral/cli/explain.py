@@ -60,8 +60,9 @@ def explain(words: list[str]) -> int:
         """Layer from 0, or from the end if negative, or for attention mean for all; default the last. Of attention, logit_lens and pca."""
         head: int | None = None
         """Head from 0; default the mean of all. Of attention."""
-        query: tuple[int, int] | Literal["cls", "mean"] | None = None
-        """Who looks: cls (the class token), mean (the average patch) or the patch at ROW COLUMN; default: what the model's head reads."""
+        query: tuple[int, int] | int | Literal["cls", "mean"] | None = None
+        """Who looks: cls (the class token), mean (the average patch), the patch at ROW COLUMN, or by its number a token before the patches (0 the
+        class token, then distillation or registers); default: what the model's head reads."""
         all: bool = False
         """Attention of the whole grid of layers and heads in one picture."""
         score: bool = False
@@ -78,7 +79,6 @@ def explain(words: list[str]) -> int:
     from vitral.explain.explain import look
     from vitral.explain.faithfulness import scored
     from vitral.explain.figure import save_picture
-    from vitral.explain.geometry import in_words
     from vitral.explain.row import row_figure
     from vitral.predict import load
 
@@ -86,7 +86,7 @@ def explain(words: list[str]) -> int:
     out = given.out or Path(f"{'compared' if given.compare else given.method}.png")
     if given.all:
         attention = look(predictor, given.image)
-        reads = f"what {in_words(attention.asked(given.query))} reads"
+        reads = f"what {attention.asked(given.query)} reads"
         title = f"{given.image.name}: {answer(attention.label, attention.probability)}\n{reads}, by layer and head"
         save_picture(attention.figure(title, given.query), out)
         said, drawn = answer(attention.label, attention.probability), f"attention, every layer and head: {reads}"

@@ -3,12 +3,16 @@
 import json
 import shlex
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-from vitral.cli.parse import at_least, flag_given, parse
+from vitral.cli.parse import at_least, flags_given, parse
 from vitral.errors import VitralError, counted
+
+if TYPE_CHECKING:
+    from vitral.explain.inspection.inspect import Inspection
 
 
 def inspect(words: list[str]) -> int:
@@ -48,28 +52,23 @@ def inspect(words: list[str]) -> int:
     out = given.out or Path(f"{given.model.resolve().stem}-inspection.html")
     if out.suffix != ".html":
         raise VitralError(f"{out}: the page is written as .html; choose that ending")
-    from vitral.data.sources import open_data
     from vitral.explain.inspection.as_json import as_json
     from vitral.explain.inspection.inspect import inspect as open_up
     from vitral.predict import load
     from vitral.report.inspection import write_inspection_page
     from vitral.training.display import Display
     from vitral.training.machine import choose_device
-    from vitral.training.toml import stored_data_options
+    from vitral.training.reopen import open_as_in_training
 
-    predictor = load(given.model)
+    predictor, data = load(given.model), None
     predictor.model.to(choose_device("auto"))
-    steps, data = predictor.card.preprocess, None
     display = Display()
     try:
         if given.data is not None:
-            said = {name: value for name, value in vars(given.options).items() if flag_given(words, name)}
-            options = replace(stored_data_options(predictor.card.recipe), channels=steps.channels)
-            data = open_data(
-                given.data, replace(options, **said), training=False, labelled=False,
-                least_side=lambda height, width: steps.min_size,
-                progress=lambda n, total: display.count("checking images", n, total),
-            )  # fmt: skip
+            options = flags_given(words, given.options, vars(given.options))
+            data = open_as_in_training(
+                given.data, predictor.card, options, partial(display.count, "checking images"), labelled=False
+            )
             for note in data.notes:
                 display.say(f"- {note}")
         found = open_up(
@@ -81,10 +80,12 @@ def inspect(words: list[str]) -> int:
     write_inspection_page(out, found, given.model.resolve().stem, shlex.join(["vitral", "inspect", *words]))
     if given.json:
         print(json.dumps({"data": given.data, **as_json(found), "page": str(out)}))
+    print("\n".join([*_in_words(found), f"the page: {out}"]), file=sys.stderr)
+    return 0
+
+
+def _in_words(found: "Inspection") -> list[str]:
+    """What was opened, and what of it could not be shown."""
     looked = f", {counted(found.images, 'image')} ({found.split})" if found.images else ""
     missing = [f"- no {name.replace('_', ' ')}: {why}" for name, why in found.missing().items()]
-    print(
-        "\n".join([f"{found.architecture}: {found.parameters:,} parameters{looked}", *missing, f"the page: {out}"]),
-        file=sys.stderr,
-    )
-    return 0
+    return [f"{found.architecture}: {found.parameters:,} parameters{looked}", *missing]

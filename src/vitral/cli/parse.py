@@ -5,7 +5,9 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from vitral.errors import VitralError
 
@@ -33,6 +35,11 @@ def flag_given(words: list[str], name: str) -> bool:
     flag = name.replace("_", "-")
     said = (word.partition("=")[0].replace("_", "-") for word in words)
     return any(word in (f"--{flag}", f"--no-{flag}") for word in said)
+
+
+def flags_given(words: list[str], settings: object, names: Iterable[str]) -> dict[str, Any]:
+    """Of the settings' fields `names` those that the words set, with their values."""
+    return {name: getattr(settings, name) for name in names if flag_given(words, name)}
 
 
 def at_least(least: int, **flags: int) -> None:

@@ -2,17 +2,20 @@
 
 import json
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from vitral.cli.parse import at_least, flag_given, parse
+from vitral.cli.parse import at_least, flags_given, parse
 from vitral.errors import VitralError, counted
 
 if TYPE_CHECKING:
     import numpy as np
 
     from vitral.data.sources import DataSet
+    from vitral.predict import Predictor
+    from vitral.training.display import Display
 
 SHOTS = (1, 5, 10, 25)
 COLUMNS = {"model": "the model", "random": "random weights", "pixels": "pixels"}
@@ -52,45 +55,23 @@ def probe(words: list[str]) -> int:
     given = parse(Probe, "probe", words)
     at_least(1, seeds=given.seeds, batch_size=given.batch_size)
     at_least(0, workers=given.workers)
-    from vitral.data.sources import open_data
-    from vitral.evaluation.probes import features, pixels, untrained
-    from vitral.predict import Predictor, load
+    from vitral.predict import load
     from vitral.training.display import Display
     from vitral.training.machine import choose_device
-    from vitral.training.toml import stored_data_options
+    from vitral.training.reopen import open_as_in_training
 
     predictor = load(given.model)
     predictor.model.to(choose_device("auto"))
-    steps = predictor.card.preprocess
-    said = {name: value for name, value in vars(given.options).items() if flag_given(words, name)}
-    options = replace(stored_data_options(predictor.card.recipe), channels=steps.channels)
     display = Display()
     try:
-        data = open_data(
-            given.data, replace(options, **said), least_side=lambda height, width: steps.min_size,
-            progress=lambda n, total: display.count("checking images", n, total),
-        )  # fmt: skip
+        options = flags_given(words, given.options, vars(given.options))
+        data = open_as_in_training(
+            given.data, predictor.card, options, partial(display.count, "checking images"), training=True
+        )
         shots, scored = _asked(data, given.shots)
-        for note in data.notes:
+        for note in [*data.notes, *_left_out(given.shots, shots)]:
             display.say(f"- {note}")
-        if given.shots is None and len(shots) < len(SHOTS):
-            left = " ".join(str(each) for each in SHOTS if each not in shots)
-            display.say(f"- not from {left} images a class: the smallest class has fewer")
-        readers = {"model": predictor}
-        if given.baseline:
-            readers["random"] = Predictor(untrained(predictor.model), predictor.card)
-        read = {
-            who: {
-                name: features(
-                    reader, split, batch_size=given.batch_size, workers=given.workers,
-                    progress=lambda n, total: display.count("reading images", n, total),
-                )
-                for name, split in data.splits.items()
-            }
-            for who, reader in readers.items()
-        }  # fmt: skip
-        if given.baseline:
-            read["pixels"] = {name: pixels(split, steps, workers=given.workers) for name, split in data.splits.items()}
+        read = _read(predictor, data, given, display)
         results = {who: _results(data, scored, by_split, shots, given.seeds) for who, by_split in read.items()}
     finally:
         display.close()
@@ -99,7 +80,9 @@ def probe(words: list[str]) -> int:
     if given.json:
         print(json.dumps({"data": given.data, "split": scored, "fingerprint": data.fingerprint, **results}))
     else:
-        print(_table(results, shots))
+        print(_table(results, shots), flush=True)
+        if not given.baseline:
+            print("how much of it is learned? --baseline puts random weights and the pixels beside it", file=sys.stderr)
     return 0
 
 
@@ -116,6 +99,38 @@ def _asked(data: "DataSet", shots: tuple[int, ...] | None) -> tuple[tuple[int, .
         raise VitralError(f"--shots {' '.join(map(str, shots))}: give one or more numbers of at least 1")
     least = int(np.unique(data.splits["train"].targets, return_counts=True)[1].min())
     return shots or tuple(each for each in SHOTS if each <= least), scored
+
+
+def _left_out(asked: tuple[int, ...] | None, shots: tuple[int, ...]) -> list[str]:
+    """Which of the usual few-shot scores the data have too few images for, if nobody chose them."""
+    left = " ".join(str(each) for each in SHOTS if each not in shots)
+    return [f"not from {left} images a class: the smallest class has fewer"] if asked is None and left else []
+
+
+def _read(
+    predictor: "Predictor", data: "DataSet", given: Any, display: "Display"
+) -> "dict[str, dict[str, np.ndarray]]":
+    """The features [n, D] of every split: the model's, and with --baseline those that nobody learned."""
+    from vitral.evaluation.probes import features, pixels, untrained
+    from vitral.predict import Predictor
+
+    readers = {"model": predictor}
+    if given.baseline:
+        readers["random"] = Predictor(untrained(predictor.model), predictor.card)
+    read = {
+        who: {
+            name: features(
+                reader, split, batch_size=given.batch_size, workers=given.workers,
+                progress=lambda n, total: display.count("reading images", n, total),
+            )
+            for name, split in data.splits.items()
+        }
+        for who, reader in readers.items()
+    }  # fmt: skip
+    if given.baseline:
+        steps = predictor.card.preprocess
+        read["pixels"] = {name: pixels(split, steps, workers=given.workers) for name, split in data.splits.items()}
+    return read
 
 
 def _results(

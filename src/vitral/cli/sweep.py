@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from vitral.cli.parse import at_least, flag_given, parse, program
+from vitral.cli.parse import at_least, flag_given, flags_given, parse, program
 from vitral.errors import VitralError, counted
 
 if TYPE_CHECKING:
@@ -108,16 +108,13 @@ def _described(given: Any, words: list[str]) -> "tuple[Sweep, Path]":
     for name in (*AXES, "set"):
         if getattr(given, name) == () and flag_given(words, name):
             raise VitralError(f"--{name}: has no values; give at least one after it, or leave it out")
-    said: dict[str, Any] = {name: getattr(given, name) for name in AXES if flag_given(words, name)}
+    said = flags_given(words, given, AXES)
     settings = {section: dict(fields) for section, fields in base.settings.items()}
     for section, name, value in _settings(given.settings, words):
         settings.setdefault(section, {})[name] = value
-    if any(flag_given(words, name) for name in ("epochs", "steps", "time")):  # in place of the file's budget
-        budget = {name: value for name, value in settings["train"].items() if name not in ("epochs", "steps", "time")}
-        new = {
-            name: getattr(given.settings.train, name) for name in ("epochs", "steps", "time") if flag_given(words, name)
-        }
-        settings["train"] = budget | new
+    budgets = ("epochs", "steps", "time")
+    if budget := flags_given(words, given.settings.train, budgets):  # in place of the file's
+        settings["train"] = {name: value for name, value in settings["train"].items() if name not in budgets} | budget
     described = replace(base, **said, values=base.values | dict(map(parse_values, given.set)), settings=settings)
     data = _absolute(given.data or base.data)
     name = Path(data).stem or "sweep"

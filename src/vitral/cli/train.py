@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from vitral.cli.coach import attend
-from vitral.cli.parse import flag_given, parse, program, unused
+from vitral.cli.parse import flags_given, parse, program, unused
 from vitral.errors import VitralError
 
 if TYPE_CHECKING:
@@ -214,7 +214,8 @@ def _started(given: Any, words: list[str], command: str, display: "Display") -> 
     check_place(given.out)
     choose_device(given.settings.train.device)  # a plan could be for another machine, a run cannot
     made = make_plan(given.data, given.settings, display, brief=True)
-    return start(given.data, made.recipe, given.out, display, spoken, made.data, [*made.brief(), *made.reasons])
+    reasons = [*made.brief(), *made.reasons]
+    return start(given.data, made.recipe, given.out, display, spoken, made.data, reasons, made.baselines)
 
 
 def unspoken(recipe: "Recipe") -> bool:
@@ -238,10 +239,10 @@ def _settled(given: Any, words: list[str], command: str) -> Any:
 
 def one_budget(settings: "Recipe", words: list[str]) -> "Recipe":
     """The recipe with the command line's budget in place of its own of another kind."""
-    said = {n: getattr(settings.train, n) for n in ("epochs", "steps", "time") if flag_given(words, n)}
-    if not said:
+    budget = flags_given(words, settings.train, ("epochs", "steps", "time"))
+    if not budget:
         return settings
-    return replace(settings, train=replace(settings.train, **{"epochs": None, "steps": None, "time": None} | said))
+    return replace(settings, train=replace(settings.train, **{"epochs": None, "steps": None, "time": None} | budget))
 
 
 def _after_training(run: "Run") -> list[str]:

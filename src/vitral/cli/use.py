@@ -3,16 +3,20 @@
 import csv
 import json
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from vitral.cli.explain import MethodName
-from vitral.cli.parse import at_least, flag_given, parse
+from vitral.cli.parse import at_least, flags_given, parse
 from vitral.errors import VitralError, counted
 
 if TYPE_CHECKING:
-    from vitral.predict import Prediction
+    from vitral.data.sources import DataSet, Split
+    from vitral.evaluation.evaluate import Scores
+    from vitral.explain.compare import Row
+    from vitral.predict import Prediction, Predictor
 
 
 def evaluate(words: list[str]) -> int:
@@ -48,38 +52,31 @@ def evaluate(words: list[str]) -> int:
         options: DataOptions = field(default_factory=DataOptions)
 
     given = parse(Evaluate, "evaluate", words)
-    from vitral.data.sources import open_data
+    at_least(1, batch_size=given.batch_size, images=given.images)
+    at_least(0, workers=given.workers)
     from vitral.evaluation.evaluate import evaluate as score
-    from vitral.evaluation.evaluate import merged
-    from vitral.evaluation.seen import NAME, count_seen
-    from vitral.explain.compare import cases, check_methods, compare, markdown, to_json
+    from vitral.evaluation.seen import count_seen
+    from vitral.explain.compare import cases, check_methods, compare
     from vitral.predict import load
     from vitral.training.display import Display
     from vitral.training.machine import choose_device, choose_precision
-    from vitral.training.toml import stored_data_options
+    from vitral.training.reopen import open_as_in_training
 
-    at_least(1, batch_size=given.batch_size, images=given.images)
-    at_least(0, workers=given.workers)
     predictor = load(given.model)
     if given.explanations:
         check_methods(predictor, given.explanations)
-    said = {name: value for name, value in vars(given.options).items() if flag_given(words, name)}
-    options = replace(stored_data_options(predictor.card.recipe), **said)  # what is not said is as it was in training
     display = Display()
     try:
-        data = open_data(
-            given.data, options, training=False, least_side=lambda height, width: predictor.card.preprocess.min_size,
-            progress=lambda n, total: display.count("checking images", n, total),
-        )  # fmt: skip
-        same = predictor.card.data.get("fingerprint") == data.fingerprint
-        name = given.split or ("test" if "test" in data.splits and (same or "test" in data.given) else "all")
-        split = merged(data) if name == "all" else data.splits.get(name)
-        if split is None:
-            raise VitralError(f"{given.data}: has no {name} split; there are {', '.join(data.splits)} and all")
+        data = open_as_in_training(
+            given.data,
+            predictor.card,
+            flags_given(words, given.options, vars(given.options)),
+            partial(display.count, "checking images"),
+        )
+        name, split = _scored(given, data, predictor)
         display.say(f"scoring {counted(len(split), 'image')} ({name})")
         trained_on = count_seen(given.model, predictor.card, split)
-        known = f"whether the model was trained on any of them is not known: no {NAME} of its run lies beside it"
-        for note in (*data.notes, *([known] if trained_on is None else [])):
+        for note in _notes(data, trained_on):
             display.say(f"- {note}")
         result, _ = score(
             predictor, split, data.labels, name=given.data, batch_size=given.batch_size, workers=given.workers,
@@ -94,16 +91,9 @@ def evaluate(words: list[str]) -> int:
         display.close()
     about = {"data": given.data, "split": name, "fingerprint": data.fingerprint, "trained_on": trained_on}
     if given.json:
-        explained = {"explanations": to_json(maps)} if maps else {}
-        print(json.dumps({**about, "skipped": len(data.skipped), **result.to_json(), **explained}))
-        print(result.summary(), file=sys.stderr)
+        _print_json({**about, "skipped": len(data.skipped)}, result, maps)
     else:
-        print(f"{result.summary()}\n\n{result.table()}", flush=True)
-        if maps:
-            print(
-                f"\nmaps of {counted(min(given.images, len(split)), 'image')}, ± one standard error\n{markdown(maps)}",
-                flush=True,
-            )
+        _print_tables(result, maps, min(given.images, len(split)))
     if trained_on:
         print(
             f"{trained_on:,} of these {counted(len(split), 'image was', 'images were')} in the model's training, "
@@ -111,6 +101,47 @@ def evaluate(words: list[str]) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+def _scored(given: Any, data: "DataSet", predictor: "Predictor") -> "tuple[str, Split]":
+    """The split to score: the one that was asked for, or else what of the data is new to the model."""
+    from vitral.evaluation.evaluate import merged
+
+    same = predictor.card.data.get("fingerprint") == data.fingerprint
+    name = given.split or ("test" if "test" in data.splits and (same or "test" in data.given) else "all")
+    split = merged(data) if name == "all" else data.splits.get(name)
+    if split is None:
+        raise VitralError(f"{given.data}: has no {name} split; there are {', '.join(data.splits)} and all")
+    return name, split
+
+
+def _notes(data: "DataSet", trained_on: int | None) -> list[str]:
+    """What a person should know before the score."""
+    from vitral.evaluation.seen import NAME
+
+    if trained_on is not None:
+        return data.notes
+    return [
+        *data.notes,
+        f"whether the model was trained on any of them is not known: no {NAME} of its run lies beside it",
+    ]
+
+
+def _print_json(about: dict[str, object], result: "Scores", maps: "list[Row]") -> None:
+    from vitral.explain.compare import to_json
+
+    explained = {"explanations": to_json(maps)} if maps else {}
+    print(json.dumps({**about, **result.to_json(), **explained}))
+    print(result.summary(), file=sys.stderr)
+
+
+def _print_tables(result: "Scores", maps: "list[Row]", explained: int) -> None:
+    """explained: of how many images the maps are."""
+    from vitral.explain.compare import markdown
+
+    print(f"{result.summary()}\n\n{result.table()}", flush=True)
+    if maps:
+        print(f"\nmaps of {counted(explained, 'image')}, ± one standard error\n{markdown(maps)}", flush=True)
 
 
 def predict(words: list[str]) -> int:

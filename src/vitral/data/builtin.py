@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitral.data.files import read_file
+from vitral.data.files import cache_folder, read_file
 from vitral.data.images import ArrayImages, FileImages
 from vitral.data.listing import Listing
 from vitral.data.options import DataOptions
@@ -111,6 +111,13 @@ BUILTIN: dict[str, Callable[[DataOptions], Listing]] = {
 }
 
 
+def at_hand(name: str, options: DataOptions) -> bool:
+    """Whether a built-in data set opens without fetching anything."""
+    if name != "fashion-mnist" or options.data_dir is not None:
+        return True
+    return _has_fashion(FASHION_DEBIAN) or _has_fashion(cache_folder() / name)
+
+
 def read_idx(path: Path, dims: int) -> np.ndarray:
     """The `uint8` array of an IDX file with that many dimensions, gzipped or not; VitralError if it is no
     whole one.
@@ -151,7 +158,7 @@ def _fashion_folder(options: DataOptions) -> Path:
         return folder
     if _has_fashion(FASHION_DEBIAN):
         return FASHION_DEBIAN
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitral" / "fashion-mnist"
+    cache = cache_folder() / "fashion-mnist"
     for name, checksum in FASHION_MD5.items():
         if not _idx_path(cache, name.removesuffix(".gz")).exists():
             _download(name, checksum, cache)

@@ -17,6 +17,11 @@ class ImageError(VitralError):
         super().__init__(message)
 
 
+def cache_folder() -> Path:
+    """Where vitral keeps for this user what it can get or make again; it need not exist yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitral"
+
+
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # each exists on some systems only
 
 

@@ -100,7 +100,14 @@ class TrainingBatches(Dataset[Batch]):
         return chosen
 
     def __getitem__(self, step: int) -> Batch:
+        return self._made(step, *self.indices(step))
+
+    def ends(self, step: int) -> Batch:
+        """The first and the last image of a batch: these two are mixed with each other, so they are as in the whole batch."""
         epoch, indices, repetition = self.indices(step)
+        return self._made(step, epoch, indices[[0, -1]], repetition[[0, -1]])
+
+    def _made(self, step: int, epoch: int, indices: np.ndarray, repetition: np.ndarray) -> Batch:
         occasions = indices * self.repeats + repetition
         images = [self.read(i) for i in indices.tolist()]
         views = []

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 from vitral.data.images import Images
@@ -10,7 +11,6 @@ from vitral.data.raster import ImageInfo
 from vitral.errors import VitralError
 
 Progress = Callable[[int, int], None]
-Checked = tuple[bytes, ImageInfo]
 _CHUNK = 64  # images between two reports of progress
 T = TypeVar("T")
 
@@ -23,24 +23,38 @@ class UnreadableError(VitralError):
         super().__init__(message)
 
 
-def scan(images: Images, progress: Progress | None) -> tuple[list[Checked | None], list[tuple[str, str]]]:
-    """Read every image to its end, in threads: (hash, header facts) or None of each, and (name, reason) of
-    the bad.
-    """
+@dataclass(frozen=True)
+class Scan:
+    """What was found in the images that can be read, in order, and which cannot."""
 
-    def check(i: int) -> Checked | VitralError:
+    rows: list[int]
+    """Where each image that can be read is among all."""
+    digests: list[bytes]
+    """Their content hashes."""
+    infos: list[ImageInfo]
+    unreadable: list[tuple[str, str]]
+    """(name, reason)"""
+
+
+def scan(images: Images, progress: Progress | None) -> Scan:
+    """Read every image to its end, in threads."""
+
+    def check(i: int) -> tuple[bytes, ImageInfo] | VitralError:
         try:
             return images.check(i)
         except VitralError as error:
             return error
 
-    results = in_threads(check, len(images.names), progress)
-    unreadable = [
-        (name, str(result).removeprefix(f"{name}: "))
-        for name, result in zip(images.names, results, strict=True)
-        if isinstance(result, VitralError)
-    ]
-    return [None if isinstance(result, VitralError) else result for result in results], unreadable
+    found = Scan([], [], [], [])
+    for row, result in enumerate(in_threads(check, len(images.names), progress)):
+        if isinstance(result, VitralError):
+            name = images.names[row]
+            found.unreadable.append((name, str(result).removeprefix(f"{name}: ")))
+        else:
+            found.rows.append(row)
+            found.digests.append(result[0])
+            found.infos.append(result[1])
+    return found
 
 
 def in_threads(each: Callable[[int], T], total: int, progress: Progress | None) -> list[T]:

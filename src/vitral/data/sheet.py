@@ -20,7 +20,8 @@ def contact_sheet(
     batches: TrainingBatches, labels: Sequence[str] | None = None, images: int = 6, views: int = 6
 ) -> Image.Image:
     """A row for each of the run's first `images` training images: as evaluated, then as in epochs 1 to `views` (of every kind of view, if there
-    are several). Below, if batches are mixed, two rows of the first two batches with the shares of their classes.
+    are several). Below, if batches are mixed, two rows with the first image of each of the first batches, and the shares of its classes: a batch
+    has one weight, and most are so near to 0 or 1 that of one batch alone nothing could be seen.
 
     The pixels are those that the run with this seed sees, enlarged where tiny. labels: the classes' names in order; without, they are numbered.
     """
@@ -30,6 +31,7 @@ def contact_sheet(
     _, indices, _ = batches.indices(0)
     chosen = list(dict.fromkeys(indices.tolist()))[:images]
     kinds = len(batches.augmentations)
+    columns = 1 + views * kinds
     names = [f"epoch {v + 1}" + (f", view {k + 1}" if kinds > 1 else "") for k in range(kinds) for v in range(views)]
     rows = [Row(["as evaluated", *names], [], heading=True)]
     for index in chosen:
@@ -41,12 +43,15 @@ def contact_sheet(
                 cells.append(augmentation(original, [d[0] for d in draws]))
         rows.append(Row([f"{in_words(named(targets[index], labels))}   {batches.split.names[index]}"], cells))
     if batches.mix is not None:
-        for step in range(2):
-            batch = batches[step]
-            shown = min(len(batch), 1 + views * kinds)
-            rows.append(Row([f"batch {step + 1}, mixed"], [], heading=True))
-            rows.append(Row([shares(t, labels) for t in batch.targets[:shown]], list(batch.images[:shown])))
-    return draw(rows, 1 + views * kinds)
+        for first in (0, columns):
+            mixed = [batches.ends(step) for step in range(first, first + columns)]
+            rows.append(
+                Row([f"mixed, batch {first + 1}", *map(str, range(first + 2, first + columns + 1))], [], heading=True)
+            )
+            rows.append(
+                Row([shares(batch.targets[0], labels) for batch in mixed], [batch.images[0] for batch in mixed])
+            )
+    return draw(rows, columns)
 
 
 class Row:

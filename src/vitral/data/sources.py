@@ -7,7 +7,7 @@ the data were.
 
 import csv
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -21,15 +21,12 @@ from vitral.data.folder import UNLABELLED, list_folder
 from vitral.data.images import Images
 from vitral.data.listing import Listing
 from vitral.data.options import DataOptions
-from vitral.data.raster import ImageInfo
-from vitral.data.scan import Progress, UnreadableError, scan
+from vitral.data.remarks import notes, problems
+from vitral.data.scan import Progress, Scan, UnreadableError, scan
 from vitral.data.splits import SPLITS, common, keep_in_train, make_splits
 from vitral.data.table import TABLES, list_table
-from vitral.errors import VitralError, all_of, counted, some
+from vitral.errors import VitralError, all_of
 
-_SHOWN = 20  # images of a kind in an error's text
-_PAIRS = 3  # copies in a note's text
-_FEW = 10  # images of a class
 _DEFAULTS = DataOptions()
 
 
@@ -124,54 +121,31 @@ def open_data(
     listing = list_data(data, options, training=training, labelled=labelled)
     if listing.labels == [UNLABELLED]:
         options = replace(options, val_fraction=0.0, test_fraction=0.0)
-    checked, unreadable = scan(listing.images, progress)
-    rows = [i for i, result in enumerate(checked) if result is not None]
-    results = [result for result in checked if result is not None]
-    digests, infos = [digest for digest, _ in results], [info for _, info in results]
-    targets = listing.targets[rows]
-    given = None if listing.given is None else [listing.given[i] for i in rows]
+    scanned = scan(listing.images, progress)
     # of several labels as a list, so that no two sets read alike
-    groups = [json.dumps(listing.of(i)) if listing.multi_label else listing.of(i)[0] for i in rows]
-    strata = groups if listing.strata is None else [listing.strata[i] for i in rows]
-    if listing.multi_label:
-        strata = common(groups, digests)
-    splits = make_splits(
-        digests,
-        strata,
-        given,
-        val_fraction=options.val_fraction,
-        test_fraction=options.test_fraction,
-        test_count=listing.test_count,
-    )
-    if listing.multi_label:
-        keep_in_train(splits, given, digests, [listing.of(i) for i in rows])
-    train = [info for info, split in zip(infos, splits, strict=True) if split == "train"] or infos
+    groups = [json.dumps(listing.of(i)) if listing.multi_label else listing.of(i)[0] for i in scanned.rows]
+    splits = _divide(listing, scanned, groups, options)
+    train = [info for info, split in zip(scanned.infos, splits, strict=True) if split == "train"] or scanned.infos
     height, width = (int(np.median([getattr(info, side) for info in train] or [1])) for side in ("height", "width"))
-
-    problems = _contradictions(listing, rows, digests)
-    if unreadable and not options.skip_unreadable:
-        problems.insert(0, _unreadable(unreadable, len(checked)))
-    elif unreadable:
-        problems += _emptied_classes(listing, rows, training)
-    if least_side is not None:
-        problems += _too_small(listing, rows, infos, least_side(height, width))
-    if problems:
-        message = all_of(str(data), problems)
+    least = None if least_side is None else least_side(height, width)
+    skipping = options.skip_unreadable
+    if wrong := problems(listing, scanned, skipping=skipping, training=training, least_side=least):
+        message = all_of(str(data), wrong)
         raise (
-            VitralError(message) if options.skip_unreadable or not unreadable else UnreadableError(message, unreadable)
+            VitralError(message) if skipping or not scanned.unreadable else UnreadableError(message, scanned.unreadable)
         )
     return DataSet(
         name=listing.name,
         labels=listing.labels,
-        splits=_build_splits(listing.images, rows, targets, digests, splits, options.train_fraction),
-        channels=options.channels or max(info.channels for info in infos),
-        bit_depth=max(info.bit_depth for info in infos),
+        splits=_build_splits(listing, scanned, splits, options.train_fraction),
+        channels=options.channels or max(info.channels for info in scanned.infos),
+        bit_depth=max(info.bit_depth for info in scanned.infos),
         height=height,
         width=width,
-        fingerprint=_fingerprint(digests, groups, splits),
-        skipped=unreadable,
+        fingerprint=_fingerprint(scanned.digests, groups, splits),
+        skipped=scanned.unreadable,
         given=frozenset(listing.given or ()),
-        notes=_notes(listing, rows, digests, splits, unreadable),
+        notes=notes(listing, scanned, splits),
     )
 
 
@@ -216,69 +190,27 @@ def list_data(
     )
 
 
-def _unreadable(unreadable: Sequence[tuple[str, str]], total: int) -> str:
-    return (
-        f"{len(unreadable)} of {counted(total, 'image')} cannot be read; mend or remove them, or leave "
-        "them out with --skip-unreadable:\n" + _lines([f"{name}: {reason}" for name, reason in unreadable])
+def _divide(listing: Listing, scanned: Scan, groups: Sequence[str], options: DataOptions) -> list[str]:
+    """The split of each image that was read. groups: its label, or all its labels."""
+    given = None if listing.given is None else [listing.given[i] for i in scanned.rows]
+    strata = groups if listing.strata is None else [listing.strata[i] for i in scanned.rows]
+    if listing.multi_label:
+        strata = common(groups, scanned.digests)
+    splits = make_splits(
+        scanned.digests,
+        strata,
+        given,
+        val_fraction=options.val_fraction,
+        test_fraction=options.test_fraction,
+        test_count=listing.test_count,
     )
+    if listing.multi_label:
+        keep_in_train(splits, given, scanned.digests, [listing.of(i) for i in scanned.rows])
+    return splits
 
 
-def _emptied_classes(listing: Listing, rows: Sequence[int], training: bool) -> list[str]:
-    """Skipping must leave something, and every class something to train on."""
-    left = {label for i in rows if listing.given is None or listing.given[i] == "train" for label in listing.of(i)}
-    empty = [label for label in listing.labels if label not in left]
-    if training and empty:
-        return [
-            f"without the unreadable images nothing is left to train on of: {', '.join(empty)}; "
-            "restore these images or remove the class"
-        ]
-    return [] if rows else ["without the unreadable images nothing is left; restore them"]
-
-
-def _contradictions(listing: Listing, rows: Sequence[int], digests: Sequence[bytes]) -> list[str]:
-    """The same content may not have two labels."""
-    first: dict[bytes, int] = {}
-    clashes = []
-    for i, digest in zip(rows, digests, strict=True):
-        j = first.setdefault(digest, i)
-        if not np.array_equal(listing.targets[i], listing.targets[j]):
-            clashes.append((j, i))
-    if not clashes:
-        return []
-    names = listing.images.names
-    lines = [f"{names[j]} ({listing.said(j)}) = {names[i]} ({listing.said(i)})" for j, i in clashes]
-    are = "image is a copy" if len(clashes) == 1 else "images are copies"
-    return [f"{len(clashes)} {are} of one with another label; remove the wrong one of each pair:\n{_lines(lines)}"]
-
-
-def _too_small(listing: Listing, rows: Sequence[int], infos: Sequence[ImageInfo], side: int) -> list[str]:
-    lines = [
-        f"{listing.images.names[i]}: {info.height}x{info.width} pixels"
-        for i, info in zip(rows, infos, strict=True)
-        if min(info.height, info.width) < side
-    ]
-    if not lines:
-        return []
-    are = "image is" if len(lines) == 1 else "images are"
-    return [
-        f"{len(lines)} {are} smaller than one {side}x{side} patch; enlarge or remove them (--skip-unreadable does not "
-        f"leave them out), or use a model with smaller patches:\n{_lines(lines)}"
-    ]
-
-
-def _lines(items: Sequence[str]) -> str:
-    more = [f"... and {len(items) - _SHOWN} more"] if len(items) > _SHOWN else []
-    return "\n".join(f"  {line}" for line in (*items[:_SHOWN], *more))
-
-
-def _build_splits(
-    images: Images,
-    rows: Sequence[int],
-    targets: np.ndarray,
-    digests: Sequence[bytes],
-    splits: Sequence[str],
-    train_fraction: float,
-) -> dict[str, Split]:
+def _build_splits(listing: Listing, scanned: Scan, splits: Sequence[str], train_fraction: float) -> dict[str, Split]:
+    images, targets, digests = listing.images, listing.targets[scanned.rows], scanned.digests
     contents = np.frombuffer(b"".join(digest[:8] for digest in digests), ">u8").astype(np.uint64)
     built = {}
     for split in SPLITS:
@@ -286,7 +218,7 @@ def _build_splits(
         if split == "train" and train_fraction < 1:
             inside = _share(inside, targets, digests, train_fraction)
         if inside:
-            of_images = np.array([rows[k] for k in inside], dtype=np.int64)
+            of_images = np.array([scanned.rows[k] for k in inside], dtype=np.int64)
             names = [images.names[i] for i in of_images]
             built[split] = Split(split, names, targets[inside], images, of_images, contents[inside])
     return built
@@ -316,71 +248,3 @@ def _fingerprint(digests: Sequence[bytes], labels: Sequence[str], splits: Sequen
         text = f"{split}/{label}".encode(errors="surrogateescape")
         total.update(digest + len(text).to_bytes(4, "little") + text)
     return total.hexdigest()
-
-
-def _notes(
-    listing: Listing,
-    rows: Sequence[int],
-    digests: Sequence[bytes],
-    splits: Sequence[str],
-    unreadable: Sequence[tuple[str, str]],
-) -> list[str]:
-    notes = []
-    if unreadable:
-        left_out = [name for name, _ in unreadable]
-        notes.append(f"left out {counted(len(left_out), 'unreadable image')}: {some(left_out, _PAIRS)}")
-    names = [listing.images.names[i] for i in rows]
-    notes += _straddling(names, digests, splits)
-    copies = len(digests) - len(set(digests))
-    if copies:
-        notes.append(f"exact copies of other images: {copies}; copies share a split unless the data divide them")
-    of_images = [listing.of(i) for i in rows]
-    if listing.multi_label:
-        bare = of_images.count([])
-        notes.append(
-            f"{sum(map(len, of_images)) / len(of_images):.1f} labels an image on average; {counted(bare, 'image has', 'images have')} none"
-        )
-    notes += _few(of_images, listing.labels, splits, "labels" if listing.multi_label else "classes")
-    made = [split for split in SPLITS if split in splits and (listing.given is None or split not in listing.given)]
-    if made and listing.given is not None:
-        notes.append(f"the data give no {' or '.join(made)} split: made from train")
-    absent = [split for split in SPLITS if split not in splits]
-    if absent:
-        notes.append(f"there is no {' or '.join(absent)} split")
-    return notes
-
-
-def _straddling(names: Sequence[str], digests: Sequence[bytes], splits: Sequence[str]) -> list[str]:
-    """Which images the data themselves put into two splits."""
-    seen: dict[bytes, dict[str, str]] = defaultdict(dict)  # the first name in each split
-    for name, digest, split in zip(names, digests, splits, strict=True):
-        seen[digest].setdefault(split, name)
-    pairs: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for where in seen.values():
-        inside = [split for split in SPLITS if split in where]
-        if len(inside) > 1:
-            first, last = inside[0], inside[-1]
-            pairs[first, last].append(f"{where[last]} ({last}) = {where[first]} ({first})")
-    return [
-        f"{counted(len(found), 'image is', 'images are')} in both {first} and {last}, as the data divide them, so "
-        f"scores on {last} are too good; remove the copies from one of the two: {some(found, _PAIRS)}"
-        for (first, last), found in pairs.items()
-    ]
-
-
-def _few(of_images: Sequence[Sequence[str]], labels: Sequence[str], splits: Sequence[str], what: str) -> list[str]:
-    """Classes (or labels, as `what` says) of which there is too little for scores that say much."""
-    total = Counter(label for own in of_images for label in own)
-    inside = {(label, split) for own, split in zip(of_images, splits, strict=True) for label in own}
-    notes = []
-    absent = []
-    for label in labels:
-        without = [split for split in SPLITS if split in splits and (label, split) not in inside]
-        if without:
-            absent.append(f"{label} (none in {' and '.join(without)})")
-    if absent:
-        notes.append(f"{what} that are not in every split: {some(absent)}; scores there leave them out")
-    few = [f"{label} ({total[label]})" for label in labels if total[label] < _FEW]
-    if few:
-        notes.append(f"fewer than {_FEW} images of: {some(few)}; what is learned and scored on so few is chance")
-    return notes

@@ -13,7 +13,7 @@ from PIL import Image
 
 from vitral.errors import VitralError
 from vitral.explain.figure import Explanation, grid_figure
-from vitral.explain.geometry import Floats, Geometry, Reader, Tokens, in_words, weights
+from vitral.explain.geometry import Floats, Geometry, Reader, Tokens, weights
 from vitral.explain.maps import Query, rollout
 from vitral.layers.attention import check_layer
 
@@ -45,9 +45,9 @@ class Attention:
         check_alike(self.geometry, self.layers)
         return np.stack([g.read(layer, query) for g, layer in zip(self.geometry, self.layers, strict=True)])
 
-    def asked(self, query: Query | None, layer: LayerChoice = -1) -> Reader:
-        """Who reads in a layer, given whom a person asked for."""
-        return self.geometry[-1 if layer == "mean" else layer].reader(query)
+    def asked(self, query: Query | None, layer: LayerChoice = -1) -> str:
+        """Who reads in a layer, for people, given whom a person asked for."""
+        return self.geometry[-1 if layer == "mean" else layer].words(query)
 
     def map(self, layer: LayerChoice = -1, head: int | None = None, query: Query | None = None) -> Floats:
         """[h, w] of one layer (or the mean of all) and one head (or the mean of all)."""
@@ -159,7 +159,7 @@ def squares(geometry: Sequence[Geometry], values: Sequence[Floats]) -> list[Floa
 
 def final_reader(last: Geometry, query: Query | None) -> Reader:
     """Who reads after all layers: there all tokens are, though the last layers of a CaiT ask for the class token alone."""
-    return last.reader(query) if query in (None, "cls") else query
+    return last.reader(query) if query in (None, "cls") or isinstance(query, int) else query
 
 
 def read_square(square: Floats, last: Geometry, query: Query | None) -> Floats:
@@ -171,5 +171,5 @@ def read_square(square: Floats, last: Geometry, query: Query | None) -> Floats:
 def attention_words(geometry: Sequence[Geometry], layer: LayerChoice, head: int | None, query: Query | None) -> str:
     """What such a map shows, for people."""
     which = "mean of layers" if layer == "mean" else f"layer {check_layer(layer, len(geometry))}"
-    reader = geometry[-1 if layer == "mean" else layer].reader(query)
-    return f"attention, {which}, {'mean of heads' if head is None else f'head {head}'}: what {in_words(reader)} reads"
+    reader = geometry[-1 if layer == "mean" else layer].words(query)
+    return f"attention, {which}, {'mean of heads' if head is None else f'head {head}'}: what {reader} reads"

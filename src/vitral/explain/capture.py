@@ -4,7 +4,7 @@ Axes: B = 1 image, H heads, Q queries, K keys, T tokens, P prefix tokens, h w gr
 """
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -12,7 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitral.explain.geometry import ClassOnly, Floats, Geometry, Reader, Reduced, Tokens, Windowed, blocks_of, pools_of
+from vitral.explain.geometry import (
+    CLASS_TOKEN,
+    DISTILLATION_TOKEN,
+    ClassOnly,
+    Floats,
+    Geometry,
+    Reader,
+    Reduced,
+    Tokens,
+    Windowed,
+    blocks_of,
+    pools_of,
+)
 from vitral.layers.attention import AttentionLayer, recording
 from vitral.models.beit import Beit
 from vitral.models.cait import CaiT
@@ -96,9 +108,13 @@ def own_reader(model: Explainable) -> Reader:
     return "cls" if isinstance(model, CaiT | PyramidVisionTransformer) else "mean"
 
 
-def has_class_token(model: Explainable) -> bool:
-    """Whether there is a class token in the end; a ViT may go without."""
-    return model.num_prefix > 0 and not (isinstance(model, VisionTransformer) and not model.config.class_token)
+def prefix_names(model: Explainable) -> tuple[str, ...]:
+    """What the tokens before the patches are, in their order; a CaiT has its class token in its last layers only, a PVT in its last stage."""
+    if isinstance(model, DeiT):
+        return (CLASS_TOKEN, DISTILLATION_TOKEN)[: model.num_prefix]
+    classes = int(model.config.class_token) if isinstance(model, VisionTransformer) else min(1, model.num_prefix)
+    registers = model.num_prefix - classes
+    return (*(CLASS_TOKEN,) * classes, *(f"register {i + 1}" for i in range(registers)))
 
 
 def stages(model: Explainable) -> list[list[nn.Module]]:
@@ -154,9 +170,18 @@ def in_float32(model: ImageModel) -> ImageModel:
     return copy.deepcopy(model).float()
 
 
-def capture(model: Explainable, images: Tensor, gradients: bool = False) -> Pass:
-    """Images [1, C, H, W] through the model, whatever its parameters' `requires_grad`; with `gradients` the graph is kept."""
+def capture(
+    model: Explainable,
+    images: Tensor,
+    gradients: bool = False,
+    receive: Callable[[Layer], None] | None = None,
+) -> Pass:
+    """Images [1, C, H, W] through the model, whatever its parameters' `requires_grad`; with `gradients` the graph is kept.
+
+    receive: gets each attention layer as soon as it is computed, in place of `Pass.layers`, so that no two need be in memory together.
+    """
     assert len(images) == 1, "one image a pass"
+    layers: list[Layer] = []
     met: dict[nn.Module, tuple[Tensor, bool]] = {}  # attention layer -> its input, and whether windows are shifted
     outputs: dict[int, Tensor] = {}
     read: list[Tensor] = []
@@ -169,8 +194,13 @@ def capture(model: Explainable, images: Tensor, gradients: bool = False) -> Pass
     with ExitStack() as stack:
         stack.enter_context(untouched(model))
         stack.enter_context(torch.set_grad_enabled(gradients))
-        maps = stack.enter_context(recording(model))
         attention = [m for m in model.modules() if isinstance(m, AttentionLayer)]
+
+        def recorded(i: int, probabilities: Tensor) -> None:
+            given = Layer(probabilities, geometry_of(model, attention[i], *met[attention[i]], images))
+            (receive or layers.append)(given)
+
+        stack.enter_context(recording(model, receive=recorded))
         hooks = [
             layer.register_forward_pre_hook(lambda m, x: met.__setitem__(m, (x[0], len(x) > 1))) for layer in attention
         ]
@@ -197,7 +227,7 @@ def capture(model: Explainable, images: Tensor, gradients: bool = False) -> Pass
     return Pass(
         logits=logits,
         representation=read[0],
-        layers=[Layer(maps[i], geometry_of(model, layer, *met[layer], images)) for i, layer in enumerate(attention)],
+        layers=layers,
         features=[_features(model, outputs[i], images) for i in range(len(blocks) + 1)],
         last_read=_features(model, last_read, images),
         class_tokens=class_tokens,
@@ -230,13 +260,17 @@ def geometry_of(model: Explainable, layer: AttentionLayer, x: Tensor, shifted: b
     if isinstance(layer, WindowAttention | CosineWindowAttention):
         places = torch.arange(1, 1 + grid[0] * grid[1]).reshape(1, *grid, 1)  # from 1: padding is 0
         slots = layer.windows.cut(places, shifted)[..., 0].numpy() - 1  # [n, N]
-        return Windowed(grid, stride, 0, "mean", False, slots)
+        return Windowed(grid, stride, (), "mean", slots)
     if isinstance(layer, ReducedAttention) and x.ndim == 4:
         shares: Sequence[Floats] = [
             pools_of(side, POOLED) if layer.linear else blocks_of(side, layer.reduction) for side in grid
         ]
-        return Reduced(grid, stride, 0, "mean", False, np.asarray(shares[0]), np.asarray(shares[1]))
-    prefix = x.shape[1] - grid[0] * grid[1]
+        return Reduced(grid, stride, (), "mean", np.asarray(shares[0]), np.asarray(shares[1]))
+    names = prefix_names(model)
     if isinstance(model, CaiT):
-        return ClassOnly(grid, stride, 1, "cls", True) if prefix else Tokens(grid, stride, 0, "mean", False)
-    return Tokens(grid, stride, prefix, own_reader(model), has_class_token(model))
+        return (
+            Tokens(grid, stride, (), "mean")
+            if x.shape[1] == grid[0] * grid[1]
+            else ClassOnly(grid, stride, names, "cls")
+        )
+    return Tokens(grid, stride, names, own_reader(model))

@@ -113,7 +113,8 @@ def explain(
     Args:
         layer: of attention (default the last; "mean" for all), logit_lens and pca (default the last).
         head: of attention; default the mean of all.
-        query: whose reading is shown: "cls", "mean" over the patches, or a patch's (row, column); default: what the head reads.
+        query: whose reading is shown: "cls", "mean" over the patches, a patch's (row, column), or the number of a token before the patches
+            (0 the class token, then distillation or registers); default: what the head reads.
         target: the class, by its label or its index, that the map is about; default the most probable. Maps that are about no class (of
             attention, rollout, similarity and pca) are the same for all.
 

@@ -8,6 +8,7 @@ from vitral.explain.capture import Explainable, Features, Pass, finish, patch_re
 from vitral.explain.geometry import Floats, weights
 from vitral.explain.perturbation import log_odds
 from vitral.layers.attention import check_layer
+from vitral.models.cait import CaiT
 
 
 def chosen(seen: Pass, layer: int | None) -> tuple[int, Features]:
@@ -34,6 +35,23 @@ def logit_lens(model: Explainable, seen: Pass, target: int, multi_label: bool, l
         )
     logits = model.head(patch_representations(model, features))  # [h*w, K]
     return log_odds(logits, target, multi_label).reshape(features.grid).float().cpu().numpy(), layer
+
+
+@torch.no_grad()
+def early_answers(model: Explainable, seen: Pass) -> list[tuple[int, Tensor]]:
+    """(block, logits [K]): what the model's norm and head would answer if a block were the last, each block that they can read, in order.
+
+    The logit lens of what the head reads, be it a class token, two of them or the mean of the patches; see `logit_lens` for one patch. The
+    blocks of a pyramid's earlier stages are narrower than the head, and those of a CaiT that have no class token yet give no answer. Class
+    blocks are numbered after those over patches.
+    """
+    if isinstance(model, CaiT):
+        first = len(seen.features) - 1
+        given = list(enumerate(seen.class_tokens, start=first))  # [1, 1, D]
+    else:
+        readable = [(i, f) for i, f in enumerate(seen.features[1:]) if i + 1 >= seen.last_stage]
+        given = [(i, f.tokens if f.tokens.ndim == 3 else f.patches()[None]) for i, f in readable]
+    return [(i, model.head(model.pool(finish(model, tokens)))[0]) for i, tokens in given]
 
 
 def similarity(model: Explainable, seen: Pass, patch: tuple[int, int] | None) -> Floats:

@@ -182,7 +182,7 @@ def grid_figure(
 
     Args:
         image: uint8 [H, W, 3], the picture that the model saw.
-        maps: [layers, heads, h, w], values of 0 and more, for instance from `token_map`.
+        maps: [layers, heads, h, w], values of 0 and more.
         title: a line or several, drawn beside the picture.
         rows: a label a layer; "layer 0" and on when not given.
         columns: a label a head; "head 0" and on when not given.

@@ -7,8 +7,9 @@ Axes: H heads, Q queries, K keys, h w grid of the layer, n windows, P prefix tok
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from vitral.explain.maps import Query
 
 Reader = Query | Literal["cls_dist", "cls_mean"]  # whom a head reads: beyond what a person may ask for, two at once
 Floats = NDArray[np.floating]
+CLASS_TOKEN, DISTILLATION_TOKEN = "class token", "distillation token"
 READERS = {
     "cls": "the class token",
     "mean": "the average patch",
@@ -26,18 +28,27 @@ READERS = {
 }
 
 
-def in_words(reader: Reader) -> str:
-    """Who reads, for people."""
+def in_words(reader: Reader, prefix: Sequence[str] = ()) -> str:
+    """Who reads, for people. prefix: the names of the prefix tokens."""
     if isinstance(reader, tuple):
         return f"the patch in row {reader[0]} and column {reader[1]}"
-    return READERS[reader]
+    return f"the {prefix[reader]}" if isinstance(reader, int) else READERS[reader]
+
+
+def check_token(number: int, num_prefix: int) -> None:
+    """A VitralError where there is no token of this number before the patches."""
+    if not 0 <= number < num_prefix:
+        known = (
+            f"those before the patches are numbered 0 to {num_prefix - 1}" if num_prefix else "there are only patches"
+        )
+        raise VitralError(f"query {number}: no such token, {known}; or ask for mean, or a patch by its row and column")
 
 
 def weights(reader: Reader, num_prefix: int, grid: tuple[int, int]) -> NDArray[np.float64]:
     """[P + h*w], summing to one: how much each token counts in what `reader` reads.
 
     Raises:
-        VitralError: a patch outside the grid.
+        VitralError: a patch outside the grid, or a prefix token that there is not.
     """
     h, w = grid
     chosen = np.zeros(num_prefix + h * w)
@@ -49,16 +60,26 @@ def weights(reader: Reader, num_prefix: int, grid: tuple[int, int]) -> NDArray[n
                 f"choose a row in 0..{h - 1} and a column in 0..{w - 1}"
             )
         chosen[num_prefix + row * w + column] = 1
+    elif isinstance(reader, int):
+        check_token(reader, num_prefix)
+        chosen[reader] = 1
     elif reader == "cls":
         chosen[0] = 1
     elif reader == "cls_dist":
         chosen[:2] = 0.5
     else:
+        assert reader in ("mean", "cls_mean"), reader
         chosen[num_prefix:] = 1 / (h * w)
         if reader == "cls_mean":
             chosen /= 2
             chosen[0] = 0.5
     return chosen
+
+
+class Rows(Protocol):
+    """Attention of one layer, all of it or so kept that it gives parts when it is indexed as an array is."""
+
+    def __getitem__(self, index: Any, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -68,12 +89,15 @@ class Geometry(ABC):
     grid: tuple[int, int]
     stride: int
     """Pixels from one place of the grid to the next."""
-    num_prefix: int
-    """Tokens before those of the places, among the layer's queries or keys."""
+    prefix: tuple[str, ...]
+    """Names of the tokens before those of the places, among the layer's queries or keys: class token, distillation token, register 1, ..."""
     own: Reader
     """Who reads if nobody in particular is asked for: what the model's answer is read from, as far as the layer has it."""
-    class_token: bool
-    """Whether there is a class token among the queries."""
+
+    @property
+    def num_prefix(self) -> int:
+        """P, the number of prefix tokens."""
+        return len(self.prefix)
 
     def reader(self, query: Query | None) -> Reader:
         """Who reads, given whom a person asked for.
@@ -81,29 +105,65 @@ class Geometry(ABC):
         Raises:
             VitralError: the layer has no such query.
         """
-        if query == "cls" and not self.class_token:
+        if query == "cls" and CLASS_TOKEN not in self.prefix:
             raise VitralError(
                 "query cls: this layer has no class token; ask for mean, or for a patch by its row and column"
             )
+        if isinstance(query, int):
+            check_token(query, self.num_prefix)
         return self.own if query is None else query
+
+    def words(self, query: Query | None) -> str:
+        """Who reads, for people, given whom a person asked for."""
+        return in_words(self.reader(query), self.prefix)
 
     def read(self, attention: Floats, query: Query | None) -> Floats:
         """The layer's probabilities to [H, h, w], what the query reads of each place; prefix tokens and padding are left out."""
-        flat = self.places(attention, weights(self.reader(query), self.num_prefix, self.grid))  # [H, h*w]
-        return flat.reshape(flat.shape[0], *self.grid)
+        asking = weights(self.reader(query), self.num_prefix, self.grid)
+        return self.places(self.keys(attention, asking))
+
+    def places(self, keys: Floats) -> Floats:
+        """What is read of the layer's keys, as `keys` gives it, to [H, h, w], what is read of each place."""
+        return self._places(keys).reshape(len(keys), *self.grid)
+
+    def prefixes(self, keys: Floats) -> Floats:
+        """Of what is read of the layer's keys the prefix tokens' part, [H, P]."""
+        return keys[:, : self.num_prefix]
+
+    def keys(self, attention: Rows, asking: NDArray[np.float64]) -> Floats:
+        """What the queries together, weighted by `asking` [P + h*w], read of each key: [H, K], or [H, n, N] inside windows.
+
+        Where one query asks, its row alone is taken out of `attention`.
+        """
+        lone = np.flatnonzero(asking)
+        return self._row(attention, int(lone[0])) if len(lone) == 1 else self._mixed(attention, asking)
 
     @abstractmethod
-    def places(self, attention: Floats, asking: NDArray[np.float64]) -> Floats:
-        """[H, h*w]: what the queries together, weighted by `asking` [P + h*w], read of each place."""
+    def _row(self, attention: Rows, token: int) -> Floats:
+        """`keys` where one token of [P + h*w] asks."""
+
+    @abstractmethod
+    def _mixed(self, attention: Any, asking: NDArray[np.float64]) -> Floats:
+        """`keys` where several tokens ask, of the whole attention."""
+
+    @abstractmethod
+    def _places(self, keys: Floats) -> Floats:
+        """`keys` to [H, h*w]."""
 
 
 @dataclass(frozen=True)
 class Tokens(Geometry):
     """[H, Q, K] between tokens of a sequence [T]. In CaiT's first layers patches alone ask and answer; see also `ClassOnly`."""
 
-    def places(self, attention: Floats, asking: NDArray[np.float64]) -> Floats:
+    def _row(self, attention: Rows, token: int) -> Floats:
+        return attention[:, token]
+
+    def _mixed(self, attention: Any, asking: NDArray[np.float64]) -> Floats:
         assert attention.shape[-2:] == (len(asking),) * 2, f"attention {attention.shape} for {len(asking)} tokens"
-        return asking @ attention[..., self.num_prefix :]
+        return np.stack([asking @ head for head in attention])  # head by head: each becomes float64 on the way
+
+    def _places(self, keys: Floats) -> Floats:
+        return keys[:, self.num_prefix :]
 
     def square(self, values: Floats, tokens: int) -> Floats:
         """[H, Q, K] in its place among all `tokens` of the model, [H, T, T]; 0 for pairs that the layer does not have."""
@@ -116,14 +176,11 @@ class ClassOnly(Tokens):
     """[H, 1, 1 + h*w]: the class token alone asks."""
 
     def reader(self, query: Query | None) -> Reader:
-        if query not in (None, "cls"):
+        if query not in (None, "cls", 0):
             raise VitralError(
                 f"query {query}: in this layer only the class token reads; ask for cls, or choose an earlier layer"
             )
         return "cls"
-
-    def places(self, attention: Floats, asking: NDArray[np.float64]) -> Floats:
-        return attention[..., 0, self.num_prefix :]
 
     def square(self, values: Floats, tokens: int) -> Floats:
         return np.pad(values, ((0, 0), (0, tokens - 1), (0, 0)))  # the patches read nothing here
@@ -135,13 +192,25 @@ class Windowed(Geometry):
 
     slots: NDArray[np.int64]
 
-    def places(self, attention: Floats, asking: NDArray[np.float64]) -> Floats:
+    def _row(self, attention: Rows, token: int) -> Floats:
+        ((window, slot),) = np.argwhere(self.slots == token)  # a place is in one window
+        row = attention[window, :, slot]  # [H, N]
+        read = np.zeros((len(row), *self.slots.shape), row.dtype)
+        read[:, window] = row
+        return read
+
+    def _mixed(self, attention: Any, asking: NDArray[np.float64]) -> Floats:
+        asks = np.where(self.slots >= 0, asking[self.slots], 0)  # [n, N]
+        return np.einsum("nhqk,nq->hnk", attention, asks)
+
+    def _places(self, keys: Floats) -> Floats:
         inside = self.slots >= 0
-        asks = np.where(inside, asking[self.slots], 0)  # [n, N]
-        read = np.einsum("nhqk,nq->hnk", attention, asks)  # [H, n, N]
-        flat = np.zeros((read.shape[0], len(asking)))
-        flat[:, self.slots[inside]] = read[:, inside]  # a place is in one window
+        flat = np.zeros((len(keys), self.grid[0] * self.grid[1]))
+        flat[:, self.slots[inside]] = keys[:, inside]
         return flat
+
+    def prefixes(self, keys: Floats) -> Floats:
+        return np.zeros((len(keys), 0))
 
 
 @dataclass(frozen=True)
@@ -151,8 +220,14 @@ class Reduced(Geometry):
     rows: NDArray[np.float64]
     columns: NDArray[np.float64]
 
-    def places(self, attention: Floats, asking: NDArray[np.float64]) -> Floats:
-        read = (asking @ attention).reshape(-1, len(self.rows), len(self.columns))  # [H, m_h, m_w]
+    def _row(self, attention: Rows, token: int) -> Floats:
+        return attention[:, token]
+
+    def _mixed(self, attention: Any, asking: NDArray[np.float64]) -> Floats:
+        return np.stack([asking @ head for head in attention])
+
+    def _places(self, keys: Floats) -> Floats:
+        read = keys.reshape(-1, len(self.rows), len(self.columns))  # [H, m_h, m_w]
         return np.einsum("hmn,mr,nc->hrc", read, self.rows, self.columns).reshape(len(read), -1)
 
 

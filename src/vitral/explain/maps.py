@@ -12,7 +12,7 @@ from PIL import Image
 
 from vitral.errors import VitralError
 
-Query = Literal["cls", "mean"] | tuple[int, int]
+Query = Literal["cls", "mean"] | int | tuple[int, int]  # an int is the number of a prefix token
 
 # Viridis and inferno of van der Walt & Smith 2015 (CC0, https://bids.github.io/colormap) at nine equal steps,
 # linear in between: lightness rises evenly, so a map reads the same in grey and to colour-blind eyes.
@@ -20,43 +20,6 @@ COLOURS = {
     "viridis": ("440154", "472d7b", "3b528b", "2c728e", "21918c", "28ae80", "5ec962", "addc30", "fde725"),
     "inferno": ("000004", "210c4a", "57106e", "8a226a", "bc3754", "e45a31", "f98e09", "f9cb35", "fcffa4"),
 }
-
-
-def token_map(
-    attention: NDArray[np.floating], num_prefix: int, grid: tuple[int, int], query: Query = "cls"
-) -> NDArray[np.floating]:
-    """How much of each patch one token reads.
-
-    Args:
-        attention: [..., N, N], rows the queries, for instance [H, N, N] or [layers, H, N, N].
-        num_prefix: tokens before the patches, 0 or more.
-        grid: (h, w) patches, so that N = num_prefix + h * w.
-        query: who reads. "cls": the first token; with no prefix token there is none, and this is "mean".
-            "mean": the mean over all patches as queries. (row, column): the patch there, from the top left.
-
-    Returns:
-        [..., h, w] shares of attention; what the query gives to the prefix tokens is left out.
-
-    Raises:
-        VitralError: the query is outside the grid.
-    """
-    h, w = grid
-    tokens = num_prefix + h * w
-    assert attention.shape[-2:] == (tokens, tokens), f"attention {attention.shape} for {num_prefix} + {h} x {w}"
-    to_patches = attention[..., num_prefix:]  # [..., N, h*w]
-    if isinstance(query, tuple):
-        row, column = query
-        if not (0 <= row < h and 0 <= column < w):
-            raise VitralError(
-                f"query {row},{column}: the image has {h} rows and {w} columns of patches; "
-                f"choose a row in 0..{h - 1} and a column in 0..{w - 1}"
-            )
-        read = to_patches[..., num_prefix + row * w + column, :]
-    elif query == "mean" or num_prefix == 0:
-        read = to_patches[..., num_prefix:, :].mean(axis=-2)
-    else:
-        read = to_patches[..., 0, :]
-    return read.reshape(*read.shape[:-1], h, w)  # [..., h*w] -> [..., h, w]
 
 
 def rollout(attentions: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
@@ -70,7 +33,7 @@ def rollout(attentions: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
         attentions: one [H, N, N] a layer, first layer first.
 
     Returns:
-        [N, N], rows sum to one; `token_map` reads it.
+        [N, N], rows sum to one.
     """
     assert len(attentions) > 0, "rollout needs a layer"
     tokens = attentions[0].shape[-1]

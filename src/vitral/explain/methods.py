@@ -43,7 +43,8 @@ class Question:
     @property
     def reader(self) -> str:
         """Who reads after the last layer."""
-        return in_words(final_reader(self.geometry[-1], self.query))
+        last = self.geometry[-1]
+        return in_words(final_reader(last, self.query), last.prefix)
 
     def patch_layer(self) -> int | None:
         """The layer as a number: blocks have no mean."""

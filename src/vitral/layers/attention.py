@@ -6,6 +6,7 @@ appendix A. Axes: B batch, H heads, N tokens, D width, d = D / H width of a head
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -92,18 +93,22 @@ class Attention(AttentionLayer):
 
 
 @contextmanager
-def recording(model: nn.Module, layers: Sequence[int] | None = None) -> Iterator[dict[int, Tensor]]:
+def recording(
+    model: nn.Module, layers: Sequence[int] | None = None, receive: Callable[[int, Tensor], None] | None = None
+) -> Iterator[dict[int, Tensor]]:
     """Record attention while the block runs: yields {layer: [B, H, Q, N]}, filled by each forward pass.
 
     `layers` counts the model's attention layers from 0, negative ones from the end; None means all. A layer that the
-    model does not have is an error.
+    model does not have is an error. With `receive` nothing is kept: it is called with each layer's number and attention
+    as soon as they are computed.
     """
     modules = [m for m in model.modules() if isinstance(m, AttentionLayer)]
     wanted = range(len(modules)) if layers is None else [check_layer(layer, len(modules)) for layer in layers]
     maps: dict[int, Tensor] = {}
+    take = maps.__setitem__ if receive is None else receive
     try:
         for layer in wanted:
-            modules[layer].recorder = lambda probabilities, layer=layer: maps.__setitem__(layer, probabilities)
+            modules[layer].recorder = partial(take, layer)
         yield maps
     finally:
         for module in modules:

@@ -101,8 +101,12 @@ def mosaic(tiles: Sequence[Pixels], columns: int, gap: int = 1) -> Pixels:
 
 def exact_picture(pixels: Pixels, words: str, widest: int = 1000) -> str:
     """[h, w, 3 or 4] as a data URL without loss, as wide as there is room (up to `widest` pixels), each pixel a sharp square."""
+    style = f"display:block;width:100%;max-width:{widest}px;margin:10px auto 0;image-rendering:pixelated"
+    return f'<img alt="{escape(words)}" style="{style}" src="{png_url(pixels)}">'
+
+
+def png_url(pixels: Pixels) -> str:
+    """[h, w, 3 or 4] as a data URL without loss."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    style = f"display:block;width:100%;max-width:{widest}px;margin:10px auto 0;image-rendering:pixelated"
-    return f'<img alt="{escape(words)}" style="{style}" src="data:image/png;base64,{data}">'
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

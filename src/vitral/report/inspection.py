@@ -4,7 +4,7 @@ What the model or the data do not give has a line of its own that says why.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -87,22 +87,31 @@ def _tiles(found: Inspection) -> str:
     return tiles(numbers or [(f"{found.parameters:,}", "parameters")], {})
 
 
-def _filters(found: Filters) -> str:
-    columns = min(len(found.pictures), 7 if len(found.pictures) <= 28 else 8)
-    shown = exact_picture(
-        mosaic([_weights(one) for one in found.pictures.numpy()], columns), "the first layer's filters", 440
-    )
+def about_filters(found: Filters) -> tuple[str, str]:
+    """A title and what to see in `filter_mosaic`, for people."""
     if found.shares is None:
-        title = "Filters of the first convolution"
-        words = f"{len(found.pictures)} of {counted(found.total, 'filter')}. Grey is 0; each is scaled by its own largest weight."
-    else:
-        title = "What the patch embedding looks for"
-        words = (
-            f"The first {len(found.pictures)} principal components of its {counted(found.total, 'filter')} explain "
-            f"{percent(float(found.shares.sum()))} of their variance, the first of them {percent(float(found.shares[0]))}. "
-            "Smooth waves and edges are what a trained model shows; noise means that it has learned little from pixels. "
-            "Grey is 0; each is scaled by its own largest weight (as figure 7, left, of the ViT paper)."
+        return (
+            "Filters of the first convolution",
+            f"{len(found.pictures)} of {counted(found.total, 'filter')}. Grey is 0; each is scaled by its own largest weight.",
         )
+    return (
+        "What the patch embedding looks for",
+        f"The first {len(found.pictures)} principal components of its {counted(found.total, 'filter')} explain "
+        f"{percent(float(found.shares.sum()))} of their variance, the first of them {percent(float(found.shares[0]))}. "
+        "Smooth waves and edges are what a trained model shows; noise means that it has learned little from pixels. "
+        "Grey is 0; each is scaled by its own largest weight (as figure 7, left, of the ViT paper).",
+    )
+
+
+def filter_mosaic(found: Filters) -> Pixels:
+    """All filters as one picture, [H, W, 4]."""
+    columns = min(len(found.pictures), 7 if len(found.pictures) <= 28 else 8)
+    return mosaic([_weights(one) for one in found.pictures.numpy()], columns)
+
+
+def _filters(found: Filters) -> str:
+    title, words = about_filters(found)
+    shown = exact_picture(filter_mosaic(found), "the first layer's filters", 440)
     return f"<section><h3>{title}</h3>{shown}<p class=soft style='margin-top:10px'>{words}</p></section>"
 
 
@@ -137,26 +146,30 @@ def _positions(found: Sequence[Positions] | str) -> list[str]:
     return cards
 
 
-def _biases(found: Sequence[OffsetBias] | str) -> list[str]:
-    if isinstance(found, str):
-        return []
-    cards = []
+def bias_mosaics(found: Sequence[OffsetBias]) -> Iterator[tuple[str, int, Pixels, str]]:
+    """For the layers that share a window: the first one's name, the number of heads, one picture [H, W, 4], and what to see in it."""
     for (heads, h, w), group in groupby(found, lambda one: tuple(one.values.shape)):
         layers = list(group)
         values = np.concatenate([one.values.numpy() for one in layers])  # [layers * heads, 2h - 1, 2w - 1]
         low, high = float(values.min()), float(values.max())
         drawn = [colourise((tile - low) / (high - low if high > low else 1.0)) for tile in values]
-        shown = exact_picture(
-            mosaic(drawn, heads, gap=max(1, w // 7)), f"bias by offset of {layers[0].name}", TILE * heads
-        )
         last = f" to {layers[-1].name}" if len(layers) > 1 else ""
         words = (
-            f"{escape(layers[0].name + last)}: a row for each layer from the first, a column for each of {counted(heads, 'head')}. The middle of "
+            f"{layers[0].name + last}: a row for each layer from the first, a column for each of {counted(heads, 'head')}. The middle of "
             f"a picture is a patch itself, the rest its neighbours up to {(h - 1) // 2} x {(w - 1) // 2} away; what is added to the logit runs "
             f"from {low:.2f} (dark) to {high:.2f} (light)."
         )
+        yield layers[0].name, heads, mosaic(drawn, heads, gap=max(1, w // 7)), words
+
+
+def _biases(found: Sequence[OffsetBias] | str) -> list[str]:
+    if isinstance(found, str):
+        return []
+    cards = []
+    for name, heads, pixels, words in bias_mosaics(found):
+        shown = exact_picture(pixels, f"bias by offset of {name}", TILE * heads)
         cards.append(
-            f"<section><h3>Bias by offset</h3>{shown}<p class=soft style='margin-top:10px'>{words}</p></section>"
+            f"<section><h3>Bias by offset</h3>{shown}<p class=soft style='margin-top:10px'>{escape(words)}</p></section>"
         )
     return cards
 

@@ -15,6 +15,31 @@ from vitral.report.parts import escape, percent, table
 DEPTH = "attention layer"
 EXTREMES = 5  # heads in each table
 WIDE = 10.0  # times the median: norms then need a logarithmic axis
+ABOUT_ENTROPY = (
+    "Attention entropy, of the largest possible: 0 % where a head reads one token, 100 % where it reads all alike. Many heads at "
+    "100 % in late layers add little; heads near 0 % from the first layer on can make training unstable."
+)
+
+
+def about_distance(diagonal: float) -> str:
+    """What to see in the attention distances, for people. diagonal: of the image, in pixels."""
+    return (
+        "Attention distance: how far from a patch lies what it reads, the mean weighted by attention, one dot a head (figure 7, right, "
+        f"of the ViT paper; attention to class and register tokens left out). The image's diagonal is {diagonal:.0f} px. Heads that stay "
+        "low in early layers work like convolutions; at the dashed line a head reads alike everything that it may."
+    )
+
+
+def about_norms(found: Sequence[LayerTokens]) -> str:
+    """What to see in the norms of the patch tokens, for people."""
+    high = [i for i, one in enumerate(found) if one.cut is not None]
+    if not high:
+        return "In no layer do the norms of some patches stand apart from the rest, at twice the median or more."
+    return (
+        f"Some patches have an outlying norm in {counted(len(high), 'layer')}, first in layer {high[0]}: there their norms have two modes, "
+        "and the upper is at least twice the median. Such patches often hold what the whole image is about and not what is seen there "
+        "(Darcet et al. 2024); register tokens take over that part."
+    )
 
 
 def reading_cards(found: Sequence[LayerAttention] | str, diagonal: float) -> list[str]:
@@ -31,15 +56,12 @@ def reading_cards(found: Sequence[LayerAttention] | str, diagonal: float) -> lis
             line_chart(
                 "Mean attention distance of each head by layer", far, DEPTH, lambda v, d: f"{v:.{d}f} px", (0.0, top)
             ),
-            "Attention distance: how far from a patch lies what it reads, the mean weighted by attention, one dot a head (figure 7, right, "
-            f"of the ViT paper; attention to class and register tokens left out). The image's diagonal is {diagonal:.0f} px. Heads that stay "
-            "low in early layers work like convolutions; at the dashed line a head reads alike everything that it may.",
+            about_distance(diagonal),
         ),
         _card(
             "How evenly a head reads",
             line_chart("Entropy of each head by layer", even, DEPTH, lambda v, d: f"{v:.{d}%}", (0.0, 1.0)),
-            "Attention entropy, of the largest possible: 0 % where a head reads one token, 100 % where it reads all alike. Many heads at "
-            "100 % in late layers add little; heads near 0 % from the first layer on can make training unstable.",
+            ABOUT_ENTROPY,
         ),
     ]
 
@@ -119,20 +141,15 @@ def norms_cards(found: Sequence[LayerTokens] | str) -> list[str]:
         "Norms of tokens by layer", lines, "layer (0: embedding)",
         compact if wide else lambda v, d: f"{v:.{d}f}", y_scale=Scale(logarithmic=wide),
     )  # fmt: skip
+    card = _card("Norms of the patch tokens", chart, about_norms(found))
     high = [(i, one) for i, one in enumerate(found) if one.cut is not None]
     if not high:
-        words = "In no layer do the norms of some patches stand apart from the rest, at twice the median or more."
-        return [_card("Norms of the patch tokens", chart, words)]
+        return [card]
     i, last = high[-1]
-    words = (
-        f"Some patches have an outlying norm in {counted(len(high), 'layer')}, first in layer {high[0][0]}: there their norms have two modes, "
-        "and the upper is at least twice the median. Such patches often hold what the whole image is about and not what is seen there "
-        "(Darcet et al. 2024); register tokens take over that part."
-    )
     peak = float(last.where.max())
     picture = exact_picture(colourise(last.where / peak), "where norms are outlying", 320)
     there = f"Layer {i}: {percent(last.share)} of the patches lie above {last.cut:.3g}. Light is where most are, in {percent(peak)} of the images."
-    return [_card("Norms of the patch tokens", chart, words), _card("Where norms are outlying", picture, there)]
+    return [card, _card("Where norms are outlying", picture, there)]
 
 
 def similarity_card(found: Sequence[LayerTokens] | str) -> str:

@@ -3,7 +3,7 @@
 Every piece of text that comes from the data (class names, file names, messages) passes through `html.escape`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,7 @@ def write_report(
     facts: dict[str, str],
     recipe: str = "",
     split: str = "test",
+    baselines: Mapping[str, float] | None = None,
 ) -> Path:
     """Writes `run/report.html`, whole or not at all.
 
@@ -91,6 +92,7 @@ def write_report(
             time" are shown large.
         recipe: the resolved recipe's text.
         split: which images were scored.
+        baselines: name -> top-1 on the validation images of what needs no training, where it is known.
 
     Raises:
         VitralError: the file cannot be written.
@@ -98,7 +100,7 @@ def write_report(
     assert list(labels) == evaluation.labels, "the evaluation is of other classes"
     body = [
         f"<header><h1>{_e(title)}</h1><p class=soft>{_e(_subtitle(evaluation, split))}</p></header>",
-        _tiles(evaluation, facts),
+        _tiles(evaluation, facts, baselines or {}),
         remarks_section(curves),
         curves_section(curves),
         *(
@@ -117,14 +119,20 @@ def _subtitle(evaluation: Scores, split: str) -> str:
     return f"{counted(evaluation.images, 'image')} of the {split} split, {counted(len(evaluation.classes), *kinds)}"
 
 
-def _tiles(evaluation: Scores, facts: dict[str, str]) -> str:
-    numbers = _class_tiles(evaluation) if isinstance(evaluation, Evaluation) else label_tiles(evaluation)
+def _tiles(evaluation: Scores, facts: dict[str, str], baselines: Mapping[str, float]) -> str:
+    numbers = _class_tiles(evaluation, baselines) if isinstance(evaluation, Evaluation) else label_tiles(evaluation)
     return tiles([*numbers, (f"{evaluation.images:,}", "images scored")], facts)
 
 
-def _class_tiles(evaluation: Evaluation) -> list[tuple[str, str]]:
+def _class_tiles(evaluation: Evaluation, baselines: Mapping[str, float]) -> list[tuple[str, str]]:
+    """The headline score, what it is to be held against, and the other scores."""
     low, high = evaluation.top1_interval
     tiles = [(f"{evaluation.top1:.2%}", f"top-1, 95 % interval {low:.2%} to {high:.2%}")]
+    commonest = max(evaluation.classes, key=lambda row: row.support)
+    tiles.append((f"{commonest.support / evaluation.images:.2%}", f"top-1 of answering {commonest.label} to all"))
+    if baselines:
+        best = max(baselines, key=lambda name: baselines[name])
+        tiles.append((f"{baselines[best]:.2%}", f"top-1 without training: {best}, validation images"))
     if evaluation.top5 is not None:
         tiles.append((f"{evaluation.top5:.2%}", "top-5"))
     tiles.append(("–" if evaluation.macro_f1 is None else f"{evaluation.macro_f1:.2%}", "macro F1"))

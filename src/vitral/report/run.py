@@ -10,7 +10,7 @@ from PIL import Image
 
 from vitral.checkpoints.atomic import write_atomically
 from vitral.data.listing import in_words, named
-from vitral.data.sources import DataSet, Split, open_data
+from vitral.data.sources import DataSet, Split
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import score_split
 from vitral.explain.explain import look
@@ -21,6 +21,7 @@ from vitral.report.page import Example, choose_examples, write_report
 from vitral.report.pretraining import write_pretraining_report
 from vitral.training.config import Recipe
 from vitral.training.display import clock
+from vitral.training.reopen import data_of_run
 from vitral.training.toml import read_recipe
 
 Curves = list[dict[str, Any]]
@@ -39,23 +40,20 @@ def report_run(run: Path, data: DataSet | None = None) -> Path:
         described = json.loads((run / "run.json").read_text())
         (run / result).stat()
         curves = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        return _classified(run, described, curves, recipe, data) if classifies else _pretrained(run, described, curves)
+        return _classified(run, described, curves, data) if classifies else _pretrained(run, described, curves)
     except (OSError, ValueError) as error:
         if isinstance(error, VitralError):
             raise
         raise VitralError(f"{run}: not a finished run ({_why(run, error)}") from error
 
 
-def _classified(run: Path, described: dict[str, Any], curves: Curves, recipe: Recipe, data: DataSet | None) -> Path:
+def _classified(run: Path, described: dict[str, Any], curves: Curves, data: DataSet | None) -> Path:
     """The page of a run that learned classes."""
     scores = json.loads((run / "scores.json").read_text())
     predictor = load(run)
     if data is None:
-        data = open_data(described["data"], recipe.data)
-        if data.fingerprint != described["fingerprint"]:
-            raise VitralError(
-                f"{described['data']}: the images or labels changed since the run; restore them to report on it"
-            )
+        data = data_of_run(run)
+        assert data is not None, "its run.json has been read"
     split = data.splits[scores["split"]]
     with np.load(run / "predictions.npz") as stored:
         answers = {name: stored[name] for name in ("logits", "targets")}
@@ -78,6 +76,7 @@ def _classified(run: Path, described: dict[str, Any], curves: Curves, recipe: Re
         facts=_facts(described, scores["training_seconds"]),
         recipe=(run / "recipe.toml").read_text(),
         split=scores["split"],
+        baselines=described.get("baselines", {}),  # which older runs do not have
     )
 
 

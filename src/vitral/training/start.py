@@ -6,7 +6,7 @@ import json
 import os
 import platform
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -43,10 +43,12 @@ def start(
     command: str = "",
     opened: DataSet | None = None,
     planned: Sequence[str] = (),
+    baselines: Mapping[str, float] | None = None,
 ) -> Run:
     """A new run in the folder `out`, which must not hold one that came as far as a checkpoint.
 
-    opened: the data, if they were opened for this recipe already. planned: reasons for what the recipe says, to be kept with the run.
+    opened: the data, if they were opened for this recipe already. planned: reasons for what the recipe says, and baselines: top-1 on the
+    validation images of what needs no training, both to be kept with the run.
     """
     check_place(out)
     inputs = _inputs(_placed(recipe))
@@ -67,6 +69,7 @@ def start(
         "inputs": inputs,
         "notes": notes,
         "reasons": reasons,
+        "baselines": dict(baselines or {}),
         "command": command,
         "seed": recipe.train.seed,
         "version": vitral.__version__,

@@ -35,14 +35,14 @@ def as_json(found: Inspection) -> dict[str, Any]:
         "offset_biases": None if isinstance(found.offset_biases, str) else [
             {"layer": one.name, "bias": _plain(one.values)} for one in found.offset_biases
         ],
-        "attention": None if isinstance(found.attention, str) else [_attention(one) for one in found.attention],
-        "layers": None if isinstance(found.layers, str) else [_layer(one) for one in found.layers],
+        "attention": None if isinstance(found.attention, str) else [attention_numbers(one) for one in found.attention],
+        "layers": None if isinstance(found.layers, str) else [layer_numbers(one) for one in found.layers],
         "cka": None if isinstance(found.cka, str) else _plain(found.cka),
         "heads": None if isinstance(found.heads, str) else _heads(found.heads),
     }  # fmt: skip
 
 
-def _attention(one: LayerAttention) -> dict[str, Any]:
+def attention_numbers(one: LayerAttention) -> dict[str, Any]:
     return {
         "layer": one.name,
         "distance_pixels": _plain(one.distance),
@@ -53,7 +53,7 @@ def _attention(one: LayerAttention) -> dict[str, Any]:
     }
 
 
-def _layer(one: LayerTokens) -> dict[str, Any]:
+def layer_numbers(one: LayerTokens) -> dict[str, Any]:
     return {
         "layer": one.name,
         "norms": {f"{q:g}": _plain(value) for q, value in zip(QUANTILES, one.norms, strict=True)},

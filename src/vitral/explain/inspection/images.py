@@ -65,6 +65,8 @@ class LayerTokens:
     """Of the patches above the cut."""
     where: Floats
     """[h, w], the share of images in which the patch there is above the cut."""
+    norm: Floats
+    """[h, w], the mean norm of the patch there."""
     similarity: float
     """The mean cosine between two patches of an image; NaN where there is one."""
     step: float | None
@@ -169,6 +171,7 @@ def _layer(tally: _Tally, i: int, name: str) -> LayerTokens:
         cut,
         float(high.mean()),
         high.mean(axis=0).reshape(tally.grids[i]),  # [h*w] -> [h, w]
+        norms.mean(axis=0).reshape(tally.grids[i]),
         float(tally.mean("similarity", i)),
         float(tally.mean("step", i)) if ("step", i) in tally.sums else None,
     )

@@ -25,10 +25,11 @@ from vitral.explain.inspection.images import (
 from vitral.explain.inspection.watch import named_attention, named_blocks
 from vitral.explain.inspection.weights import Filters, OffsetBias, Positions, filters, offset_biases, positions
 from vitral.models.common import ImageModel
-from vitral.predict import Predictor
+from vitral.predict import ImageLike, Predictor
 
 IMAGES = 128  # as many as the ViT paper averages attention distances over
 HEAD_IMAGES = 64
+ALL_POSITIONS = 32  # rows or columns: their cosines are a million numbers
 NO_DATA = "needs images: give DATA"
 Progress = Callable[[str, int, int], None]
 
@@ -72,7 +73,7 @@ def inspect(
     images: at most so many, evenly spaced in the split. head_images: at most so many of them for the importance of heads, which takes a pass
     over them for each head; 0 leaves it out. The model is left as it was.
     """
-    model, steps = seen(predictor.model), predictor.card.preprocess
+    model = seen(predictor.model)
     looked, split = None, None
     heads: Heads | str = NO_DATA if named_attention(model) else f"{type(model).__name__} has no attention"
     if data is not None:
@@ -80,14 +81,28 @@ def inspect(
         batches = _counted(_inputs(predictor, split, batch_size), len(split), progress)
         looked = look_at_images(model, batches)
         heads = _heads(predictor, data, spread(split, head_images), batch_size, progress)
+    return _inspection(predictor, positions(model), looked, "" if split is None else split.name, heads)
+
+
+def inspect_image(predictor: Predictor, image: ImageLike) -> Inspection:
+    """Inspect a model, and what it does with one image; every position is asked about in grids of up to 32 x 32. The model is left as it was."""
+    model = seen(predictor.model)
+    pixels = predictor.preprocess(image)[None].to(next(model.parameters()).device)  # [1, C, H, W]
+    return _inspection(predictor, positions(model, ALL_POSITIONS), look_at_images(model, [pixels]), "", NO_DATA)
+
+
+def _inspection(
+    predictor: Predictor, found: list[Positions] | str, looked: Seen | None, split: str, heads: Heads | str
+) -> Inspection:
+    model, steps = seen(predictor.model), predictor.card.preprocess
     return Inspection(
         architecture=predictor.card.architecture,
         parameters=sum(p.numel() for p in predictor.model.parameters()),
         image_size=(steps.height, steps.width),
-        images=0 if split is None else len(split),
-        split="" if split is None else split.name,
+        images=0 if looked is None else looked.images,
+        split=split,
         filters=filters(model),
-        positions=positions(model),
+        positions=found,
         offset_biases=offset_biases(model),
         attention=_attention(model, looked),
         layers=_layers(model, looked),

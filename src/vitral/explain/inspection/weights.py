@@ -72,18 +72,22 @@ def filters(model: ImageModel) -> Filters:
 
 
 @torch.no_grad()
-def positions(model: ImageModel) -> list[Positions] | str:
-    """The similarity of each table of positions that is added to tokens, or turns them (rotary)."""
+def positions(model: ImageModel, whole: int = WHOLE) -> list[Positions] | str:
+    """The similarity of each table of positions that is added to tokens, or turns them (rotary).
+
+    whole: rows or columns up to which each is asked about; of more, a few.
+    """
     if isinstance(model, VisionTransformer):
         patches, _ = model.positions(model.grid)
         if patches is None:
             return "this model was made without positions (position = none)"
-        return [_positions("positions", patches[0], model.grid)]
+        return [_positions("positions", patches[0], model.grid, whole)]
     if isinstance(model, Dino) and (angles := model.angles(model.grid, torch.device("cpu"))):
-        return [_positions("rotary positions", torch.cat(angles, dim=-1), model.grid)]
+        return [_positions("rotary positions", torch.cat(angles, dim=-1), model.grid, whole)]
     if tables := model.grids():
         return [
-            _positions(name, model.get_parameter(name)[0, prefix:], grid) for name, (grid, prefix) in tables.items()
+            _positions(name, model.get_parameter(name)[0, prefix:], grid, whole)
+            for name, (grid, prefix) in tables.items()
         ]
     if isinstance(model, PyramidVisionTransformerV2):
         return "PVT v2 has no positions: the convolutions inside its perceptrons tell where a token is"
@@ -92,16 +96,16 @@ def positions(model: ImageModel) -> list[Positions] | str:
     return f"{type(model).__name__} has no positions: convolutions know where things are"
 
 
-def _positions(name: str, vectors: Tensor, grid: tuple[int, int]) -> Positions:
+def _positions(name: str, vectors: Tensor, grid: tuple[int, int], whole: int) -> Positions:
     h, w = grid
-    rows, columns = _asked(h), _asked(w)
+    rows, columns = _asked(h, whole), _asked(w, whole)
     cosines = cosine_grid(vectors).view(h, w, h, w)
     return Positions(name, cosines[rows][:, columns], rows, columns)
 
 
-def _asked(side: int) -> list[int]:
+def _asked(side: int, whole: int) -> list[int]:
     """All of few rows, some of many, evenly spaced."""
-    if side <= WHOLE:
+    if side <= whole:
         return list(range(side))
     return [round((i + 0.5) * side / PLACES - 0.5) for i in range(PLACES)]
 

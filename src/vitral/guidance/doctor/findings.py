@@ -6,7 +6,7 @@ question.
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,6 @@ import numpy as np
 
 from vitral.data.folder import JUNK
 from vitral.data.listing import Listing, Problem
-from vitral.data.raster import ImageInfo, Packing
 from vitral.errors import counted
 from vitral.guidance.doctor.copies import Copies
 from vitral.guidance.doctor.reading import Looks, Unusable
@@ -98,10 +97,18 @@ def _problem(problem: Problem) -> Finding:
 
 def file_findings(listing: Listing, looks: Looks, unusable: dict[int, Unusable], *, skipping: bool) -> list[Finding]:
     """Files that cannot be used, and those that are opened but may not be what they seem. skipping: whether training leaves the first out."""
-    names = listing.images.names
+    return [
+        *_unusable(listing, unusable, skipping),
+        *_emptied(listing, looks, unusable),
+        *_odd_pixels(listing, looks),
+        *_odd_packings(listing, looks),
+    ]
+
+
+def _unusable(listing: Listing, unusable: dict[int, Unusable], skipping: bool) -> list[Finding]:
     found = []
     for kind, (one_is, several_are, remedy) in UNUSABLE.items():
-        items = [Item((names[i],), one.reason) for i, one in unusable.items() if one.kind == kind]
+        items = [Item((listing.images.names[i],), one.reason) for i, one in unusable.items() if one.kind == kind]
         if items:
             text = counted(len(items), one_is, several_are)
             if skipping:
@@ -109,80 +116,69 @@ def file_findings(listing: Listing, looks: Looks, unusable: dict[int, Unusable],
             else:
                 remedy += "; or train without, by --skip-unreadable"
             found.append(Finding(kind, "note" if skipping else "error", text, remedy, items, not skipping))
-    found += _emptied(listing, looks, unusable)
-
-    def those(kind: str, severity: str, what: str, remedy: str, note: Callable[[int], str | None]) -> None:
-        """The images that `note` has a word for."""
-        items = [
-            Item((names[row],), said, (row,))
-            for k, row in enumerate(looks.rows.tolist())
-            if (said := note(k)) is not None
-        ]
-        if items:
-            found.append(Finding(kind, severity, f"{counted(len(items), 'image')} {what}", remedy, items))
-
-    infos, packings = looks.infos, looks.packings
-    least = looks.least_sides
-    tiny = min(TINY, TINY_SHARE * float(np.median(least))) if len(looks) else 0
-    longer = [max(info.height, info.width) / min(info.height, info.width) for info in infos]
-    long = max(LONG, LONG_TIMES * float(np.median(longer))) if len(looks) else 0
-    deviation = looks.grey.std((1, 2)) if len(looks) else np.zeros(0)
-    deep = {info.bit_depth for info in infos} == {8, 16}
-    remedy = "look whether they are thumbnails or icons; remove them, or find the originals"
-    those("tiny", "warning", "with hardly any pixels", remedy, lambda k: _size(infos[k]) if least[k] < tiny else None)
-    remedy = "crop them to what matters: a square model squeezes them or cuts their ends off"
-    those(
-        "long",
-        "warning",
-        "far longer than wide, or wider than long",
-        remedy,
-        lambda k: _size(infos[k]) if longer[k] > long else None,
-    )
-    those(
-        "blank",
-        "warning",
-        "of one plain colour",
-        "remove them, unless they mean something",
-        lambda k: "" if deviation[k] < BLANK else None,
-    )
-    remedy = "training converts them without a colour profile: convert them to RGB if their colours matter"
-    those("cmyk", "warning", "in CMYK", remedy, lambda k: _packed(packings[k], lambda p: p.mode == "CMYK", "CMYK"))
-    remedy = "training keeps all bits; where the others have 8, make sure that black and white mean the same in both"
-    those(
-        "sixteen_bit",
-        "warning" if deep else "note",
-        "with 16 bits a colour",
-        remedy,
-        lambda k: "16 bit" if infos[k].bit_depth == 16 else None,
-    )
-    remedy = "nothing to do: training turns them upright; other tools may not"
-    those("turned", "note", "turned by their EXIF orientation", remedy,
-          lambda k: _packed(packings[k], lambda p: p.orientation != 1, "turned"))  # fmt: skip
-    remedy = "nothing to do: training lays them over white"
-    those(
-        "transparent",
-        "note",
-        "with transparency",
-        remedy,
-        lambda k: _packed(packings[k], lambda p: p.transparent, "transparent"),
-    )
-    remedy = "nothing to do: training opens them as RGB"
-    those(
-        "palette",
-        "note",
-        "with a palette",
-        remedy,
-        lambda k: _packed(packings[k], lambda p: p.mode in ("P", "PA"), "palette"),
-    )
     return found
 
 
-def _size(info: ImageInfo) -> str:
-    return f"{info.width} x {info.height} pixels"
+def _odd_pixels(listing: Listing, looks: Looks) -> list[Finding]:
+    """Images that are far smaller or longer than the others, or empty."""
+    if not len(looks):
+        return []
+    least, sizes = looks.least_sides, [f"{info.width} x {info.height} pixels" for info in looks.infos]
+    longer = np.array([max(info.height, info.width) / min(info.height, info.width) for info in looks.infos])
+    tiny = least < min(TINY, TINY_SHARE * float(np.median(least)))
+    long = longer > max(LONG, LONG_TIMES * float(np.median(longer)))
+    blank = looks.grey.std((1, 2)) < BLANK
+    return [
+        *_odd(listing, looks, "tiny", "warning", "with hardly any pixels",
+              "look whether they are thumbnails or icons; remove them, or find the originals", tiny, sizes),
+        *_odd(listing, looks, "long", "warning", "far longer than wide, or wider than long",
+              "crop them to what matters: a square model squeezes them or cuts their ends off", long, sizes),
+        *_odd(listing, looks, "blank", "warning", "of one plain colour",
+              "remove them, unless they mean something", blank, [""] * len(looks)),
+    ]  # fmt: skip
 
 
-def _packed(packing: Packing | None, wanted: Callable[[Packing], bool], word: str) -> str | None:
-    return word if packing is not None and wanted(packing) else None
+def _odd_packings(listing: Listing, looks: Looks) -> list[Finding]:
+    """Images that hold their pixels in a way of which other tools, or their owner, may know nothing."""
+    packings, depths = looks.packings, [info.bit_depth for info in looks.infos]
+    deep = "warning" if set(depths) == {8, 16} else "note"
+    keeps = "training keeps all bits; where the others have 8, make sure that black and white mean the same in both"
+    kinds: tuple[tuple[str, str, str, str, list[bool], str], ...] = (
+        ("cmyk", "warning", "in CMYK",
+         "training converts them without a colour profile: convert them to RGB if their colours matter",
+         [p is not None and p.mode == "CMYK" for p in packings], "CMYK"),
+        ("sixteen_bit", deep, "with 16 bits a colour", keeps, [depth == 16 for depth in depths], "16 bit"),
+        ("turned", "note", "turned by their EXIF orientation", "nothing to do: training turns them upright; other tools may not",
+         [p is not None and p.orientation != 1 for p in packings], "turned"),
+        ("transparent", "note", "with transparency", "nothing to do: training lays them over white",
+         [p is not None and p.transparent for p in packings], "transparent"),
+        ("palette", "note", "with a palette", "nothing to do: training opens them as RGB",
+         [p is not None and p.mode in ("P", "PA") for p in packings], "palette"),
+    )  # fmt: skip
+    return [
+        finding
+        for kind, severity, what, remedy, odd, note in kinds
+        for finding in _odd(listing, looks, kind, severity, what, remedy, odd, [note] * len(looks))
+    ]
+
+
+def _odd(
+    listing: Listing,
+    looks: Looks,
+    kind: str,
+    severity: str,
+    what: str,
+    remedy: str,
+    odd: Iterable[bool],
+    notes: Sequence[str],
+) -> list[Finding]:
+    """The finding that some of the images looked at are odd, if any is. notes: a word on each image looked at."""
+    items = [
+        Item((listing.images.names[row],), note, (row,))
+        for row, is_odd, note in zip(looks.rows.tolist(), odd, notes, strict=True)
+        if is_odd
+    ]
+    return [Finding(kind, severity, f"{counted(len(items), 'image')} {what}", remedy, items)] if items else []
 
 
 def _emptied(listing: Listing, looks: Looks, unusable: dict[int, Unusable]) -> list[Finding]:

@@ -53,7 +53,7 @@ def _finding(diagnosis: Diagnosis, finding: Finding) -> str:
     kind = {"error": "no", "warning": "maybe", "note": "soft"}[finding.severity]
     head = (
         f"<section><h2>{escape(finding.text)}</h2><figcaption><span class={kind}>{finding.severity}</span>"
-        f"{', training stops for it' if finding.stops else ''}. To do: {escape(finding.remedy)}.</figcaption>"
+        f"{', training stops for it' if finding.stops else ''}. {escape(finding.remedy[:1].upper() + finding.remedy[1:])}.</figcaption>"
     )
     shown = [item for item in finding.items if item.images][:SHOWN]
     rest = [f"{' = '.join(item.names)}{': ' if item.note else ''}{item.note}" for item in finding.items]

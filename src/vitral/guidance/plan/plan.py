@@ -14,7 +14,7 @@ from vitral.guidance.plan.baseline import baselines
 from vitral.guidance.plan.devices import Device, device_row
 from vitral.guidance.plan.ladder import patch_for
 from vitral.guidance.plan.planner import Choice, Estimate, Plan, Planner
-from vitral.guidance.plan.rate import checked_rate
+from vitral.guidance.plan.rate import far_rate
 from vitral.guidance.plan.trial import ROOM, find_micro_batch, measure_cost
 from vitral.guidance.plan.tryout import available_memory
 from vitral.models.measure import measure
@@ -60,8 +60,8 @@ def make_plan(data: str, recipe: Recipe, display: Display, hours: float | None =
         micro, accumulation = find_micro_batch(data, plan.recipe, train.batch_size * train.accumulation, opened=dataset)
         plan.recipe = replace(plan.recipe, train=replace(train, batch_size=micro, accumulation=accumulation))
         plan.choices.append(Choice("batch", f"{micro} x {accumulation}", "that is what the memory holds at a time"))
-    if recipe.optim.lr is None:
-        plan.recipe = checked_rate(plan, data, display)
+    if recipe.optim.lr is None and (rate := far_rate(plan, data, display)) is not None:
+        planner.set_rate(plan, rate)
     steps = preprocess(plan.recipe, dataset, shape(plan.recipe, dataset))
     plan.baselines = baselines(dataset, steps, planner.initial)
     return plan

@@ -46,9 +46,11 @@ class Plan:
     data: DataSet
     recipe: Recipe
     """Without open fields."""
+    asked: Recipe
+    """The same before what its fields leave open was decided from the data."""
     choices: list[Choice]
     reasons: list[str]
-    """What else was decided, a line each."""
+    """What was decided so, a line each."""
     estimate: Estimate | None
     """None in a brief plan that had nothing to find out."""
     passes: float
@@ -95,6 +97,11 @@ class Planner:
     """The model of the weights that training starts from."""
 
     @property
+    def limit(self) -> float:
+        """Seconds that training may take at most."""
+        return self.budget or PATIENCE
+
+    @property
     def images(self) -> int:
         return len(self.data.splits["train"])
 
@@ -120,8 +127,13 @@ class Planner:
         recipe, passes = self.length(recipe, estimate, worth)
         self.warn_of_few()
         longer = "" if self.brief else self.longer(recipe, rung, worth, passes)
-        recipe, reasons = self.resolved(recipe)
-        return Plan(self.data, recipe, self.choices, reasons, estimate, passes, longer)
+        resolved, reasons = self.resolved(recipe)
+        return Plan(self.data, resolved, recipe, self.choices, reasons, estimate, passes, longer)
+
+    def set_rate(self, plan: Plan, rate: float) -> None:
+        """Give the plan a learning rate that was measured, so that no reason is made for a usual one."""
+        _, plan.reasons = self.resolved(replace(plan.asked, optim=replace(plan.asked.optim, lr=rate)))
+        plan.recipe = replace(plan.recipe, optim=replace(plan.recipe.optim, lr=rate))
 
     def start(self, recipe: Recipe) -> Recipe:
         """From scratch or from weights, and how much of these may change."""
@@ -147,15 +159,14 @@ class Planner:
             rung = self.rungs[-1]
             self.say_model(rung, f"more parameters gain little from {self.images:,} images")
             return rung
-        limit = self.budget or PATIENCE
-        rung = climb(self.rungs, lambda each: limit / self.of(recipe, each).pass_seconds, worth)
-        passes = limit / self.of(recipe, rung).pass_seconds
+        rung = climb(self.rungs, lambda each: self.limit / self.of(recipe, each).pass_seconds, worth)
+        passes = self.limit / self.of(recipe, rung).pass_seconds
         higher = self.rungs[self.rungs.index(rung) + 1 :]
         if passes < worth:
-            why = f"the smallest; {clock(limit)} are {passes:.1f} passes over the images, and {worth:.0f} are worth having"
+            why = f"the smallest; {clock(self.limit)} are {passes:.1f} passes over the images, and {worth:.0f} are worth having"
         elif higher:
-            other = limit / self.of(recipe, higher[0]).pass_seconds
-            why = f"width {higher[0].dim} would make {other:.1f} passes in {clock(limit)}, and {worth:.0f} are worth having"
+            other = self.limit / self.of(recipe, higher[0]).pass_seconds
+            why = f"width {higher[0].dim} would make {other:.1f} passes in {clock(self.limit)}, and {worth:.0f} are worth having"
         else:
             why = f"more parameters gain little from {self.images:,} images"
         self.say_model(rung, why)
@@ -195,16 +206,16 @@ class Planner:
             return recipe, train.epochs
         assert estimate is not None
         if self.budget is not None:
-            passes = self.budget / estimate.pass_seconds
+            passes = self.limit / estimate.pass_seconds
             why = "as said; the schedule ends with the clock" if passes >= 1 else "too short to see every image once"
-            self.choose("length", f"{clock(self.budget)}, {passes:.1f} passes", why)
+            self.choose("length", f"{clock(self.limit)}, {passes:.1f} passes", why)
             return recipe, passes
-        wanted, allowed = round(ENOUGH * worth), int(PATIENCE / estimate.pass_seconds)
+        wanted, allowed = round(ENOUGH * worth), int(self.limit / estimate.pass_seconds)
         passes = float(max(1, min(wanted, allowed)))
         why = (
             f"{self.images:,} images: few are seen more often"
             if wanted <= allowed
-            else f"all that {clock(PATIENCE)} allow; --hours says otherwise"
+            else f"all that {clock(self.limit)} allow; --hours says otherwise"
         )
         self.choose("length", f"{passes:g} passes, {clock(passes * estimate.pass_seconds)}", why)
         return replace(recipe, train=replace(train, epochs=passes)), passes
@@ -228,7 +239,7 @@ class Planner:
         """What twice the time would be spent on."""
         if rung is not None and rung != self.rungs[-1]:
             higher = self.rungs[self.rungs.index(rung) + 1]
-            twice = 2 * (self.budget or PATIENCE) / self.of(recipe, higher).pass_seconds
+            twice = 2 * self.limit / self.of(recipe, higher).pass_seconds
             if twice >= worth:
                 return f"width {higher.dim}, {higher.depth} layers, {twice:.0f} passes"
         return f"the same model, {2 * passes:.0f} passes"

@@ -18,6 +18,16 @@ from vitral.report.frame import tiles, write_page
 from vitral.report.parts import escape, percent, table
 
 CURVE_POINTS = 40
+FOLLOWS = (
+    "images",
+    "batch",
+    "parameters",
+    "multiply_adds",
+    "images_seen",
+    "compute",
+    "split",
+    "runs",
+)  # of a mean, from what was chosen
 
 
 def write_sweep_page(folder: Path, sweep: Sweep, points: Sequence[Point], rows: Sequence[Row]) -> Path:
@@ -108,29 +118,36 @@ def _by_size(members: Sequence[Row], against: str) -> list[tuple[float, list[flo
 
 
 def _laws_section(fitted: Laws) -> str:
-    def cells(law: PowerLaw | str) -> list[str]:
+    def numbers(law: PowerLaw | str) -> list[str]:
         if isinstance(law, str):
-            return ["–", "–", "–", escape(law)]
+            return ["–", "–", "–"]
         told = []
         for name, value in (("b", law.b), ("c", law.c)):
             span = "" if law.intervals is None else " ({:.3g} to {:.3g})".format(*law.intervals[name])
             told.append("–" if name == "c" and not law.c else f"{value:.3g}{span}")
-        return [*told, str(law.points), escape(law.note)]
+        return [*told, str(law.points)]
 
-    lines = [
-        [escape(name), LAWS[against], *cells(law)] for against, named in fitted.items() for name, law in named.items()
-    ]
+    lines = []
+    for against, named in fitted.items():
+        for name, law in named.items():
+            note = law if isinstance(law, str) else law.note
+            words = f"<br><small class=soft>{escape(note)}</small>" if note else ""
+            lines.append([escape(name), f"{LAWS[against]}{words}", *numbers(law)])
     words = (
         "error = a n^-b + c, in brackets 95 % intervals of a bootstrap over the points; without brackets there are too few points for one. "
         "A law holds for these runs: between the sizes that were tried, on this budget and recipe. Training counts as "
         f"{PASSES} forward passes an image. Where images are made smaller or patches left out in training, they are counted as whole."
     )
-    return f"<section><h2>Scaling laws</h2><p class=soft>{words}</p>{table(['curve', 'n', 'b', 'c', 'points', ''], lines, names=2)}</section>"
+    return f"<section><h2>Scaling laws</h2><p class=soft>{words}</p>{table(['curve', 'n', 'b', 'c', 'points'], lines, names=2)}</section>"
 
 
 def _means_section(means: Sequence[Row]) -> str:
+    """A row each, what was chosen for it first and the scores next; what is the same in all is said above."""
     hidden = {"top1", "top1_deviation", "loss", "loss_deviation"}
     heads = [name for name in means[0] if name not in hidden and any(one[name] not in ("", None) for one in means)]
+    alike = [name for name in heads if len(means) > 1 and all(one[name] == means[0][name] for one in means)]
+    chosen = [name for name in heads if name not in (*alike, *FOLLOWS)]
+    follows = [name for name in heads if name in FOLLOWS and name not in alike]
 
     def told(value: object) -> str:
         if isinstance(value, float):
@@ -142,9 +159,16 @@ def _means_section(means: Sequence[Row]) -> str:
         return f"{one[name]:{form}}" + ("" if deviation is None else f" ± {deviation:{form}}")
 
     lines = [
-        [*(told(one[name]) for name in heads), score(one, "top1", ".2%"), score(one, "loss", ".3f")] for one in means
+        [
+            *(told(one[name]) for name in chosen),
+            score(one, "top1", ".2%"),
+            score(one, "loss", ".3f"),
+            *(told(one[name]) for name in follows),
+        ]
+        for one in means
     ]
+    heads = [name.replace("_", " ") for name in (*chosen, "top-1", "loss", *follows)]
     title = "Means over the seeds" if any(one["runs"] > 1 for one in means) else "Scores"
-    return (
-        f"<section><h2>{title}</h2>{table([*(h.replace('_', ' ') for h in heads), 'top-1', 'loss'], lines)}</section>"
-    )
+    same = ", ".join(f"{name.replace('_', ' ')} {told(means[0][name])}" for name in alike)
+    words = f"<p class=soft>All of them: {same}.</p>" if alike else ""
+    return f"<section><h2>{title}</h2>{words}{table(heads, lines)}</section>"

@@ -6,22 +6,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from asking import predictor_of
 from families import small
-from vitral.checkpoints.bundle import ModelCard
-from vitral.data.preprocess import Preprocess
-from vitral.models.zoo import family_of
-from vitral.predict import Predictor
 
 LABELS = ["red", "green", "blue", "nothing"]
 PATCH, GRID = 8, (4, 6)
-
-
-def predictor_of(model, labels=None, *, multi_label=False):
-    """A predictor of any model for 3 channels in -1..1."""
-    config = model.config
-    steps = Preprocess(*config.image_size, 3, (0.5,) * 3, (0.5,) * 3)
-    labels = labels or [str(k) for k in range(config.num_classes)]
-    return Predictor(model, ModelCard(family_of(config), config.arguments(), labels, steps, multi_label=multi_label))
 
 
 def picture(label, place, seed, flat=0.0, tint=0):
@@ -52,7 +41,7 @@ def mask_of(place):
 def learned():
     """A predictor that finds squares and their colours wherever they are; trained for a few seconds."""
     model = small("vit", image_size=(PATCH * GRID[0], PATCH * GRID[1]), dim=32)
-    predictor = predictor_of(model, LABELS)
+    predictor = predictor_of(model, labels=LABELS)
     rng, model = np.random.default_rng(0), model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     for step in range(120):

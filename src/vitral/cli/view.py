@@ -1,0 +1,98 @@
+"""The command that opens the viewer in a browser, or writes its page: view."""
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from vitral.cli.parse import parse
+from vitral.errors import VitralError
+
+if TYPE_CHECKING:
+    from vitral.deploy.viewer.session import Session
+
+NEEDED = ("fastapi", "uvicorn", "python_multipart")
+
+
+def view(words: list[str]) -> int:
+    import tyro
+
+    @dataclass
+    class View:
+        """Look into a model in a browser: what every layer and head reads of a picture, how the answer forms, what speaks for it, and what it
+        becomes when patches go.
+
+        Example: vitral view runs/photos cat.jpg
+
+        Example: vitral view runs/photos new/ --against runs/photos-small
+
+        Example: vitral view runs/photos cat.jpg --export cat.html
+        """
+
+        model: Annotated[str, tyro.conf.Positional]
+        """Run folder, model file, or a folder or hf:org/name of Hugging Face."""
+        images: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+        """Pictures, or folders of pictures, to begin with; others can be dropped on the page."""
+        against: str | None = None
+        """Another model to compare with."""
+        neighbours: str | None = None
+        """Data among whose images the most alike ones are found: a folder, table or built-in name; default the run's own."""
+        host: str = "127.0.0.1"
+        """Address to listen at; any other than this computer's own asks everybody for a token, which is printed."""
+        port: int | None = None
+        """Default 8765, or if that is taken any that is free."""
+        browser: bool = True
+        """Open the page."""
+        export: Path | None = None
+        """Write the page of the first picture as one file, and end."""
+
+    given = parse(View, "view", words)
+    if given.export is not None and not given.images:
+        raise VitralError("--export writes the page of a picture; name one after the model")
+    if given.export is not None and given.export.suffix != ".html":
+        raise VitralError(f"{given.export}: the page is written as .html; choose that ending")
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        raise VitralError(f"the viewer needs {', '.join(missing)}; run pip install 'vitral[view]'")
+    from vitral.deploy.viewer.examples import Examples
+    from vitral.deploy.viewer.images import Images
+    from vitral.deploy.viewer.neighbours import Neighbours
+    from vitral.deploy.viewer.serve import load_images, say_more, serve
+    from vitral.deploy.viewer.session import Session
+    from vitral.predict import load
+
+    paths = [given.model, *([given.against] if given.against else [])]
+    models, images = [load(path) for path in paths], Images()
+    ids, more = load_images(given.images, images)
+    say_more(more)
+    session = Session(models, names(paths), images, given=ids, examples=Examples(given.model, images))
+    session.neighbours = Neighbours(models, paths, given.neighbours, session.worker.run)
+    if given.export is not None:
+        export(session, given.export)
+    else:
+        serve(session, given.host, given.port, browser=given.browser)
+    return 0
+
+
+def export(session: "Session", path: Path) -> None:
+    """Write the page of the first model and picture."""
+    from vitral.checkpoints.atomic import write_atomically
+    from vitral.deploy.viewer.page import exported
+    from vitral.training.display import Display
+
+    display = Display()
+    try:
+        page = exported(session, 0, session.given[0], progress=partial(display.count, "recording answers"))
+    finally:
+        display.close()
+    write_atomically(path, page.html.encode())
+    said = [f"wrote {path} ({len(page.html) / 1e6:.1f} MB)", *(f"- left out: {what}" for what in page.left_out)]
+    print("\n".join(said), file=sys.stderr)
+
+
+def names(paths: Sequence[str]) -> list[str]:
+    """What to call each model: the name of its run, or of its file, as far as that tells them apart."""
+    short = [path.parent.name if path.name == "model.safetensors" else path.name for path in map(Path, paths)]
+    return short if all(short) and len(set(short)) == len(short) else list(paths)

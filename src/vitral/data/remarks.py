@@ -1,0 +1,147 @@
+"""What there is to say of data once every image has been read: mistakes for which they are not opened, and notes for a person."""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+
+from vitral.data.listing import Listing
+from vitral.data.scan import Scan
+from vitral.data.splits import SPLITS
+from vitral.errors import counted, some
+
+_SHOWN = 20  # images of a kind in an error's text
+_PAIRS = 3  # copies in a note's text
+_FEW = 10  # images of a class
+
+
+def problems(listing: Listing, scan: Scan, *, skipping: bool, training: bool, least_side: int | None) -> list[str]:
+    """What is wrong, each with its remedy.
+
+    skipping: whether unreadable images are left out. training: whether every class must have images to train on. least_side: pixels that each
+    side must have, if any.
+    """
+    found = _contradictions(listing, scan)
+    if scan.unreadable and not skipping:
+        found.insert(0, _unreadable(scan))
+    elif scan.unreadable:
+        found += _emptied_classes(listing, scan, training)
+    if least_side is not None:
+        found += _too_small(listing, scan, least_side)
+    return found
+
+
+def notes(listing: Listing, scan: Scan, splits: Sequence[str]) -> list[str]:
+    """What a person should know but that is no error. splits: of each image that was read."""
+    of_images = [listing.of(i) for i in scan.rows]
+    found = []
+    if scan.unreadable:
+        left_out = [name for name, _ in scan.unreadable]
+        found.append(f"left out {counted(len(left_out), 'unreadable image')}: {some(left_out, _PAIRS)}")
+    found += _straddling([listing.images.names[i] for i in scan.rows], scan.digests, splits)
+    copies = len(scan.digests) - len(set(scan.digests))
+    if copies:
+        found.append(f"exact copies of other images: {copies}; copies share a split unless the data divide them")
+    if listing.multi_label:
+        bare = counted(of_images.count([]), "image has", "images have")
+        found.append(f"{sum(map(len, of_images)) / len(of_images):.1f} labels an image on average; {bare} none")
+    found += _few(of_images, listing.labels, splits, "labels" if listing.multi_label else "classes")
+    made = [split for split in SPLITS if split in splits and (listing.given is None or split not in listing.given)]
+    if made and listing.given is not None:
+        found.append(f"the data give no {' or '.join(made)} split: made from train")
+    absent = [split for split in SPLITS if split not in splits]
+    if absent:
+        found.append(f"there is no {' or '.join(absent)} split")
+    return found
+
+
+def _unreadable(scan: Scan) -> str:
+    unreadable, total = scan.unreadable, len(scan.unreadable) + len(scan.rows)
+    return (
+        f"{len(unreadable)} of {counted(total, 'image')} cannot be read; mend or remove them, or leave "
+        "them out with --skip-unreadable:\n" + _lines([f"{name}: {reason}" for name, reason in unreadable])
+    )
+
+
+def _emptied_classes(listing: Listing, scan: Scan, training: bool) -> list[str]:
+    """Skipping must leave something, and every class something to train on."""
+    left = {label for i in scan.rows if listing.given is None or listing.given[i] == "train" for label in listing.of(i)}
+    empty = [label for label in listing.labels if label not in left]
+    if training and empty:
+        return [
+            f"without the unreadable images nothing is left to train on of: {', '.join(empty)}; "
+            "restore these images or remove the class"
+        ]
+    return [] if scan.rows else ["without the unreadable images nothing is left; restore them"]
+
+
+def _contradictions(listing: Listing, scan: Scan) -> list[str]:
+    """The same content may not have two labels."""
+    first: dict[bytes, int] = {}
+    clashes = []
+    for i, digest in zip(scan.rows, scan.digests, strict=True):
+        j = first.setdefault(digest, i)
+        if not np.array_equal(listing.targets[i], listing.targets[j]):
+            clashes.append((j, i))
+    if not clashes:
+        return []
+    names = listing.images.names
+    lines = [f"{names[j]} ({listing.said(j)}) = {names[i]} ({listing.said(i)})" for j, i in clashes]
+    are = "image is a copy" if len(clashes) == 1 else "images are copies"
+    return [f"{len(clashes)} {are} of one with another label; remove the wrong one of each pair:\n{_lines(lines)}"]
+
+
+def _too_small(listing: Listing, scan: Scan, side: int) -> list[str]:
+    lines = [
+        f"{listing.images.names[i]}: {info.height}x{info.width} pixels"
+        for i, info in zip(scan.rows, scan.infos, strict=True)
+        if min(info.height, info.width) < side
+    ]
+    if not lines:
+        return []
+    are = "image is" if len(lines) == 1 else "images are"
+    return [
+        f"{len(lines)} {are} smaller than one {side}x{side} patch; enlarge or remove them (--skip-unreadable does not "
+        f"leave them out), or use a model with smaller patches:\n{_lines(lines)}"
+    ]
+
+
+def _lines(items: Sequence[str]) -> str:
+    more = [f"... and {len(items) - _SHOWN} more"] if len(items) > _SHOWN else []
+    return "\n".join(f"  {line}" for line in (*items[:_SHOWN], *more))
+
+
+def _straddling(names: Sequence[str], digests: Sequence[bytes], splits: Sequence[str]) -> list[str]:
+    """Which images the data themselves put into two splits."""
+    seen: dict[bytes, dict[str, str]] = defaultdict(dict)  # the first name in each split
+    for name, digest, split in zip(names, digests, splits, strict=True):
+        seen[digest].setdefault(split, name)
+    pairs: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for where in seen.values():
+        inside = [split for split in SPLITS if split in where]
+        if len(inside) > 1:
+            first, last = inside[0], inside[-1]
+            pairs[first, last].append(f"{where[last]} ({last}) = {where[first]} ({first})")
+    return [
+        f"{counted(len(found), 'image is', 'images are')} in both {first} and {last}, as the data divide them, so "
+        f"scores on {last} are too good; remove the copies from one of the two: {some(found, _PAIRS)}"
+        for (first, last), found in pairs.items()
+    ]
+
+
+def _few(of_images: Sequence[Sequence[str]], labels: Sequence[str], splits: Sequence[str], what: str) -> list[str]:
+    """Classes (or labels, as `what` says) of which there is too little for scores that say much."""
+    total = Counter(label for own in of_images for label in own)
+    inside = {(label, split) for own, split in zip(of_images, splits, strict=True) for label in own}
+    notes = []
+    absent = []
+    for label in labels:
+        without = [split for split in SPLITS if split in splits and (label, split) not in inside]
+        if without:
+            absent.append(f"{label} (none in {' and '.join(without)})")
+    if absent:
+        notes.append(f"{what} that are not in every split: {some(absent)}; scores there leave them out")
+    few = [f"{label} ({total[label]})" for label in labels if total[label] < _FEW]
+    if few:
+        notes.append(f"fewer than {_FEW} images of: {some(few)}; what is learned and scored on so few is chance")
+    return notes

@@ -1,0 +1,231 @@
+"""The viewer over HTTP: a line a route. Every answer is made elsewhere and is JSON here; every error is a sentence with its remedy."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from threading import Event
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp
+
+from vitral.deploy.viewer.explaining import Asked, compare, counterfactual, explanation, mask, score
+from vitral.deploy.viewer.guard import Guard, policy
+from vitral.deploy.viewer.images import MAX_BYTES
+from vitral.deploy.viewer.inspecting import inspection
+from vitral.deploy.viewer.page import exported
+from vitral.deploy.viewer.refused import RefusedError
+from vitral.deploy.viewer.session import Session
+from vitral.errors import VitralError
+
+STATIC = Path(__file__).parent / "static"
+KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
+FOR_EVER = "private, max-age=31536000, immutable"  # what is named by its content
+READING = 2
+"""Uploads that are in memory at once; those that are still on their way lie on the disk."""
+LEFT = 499
+"""The status, which nobody reads, of an answer to who has left."""
+Answer = dict[str, Any]
+
+
+class Mask(BaseModel):
+    """The body of a question about removed patches."""
+
+    model_config = ConfigDict(extra="forbid")
+    removed: list[int]
+    removal: str = "mean"
+
+
+def viewer(session: Session, token: str | None = None) -> ASGIApp:
+    """The application. token: what everybody has to show; None for a server that only this computer reaches."""
+    app = FastAPI(openapi_url=None)
+    app.add_exception_handler(VitralError, _refused)
+    app.add_exception_handler(HTTPException, _refused)
+    app.add_exception_handler(RequestValidationError, _refused)
+    app.add_exception_handler(ClientDisconnect, lambda request, error: Response(status_code=LEFT))
+    app.add_exception_handler(Exception, _failed)
+    pages(app)
+    pictures(app, session)
+    answers(app, session)
+    return Guard(app, token=token, most=MAX_BYTES)
+
+
+def pages(app: FastAPI) -> None:
+    """The page and what it is made of."""
+
+    @app.get("/")
+    def page(request: Request) -> Response:
+        found = _file(request, "index.html")
+        found.headers["content-security-policy"] = policy((STATIC / "index.html").read_text(encoding="utf-8"))
+        return found
+
+    @app.get("/static/{name}")
+    def static(request: Request, name: str) -> Response:
+        return _file(request, name)
+
+
+def pictures(app: FastAPI, session: Session) -> None:
+    """Pictures come in and go out."""
+
+    reading = asyncio.Semaphore(READING)
+
+    @app.post("/api/images")
+    async def add(request: Request) -> Answer:
+        async with request.form(max_files=1, max_fields=0) as form, reading:
+            file = form.get("file")
+            if not isinstance(file, UploadFile):
+                raise VitralError("no picture came; send one as the form's field 'file'")
+            stored = await run_in_threadpool(session.images.add, await file.read(), file.filename or "")
+        return stored.describe()
+
+    @app.get("/api/images/{image}")
+    def describe(image: str) -> Answer:
+        return session.images.get(image).describe()
+
+    @app.get("/api/images/{image}/picture")
+    def picture(image: str, side: int = 1280) -> Response:
+        data, kind = session.images.picture(image, side)
+        return Response(data, media_type=kind, headers={"cache-control": FOR_EVER})
+
+
+def answers(app: FastAPI, session: Session) -> None:
+    """What models make of pictures."""
+    of = "/api/models/{model}/images/{image}"
+
+    async def computed(request: Request, function: Callable[[], Answer]) -> Response:
+        """What the worker makes, in turn."""
+        try:
+            return _json(await session.worker.answer(function, _gone(request)))
+        except ConnectionAbortedError:
+            return Response(status_code=LEFT)
+
+    @app.get("/api/about")
+    def about() -> Response:
+        return _json(session.about())
+
+    @app.get(f"{of}/look")
+    async def look(request: Request, model: int, image: str) -> Response:
+        return await computed(request, lambda: session.look(model, image).describe())
+
+    @app.get(f"{of}/attention")
+    async def attention(request: Request, model: int, image: str, query: str = "own") -> Response:
+        if kept := session.kept(model, image):  # not in the line: this is what moving through the layers waits for
+            return _json(await run_in_threadpool(kept.attention, query))
+        return await computed(request, lambda: session.look(model, image).attention(query))
+
+    @app.get(f"{of}/explain")
+    async def explain(
+        request: Request, model: int, image: str, method: str, target: int | None = None, layer: int | None = None,
+        query: str | None = None,
+    ) -> Response:  # fmt: skip
+        asked = Asked(model, image, method, target, layer, query)
+        return await computed(request, lambda: explanation(session, asked))
+
+    @app.get(f"{of}/score")
+    async def scored(
+        request: Request, model: int, image: str, method: str, target: int | None = None, layer: int | None = None,
+        query: str | None = None, removal: str = "mean",
+    ) -> Response:  # fmt: skip
+        asked = Asked(model, image, method, target, layer, query)
+        return await computed(request, lambda: score(session, asked, removal))
+
+    @app.get("/api/images/{image}/compare")
+    async def compared(
+        request: Request, image: str, left: str, right: str, left_target: int | None = None, right_target: int | None = None,
+        removal: str = "mean",
+    ) -> Response:  # fmt: skip
+        sides = Asked.side(image, left, left_target), Asked.side(image, right, right_target)
+        return await computed(request, lambda: compare(session, *sides, removal))
+
+    @app.post(f"{of}/mask")
+    async def masked(request: Request, model: int, image: str) -> Response:
+        try:
+            asked = Mask.model_validate_json(await request.body())
+        except ValidationError as error:
+            raise VitralError("a mask is {removed: [numbers of patches], removal: mean, blur or drop}") from error
+        return await computed(request, lambda: mask(session, model, image, asked.removed, asked.removal))
+
+    @app.get(f"{of}/counterfactual")
+    async def fewest(
+        request: Request, model: int, image: str, method: str | None = None, removal: str = "mean"
+    ) -> Response:
+        return await computed(request, lambda: counterfactual(session, model, image, method, removal))
+
+    @app.get(f"{of}/inspect")
+    async def inside(request: Request, model: int, image: str) -> Response:
+        return await computed(request, lambda: inspection(session, model, image))
+
+    @app.get(f"{of}/neighbours")
+    async def neighbours(request: Request, model: int, image: str, count: int = 12) -> Response:
+        return await computed(request, lambda: session.neighbours_of(model, image, count))
+
+    @app.get(f"{of}/page")
+    async def page(request: Request, model: int, image: str) -> Response:
+        name, ended = (
+            f"{Path(session.images.get(image).name).stem}-{session.model(model).card.architecture}.html",
+            Event(),
+        )
+        making = asyncio.ensure_future(run_in_threadpool(exported, session, model, image, ended=ended))
+        left = asyncio.ensure_future(_gone(request))
+        await asyncio.wait({making, left}, return_when=asyncio.FIRST_COMPLETED)
+        left.cancel()
+        if making.done():
+            return Response(making.result().html, media_type="text/html", headers=download(name))
+        ended.set()
+        making.add_done_callback(lambda given_up: given_up.exception())
+        return Response(status_code=LEFT)
+
+
+async def _gone(request: Request) -> None:
+    """Ends when who asks has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _json(answer: Answer) -> Response:
+    return JSONResponse(answer, headers={"cache-control": "no-store"})
+
+
+def _file(request: Request, name: str) -> Response:
+    """One of the page's own files; nothing else of the disk has a name here."""
+    path = STATIC / name
+    if path.suffix not in KINDS or path.name not in {each.name for each in STATIC.iterdir()} or path.parent != STATIC:
+        raise RefusedError(404, f"{name[:80]}: is no part of the viewer's page")
+    data = path.read_bytes()
+    headers = {"etag": f'"{hashlib.sha256(data).hexdigest()[:32]}"', "cache-control": "no-cache"}
+    if headers["etag"] in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(data, media_type=KINDS[path.suffix], headers=headers)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """What a person can mend, as its sentence."""
+    if isinstance(error, RefusedError):
+        status, said = error.status, str(error)
+    elif isinstance(error, RequestValidationError):
+        status, said = 400, "; ".join(f"{e['loc'][-1]} {e.get('input')!r:.40}: {e['msg']}" for e in error.errors())
+    elif isinstance(error, HTTPException):
+        status, said = error.status_code, f"{error.detail} ({request.method} {request.url.path[:80]})"
+    else:
+        status, said = 400, str(error)
+    return JSONResponse({"error": said}, status, headers={"cache-control": "no-store"})
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    """What nobody meant to happen: the page says so, and the server prints where."""
+    said = f"this went wrong in vitral itself ({type(error).__name__}); the terminal that runs it shows where"
+    return JSONResponse({"error": said}, 500, headers={"cache-control": "no-store"})
+
+
+def download(name: str) -> dict[str, str]:
+    """The header of an answer that is to be saved as a file."""
+    return {"content-disposition": f"attachment; filename*=UTF-8''{quote(name)}"}

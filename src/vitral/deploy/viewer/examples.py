@@ -1,0 +1,98 @@
+"""Three pictures for a page that has none: from the model's own data where they are at hand, else two photographs and a digit."""
+
+import importlib.util
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+from PIL import Image
+
+from vitral.data.builtin import BUILTIN, at_hand
+from vitral.data.listing import Listing
+from vitral.data.options import DataOptions
+from vitral.data.sources import list_data
+from vitral.deploy.viewer.images import Images, Stored
+from vitral.errors import VitralError
+from vitral.predict import to_rgb
+from vitral.training.reopen import source_of_run
+
+COUNT = 3
+PATIENCE = 2.0
+"""Seconds that a page may wait for them."""
+PHOTOGRAPHS = {"china.jpg": "temple", "flower.jpg": "flower"}
+
+
+class Examples:
+    """They are looked for in a thread from the start on: a listing of a large folder takes its time."""
+
+    def __init__(self, model: str, images: Images) -> None:
+        self._model, self._images = Path(model), images
+        self._found: list[Stored] = []
+        self._thread = Thread(target=self._look, daemon=True)
+        self._thread.start()
+
+    def stored(self) -> list[Stored]:
+        """The pictures; none while they are still looked for after a moment."""
+        self._thread.join(PATIENCE)
+        return list(self._found)
+
+    def _look(self) -> None:
+        found = [self._images.add(data, label, stays=True) for label, data in pictures(self._model)]
+        self._found = found
+
+
+def pictures(model: Path) -> Iterator[tuple[str, bytes]]:
+    """(what it shows, an encoded picture), three times."""
+    try:
+        yield from own_pictures(model)
+    except VitralError:  # gone, moved, no longer readable: they are but examples
+        yield from common_pictures()
+
+
+def own_pictures(model: Path) -> list[tuple[str, bytes]]:
+    """One picture each of three of the classes that a run was trained on, of its test images if the data name some.
+
+    Raises:
+        VitralError: it is not known where the data are, or they cannot be read here and now.
+    """
+    source = source_of_run(model)
+    if source is None:
+        raise VitralError(f"{model}: no run lies beside it")
+    data, _, recipe = source
+    if data in BUILTIN and not at_hand(data, recipe.data):
+        raise VitralError(f"{data}: would have to be fetched")
+    listing = list_data(data, recipe.data, training=False, labelled=recipe.objective.name == "classify", strict=False)
+    return [(listing.said(i), _encoded(listing, i)) for i in chosen(listing)]
+
+
+def chosen(listing: Listing) -> list[int]:
+    """Images of different classes, as far apart in the list of classes as can be."""
+    test = [i for i, split in enumerate(listing.given or ()) if split == "test"]
+    first: dict[str, int] = {}
+    for i in test or range(len(listing.targets)):
+        first.setdefault(listing.said(i), i)
+    every = list(first.values())
+    return [every[k] for k in dict.fromkeys(np.linspace(0, len(every) - 1, COUNT).round().astype(int).tolist())]
+
+
+def common_pictures() -> Iterator[tuple[str, bytes]]:
+    """scikit-learn's two photographs and one of its digits."""
+    spec = importlib.util.find_spec("sklearn")
+    assert spec is not None, "scikit-learn is a dependency"
+    assert spec.submodule_search_locations, "scikit-learn is a package"
+    folder = Path(spec.submodule_search_locations[0]) / "datasets" / "images"
+    for name, label in PHOTOGRAPHS.items():
+        yield label, (folder / name).read_bytes()
+    digits = BUILTIN["digits"](DataOptions())
+    yield f"digit {digits.said(0)}", _encoded(digits, 0)
+
+
+def _encoded(listing: Listing, i: int) -> bytes:
+    seen = listing.images.inspect(i, None)
+    if seen.encoded is not None:
+        return seen.encoded
+    buffer = io.BytesIO()
+    Image.fromarray(to_rgb(seen.pixels)).save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,154 @@
+"""Who may ask, and how much at once: what stands before every route.
+
+On this computer alone the viewer has no password, so it must not answer pages of other sites: their scripts can name it in a request (a forged
+Origin), or have their own name point to it (DNS rebinding, a forged Host). Elsewhere a token is asked for, once in the URL and then in a cookie.
+Bodies are counted as they come, whatever their header says, and never gathered here.
+"""
+
+import hashlib
+import hmac
+import json
+import re
+from base64 import b64encode
+from collections.abc import MutableMapping
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+from urllib.parse import parse_qs, quote, urlencode
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vitral.deploy.viewer.refused import RefusedError
+
+LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
+COOKIE = "vitral"
+CLOSED = "default-src 'none'; frame-ancestors 'none'"  # whatever is not the page shows and runs nothing
+AROUND = 10_000
+"""Bytes of a body beside the file in it: a form's boundaries and names."""
+
+
+class Guard:
+    """An ASGI application before another one. token: None for a server that only this computer reaches."""
+
+    def __init__(self, app: ASGIApp, *, token: str | None, most: int) -> None:
+        self.app, self.token, self.most = app, token, most + AROUND
+        self.headers = {
+            "x-content-type-options": "nosniff",
+            "referrer-policy": "no-referrer",
+            "cross-origin-resource-policy": "same-origin",
+            "cross-origin-opener-policy": "same-origin",
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        begun = False
+
+        async def answer(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                message["headers"] = [*_encoded(self.headers), *message.get("headers", [])]
+                if message["status"] == 413:  # what is still on its way is not even thrown away
+                    message["headers"] += _encoded({"connection": "close"})
+                if not any(name == b"content-security-policy" for name, _ in message["headers"]):
+                    message["headers"] += _encoded({"content-security-policy": CLOSED})
+            await send(message)
+
+        try:
+            headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+            if redirect := self._admit(scope, headers):
+                await _reply(answer, 303, {"location": redirect[0], "set-cookie": redirect[1]})
+                return
+            await self.app(scope, self._counted(headers, receive), answer)
+        except RefusedError as error:
+            if begun:
+                raise
+            kind = {"content-type": "application/json"}
+            await _reply(answer, error.status, kind, json.dumps({"error": str(error)}).encode())
+
+    def _admit(self, scope: Scope, headers: MutableMapping[str, str]) -> tuple[str, str] | None:
+        """RefusedError for who may not ask; where to go on, and a cookie, for who shows the token in the URL."""
+        host = headers.get("host", "")
+        name = re.sub(r":\d*$", "", host.lower())
+        if self.token is None and name not in LOCAL:
+            raise RefusedError(403, f"this viewer answers on this computer only, as localhost, not as {host[:80]!r}")
+        origin = headers.get("origin")
+        ours = (f"http://{host}", f"https://{host}")
+        if scope["method"] not in ("GET", "HEAD") and origin is not None and origin not in ours:
+            raise RefusedError(403, f"{origin[:80]} is another site; open the viewer's own page")
+        if self.token is None:
+            return None
+        query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        if "token" in query and self._right(query.pop("token")[0]):
+            where = quote(scope["path"]) + ("?" + urlencode(query, doseq=True) if query else "")
+            cookie = f"{COOKIE}={self.token}; HttpOnly; SameSite=Strict; Path=/"
+            return "/" + where.lstrip("/"), cookie
+        if not self._right(_bearer(headers)) and not self._right(_cookie(headers)):
+            raise RefusedError(401, "this viewer asks for its token: open the whole address that vitral view printed")
+        return None
+
+    def _right(self, given: str) -> bool:
+        assert self.token is not None
+        return hmac.compare_digest(given.encode(), self.token.encode())
+
+    def _counted(self, headers: MutableMapping[str, str], receive: Receive) -> Receive:
+        """The body as it comes, until it is more than may be."""
+        size = headers.get("content-length", "")
+        if size.isdecimal() and int(size) > self.most:
+            raise self._too_large()
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > self.most:
+                raise self._too_large()
+            return message
+
+        return counted
+
+    def _too_large(self) -> RefusedError:
+        return RefusedError(413, f"more than {(self.most - AROUND) // 1_000_000} MB at once; shrink the picture")
+
+
+def policy(page: str) -> str:
+    """The Content-Security-Policy of a page: only what comes from here, and its own inline scripts by their hashes."""
+    inline = re.findall(r"<script(?![^>]*\ssrc=)[^>]*>(.*?)</script>", page, re.DOTALL)
+    hashes = [f"'sha256-{b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in inline]
+    return "; ".join(
+        [
+            "default-src 'self'",
+            " ".join(["script-src 'self'", *hashes]),
+            "style-src 'self'",
+            "img-src 'self' data: blob:",
+            "object-src 'none'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        ]
+    )
+
+
+def _bearer(headers: MutableMapping[str, str]) -> str:
+    kind, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if kind.lower() == "bearer" else ""
+
+
+def _cookie(headers: MutableMapping[str, str]) -> str:
+    try:
+        found = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
+    except CookieError:
+        return ""
+    return found.value if found else ""
+
+
+def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+
+
+async def _reply(send: Any, status: int, headers: dict[str, str], body: bytes = b"") -> None:
+    headers = {**headers, "content-length": str(len(body)), "cache-control": "no-store"}
+    await send({"type": "http.response.start", "status": status, "headers": _encoded(headers)})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,141 @@
+"""The pictures of a session: whatever comes in is decoded to its end, named by its content, and kept in bounded memory.
+
+A picture is decoded by the one path that training and prediction use (`data/decode.py`), so what that refuses is refused here in the same words.
+"""
+
+import io
+from collections import OrderedDict
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import PurePath
+from threading import Lock
+
+from PIL import Image
+
+from vitral.data.decode import decode
+from vitral.data.raster import open_image
+from vitral.deploy.viewer.kept import Kept
+from vitral.deploy.viewer.refused import RefusedError
+from vitral.predict import to_rgb
+
+MAX_BYTES = 50_000_000
+"""Of one picture's file."""
+MAX_PIXELS = 50_000_000
+"""Of one picture: 48 megapixels are the most that telephones make."""
+ROOM = 500_000_000
+"""Bytes of all pictures together."""
+LARGEST_SIDE = 4096
+LOSSLESS = 256
+"""Pictures up to this side are sent as PNG: there each pixel is to be seen."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A picture as it came, and its size once EXIF's orientation is applied."""
+
+    id: str
+    """The first 16 hex digits of the SHA-256 of the bytes."""
+    name: str
+    data: bytes
+    width: int
+    height: int
+
+    def describe(self) -> dict[str, object]:
+        return {"id": self.id, "name": self.name, "width": self.width, "height": self.height}
+
+
+class Images:
+    """Pictures by their id. Those that are to stay do; of the others the oldest go when there is no more room."""
+
+    def __init__(self, room: int = ROOM) -> None:
+        self.room = room
+        self._stored: OrderedDict[str, Stored] = OrderedDict()
+        self._staying: set[str] = set()
+        self._rendered: Kept[bytes] = Kept(100_000_000, len)
+        self._lock = Lock()
+        self._decoding = Lock()  # one at a time: a large picture takes hundreds of megabytes while it is decoded
+
+    @property
+    def total(self) -> int:
+        """Bytes of all pictures."""
+        with self._lock:
+            return sum(len(stored.data) for stored in self._stored.values())
+
+    def add(self, data: bytes, name: str, *, stays: bool = False) -> Stored:
+        """Keep a picture. stays: never let it go.
+
+        Raises:
+            VitralError: what is no whole, still, readable picture, or too large a one.
+        """
+        name = shown_name(name)
+        key = sha256(data).hexdigest()[:16]
+        with self._lock:
+            known = self._stored.get(key)
+        stored = known or self._checked(key, data, name)
+        with self._lock:
+            self._stored[key] = stored
+            self._stored.move_to_end(key)
+            if stays:
+                self._staying.add(key)
+            going = [k for k in self._stored if k not in self._staying and k != key]
+            used = sum(len(each.data) for each in self._stored.values())
+            for k in going:
+                if used <= self.room:
+                    break
+                used -= len(self._stored.pop(k).data)
+        return stored
+
+    def get(self, key: str) -> Stored:
+        """The picture with this id; RefusedError where it is not, or no longer, kept."""
+        with self._lock:
+            if key not in self._stored:
+                raise RefusedError(404, "this picture is not kept here (any more); drop it again")
+            self._stored.move_to_end(key)
+            return self._stored[key]
+
+    def picture(self, key: str, side: int) -> tuple[bytes, str]:
+        """(an encoded picture, its media type), upright and with its longer side at most `side` pixels."""
+        if not 1 <= side <= LARGEST_SIDE:
+            raise RefusedError(400, f"side {side}: the longer side in pixels lies in 1..{LARGEST_SIDE}")
+        stored = self.get(key)
+        small = max(stored.width, stored.height) <= LOSSLESS
+        rendered = self._rendered.get((key, side)) or self._rendered.put((key, side), self._render(stored, side, small))
+        return rendered, "image/png" if small else "image/jpeg"
+
+    def _checked(self, key: str, data: bytes, name: str) -> Stored:
+        if not data:
+            raise RefusedError(400, f"{name}: is empty (0 bytes); choose a picture")
+        if len(data) > MAX_BYTES:
+            raise RefusedError(413, f"{name}: has {len(data):,} bytes, over the limit of {MAX_BYTES:,}; shrink it")
+        header = open_image(data, name)
+        if header.width * header.height > MAX_PIXELS:
+            raise RefusedError(
+                413, f"{name}: {header.width:,} x {header.height:,} pixels, over the limit of {MAX_PIXELS:,}; shrink it"
+            )
+        with self._decoding:
+            pixels = decode(data, name=name)
+        return Stored(key, name, data, width=pixels.shape[2], height=pixels.shape[1])
+
+    def _render(self, stored: Stored, side: int, lossless: bool) -> bytes:
+        longer = max(stored.width, stored.height)
+        scale = min(1.0, side / longer)
+        shorter = max(1, round(scale * min(stored.width, stored.height)))
+        with self._decoding:
+            pixels = to_rgb(decode(stored.data, 3, name=stored.name, hint=shorter))
+        size = (max(1, round(scale * stored.width)), max(1, round(scale * stored.height)))
+        image = Image.fromarray(pixels)
+        if image.size != size:
+            image = image.resize(size, Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        if lossless:
+            image.save(buffer, "PNG")
+        else:
+            image.save(buffer, "JPEG", quality=92, subsampling=0)
+        return buffer.getvalue()
+
+
+def shown_name(name: str) -> str:
+    """A file's name as it may be shown: its last part, printable, not endless."""
+    last = PurePath(name.replace("\\", "/")).name
+    plain = " ".join("".join(c if c.isprintable() else " " for c in last).split())
+    return (plain if len(plain) <= 100 else f"{plain[:60]}…{plain[-39:]}") or "picture"

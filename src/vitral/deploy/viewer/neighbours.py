@@ -1,0 +1,283 @@
+"""The training images that a model finds most alike to a picture: nearest neighbours of what its head reads, by cosine.
+
+As the retrieval of DINO, https://arxiv.org/abs/2104.14294, section 4.1. The index of a model is made when it is first asked for, in a thread
+whose computing takes turns with that of the page, and kept in the user's cache folder. Axes: n images, D features.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from vitral.checkpoints.atomic import read_safetensors, write_safetensors
+from vitral.data.decode import decode
+from vitral.data.files import cache_folder
+from vitral.data.folder import UNLABELLED
+from vitral.data.images import content_hash
+from vitral.data.scan import Progress
+from vitral.data.sources import DataSet, Split
+from vitral.errors import VitralError, counted
+from vitral.evaluation.evaluate import merged
+from vitral.evaluation.probes import features
+from vitral.predict import Predictor, to_rgb
+from vitral.randomness import Permutation, derive
+from vitral.training.reopen import data_of_run, open_as_in_training
+
+MOST = 5000  # images of an index: half a minute for a small model, and a few megabytes
+TURN = 0.1  # seconds of computing after which a page that waits gets its turn
+SIDE = 128  # pixels of a picture's longer side
+CACHED = 16  # indices that stay on disk
+Features = NDArray[np.float16]
+
+
+@dataclass
+class Index:
+    """What is known of one model's training images, or how far that has come."""
+
+    doing: str = "checking images"
+    done: int = 0
+    total: int = 0
+    why: str | None = None
+    """Why there will be none."""
+    ready: "Known | None" = None
+
+    def count(self, done: int, total: int) -> None:
+        self.done, self.total = done, total
+
+
+@dataclass(frozen=True)
+class Known:
+    """The images that answer, and what the model's head reads of each."""
+
+    words: str
+    split: Split
+    labels: list[str]
+    rows: Features
+    """[n, D], of unit length."""
+
+
+Read = tuple[NDArray[np.float32], float]  # features [n, D], and the seconds that it took
+
+
+@dataclass
+class Neighbours:
+    """The indices of the models of one viewer.
+
+    paths: where the models came from, one each, for their runs' own data. data: a folder, table or built-in name to be used instead. turn: calls
+    a function when the page computes nothing, waits, and gives what it gave. most: images of an index, drawn at random where there are more.
+    """
+
+    models: Sequence[Predictor]
+    paths: Sequence[str]
+    data: str | None
+    turn: Callable[[Callable[[], Read]], Read]
+    most: int = MOST
+    indices: dict[int, Index] = field(default_factory=dict)
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def answer(self, model: int, image: bytes, count: int = 12) -> dict[str, Any]:
+        """The `count` nearest images to an encoded picture, or how far their index is, or why there is none.
+
+        The first question starts the index. Raises VitralError for a picture that the model cannot read.
+        """
+        index = self.indices.get(model)
+        if index is None:
+            index = self.indices[model] = Index()
+            turns = Turns(self.models[model], self.turn, self.ended)
+            name, given = f"neighbours of model {model}", (self.paths[model], turns, index)
+            threading.Thread(target=self._fill, args=given, name=name, daemon=True).start()
+        if index.why is not None:
+            return {"state": "none", "why": index.why}
+        if index.ready is None:
+            return {"state": "indexing", "doing": index.doing, "done": index.done, "total": index.total}
+        return nearest(self.models[model], index.ready, image, count)
+
+    def close(self) -> None:
+        """Indices that are being made stop after their turn."""
+        self.ended.set()
+
+    def _fill(self, path: str, turns: "Turns", index: Index) -> None:
+        """Make an index, or say why not: always an end, so that no page waits for ever."""
+        try:
+            index.ready = self._known(path, turns, index)
+        except VitralError as error:
+            index.why = str(error)
+        except Exception:
+            index.why = "the index of training images could not be made; the server's terminal says more"
+            if not self.ended.is_set():
+                raise
+
+    def _known(self, path: str, turns: "Turns", index: Index) -> Known:
+        if self.data is None:
+            data = data_of_run(Path(path), index.count)
+        else:
+            data = open_as_in_training(self.data, turns.predictor.card, {}, index.count, labelled=False)
+        if data is None:
+            raise VitralError(
+                "where the training images are is not known: no run lies beside the model; name some with vitral view --neighbours DATA"
+            )
+        split = data.splits.get("train") or merged(data)
+        chosen = sample(split, self.most)
+        index.doing = "reading images"
+        index.count(0, len(chosen))
+        words = in_words(turns.predictor, data, split, chosen)
+        return Known(words, chosen, data.labels, rows_of(turns, chosen, index.count))
+
+
+@dataclass(frozen=True)
+class Turns:
+    """A model that computes in turn with the page, as `Neighbours` says."""
+
+    predictor: Predictor
+    turn: Callable[[Callable[[], Read]], Read]
+    ended: threading.Event
+
+    def features(self, split: Split) -> Read:
+        def timed() -> Read:
+            began = time.perf_counter()
+            return features(self.predictor, split, batch_size=len(split)), time.perf_counter() - began
+
+        if self.ended.is_set():
+            raise VitralError("the viewer has ended")
+        return self.turn(timed)
+
+
+def rows_of(turns: Turns, split: Split, progress: Progress) -> Features:
+    """[n, D] of unit length, from the cache, or computed turn by turn and then cached."""
+    path = cache_folder() / "neighbours" / f"{identity(turns.predictor, split)}.safetensors"
+    if (cached := _read(path, len(split))) is not None:
+        return cached
+    parts: list[Features] = []
+    done, size = 0, 4
+    while done < len(split):
+        part = split.take(np.arange(done, min(done + size, len(split))))
+        rows, seconds = turns.features(part)
+        parts.append(unit(rows))
+        done += len(part)
+        progress(done, len(split))
+        size = max(1, min(2 * size, int(size * TURN / max(seconds, 1e-6))))
+    together = np.concatenate(parts)
+    _write(path, together)
+    return together
+
+
+def sample(split: Split, most: int) -> Split:
+    """At most so many images of a split, the same ones each time, in its order."""
+    if len(split) <= most:
+        return split
+    order = Permutation(len(split), derive(0, "neighbours"), 0)
+    return split.take(np.sort(order(np.arange(most))))
+
+
+def in_words(predictor: Predictor, data: DataSet, split: Split, chosen: Split) -> str:
+    """Whose neighbours these are, for people."""
+    whole = counted(len(split), "training image" if split.name == "train" else "image")
+    which = f"all {whole}" if len(chosen) == len(split) else f"{len(chosen):,} of {whole}, drawn at random"
+    words = f"the nearest in {data.name}, among {which}"
+    if predictor.card.data.get("fingerprint", data.fingerprint) == data.fingerprint:
+        return words
+    return f"{words}; the model was trained on other images, or on these divided otherwise"
+
+
+def nearest(predictor: Predictor, known: Known, image: bytes, count: int) -> dict[str, Any]:
+    """The answer of an index. A copy of the picture itself is marked and has no vote."""
+    model = predictor.model
+    with torch.inference_mode():
+        read = model.represent(predictor.preprocess(image)[None].to(next(model.parameters()).device))
+    asked = unit(read.float().cpu().numpy())[0].astype(np.float32)  # [D]
+    cosines = known.rows.astype(np.float32) @ asked  # [n]
+    best = np.argsort(-cosines, kind="stable")[:count].tolist()
+    own = _contents(image)
+    found = [
+        {
+            "name": known.split.names[i],
+            "labels": labels_of(known, i),
+            "similarity": round(min(1.0, float(cosines[i])), 4),
+            "same": int(known.split.contents[i]) in own,
+            "picture": picture(known.split, i),
+        }
+        for i in best
+    ]
+    votes = Counter(label for one in found if not one["same"] for label in one["labels"])
+    voters = sum(1 for one in found if not one["same"] and one["labels"])
+    return {
+        "state": "ready",
+        "words": known.words,
+        "neighbours": found,
+        "votes": [{"label": label, "share": n / voters} for label, n in votes.most_common()],
+    }
+
+
+def _contents(image: bytes) -> set[int]:
+    """What a data set would know the picture by, as `Split.contents` holds it: its file's bytes, or the pixels of a grey one."""
+    hashes = (content_hash(image), content_hash(decode(image, 1)[0].numpy().tobytes()))
+    return {int.from_bytes(digest[:8], "big") for digest in hashes}
+
+
+def labels_of(known: Known, i: int) -> list[str]:
+    """The classes of an image: one, or where it can have several any number, or none without labels."""
+    if known.labels == [UNLABELLED]:
+        return []
+    target = known.split.targets[i]
+    return [known.labels[int(target)]] if target.ndim == 0 else [known.labels[k] for k in np.flatnonzero(target > 0.5)]
+
+
+def picture(split: Split, i: int) -> str:
+    """An image as a data URL, its longer side at most SIDE pixels; small ones exactly."""
+    drawn = Image.fromarray(to_rgb(split.read(i, 3, SIDE)))
+    exact = max(drawn.size) <= SIDE
+    drawn.thumbnail((SIDE, SIDE))
+    buffer = io.BytesIO()
+    drawn.save(buffer, "PNG" if exact else "JPEG", quality=85)
+    return f"data:image/{'png' if exact else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def unit(rows: NDArray[np.float32]) -> Features:
+    """[n, D] to unit length, in half precision: cosines are then true to a thousandth."""
+    return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float16)
+
+
+def identity(predictor: Predictor, split: Split) -> str:
+    """A hash of all that an index depends on: the weights, what is done to an image before, and the images in their order."""
+    total = hashlib.blake2b(digest_size=16)
+    card = predictor.card
+    total.update(json.dumps([card.architecture, card.arguments, card.preprocess.to_json()], sort_keys=True).encode())
+    for name, tensor in predictor.model.state_dict().items():
+        total.update(name.encode())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    total.update(split.contents.tobytes())
+    return total.hexdigest()
+
+
+def _read(path: Path, count: int) -> Features | None:
+    """What the cache holds; None where it holds nothing or something broken, which is then made again."""
+    if not path.exists():
+        return None
+    try:
+        rows = read_safetensors(path)[0]["rows"].numpy()
+    except (VitralError, KeyError):
+        return None
+    return rows if rows.shape[:1] == (count,) and rows.dtype == np.float16 else None
+
+
+def _write(path: Path, rows: Features) -> None:
+    """Keep an index for the next time, and let the oldest ones go."""
+    try:
+        write_safetensors(path, {"rows": torch.from_numpy(rows)}, {})
+        for old in sorted(path.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)[:-CACHED]:
+            old.unlink(missing_ok=True)
+    except (VitralError, OSError) as error:
+        print(f"the index of training images is not kept for the next time: {error}", file=sys.stderr)

@@ -1,0 +1,132 @@
+"""What every answer of the viewer is made from: models, pictures, what the models made of them, and the one thread that computes."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import vitral
+from vitral.deploy.viewer.images import MAX_BYTES, MAX_PIXELS, Images, Stored
+from vitral.deploy.viewer.kept import Kept
+from vitral.deploy.viewer.looks import Look, explainable, look_at
+from vitral.deploy.viewer.refused import RefusedError
+from vitral.deploy.viewer.worker import Worker
+from vitral.errors import VitralError, counted
+from vitral.explain.capture import seen
+from vitral.explain.methods import METHODS, undefined
+from vitral.explain.removal import check_droppable
+from vitral.predict import Predictor
+
+if TYPE_CHECKING:
+    from vitral.deploy.viewer.examples import Examples
+    from vitral.deploy.viewer.neighbours import Neighbours
+
+LOOKS = 1_000_000_000
+"""Bytes of attention that are kept."""
+RESULTS = 128
+"""Maps, curves and pictures as a model reads them that are kept: a few megabytes each at most."""
+
+
+class Session:
+    """models: what is looked into; names: what a person calls each. given: ids of the pictures to begin with."""
+
+    def __init__(
+        self,
+        models: Sequence[Predictor],
+        names: Sequence[str],
+        images: Images,
+        *,
+        given: Sequence[str] = (),
+        examples: "Examples | None" = None,
+    ) -> None:
+        for model in models:
+            explainable(model)  # refuses a model that reads no whole images
+        self.models, self.names = list(models), list(names)
+        self.images, self.given = images, list(given)
+        self.neighbours: Neighbours | None = None  # it takes turns with the worker, and so comes after it
+        self.worker = Worker()
+        self._hooks = [  # a pass through a model is a step of what is computed
+            seen(each.model).register_forward_pre_hook(lambda *_: self.worker.step()) for each in self.models
+        ]
+        self._examples = examples
+        self._looks: Kept[Look] = Kept(LOOKS, lambda look: look.nbytes)
+        self.results: Kept[Any] = Kept(RESULTS, lambda _: 1)
+
+    @property
+    def examples(self) -> list[Stored]:
+        """Pictures for a person who has none at hand."""
+        return self._examples.stored() if self._examples else []
+
+    def model(self, number: int) -> Predictor:
+        """RefusedError where there is no such model."""
+        if not 0 <= number < len(self.models):
+            shown = counted(len(self.models), "model")
+            raise RefusedError(404, f"model {number}: {shown} can be looked into, counted from 0")
+        return self.models[number]
+
+    def kept(self, model: int, image: str) -> Look | None:
+        """The pass over a picture, if it was made already: then its answers need no computing."""
+        return self._looks.get((model, image))
+
+    def look(self, model: int, image: str) -> Look:
+        """The pass of a model over a picture; computes it where it is not kept."""
+        predictor, stored = self.model(model), self.images.get(image)
+        return self.kept(model, image) or self._looks.put((model, image), look_at(predictor, stored))
+
+    def neighbours_of(self, model: int, image: str, count: int) -> dict[str, object]:
+        """The training images that are most alike to a picture, for JSON."""
+        self.model(model)
+        if self.neighbours is None:
+            return {"state": "none", "why": "no training images were named; start vitral view with --neighbours DATA"}
+        return self.neighbours.answer(model, self.images.get(image).data, count)
+
+    def about(self) -> dict[str, object]:
+        """What there is, for JSON."""
+        return {
+            "version": vitral.__version__,
+            "models": [self._model(i) for i in range(len(self.models))],
+            "given": [self.images.get(key).describe() for key in self.given],
+            "examples": [stored.describe() for stored in self.examples],
+            "neighbours": None if self.neighbours is None else self.neighbours.data or "the run's own training data",
+            "limits": {"bytes": MAX_BYTES, "pixels": MAX_PIXELS},
+            "exported": False,
+        }
+
+    def _model(self, number: int) -> dict[str, object]:
+        predictor = self.models[number]
+        model, steps = predictor.model, predictor.card.preprocess
+        return {
+            "id": number,
+            "name": self.names[number],
+            "architecture": predictor.card.architecture,
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "labels": predictor.labels,
+            "multi_label": predictor.card.multi_label,
+            "view": [steps.height, steps.width],
+            "channels": steps.channels,
+            "methods": [
+                {"name": name, "about": m.about, "takes": sorted(m.takes), "why": undefined(model, name)}
+                for name, m in METHODS.items()
+            ],
+            "removals": removals(predictor),
+        }
+
+    def close(self) -> None:
+        """Nothing more is computed."""
+        if self.neighbours is not None:
+            self.neighbours.close()
+        self.worker.close()
+        for hook in self._hooks:
+            hook.remove()
+
+
+def removals(predictor: Predictor) -> dict[str, str | None]:
+    """For each way to remove a patch why the model cannot be asked without it, or None if it can."""
+    reasons: dict[str, str | None] = {}
+    for removal in ("mean", "blur", "drop"):
+        try:
+            predictor.check_head()
+            if removal == "drop":
+                check_droppable(predictor.model)
+            reasons[removal] = None
+        except VitralError as error:
+            reasons[removal] = str(error)
+    return reasons

@@ -1,0 +1,276 @@
+// The explanation mode: what speaks for a class by a method that can be chosen, and beside the picture how true that is to the model.
+
+import { path, bytes, unpack } from "viewer/api.js";
+import { patchOf, readerName } from "viewer/attention.js";
+import { curves } from "viewer/curves.js";
+import { el, rove, segmented } from "viewer/dom.js";
+import { refuse } from "viewer/feedback.js";
+
+const SUGGESTED = 40; // class names that are offered while one is typed
+const NAMES = { grad_cam: "Grad-CAM", legrad: "LeGrad", pca: "PCA" };
+
+/** A method in words. */
+export const methodName = (name) => NAMES[name] ?? name[0].toUpperCase() + name.slice(1).replaceAll("_", " ");
+
+/** The method that is chosen, or the first that the model allows. */
+export const methodOf = ({ method }, { methods }) => methods.find(({ name, why }) => name === method && !why) ?? methods.find(({ why }) => !why);
+
+/** The parameters of a question for a map: of those that the state holds the ones that the method can be asked for. */
+export function asked(method, { target, layer, query }) {
+  const reader = method.name === "similarity" && !patchOf(query) ? "own" : query; // it knows patches and the whole, no tokens
+  return {
+    method: method.name,
+    target: method.takes.includes("target") ? target : null,
+    layer: method.takes.includes("layer") ? layer : null,
+    query: method.takes.includes("query") && reader !== "own" ? reader : null,
+  };
+}
+
+/**
+ * An answer of `explain` as `picture.paint` and `picture.key` take it: a map from its smallest to its largest value, or, where there is a
+ * value that counts for nothing, from there, with what speaks against as negative values in the same unit.
+ */
+export function drawn(answer, style) {
+  const { grid, extent, low, high, values } = unpack(answer.map);
+  const painted = { grid, extent, style, smooth: false };
+  const words = answer.words[0].toUpperCase() + answer.words.slice(1);
+  if (answer.colours) return { painted: { ...painted, values: null, colours: bytes(answer.colours) }, key: { low: "", high: "", words } };
+  const zero = answer.floor ?? low;
+  const unit = Math.max(high - zero, zero - low) || 1;
+  const from = Math.min(0, (low - zero) / unit);
+  const to = Math.max(0, (high - zero) / unit);
+  const digits = Math.max(0, Math.min(6, 1 - Math.floor(Math.log10(high - low || 1)))); // as many as tell low from high
+  const short = (value) => String(Number(value.toFixed(digits))).replace("-", "−");
+  return {
+    painted: { ...painted, values: values.map((value) => (value - zero) / unit) },
+    key: { low: short(answer.floor === null ? low : Math.min(low, zero)), high: short(Math.max(high, zero)), from, to, words },
+  };
+}
+
+/** Why a model cannot be scored, or a map of it; null where it can. */
+export function unscored(model, method) {
+  if (model.removals.mean) return model.removals.mean;
+  return method.name === "pca" ? "A picture in colours puts the patches in no order, so there is no curve to draw." : null;
+}
+
+/** The removal that is chosen, or mean where the model does not allow it. */
+export const removalOf = ({ removal }, model) => (model.removals[removal] ? "mean" : removal);
+
+export const REMOVALS = [
+  { value: "mean", text: "mean colour", title: "removed patches get the mean colour" },
+  { value: "blur", text: "blurred", title: "removed patches are blurred until no detail is left" },
+  { value: "drop", text: "left out", title: "removed patches are left out of the tokens" },
+];
+
+/** A control for what becomes of removed patches. */
+export const removalChoice = (app, model) =>
+  segmented("What becomes of removed patches", REMOVALS.map((one) => ({ ...one, why: model.removals[one.value] })), (removal) =>
+    app.state.set({ removal }, { replace: true }));
+
+export function mount(root, app) {
+  const methods = el("div", { class: "methods", role: "radiogroup", "aria-label": "Method" });
+  const meaning = el("p", { class: "note meaning", "aria-hidden": "true" }); // where there is no room for a line each
+  const options = el("div", { class: "options" });
+  const score = el("section", { class: "score", "aria-label": "How true is it?" });
+  root.append(
+    el("div", { class: "pane-head" }, el("h2", { text: "Explanation" })),
+    el("div", { class: "explaining" }, el("div", {}, methods, meaning, options), score));
+
+  let look = null;
+  let model = null; // as `about` describes it
+  let question = null; // of the map that is shown, or asked for
+  let answer = null;
+  let scoring = null; // the question of the score that is shown, or asked for
+  let controller = null;
+  let ends = [];
+  const now = () => app.state.get();
+  const method = () => methodOf(now(), model);
+
+  const says = ({ why, about }) => () => (meaning.textContent = why ?? about);
+
+  function fillMethods() {
+    methods.replaceChildren(...model.methods.map(({ name, about, why }) =>
+      el("button", {
+        type: "button", role: "radio", class: "method", "aria-disabled": why ? "true" : undefined, "data-method": name,
+        onpointerenter: says({ why, about }), onclick: () => (why ? says({ why })() : app.state.set({ method: name })),
+      }, el("b", { text: methodName(name) }), el("span", { text: why ?? about }))));
+  }
+  rove(methods, () => [...methods.querySelectorAll("button:not([aria-disabled])")], (button) => button.click());
+
+  function showMethod() {
+    const one = method();
+    says(one)();
+    methods.onpointerleave = says(one);
+    for (const button of methods.children) {
+      const on = button.dataset.method === one.name;
+      button.setAttribute("aria-checked", on);
+      button.tabIndex = on ? 0 : -1;
+    }
+  }
+
+  async function explain() {
+    const one = method();
+    const { model: number, image } = now();
+    const next = path(number, image, "explain", asked(one, now()));
+    const chosen = now().layer !== null || now().query !== "own";
+    if (app.api.exported && question === null && chosen && !app.api.has(next)) { // what another mode had chosen is not recorded for this one
+      return app.state.set({ layer: null, query: "own" }, { replace: true });
+    }
+    if (next !== question) {
+      controller?.abort();
+      controller = new AbortController();
+      [question, answer, scoring] = [next, null, null];
+      showOptions();
+      waiting("First the map, then its test");
+      const { signal } = controller;
+      try {
+        const found = await app.busy(app.api.get(next, { signal }));
+        if (signal.aborted) return;
+        answer = found;
+        app.announce(found.words);
+      } catch (error) {
+        if (error.name === "AbortError") return;
+        question = null;
+        app.fail(error);
+        score.replaceChildren(el("p", { class: "note", text: error.message }));
+        app.state.set({ layer: null, query: "own", target: null }, { replace: true }); // what there is for every picture
+        return;
+      }
+      showOptions();
+    }
+    if (!answer) return;
+    paint();
+    test(one).catch((error) => {
+      if (error.name === "AbortError") return;
+      scoring = null;
+      app.fail(error);
+      score.replaceChildren(el("p", { class: "note", text: error.message }));
+    });
+  }
+
+  function paint() {
+    const { painted, key } = drawn(answer, now().style);
+    app.picture.paint(painted);
+    app.picture.key(key);
+    mark(null);
+  }
+
+  function mark(ghost) {
+    app.picture.marks({ query: asked(method(), now()).query ? patchOf(now().query) : null, ghost });
+  }
+
+  /** The curves, after the picture: they take hundreds of passes. */
+  async function test(one) {
+    const why = unscored(model, one);
+    if (why) return void score.replaceChildren(el("h3", { text: "How true is it?" }), el("p", { class: "note", text: why }));
+    const removal = removalOf(now(), model);
+    const { model: number, image } = now();
+    const next = path(number, image, "score", { ...asked(one, now()), removal });
+    if (next === scoring) return;
+    scoring = next;
+    waiting("Testing it with some hundred passes: patches go in this map's order, in random orders and from the centre");
+    const found = await app.busy(app.api.get(next, { signal: controller.signal }));
+    if (scoring !== next) return;
+    const choice = removalChoice(app, model);
+    choice.show(removal);
+    score.replaceChildren(
+      el("h3", { text: "How true is it?" }),
+      el("p", { class: "verdict", text: sentence(found.verdict) }),
+      curves(found, methodName(one.name)),
+      el("div", { class: "option" }, el("span", { text: "Removed patches are" }), choice.root));
+    app.announce(found.verdict);
+  }
+
+  const waiting = (text) => score.replaceChildren(el("h3", { text: "How true is it?" }), el("p", { class: "note waiting", text }));
+
+  function showOptions() {
+    const one = method();
+    const parts = [];
+    if (one.takes.includes("target")) parts.push(targetOption());
+    if (answer?.layers) parts.push(layerOption(answer.layers));
+    if (one.takes.includes("query") && look.layers.length) parts.push(queryOption(one));
+    options.replaceChildren(...parts);
+  }
+
+  function targetOption() {
+    const { index, label } = answer?.target ?? { index: now().target, label: model.labels[now().target] ?? look.answer.top[0].label };
+    return classField(model.labels, label, (chosen) => {
+      if (chosen !== index) app.state.set({ target: chosen === look.answer.top[0].index ? null : chosen });
+    });
+  }
+
+  function layerOption(layers) {
+    const at = now().layer ?? layers.length - 1;
+    const name = el("output", { text: layers[at] });
+    const range = el("input", {
+      type: "range", min: 0, max: layers.length - 1, value: at, "aria-label": "Layer",
+      oninput: () => (name.textContent = layers[range.value]),
+      onchange: () => app.state.set({ layer: Number(range.value) === layers.length - 1 ? null : Number(range.value) }),
+    });
+    range.setAttribute("aria-valuetext", layers[at]);
+    return el("label", { class: "option" }, el("span", { text: "Layer" }), range, name);
+  }
+
+  function queryOption(one) {
+    const reads = asked(one, now()).query;
+    const verb = one.name === "similarity" ? "Alike to" : "Read by";
+    const whole = one.name === "similarity" ? "the whole picture" : readerName("own", look);
+    const reader = !reads ? whole : patchOf(reads) ? "the outlined patch" : readerName(reads, look);
+    return el("div", { class: "option" }, el("span", { text: verb }), el("b", { text: reader }),
+      reads ? el("button", { type: "button", class: "plain", text: "as the answer", onclick: () => app.state.set({ query: "own" }) })
+        : el("span", { class: "soft", text: "click a patch to ask for it" }));
+  }
+
+  return {
+    show(state, newLook, changed) {
+      if (!ends.length) {
+        ends = [
+          app.picture.on("hover", (patch) => method().takes.includes("query") && look.layers.length && mark(patch && [patch.row, patch.column])),
+          app.picture.on("pin", ({ row, column }) => {
+            const query = `${row},${column}`;
+            if (method().takes.includes("query") && look.layers.length) app.state.set({ query: query === now().query ? "own" : query });
+          }),
+        ];
+      }
+      if (newLook !== look || changed.has("model")) {
+        [look, model, question] = [newLook, app.about.models[state.model], null];
+        fillMethods();
+        showMethod();
+        app.picture.paint({ values: null, grid: look.grid, extent: look.extent });
+        app.picture.key(null);
+      }
+      if (changed.has("method")) showMethod();
+      explain();
+    },
+    hide() {
+      controller?.abort();
+      [question, scoring] = [null, null];
+      ends.forEach((end) => end());
+      ends = [];
+    },
+  };
+}
+
+/** A sentence with a capital and a full stop. */
+export const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
+
+/** A field for a class by its name; `choose(index)` once it is one of the labels. */
+export function classField(labels, label, choose) {
+  const offers = el("datalist", { id: "classes" });
+  const input = el("input", { type: "text", list: "classes", value: label, autocomplete: "off", spellcheck: "false", "aria-label": "Class" });
+  const offer = () => {
+    const typed = input.value.trim().toLowerCase();
+    const found = labels.filter((one) => one.toLowerCase().includes(typed)).slice(0, SUGGESTED);
+    offers.replaceChildren(...found.map((value) => el("option", { value })));
+  };
+  const take = () => {
+    const index = labels.indexOf(input.value.trim());
+    if (index >= 0) return choose(index);
+    refuse(`There is no class ${JSON.stringify(input.value)}; type one of the model's, as they are offered.`);
+    input.value = label;
+  };
+  input.addEventListener("focus", () => (input.select(), offer()));
+  input.addEventListener("input", offer);
+  input.addEventListener("change", take);
+  return el("label", { class: "option" }, el("span", { text: "What speaks for" }), input, offers);
+}

@@ -1,0 +1,46 @@
+// What the page tells people beside the picture: that it works on something, what went wrong, and, for screen readers, what is shown.
+
+const BUSY_AFTER = 80; // ms before work is shown as such
+const SAY_AFTER = 250; // ms: of quick changes only the last is spoken
+
+let working = 0;
+let saying = null;
+
+/** Shows that something is under way until the promise is settled, and gives it back. */
+export function busy(promise) {
+  let counted = 0;
+  const count = (by) => {
+    working += by;
+    document.documentElement.setAttribute("aria-busy", working > 0);
+  };
+  const timer = setTimeout(() => count((counted = 1)), BUSY_AFTER);
+  const end = () => {
+    clearTimeout(timer);
+    count(-counted);
+  };
+  promise.then(end, end);
+  return promise;
+}
+
+/** One sentence in a bar that can be dismissed. A question that was called off is no error. */
+export function fail(error) {
+  if (error.name === "AbortError") return;
+  if (error.name !== "ApiError") console.error(error);
+  refuse(error.message);
+}
+
+export function refuse(sentence) {
+  const bar = document.getElementById("error");
+  bar.querySelector("p").textContent = sentence;
+  bar.hidden = false;
+}
+
+export function dismiss() {
+  document.getElementById("error").hidden = true;
+}
+
+/** Says it to screen readers when things have come to rest. */
+export function announce(text) {
+  clearTimeout(saying);
+  saying = setTimeout(() => (document.getElementById("live").textContent = text), SAY_AFTER);
+}

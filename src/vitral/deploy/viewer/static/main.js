@@ -1,0 +1,265 @@
+// The page: which picture and model, which mode beside the picture. Each mode's pane comes from its own module, when it is first shown.
+
+import { createAnswer } from "viewer/answer.js";
+import { api, ApiError, LOST, path } from "viewer/api.js";
+import { patchOf, readerName } from "viewer/attention.js";
+import { createBeads } from "viewer/beads.js";
+import { el, rove, segmented } from "viewer/dom.js";
+import { receive } from "viewer/drop.js";
+import { announce, busy, dismiss, fail, refuse } from "viewer/feedback.js";
+import { createStrip, fillEmpty } from "viewer/gallery.js";
+import { bindKeys, fillHelp, keysOf } from "viewer/keys.js";
+import { createPicture } from "viewer/picture.js";
+import { START, state } from "viewer/state.js";
+import { createTheme } from "viewer/theme.js";
+
+const MODES = {
+  attention: ["Attention", "what each head reads, layer by layer"],
+  explanation: ["Explanation", "what speaks for a class"],
+  mask: ["Mask", "take patches away and see the answer move"],
+  compare: ["Compare", "two explanations side by side"],
+  inspect: ["Inspect", "positions, filters, distances, norms"],
+  neighbours: ["Neighbours", "the training images that are most alike"],
+};
+const HELP = [
+  "A Vision Transformer cuts the picture into patches and lets every patch, and often a class token, read all the others, " +
+    "layer by layer. Where light falls, the chosen one reads; the key below the picture says how much.",
+  "Choose who reads by clicking a patch or a bead, and the layer and head in the matrix. Pointing shows, clicking stays. " +
+    "Attention says what is read, not what the answer rests on: Explanation measures that, and Mask tries it out.",
+];
+const RECORDED = "A recorded page: it shows what was looked at. For other pictures, for masks and for every patch, run vitral view.";
+const ALL = new Set(Object.keys(START));
+
+const $ = (id) => document.getElementById(id);
+const app = { state, api, announce, fail, busy, picture: createPicture($("picture")), about: null };
+app.beads = createBeads($("beads"), {
+  choose: (query) => state.set({ query: query === state.get().query ? "own" : query }),
+});
+const answer = createAnswer($("answer"), { choose: explainClass });
+const strip = createStrip($("strip"), choose);
+const panes = {}; // mode -> promise of {root, pane}
+let images = []; // all that can be chosen
+let look = null; // of the picture and model that are shown
+let current = null; // the {root, pane} that is shown
+let looking = null; // AbortController of the question for a look
+let coming = null; // the object URL of a picture that comes in
+
+start().catch(fail);
+
+async function start() {
+  const about = (app.about = await busy(api.about()));
+  images = [...about.given];
+  $("note").textContent = [RECORDED, about.left_out].filter(Boolean).join(" ");
+  $("note").hidden = !api.exported;
+  const pick = api.exported ? null : receive($("dropping"), take, refuse);
+  if (pick) fillEmpty($("empty"), about, pick, (id) => ((images = [...about.examples]), choose(id)));
+  const bar = createBar(pick);
+  if (state.get().image === null && about.given.length) state.set({ image: about.given[0].id }, { replace: true });
+  state.subscribe((now, changed) => route(now, changed, bar));
+  route(state.get(), ALL, bar);
+}
+
+function route(now, changed, bar) {
+  if (!app.about.models[now.model]) return state.set({ model: 0 }, { replace: true });
+  if (api.exported && now.mode === "mask") return state.set({ mode: "attention" }, { replace: true });
+  bar.show(now);
+  document.body.dataset.mode = now.mode;
+  if (changed.has("image") || changed.has("model")) lookAt(now);
+  else if (look) show(now, changed);
+}
+
+/** Ask for the picture's look, showing the picture meanwhile, and then what the mode shows of it. */
+async function lookAt({ model, image }) {
+  looking?.abort();
+  looking = new AbortController();
+  const { signal } = looking;
+  leave(image !== null);
+  if (image === null) return (document.title = "vitral");
+  strip.show(images, image);
+  const question = path(model, image, "look");
+  const known = api.has(question);
+  try {
+    if (!known && !coming) app.picture.preview(api.pictureURL(image, 1280)).catch(() => {}); // the look says what is wrong
+    const found = await (known ? api.get(question) : busy(api.get(question, { signal })));
+    if (signal.aborted) return;
+    await app.picture.load(found);
+    if (signal.aborted) return;
+    forgetComing();
+    look = found;
+    document.title = `${found.picture.name} · vitral`;
+    answer.load(found);
+    app.beads.load(found);
+    $("main").dataset.ready = "";
+    const query = legal(state.get().query, found);
+    if (query === state.get().query) show(state.get(), ALL);
+    else state.set({ query }, { replace: true });
+  } catch (error) {
+    if (signal.aborted) return;
+    fail(error);
+    const first = app.about.given[0]?.id ?? null;
+    if (error.status === 404 && image !== first) state.set({ image: first, query: "own" }, { replace: true });
+  }
+}
+
+/** Put away what is shown, for another picture or for the page that invites one. */
+function leave(another) {
+  look = null;
+  current?.pane.hide();
+  current = null;
+  delete $("main").dataset.ready;
+  $("main").hidden = !another;
+  $("empty").hidden = another;
+}
+
+/** The query, or "own" where this picture and model have no such. */
+function legal(query, { grid, prefix, layers }) {
+  const patch = patchOf(query);
+  const fits = patch
+    ? patch[0] < grid[0] && patch[1] < grid[1]
+    : query === "mean" || prefix.some(({ key }) => key === query);
+  return fits && layers.length ? query : "own";
+}
+
+async function show(now, changed) {
+  answer.show(now.target);
+  app.beads.show(now.query);
+  const { name } = look.picture;
+  const [h, w] = look.grid;
+  app.picture.canvas.setAttribute("aria-label", `${name}, ${h} by ${w} patches; ${readerName(now.query, look)} reads`);
+  try {
+    const shown = await (panes[now.mode] ??= mounted(now.mode));
+    if (state.get().mode !== now.mode || !look) return;
+    if (current !== shown) {
+      current?.pane.hide();
+      current = shown;
+      app.picture.marks({});
+      app.picture.key(null);
+      for (const other of $("pane").children) other.hidden = other !== shown.root;
+      changed = ALL;
+    }
+    shown.pane.show(state.get(), look, changed);
+  } catch (error) {
+    delete panes[now.mode];
+    fail(error);
+  }
+}
+
+async function mounted(mode) {
+  const module = await busy(import(`viewer/${mode}.js`)).catch((error) => {
+    throw error instanceof TypeError ? new ApiError(LOST, 0) : error; // a module that cannot be fetched is a TypeError
+  });
+  const root = el("div", { class: `mode ${mode}`, hidden: true }); // until it is its turn: the mode may have changed meanwhile
+  $("pane").append(root);
+  return { root, pane: module.mount(root, app) };
+}
+
+function createBar(pick) {
+  const { models } = app.about;
+  const title = ({ architecture, parameters }) => `${architecture}, ${parameters.toLocaleString("en")} parameters`;
+  const model = segmented("Model", models.map((of, i) => ({ value: i, text: of.name, title: title(of) })), (value) =>
+    state.set({ model: value, query: "own", layer: null, head: "mean", target: null, masked: "" }));
+  $("models").append(models.length > 1 ? model.root : el("span", { text: models[0].name, title: title(models[0]) }));
+  const tabs = Object.entries(MODES).filter(([mode]) => pick || mode !== "mask").map(([mode, [text, words]]) =>
+    el("button", {
+      type: "button", role: "tab", "data-mode": mode, "aria-controls": "pane", text, title: words,
+      onclick: () => state.set({ mode }),
+    }));
+  $("modes").append(...tabs);
+  rove($("modes"), () => tabs, (tab) => tab.click());
+  const style = segmented("How it is drawn", [
+    { value: "light", text: "Light", title: "patches lit by their weight (l)" },
+    { value: "heat", text: "Heat", title: "a scale of colours over the picture (l)" },
+  ], (value) => state.set({ style: value }, { replace: true }));
+  app.picture.keyRoot.append(style.root);
+  createTools(pick);
+  return {
+    show(now) {
+      model.show(now.model);
+      style.show(now.style);
+      for (const tab of tabs) {
+        const on = tab.dataset.mode === now.mode;
+        tab.setAttribute("aria-selected", on);
+        tab.tabIndex = on ? 0 : -1;
+      }
+      $("pane").setAttribute("aria-label", MODES[now.mode][0]);
+    },
+  };
+}
+
+function createTools(pick) {
+  const button = (kind, text, label, run) =>
+    el("button", { type: "button", class: kind, text, "aria-label": label, title: label, onclick: run });
+  const saving = el("div", { class: "saving" });
+  let menu = null;
+  const save = () => {
+    if (!look) return refuse("There is nothing to save yet: choose a picture first.");
+    menu ??= import("viewer/save.js").then((module) => module.mount(saving, app));
+    menu.then((opened) => opened.show(state.get(), look)).catch(fail);
+  };
+  const help = () => $("help").showModal();
+  const keys = keysOf(() => look, { play, save, help, reset, pick });
+  bindKeys(keys);
+  fillHelp($("help"), keys, HELP);
+  if (pick) $("tools").append(button("open", "Open", "Open a picture (o), or drop or paste one", pick));
+  saving.append(button("plain", "Save", "Save or share (s)", save));
+  $("tools").append(saving, createTheme(), button("icon", "?", "Help and keys (?)", help));
+  $("error").querySelector("button").addEventListener("click", dismiss);
+  $("skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    app.picture.canvas.focus();
+  });
+}
+
+async function play() {
+  if (state.get().mode !== "attention") state.set({ mode: "attention" });
+  if (look) (await panes.attention).pane.play();
+}
+
+function reset() {
+  dismiss();
+  state.set({ query: "own", layer: null, head: "mean", target: null });
+}
+
+function choose(id) {
+  state.set({ image: id, query: "own", masked: "", target: null });
+}
+
+/** A class of the answer is explained, here or where explanations are shown. */
+function explainClass(index) {
+  const mode = ["explanation", "compare"].includes(state.get().mode) ? state.get().mode : "explanation";
+  state.set({ mode, target: look.answer.top[0].index === index ? null : index });
+}
+
+/** A picture that comes in is shown at once, while the server looks at it. */
+async function take(file) {
+  const { bytes } = app.about.limits;
+  const megabytes = (size) => `${Math.ceil(size / 1e6)} MB`;
+  if (file.size > bytes) {
+    return refuse(`${file.name} has ${megabytes(file.size)}; pictures may have ${megabytes(bytes)}: make it smaller.`);
+  }
+  forgetComing();
+  coming = URL.createObjectURL(file);
+  const mine = coming;
+  looking?.abort();
+  leave(true);
+  const seen = app.picture.preview(coming).catch(() => {}); // what is no picture the server refuses, in a sentence
+  try {
+    const stored = await busy(api.upload(file));
+    await seen;
+    if (coming !== mine) return; // another came meanwhile
+    dismiss();
+    if (!images.some(({ id }) => id === stored.id)) images.push(stored);
+    if (stored.id === state.get().image) lookAt(state.get());
+    else choose(stored.id);
+  } catch (error) {
+    if (coming !== mine) return;
+    forgetComing();
+    fail(error);
+    lookAt(state.get());
+  }
+}
+
+function forgetComing() {
+  if (coming) URL.revokeObjectURL(coming);
+  coming = null;
+}

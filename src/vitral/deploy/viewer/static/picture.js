@@ -1,0 +1,220 @@
+// The large picture: a canvas at the screen's own resolution with a map as light on it, marks above it and its key below.
+
+import { api } from "viewer/api.js";
+import { COOL, light, ramp } from "viewer/colour.js";
+import { el } from "viewer/dom.js";
+import { canvasOf, groundsOf, paintMap, paintMarks, tiling } from "viewer/glass.js";
+
+const SIDE = 1280; // pixels of the longer side that is asked of the server
+const SAVED = 512; // saved pictures have at least about so many
+const NOTHING = { values: null, grid: [1, 1], extent: [1, 1], colours: null, style: "light", smooth: false };
+
+/**
+ * `load(look)` (a promise), `preview(url)` of a picture that the server has not looked at, `paint({values [h * w] in 0..1 or null, grid,
+ * extent, colours [h * w * 3] or null, style, smooth})`, `marks({query, ghost, borders, masked, maskGrid, maskExtent})`, which replace
+ * those before, `key({low, high, words, from, to} or null)` of what was painted last, `shown()` that, `toPNG()` a promise of a Blob,
+ * `canvas` for names and focus, `keyRoot` for what belongs beside the key, and `on(type, fn)`, which returns a function that ends it:
+ * fn({row, column, grid}) on "hover" (null when the pointer leaves), "pin", and, while there is a set `masked`, "paint", with `erase` and
+ * `first` (of a stroke).
+ */
+export function createPicture(root) {
+  const canvas = el("canvas", { tabindex: "0", role: "img", "aria-label": "the picture" });
+  const above = el("canvas", { class: "marks", "aria-hidden": "true" });
+  const stage = el("div", { class: "stage" }, canvas, above);
+  const scale = el("canvas", { width: 128, height: 1 });
+  const words = el("span", { class: "words" });
+  const [low, high] = [el("span"), el("span")];
+  const key = el("div", { class: "key", hidden: true }, el("span", { class: "scale" }, low, scale, high), words);
+  root.append(stage, key);
+
+  const me = {
+    image: null, source: "", look: null, painted: NOTHING, marked: {}, grounds: null, frame: null, keyed: null,
+  };
+  const listeners = { hover: new Set(), pin: new Set(), paint: new Set() };
+  const emit = (type, event) => [...listeners[type]].forEach((fn) => fn(event));
+  const redraw = () => draw(canvas, above, me);
+  const fit = () => me.image && resize(stage, canvas, above, me) && redraw();
+  new ResizeObserver(fit).observe(stage);
+  addEventListener("resize", fit);
+  listen(canvas, me, emit);
+
+  async function open(source) {
+    if (me.source === source) return;
+    me.source = source;
+    const image = new Image();
+    image.src = source;
+    await image.decode();
+    if (me.source !== source) return; // another came meanwhile
+    [me.image, me.frame] = [image, null];
+    fit();
+  }
+
+  return {
+    canvas,
+    keyRoot: key,
+    async load(look) {
+      const known = me.look?.picture.id === look.picture.id;
+      me.look = look;
+      if (!known) [me.painted, me.marked] = [NOTHING, {}];
+      await open(api.pictureURL(look.picture.id, SIDE));
+      me.frame = null; // another model sees another box
+      fit();
+    },
+    async preview(url) {
+      [me.look, me.painted, me.marked] = [null, NOTHING, {}];
+      this.key(null);
+      await open(url);
+    },
+    paint(painted) {
+      me.painted = { ...NOTHING, ...painted };
+      if (me.frame) redraw();
+    },
+    marks(marked) {
+      me.marked = marked;
+      canvas.classList.toggle("paintable", Boolean(marked.masked));
+      if (me.frame) drawMarks(above, me);
+    },
+    key(text) {
+      key.hidden = !text;
+      if (!text) return;
+      scale.hidden = Boolean(me.painted.colours);
+      const { from = 0, to = 1 } = text;
+      const drawn = `${me.painted.style} ${from} ${to}`;
+      if (me.keyed !== drawn) drawScale(scale, me.painted.style, from, to);
+      me.keyed = drawn;
+      [low.textContent, high.textContent, words.textContent] = [text.low, text.high, text.words];
+    },
+    shown: () => me.painted,
+    toPNG: () => toPNG(me),
+    on(type, fn) {
+      listeners[type].add(fn);
+      return () => listeners[type].delete(fn);
+    },
+  };
+}
+
+/** The canvas as large as its place allows, in the picture's shape. Returns whether anything is to be drawn anew. */
+function resize(stage, canvas, above, me) {
+  const { naturalWidth, naturalHeight } = me.image;
+  const tallest = parseFloat(getComputedStyle(stage).maxHeight) || Infinity;
+  const fit = Math.min(stage.clientWidth / naturalWidth, tallest / naturalHeight);
+  const [width, height] = [Math.max(1, Math.floor(naturalWidth * fit)), Math.max(1, Math.floor(naturalHeight * fit))];
+  const unit = window.devicePixelRatio || 1;
+  if (me.frame && me.frame.width === Math.round(width * unit) && me.frame.unit === unit) return false;
+  for (const each of [canvas, above]) {
+    each.style.width = `${width}px`;
+    each.style.height = `${height}px`;
+    each.width = Math.round(width * unit);
+    each.height = Math.round(height * unit);
+  }
+  me.frame = frameOf(me, canvas.width, canvas.height, unit);
+  me.grounds = groundsOf(me.image, me.frame);
+  return true;
+}
+
+function frameOf({ look, image }, width, height, unit) {
+  const of = look?.picture ?? { width: image.naturalWidth, height: image.naturalHeight };
+  const [top, left, boxH, boxW] = look?.box ?? [0, 0, of.height, of.width];
+  const [x, y] = [width / of.width, height / of.height];
+  return { width, height, unit, box: [left * x, top * y, boxW * x, boxH * y] };
+}
+
+function draw(canvas, above, me) {
+  paintMap(canvas.getContext("2d"), me.grounds, me.frame, me.painted);
+  drawMarks(above, me);
+}
+
+const asking = ({ look }) => ({ grid: look?.grid ?? [1, 1], extent: look?.extent ?? [1, 1] });
+const masking = ({ look, marked }) => ({
+  grid: marked.maskGrid ?? look?.removal?.grid ?? [1, 1],
+  extent: marked.maskExtent ?? look?.removal?.extent ?? [1, 1],
+});
+
+function drawMarks(above, me) {
+  paintMarks(above.getContext("2d"), me.frame, me.marked, me.painted, asking(me), masking(me));
+}
+
+/** From `from`, below 0 where values speak against, to `to`. */
+function drawScale(scale, style, from, to) {
+  const context = scale.getContext("2d");
+  const pixels = context.createImageData(scale.width, 1);
+  const colours = ramp(style === "heat" ? "inferno" : "light");
+  for (let i = 0; i < scale.width; i++) {
+    const value = from + ((to - from) * i) / (scale.width - 1);
+    const at = 3 * Math.round(255 * (style === "heat" ? Math.max(0, value) : light(value)));
+    pixels.data.set(value < 0 ? COOL.map((c) => light(-value) * c) : colours.subarray(at, at + 3), 4 * i);
+    pixels.data[4 * i + 3] = 255;
+  }
+  context.putImageData(pixels, 0, 0);
+}
+
+/** What is shown, at the picture's own resolution; small pictures are enlarged a whole number of times. */
+async function toPNG(me) {
+  const { naturalWidth, naturalHeight } = me.image;
+  const times = Math.max(1, Math.ceil(SAVED / Math.max(naturalWidth, naturalHeight)));
+  const canvas = canvasOf(naturalWidth * times, naturalHeight * times);
+  const above = canvasOf(canvas.width, canvas.height);
+  const frame = frameOf(me, canvas.width, canvas.height, Math.max(1, Math.max(canvas.width, canvas.height) / 720));
+  draw(canvas, above, { ...me, frame, grounds: groundsOf(me.image, frame) });
+  canvas.getContext("2d").drawImage(above, 0, 0);
+  return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
+}
+
+/** Pointer to patches: of the grid that is painted away where there is one, else of the one whose patches ask. */
+function listen(canvas, me, emit) {
+  let over = null;
+  let stroke = null; // {erase, last} while the pointer is down
+
+  function patchAt(event) {
+    if (!me.frame || !me.look) return null;
+    const of = me.marked.masked ? masking(me) : asking(me);
+    const { left, top, cellW, cellH } = tiling(me.frame, of.grid, of.extent);
+    const [x, y] = [event.offsetX * me.frame.unit, event.offsetY * me.frame.unit];
+    const [boxX, boxY, boxW, boxH] = me.frame.box;
+    if (x < boxX || y < boxY || x >= boxX + boxW || y >= boxY + boxH) return null;
+    const [row, column] = [Math.floor((y - top) / cellH), Math.floor((x - left) / cellW)];
+    return row >= 0 && column >= 0 && row < of.grid[0] && column < of.grid[1] ? { row, column, grid: of.grid } : null;
+  }
+  const hover = (patch) => {
+    if (patch?.row === over?.row && patch?.column === over?.column) return;
+    over = patch;
+    emit("hover", patch);
+  };
+  const paintTo = (patch) => {
+    for (const step of between(stroke.last ?? patch, patch)) {
+      emit("paint", { ...step, grid: patch.grid, erase: stroke.erase, first: stroke.last === null });
+      stroke.last = step;
+    }
+  };
+
+  canvas.addEventListener("pointerdown", (event) => {
+    const patch = patchAt(event);
+    if (!me.marked.masked || !patch || event.button === 1) return;
+    event.preventDefault();
+    canvas.focus({ preventScroll: true });
+    canvas.setPointerCapture(event.pointerId);
+    stroke = { erase: event.altKey || event.button === 2, last: null };
+    paintTo(patch);
+  });
+  canvas.addEventListener("pointermove", (event) => {
+    const patch = patchAt(event);
+    if (event.pointerType !== "touch" || stroke) hover(patch);
+    if (stroke && patch) paintTo(patch);
+  });
+  for (const end of ["pointerup", "pointercancel"]) canvas.addEventListener(end, () => (stroke = null));
+  canvas.addEventListener("pointerleave", () => hover(null));
+  canvas.addEventListener("contextmenu", (event) => me.marked.masked && event.preventDefault());
+  canvas.addEventListener("click", (event) => {
+    const patch = patchAt(event);
+    if (patch && !me.marked.masked) emit("pin", patch);
+  });
+}
+
+/** The patches on the way from one to another, the last included: a fast stroke leaves no gaps. */
+function between(from, to) {
+  const steps = Math.max(Math.abs(to.row - from.row), Math.abs(to.column - from.column), 1);
+  const mix = (a, b, i) => Math.round(a + ((b - a) * i) / steps);
+  return Array.from({ length: steps }, (_, i) => (
+    { row: mix(from.row, to.row, i + 1), column: mix(from.column, to.column, i + 1) }
+  ));
+}

@@ -1,0 +1,122 @@
+// What is looked at, as one frozen object, mirrored in the URL's fragment: a link shows the same again, and back goes back.
+
+const MODES = ["attention", "explanation", "mask", "compare", "inspect", "neighbours"];
+const WRITE_EVERY = 150; // ms; browsers refuse pages that write their address much more often
+const REST = 200; // ms without a change before one that is no step of the history is written: writing takes longer than drawing
+
+const oneOf = (...values) => (text) => (values.includes(text) ? text : undefined);
+const matching = (pattern) => (text) => (pattern.test(text) ? text : undefined);
+const count = (text) => (/^\d{1,6}$/.test(text) ? Number(text) : undefined);
+
+// name: [what it is at first, how its text is read (undefined: not a legal value)]
+const FIELDS = {
+  image: [null, matching(/^[0-9a-f]{4,64}$/)],
+  model: [0, count],
+  mode: ["attention", oneOf(...MODES)],
+  query: ["own", matching(/^(own|cls|mean|t\d{1,4}|\d{1,5},\d{1,5})$/)],
+  layer: [null, count],
+  head: ["mean", (text) => (text === "mean" ? text : count(text))],
+  style: ["light", oneOf("light", "heat")],
+  method: ["relevance", matching(/^[a-z_]{1,40}$/)],
+  target: [null, count],
+  left: [null, matching(/^\d{1,3}:[a-z_]{1,40}$/)],
+  right: [null, matching(/^\d{1,3}:[a-z_]{1,40}$/)],
+  masked: ["", matching(/^\d{1,6}(-\d{1,6})?(,\d{1,6}(-\d{1,6})?)*$/)],
+  removal: ["mean", oneOf("mean", "blur", "drop")],
+  inspected: ["p0", matching(/^[pn]\d{1,3}$/)],
+};
+export const START = Object.freeze(Object.fromEntries(Object.entries(FIELDS).map(([name, [start]]) => [name, start])));
+
+let now = fromFragment(location.hash);
+let due = null; // {push} of a write that waits
+let timer = null;
+let written = -Infinity;
+const listeners = new Set();
+
+export const state = {
+  get: () => now,
+  /** Change fields; a new step of the history, unless `replace`. Quick changes make one step together. */
+  set(patch, { replace = false } = {}) {
+    for (const name of Object.keys(patch)) if (!(name in FIELDS)) throw new Error(`state has no field ${name}`);
+    if (!become({ ...now, ...patch })) return;
+    due = { push: !replace || Boolean(due?.push) };
+    clearTimeout(timer);
+    timer = setTimeout(write, due.push ? Math.max(0, written + WRITE_EVERY - performance.now()) : REST);
+  },
+  /** `fn(now, changed: Set of names)` after every change. Returns a function that ends it. */
+  subscribe(fn) {
+    listeners.add(fn);
+    return () => listeners.delete(fn);
+  },
+};
+
+function become(next) {
+  const changed = new Set(Object.keys(FIELDS).filter((name) => next[name] !== now[name]));
+  if (!changed.size) return false;
+  now = Object.freeze(next);
+  for (const fn of [...listeners]) fn(now, changed);
+  return true;
+}
+
+function write() {
+  if (!due) return;
+  const { push } = due;
+  due = null;
+  written = performance.now();
+  const address = toFragment(now) || location.pathname + location.search;
+  if (push) history.pushState(null, "", address);
+  else history.replaceState(null, "", address);
+}
+
+function reread() {
+  due = null;
+  become(fromFragment(location.hash));
+}
+addEventListener("popstate", reread);
+addEventListener("hashchange", reread);
+addEventListener("pagehide", write);
+
+/** "#query=3,4&layer=5" of all that is not as at first; "" of the start itself. */
+export function toFragment(values) {
+  const parts = Object.keys(FIELDS)
+    .filter((name) => values[name] !== START[name])
+    .map((name) => `${name}=${encodeURIComponent(values[name]).replaceAll("%2C", ",").replaceAll("%3A", ":")}`);
+  return parts.length ? `#${parts.join("&")}` : "";
+}
+
+/** What is no legal value is as at first: a link that was cut short still opens. */
+export function fromFragment(fragment) {
+  const found = { ...START };
+  for (const part of fragment.replace(/^#/, "").split("&")) {
+    const [name, text = ""] = part.split("=");
+    if (!(name in FIELDS) || !text) continue;
+    try {
+      found[name] = FIELDS[name][1](decodeURIComponent(text)) ?? START[name];
+    } catch (error) {
+      if (!(error instanceof URIError)) throw error;
+    }
+  }
+  return Object.freeze(found);
+}
+
+/** {0,1,2,3,7} to "0-3,7". */
+export function toSpans(numbers) {
+  const sorted = [...numbers].sort((a, b) => a - b);
+  const spans = [];
+  for (const n of sorted) {
+    const last = spans.at(-1);
+    if (last && last[1] === n - 1) last[1] = n;
+    else spans.push([n, n]);
+  }
+  return spans.map(([a, b]) => (a === b ? `${a}` : `${a}-${b}`)).join(",");
+}
+
+/** "0-3,7" to {0,1,2,3,7}; numbers from `limit` on are left out. */
+export function fromSpans(text, limit) {
+  const found = new Set();
+  for (const span of text ? text.split(",") : []) {
+    const [from, to = from] = span.split("-").map(Number);
+    for (let n = from; n <= Math.min(to, limit - 1); n++) found.add(n);
+  }
+  return found;
+}

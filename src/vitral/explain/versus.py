@@ -1,0 +1,76 @@
+"""Two maps of one picture beside each other: how far they agree, and which of them is truer to its model.
+
+Axes: h w grid of a map, H W picture.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitral.explain.faithfulness import Faithfulness
+from vitral.explain.figure import Explanation
+from vitral.explain.removal import check_ordered
+from vitral.explain.sanity import spearman
+
+
+def agreement(left: Explanation, right: Explanation) -> float:
+    """Spearman's rank correlation of two maps of one picture, in [-1, 1], over the part of it that both models see.
+
+    Maps of one grid are compared value by value; else each value of the finer is paired with that of the other which lies over its middle.
+
+    Raises:
+        VitralError: one of them is a picture in colours, which ranks nothing.
+    """
+    check_ordered(left)
+    check_ordered(right)
+    (rows, other_rows), (columns, other_columns) = (_paired(left, right, axis) for axis in (0, 1))
+    assert len(rows), "two views of one picture share its middle"
+    assert len(columns), "two views of one picture share its middle"
+    return spearman(left.grid[np.ix_(rows, columns)], right.grid[np.ix_(other_rows, other_columns)])
+
+
+def gain(faithfulness: Faithfulness) -> float:
+    """How far a map is above random orders in insertion and below them in deletion together, in areas: 0 is a map that says nothing.
+
+    The symmetric relevance gain of https://arxiv.org/abs/2401.06654, counted from what random orders reach on this picture.
+    """
+    above = faithfulness.insertion - faithfulness.random_insertion
+    return float(above + faithfulness.random_deletion - faithfulness.deletion)
+
+
+def scatter(faithfulness: Faithfulness) -> float:
+    """The standard deviation of the random orders' own gains: a smaller difference may be chance."""
+    return float(np.std([curves.insertion - curves.deletion for curves in faithfulness.random]))
+
+
+def truer(left: Faithfulness, right: Faithfulness, names: tuple[str, str]) -> str:
+    """One sentence: which of two maps, called `names`, is the more faithful, and by which numbers."""
+    gains, chance = (gain(left), gain(right)), max(scatter(left), scatter(right))
+    (better, higher), (worse, lower) = sorted(zip(names, gains, strict=True), key=lambda pair: -pair[1])
+    by_chance = f"random orders scatter by {chance:.2f} themselves"
+    both = f"{better} gains {higher:.2f} over random orders, {worse} {lower:.2f}; {by_chance}"
+    if higher <= chance:
+        return f"neither says more about the answer than chance: {both}"
+    if higher - lower <= chance:
+        return f"neither is clearly the more faithful: {both}"
+    return f"{better} is the more faithful: it gains {higher:.2f} over random orders, {worse} {lower:.2f}; {by_chance}"
+
+
+def _paired(left: Explanation, right: Explanation, axis: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Along one axis of the picture: the indices of both grids that lie at the middles of the finer grid's cells."""
+    (start, step, n, end), (other_start, other_step, other_n, other_end) = (_ruler(e, axis) for e in (left, right))
+    if step <= other_step:
+        middles = start + (np.arange(n) + 0.5) * step
+    else:
+        middles = other_start + (np.arange(other_n) + 0.5) * other_step
+    middles = middles[(middles >= max(start, other_start)) & (middles < min(end, other_end))]
+    one = ((middles - start) / step).astype(np.int64).clip(max=n - 1)
+    other = ((middles - other_start) / other_step).astype(np.int64).clip(max=other_n - 1)
+    return one, other
+
+
+def _ruler(explanation: Explanation, axis: int) -> tuple[float, float, int, float]:
+    """(start, cell, cells, end) of the map along an axis, as shares of the picture: two models may have read it at two sizes."""
+    size, n = explanation.image.shape[axis], explanation.grid.shape[axis]
+    box = explanation.box or (0, 0, *explanation.image.shape[:2])
+    start, length = box[axis] / size, box[axis + 2] / size
+    return start, length * explanation.extent[axis] / n, n, start + length

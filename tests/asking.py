@@ -1,0 +1,17 @@
+"""A predictor around a small model, to ask for maps."""
+
+from vitral.checkpoints.bundle import ModelCard
+from vitral.data.preprocess import Preprocess
+from vitral.models.zoo import family_of
+from vitral.predict import Predictor
+
+SIZE = (24, 40)  # height, width
+
+
+def predictor_of(model, size=None, multi_label=False, labels=None):
+    """A predictor that sees images in -1..1. size: height and width of its view, by default the model's own; labels: by default numbered."""
+    config = model.config
+    half = (0.5,) * config.in_channels
+    labels = [f"kind {k}" for k in range(config.num_classes)] if labels is None else list(labels)
+    steps = Preprocess(*(size or config.image_size), config.in_channels, half, half)
+    return Predictor(model, ModelCard(family_of(config), config.arguments(), labels, steps, multi_label=multi_label))

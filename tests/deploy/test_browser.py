@@ -1,0 +1,211 @@
+"""The viewer's page in a real browser: what it shows of attention is what the library says, and its state is in the link."""
+
+import numpy as np
+import pytest
+from browser import needed, serving
+from onscreen import answered, bars, brightness, panes, percent, reading, same_maps
+from PIL import Image
+
+import vitral
+from vitral.explain.explain import look
+
+KEY = "document.querySelector('#picture .key .words').textContent"
+SCALE = "document.querySelector('#picture .key .scale span').textContent"
+READY = "document.querySelector('#main').dataset.ready !== undefined && document.querySelector('.matrix canvas')"
+HEAT = "#style=heat"
+
+
+@pytest.fixture(scope="module")
+def pictures(shapes_folder, tmp_path_factory):
+    """A cross, and a black one."""
+    folder = tmp_path_factory.mktemp("pictures")
+    cross, black = folder / "cross.png", folder / "black.png"
+    cross.write_bytes((shapes_folder / "cross" / "00.png").read_bytes())
+    Image.new("L", (120, 120), 0).save(black)
+    return [cross, black]
+
+
+@pytest.fixture(scope="module")
+def server(shapes_run, pictures, tmp_path_factory):
+    needed()
+    with serving([shapes_run, *pictures], tmp_path_factory.mktemp("server")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def predictor(shapes_run):
+    return vitral.load(shapes_run)
+
+
+def told(server, number=0):
+    """A given picture's look."""
+    image = server.get("/api/about")["given"][number]["id"]
+    return server.get(f"/api/models/0/images/{image}/look")
+
+
+def opened(page, server, fragment=""):
+    """The page, once its first map is drawn."""
+    page.open(server.url + fragment)
+    page.wait(f"{READY} && {KEY}.includes('reads') && {SCALE} === '0'")
+
+
+def says(page, words):
+    """Until the key names what is drawn."""
+    page.wait(f"{KEY} === arguments[0] && {SCALE} === '0'", words)
+
+
+def test_the_page_opens_with_the_first_picture_and_its_answer(page, server, pictures, predictor):
+    opened(page, server, HEAT)
+    assert bars(page) == answered(predictor, pictures[0], 3)
+    assert page.js("return document.title") == "cross.png · vitral"
+    assert page.fragment()["image"] == told(server)["picture"]["id"]
+    same_maps(page, reading(predictor, pictures[0]))
+    names = page.js("return [...document.querySelectorAll('#beads .bead span')].map((e) => e.textContent)")
+    assert names == ["class token", "average patch"]
+    assert page.text("#beads .bead:first-child small") == percent(
+        look(predictor, pictures[0]).layers[-1][:, 0, 0].mean()
+    )
+    lens = page.js("return [...document.querySelectorAll('.matrix span.lens b')].map((e) => e.textContent)")
+    assert lens == [layer["top"][0]["label"] for layer in told(server)["lens"]["layers"]]
+    assert lens[-1] == bars(page)[0][0]
+
+
+def test_a_click_on_a_patch_shows_what_it_reads(page, server, pictures, predictor):
+    opened(page, server, HEAT)
+    page.click_patch((1, 3), told(server))
+    says(page, "block 1, mean of its heads: the patch in row 1, column 3 reads")
+    maps = reading(predictor, pictures[0], (1, 3))
+    same_maps(page, maps)
+    assert page.text("#picture .key .scale") == f"0\n{percent(maps[-1][-1].max())}"
+    page.wait("location.hash.includes('query=1,3')")
+    page.click_patch((1, 3), told(server))  # again: it no longer asks, though it is shown while the pointer is there
+    page.wait("!location.hash.includes('query')")
+    page.moves().move_to_element(page.one("h1")).perform()
+    says(page, "block 1, mean of its heads: the class token reads")
+    same_maps(page, reading(predictor, pictures[0]))
+
+
+def test_the_large_picture_is_lit_as_the_maps_weigh(page, server, pictures, predictor):
+    """Of two maps that weigh a patch differently, the one that weighs it more shows it brighter."""
+    maps = reading(predictor, pictures[0])
+    shown, weighs = [], []
+    for layer, head in ((0, 0), (1, 1)):
+        opened(page, server, f"#layer={layer}&head={head}")
+        says(page, f"block {layer}, head {head}: the class token reads")
+        shown.append(brightness(panes(page, told(server))))
+        weighs.append(maps[layer][head] / maps[layer][head].max())
+    apart = weighs[0] - weighs[1]
+    clear = abs(apart) > 0.1
+    assert clear.sum() >= 8, "maps that are alike prove nothing"
+    assert ((shown[0] - shown[1])[clear] * apart[clear] > 0).all()
+
+
+def test_layers_and_heads_are_chosen_by_pointer(page, server, pictures, predictor):
+    opened(page, server)
+    page.click('.matrix [data-layer="0"][data-head="1"]')
+    says(page, "block 0, head 1: the class token reads")
+    top = reading(predictor, pictures[0])[0][1].max()
+    assert page.text("#picture .key .scale") == f"0\n{percent(top)}"
+    page.wait("location.hash.includes('layer=0') && location.hash.includes('head=1')")
+    page.moves().move_to_element(page.one('.matrix [data-layer="1"][data-head="0"]')).perform()
+    says(page, "block 1, head 0: the class token reads")  # pointing shows
+    page.moves().move_to_element(page.one("h1")).perform()
+    says(page, "block 0, head 1: the class token reads")  # clicking stays
+
+
+def test_everything_moves_by_keyboard(page, server, pictures, predictor):
+    opened(page, server, HEAT)
+    page.press("[")
+    says(page, "block 0, mean of its heads: the class token reads")
+    page.press(",")
+    says(page, "block 0, head 1: the class token reads")
+    page.press("\ue014")  # right: the middle patch begins
+    says(page, "block 0, head 1: the patch in row 2, column 2 reads")
+    page.press("\ue013", "\ue012", "\ue012")  # up, left, left
+    says(page, "block 0, head 1: the patch in row 1, column 0 reads")
+    page.press("\ue012", "]", ".")  # there is no further left
+    says(page, "block 1, mean of its heads: the patch in row 1, column 0 reads")
+    same_maps(page, reading(predictor, pictures[0], (1, 0)))
+    page.press("l")
+    page.wait("!location.hash.includes('style=heat')")
+    page.press("\ue00c")
+    says(page, "block 1, mean of its heads: the class token reads")
+    page.press("?")
+    assert page.one("#help").is_displayed()
+    keys = page.js("return [...document.querySelectorAll('#help kbd')].map((e) => e.textContent)")
+    assert set("[],.plecmos?") <= set(keys)
+    page.press("]", "\ue00c")  # while it is open keys do nothing but close it
+    page.wait("!document.querySelector('#help').open")
+    says(page, "block 1, mean of its heads: the class token reads")
+    for key, mode in (("e", "explanation"), ("m", "mask"), ("c", "compare"), ("c", "attention")):
+        page.press(key)
+        page.wait(f"document.body.dataset.mode === '{mode}'")
+    page.settle()
+
+
+def test_play_walks_through_the_depth_and_ends(page, server):
+    opened(page, server)
+    page.js(f"""window.seen = [];
+    new MutationObserver(() => seen.push({KEY})).observe(document.querySelector('#picture .key .words'), {{childList: true}});""")
+    page.press("p")
+    assert page.text(".play") == "Pause"
+    page.wait("document.querySelector('.play').textContent === 'Play'")
+    assert list(dict.fromkeys(page.js("return seen"))) == [
+        f"block {i}, mean of its heads: the class token reads" for i in (0, 1)
+    ]
+
+
+def test_a_link_shows_the_same_again_and_back_goes_back(page, server, pictures, predictor):
+    opened(page, server, HEAT)
+    page.click_patch((0, 4), told(server))
+    says(page, "block 1, mean of its heads: the patch in row 0, column 4 reads")
+    page.click('.matrix [data-layer="0"][data-head="0"]')
+    words = "block 0, head 0: the patch in row 0, column 4 reads"
+    says(page, words)
+    page.wait("location.hash.includes('layer=0')")
+    link = page.js("return location.href")
+    page.driver.refresh()
+    page.wait(READY)
+    says(page, words)
+    same_maps(page, reading(predictor, pictures[0], (0, 4)))
+    assert page.js("return location.href") == link
+    page.driver.back()
+    says(page, "block 1, mean of its heads: the patch in row 0, column 4 reads")
+    page.driver.back()
+    says(page, "block 1, mean of its heads: the class token reads")
+    page.driver.forward()
+    page.driver.forward()
+    says(page, words)
+    assert page.js("return location.href") == link
+
+
+def test_a_link_that_is_wrong_opens_all_the_same(page, server):
+    opened(page, server, "#query=77,1&layer=9&head=44&mode=nothing&style=%ZZ&masked=a&what=is&layer")
+    says(page, "block 1, mean of its heads: the class token reads")
+    opened(page, server, "#image=0123456789abcdef")
+    assert "drop it again" in page.text("#error")
+    page.wait("location.hash.includes(arguments[0])", told(server)["picture"]["id"])
+    assert [said for said in page.errors() if "404" not in said] == []
+
+
+def test_pictures_are_changed_below_the_large_one(page, server, pictures, predictor):
+    opened(page, server)
+    page.click('#strip [aria-label="black.png"]')
+    page.wait("document.title === 'black.png · vitral'")
+    assert bars(page) == answered(predictor, pictures[1], 3)
+    page.driver.back()
+    page.wait("document.title === 'cross.png · vitral'")
+    page.wait(
+        "document.querySelector('#answer .bar .number').textContent === arguments[0]",
+        answered(predictor, pictures[0], 3)[0][1],
+    )
+
+
+def test_moving_is_measured_and_drawn_at_once(page, server):
+    """Not how long it takes, which depends on the machine: that what is drawn is measured."""
+    opened(page, server)
+    before = len(page.measures("viewer:move"))
+    for key in "[]" * 3:
+        page.press(key)
+    page.wait("performance.getEntriesByName('viewer:move').length >= arguments[0]", before + 6)
+    assert np.median(page.measures("viewer:move")[before:]) < 1000
