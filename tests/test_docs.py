@@ -22,7 +22,7 @@ def place(shapes_run, shapes_folder, tmp_path, monkeypatch):
     shutil.copytree(shapes_folder, tmp_path / "photos")
     shutil.copytree(shapes_folder / "disc", tmp_path / "new")
     shutil.copy(shapes_folder / "disc" / "00.png", tmp_path / "cat.jpg")
-    for name in ("digits", "resnet"):
+    for name in ("digits", "resnet", "other"):
         shutil.copytree(shapes_run, tmp_path / "runs" / name)
     np.savez(tmp_path / "ViT-B_16.npz", **reference.google_arrays("google_npz_vit"))
     (tmp_path / "imagenet.txt").write_text("\n".join(f"class {i}" for i in range(10)))
@@ -49,6 +49,9 @@ def shortened(words):
     """The same command, but that a run takes two steps with a small model, and nothing is tried out for long."""
     if words[0] == "plan":
         return [*words, "--device", "t4"]  # by a table, without trials
+    if words[0] == "view":  # which else would go on until it is told to end
+        words = words if any("cat.jpg" in word for word in words) else [*words, "cat.jpg"]
+        return words if "--export" in words else [*words, "--export", "page.html"]
     if words[0] == "sweep":
         return [*words, "--dry-run"]
     if words[0] == "memory":
@@ -70,7 +73,9 @@ def shortened(words):
     return [*words, *steps, *small, *decoder]
 
 
-@pytest.mark.parametrize(("name", "least"), [("README.md", 14), ("docs/guidance.md", 6), ("docs/attention.md", 7)])
+@pytest.mark.parametrize(
+    ("name", "least"), [("README.md", 16), ("docs/guidance.md", 6), ("docs/attention.md", 7), ("docs/viewer.md", 4)]
+)
 def test_the_commands_run_in_order(pytestconfig, place, monkeypatch, capsys, name, least):
     from vitral.cli import main
 
@@ -92,7 +97,16 @@ def test_the_commands_run_in_order(pytestconfig, place, monkeypatch, capsys, nam
 
 
 @pytest.mark.parametrize(
-    "name", [*DOCS, "docs/recipes.md", "docs/guidance.md", "docs/small-data.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+    "name",
+    [
+        *DOCS,
+        "docs/recipes.md",
+        "docs/guidance.md",
+        "docs/small-data.md",
+        "docs/viewer.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+    ],
 )
 def test_links_lead_somewhere(pytestconfig, name):
     path = pytestconfig.rootpath / name

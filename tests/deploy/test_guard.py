@@ -56,6 +56,14 @@ def test_our_own_page_does(origin):
     assert client().post("/api/images", headers={"origin": origin} if origin else {}, content=b"x").status_code == 200
 
 
+@pytest.mark.parametrize("path", ["%0D%0AX-Mine%3A%201", "%C3%A4", "/evil.example", "a%20b"])
+def test_where_the_token_leads_is_ours_and_one_header(path):
+    shown = client(TOKEN).get(f"http://localhost/{path}?token={TOKEN}&a=b")
+    assert shown.status_code == 303
+    assert "x-mine" not in shown.headers
+    assert shown.headers["location"] == f"/{path.lstrip('/')}?a=b"
+
+
 def test_the_token_is_shown_once_and_then_a_cookie():
     visitor = client(TOKEN, host="vitral.example:8765")
     refused = visitor.get("/")
