@@ -18,6 +18,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+from PIL import Image
 
 import objects
 from runs import Results, vitral
@@ -33,12 +34,16 @@ MODEL = (
     "--num-heads 3 --crop-fraction 1 --crop padded --hflip 0.5 --optimizer muon --lr 5e-3 --weight-decay 0.05 --batch-size 64"
 )  # convolutions before the tokens learn shapes in minutes, https://arxiv.org/abs/2106.14881
 TRAIN, FIRST_TEST = 600, 10**6  # pictures a class; the seed from which on pictures are for testing
+LARGE = 480  # side of the pictures for people
 
 
 def objects_run(folder: Path, epochs: float, seed: int, count: int) -> None:
-    """A ViT trained on `count` pictures of each class, as a run in folder/run."""
+    """A ViT trained on `count` pictures of each class, as a run in folder/run, and new pictures to look at in folder/pictures."""
     objects.write(folder / "data" / "train", count, 0)
     objects.write(folder / "data" / "test", 25, 2 * FIRST_TEST)
+    (folder / "pictures").mkdir()
+    for i, label in enumerate(objects.LABELS):
+        Image.fromarray(objects.draw(label, FIRST_TEST + i, LARGE)[0]).save(folder / "pictures" / f"{label}.png")
     vitral("train", str(folder / "data"), f"{MODEL} --epochs {epochs:g}", seed=seed, out=folder / "run")
 
 

@@ -9,10 +9,12 @@ from vitral.explain.figure import FAINT, GAP, INK, MARGIN, PAPER, Explanation
 
 SIDE = 240  # the longer side of a panel, pixels
 LINE = 20
+ACROSS = 6
+"""Panels in a line; more go below."""
 
 
 def row_figure(maps: Mapping[str, Explanation], title: str) -> Image.Image:
-    """The picture, then each map over it under its name and the class that it is about; `title` above all."""
+    """The picture, then each map over it under its name and the class that it is about, in lines of six; `title` above all."""
     first = next(iter(maps.values()))
     scale = SIDE / max(first.image.shape[:2])
     size = tuple(max(1, round(side * scale)) for side in first.image.shape[1::-1])  # width, height
@@ -24,15 +26,16 @@ def row_figure(maps: Mapping[str, Explanation], title: str) -> Image.Image:
     small, text = ImageFont.load_default(13), ImageFont.load_default(15)
     words = max(small.getlength(word) for name, about, _ in panels for word in (name, about))
     step = max(size[0], int(np.ceil(words))) + 2 * GAP
-    top = MARGIN + LINE + GAP + 2 * LINE
-    width = max(len(panels) * step - 2 * GAP, int(np.ceil(text.getlength(title))))
-    figure = Image.new("RGB", (width + 2 * MARGIN, top + size[1] + MARGIN), PAPER)
+    first_line, down = MARGIN + LINE + GAP, 2 * LINE + size[1] + 2 * GAP
+    lines = -(-len(panels) // ACROSS)
+    width = max(min(len(panels), ACROSS) * step - 2 * GAP, int(np.ceil(text.getlength(title))))
+    figure = Image.new("RGB", (width + 2 * MARGIN, first_line + lines * down - 2 * GAP + MARGIN), PAPER)
     draw = ImageDraw.Draw(figure)
     draw.text((MARGIN, MARGIN), title, INK, text, anchor="la")
     for i, (name, about, drawn) in enumerate(panels):
-        x = MARGIN + i * step
-        draw.text((x, top - 2 * LINE), name, INK, small, anchor="la")
-        draw.text((x, top - LINE), about, FAINT, small, anchor="la")
+        x, y = MARGIN + i % ACROSS * step, first_line + i // ACROSS * down
+        draw.text((x, y), name, INK, small, anchor="la")
+        draw.text((x, y + LINE), about, FAINT, small, anchor="la")
         how = Image.Resampling.NEAREST if drawn.width < size[0] else Image.Resampling.LANCZOS
-        figure.paste(drawn.resize((size[0], size[1]), how), (x, top))
+        figure.paste(drawn.resize((size[0], size[1]), how), (x, y + 2 * LINE))
     return figure
