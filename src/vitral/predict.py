@@ -1,5 +1,6 @@
 """Predictor: file -> pixels -> logits -> labels, the one path that evaluation, explanations, export and serving share."""
 
+import html
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,6 +39,15 @@ class Prediction:
     top: list[tuple[str, float]]
     labels: list[tuple[str, float]] | None = None
     """Of a model with several labels an image: all that are as probable as not, best first, perhaps none; else None."""
+
+    def _repr_html_(self) -> str:
+        """The top classes as bars, for notebooks."""
+        rows = "".join(
+            f'<tr><td style="text-align:left">{html.escape(label)}</td><td>{probability:.1%}</td>'
+            f'<td style="text-align:left;width:200px"><div style="width:{100 * probability:.1f}%;height:8px;background:#d98b1f"></div></td></tr>'
+            for label, probability in self.top
+        )
+        return f"<table><caption>{html.escape(self.name)}</caption>{rows}</table>"
 
 
 class Predictor:

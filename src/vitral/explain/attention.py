@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from vitral.errors import VitralError
-from vitral.explain.figure import Explanation, grid_figure
+from vitral.explain.figure import Explanation, grid_figure, png
 from vitral.explain.geometry import Floats, Geometry, Reader, Tokens, weights
 from vitral.explain.maps import Query, rollout
 from vitral.layers.attention import check_layer
@@ -88,6 +88,11 @@ class Attention:
         picture = np.pad(picture, ((0, beyond[0]), (0, beyond[1]), (0, 0)))
         return grid_figure(picture, self.heads(query), title, asking=query if isinstance(query, tuple) else None)
 
+    def _repr_png_(self) -> bytes:
+        """For notebooks: all layers and heads, or where layers have no common picture, as in a pyramid, the last layer."""
+        whole = alike(self.geometry, self.layers)
+        return png(self.figure(self.label) if whole else self.explain().overlay())
+
     def save(self, path: Path) -> None:
         """The raw arrays: attention [layers, heads, N, N] (attention_0 and on where the layers' shapes differ), logits [K], grid,
         num_prefix and the picture."""
@@ -119,9 +124,14 @@ def extent(grid: tuple[int, int], stride: int, size: tuple[int, int]) -> tuple[f
     return grid[0] * stride / size[0], grid[1] * stride / size[1]
 
 
+def alike(geometry: Sequence[Geometry], layers: Sequence[Floats]) -> bool:
+    """Whether the layers have a mean and a common picture."""
+    return len({(type(g), g.grid, g.own, a.shape[-3]) for g, a in zip(geometry, layers, strict=True)}) == 1
+
+
 def check_alike(geometry: Sequence[Geometry], layers: Sequence[Floats]) -> None:
-    """A VitralError where layers differ, so that they have no mean and no common picture."""
-    if len({(type(g), g.grid, g.own, a.shape[-3]) for g, a in zip(geometry, layers, strict=True)}) > 1:
+    """A VitralError where the layers are not."""
+    if not alike(geometry, layers):
         raise VitralError(
             f"this model's layers attend between different places; choose one layer, 0 to {len(layers) - 1}"
         )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from vitral.errors import VitralError, counted
 from vitral.explain.figure import Explanation
+from vitral.explain.notebook import patches_html
 from vitral.explain.removal import BATCH, IN_WORDS, Removable, Removal, order_of
 from vitral.predict import ImageLike, Predictor
 
@@ -47,6 +48,9 @@ class Counterfactual:
         mask = np.zeros(self.grid, bool)
         mask[tuple(np.array(self.patches).T)] = True
         return mask
+
+    def _repr_html_(self) -> str:
+        return patches_html(self)
 
     def __str__(self) -> str:
         many, few = math.prod(self.grid), counted(len(self.patches), "patch", "patches")

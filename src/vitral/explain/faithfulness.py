@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitral.explain.figure import Explanation
+from vitral.explain.notebook import curves_html
 from vitral.explain.removal import IN_WORDS, Removable, Removal, centre_map, check_ordered, order_of, random_maps
 from vitral.predict import ImageLike, Predictor
 
@@ -129,6 +130,9 @@ class Faithfulness:
             },
             "seconds": self.seconds,
         }
+
+    def _repr_html_(self) -> str:
+        return curves_html(self)
 
     def __str__(self) -> str:
         rows = [

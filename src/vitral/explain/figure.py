@@ -125,7 +125,7 @@ class Explanation:
         return max(1, math.ceil(READABLE / max(self.image.shape[:2])))
 
     def _repr_png_(self) -> bytes:
-        return _png(self.overlay(scale=self._readable_scale()))
+        return png(self.overlay(scale=self._readable_scale()))
 
     def _repr_html_(self) -> str:
         scale = self._readable_scale()
@@ -134,7 +134,7 @@ class Explanation:
         images = "".join(
             f'<img alt="{name}" width="{width * scale}" height="{height * scale}" '
             'style="max-width:48%;height:auto;margin:0 8px 4px 0;border-radius:4px;image-rendering:auto" '
-            f'src="data:image/png;base64,{base64.b64encode(_png(picture)).decode()}">'
+            f'src="data:image/png;base64,{base64.b64encode(png(picture)).decode()}">'
             for name, picture in zip(("the picture", "what counted"), pictures, strict=True)
         )
         answer = f"<b>{html.escape(self.label)}</b> {self.probability:.1%} · " if self.label else ""
@@ -274,7 +274,7 @@ def _header(
     return band
 
 
-def _png(picture: Image.Image) -> bytes:
+def png(picture: Image.Image) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()

@@ -1,0 +1,60 @@
+"""What results look like as the last line of a notebook's cell."""
+
+import io
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from asking import predictor_of
+from families import small
+from vitral.explain.counterfactual import Counterfactual, counterfactual
+from vitral.explain.explain import explain, look
+from vitral.explain.faithfulness import scored
+from vitral.predict import Prediction
+
+PICTURE = torch.randint(0, 256, (3, 32, 32), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+
+
+def test_curves_are_drawn_where_they_are():
+    predictor = predictor_of(small("vit"))
+    found = scored(predictor, PICTURE, explain(predictor, PICTURE, "occlusion"))
+    page = found._repr_html_()
+    charts = [ElementTree.fromstring(svg) for svg in re.findall("<svg.*?</svg>", page)]
+    assert len(charts) == 2
+    for chart, values in zip(charts, (found.map.deleted, found.map.inserted), strict=True):
+        lines = [line.attrib for line in chart.iter("polyline")]
+        assert len(lines) == len(found.random) + 2
+        drawn = np.array([point.split(",") for point in lines[-1]["points"].split()], float)
+        assert np.allclose(1 - (drawn[:, 1] - 22) / 130, values, atol=1e-3)
+    assert found.verdict() in page.replace("&#x27;", "'")
+
+
+def test_the_patches_of_a_counterfactual_are_filled():
+    found = Counterfactual("<cat>", "dog", [(0, 1), (2, 3)], [(0, 1), (2, 3)], [0.9, 0.4], (3, 4), False, "mean")
+    grid = ElementTree.fromstring(re.search("<svg.*?</svg>", found._repr_html_())[0])
+    filled = [cell.attrib["fill"] != "#8888" for cell in grid.iter("rect")]
+    assert np.array_equal(np.reshape(filled, (3, 4)), found.mask)
+    assert "<cat>" not in found._repr_html_()
+
+
+def test_a_search_shows_itself():
+    predictor = predictor_of(small("vit"))
+    assert str(len(counterfactual(predictor, PICTURE).patches)) in counterfactual(predictor, PICTURE)._repr_html_()
+
+
+@pytest.mark.parametrize("family", ["vit", "cait", "swin"])
+def test_attention_is_a_picture(family):
+    shown = Image.open(io.BytesIO(look(predictor_of(small(family)), PICTURE)._repr_png_()))
+    assert shown.width >= 32
+    assert np.ptp(np.asarray(shown.convert("L"))) > 50
+
+
+def test_a_prediction_names_its_classes():
+    page = Prediction("a<b>.png", "x & y", 0.75, [("x & y", 0.75), ("z", 0.25)])._repr_html_()
+    rows = ElementTree.fromstring(page)
+    assert [cell.text for cell in rows.iter("td")][:2] == ["x & y", "75.0%"]
+    assert rows.find("caption").text == "a<b>.png"
