@@ -38,7 +38,7 @@ def write_sweep_page(folder: Path, sweep: Sweep, points: Sequence[Point], rows: 
     means, fitted = summary(points, rows), laws(points, rows)
     body = [f"<h1>Sweep over {escape(name)}</h1>", _headline(means, done, failed)]
     if done:
-        cards = "".join(_cards(curves(points, rows, against), fitted[against], against) for against in LAWS)
+        cards = "".join(_cards(curves(points, rows, against), fitted[against], against) for against in fitted)
         body += [f"<div class=pair>{cards}</div>", _laws_section(fitted), _means_section(means)]
     if failed:
         lines = [[escape(one["run"]), escape(one["message"])] for one in failed]

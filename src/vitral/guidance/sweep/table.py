@@ -35,6 +35,8 @@ MEASURED = (
     "epochs",
 )
 LAWS = {"images": "training images", "compute": "multiply-adds of training"}
+RANGE = 2.0
+"""A curve says nothing of what it varies by a smaller factor."""
 
 
 def row(point: Point, run: Path, failure: str | None) -> Row:
@@ -155,8 +157,21 @@ def _said(name: str, value: object) -> str:
     return str(value) if name in ("recipe", "model") else f"{name.rpartition('.')[2]} {value}"
 
 
+def axes(points: Sequence[Point], rows: Sequence[Row]) -> list[str]:
+    """Of `LAWS` what is varied along some curve; if nothing is, the images."""
+    varied = [
+        against
+        for against in LAWS
+        if any(
+            max(one[against] for one in members) >= RANGE * min(one[against] for one in members)
+            for members in curves(points, rows, against).values()
+        )
+    ]
+    return varied or ["images"]
+
+
 def laws(points: Sequence[Point], rows: Sequence[Row]) -> Laws:
-    """The power law of each curve's error, or why there is none."""
+    """The power law of each curve's error against what is varied, or why there is none."""
     return {
         against: {
             name: fit_power_law(
@@ -166,7 +181,7 @@ def laws(points: Sequence[Point], rows: Sequence[Row]) -> Laws:
             )
             for name, members in curves(points, rows, against).items()
         }
-        for against in LAWS
+        for against in axes(points, rows)
     }
 
 
