@@ -326,6 +326,7 @@ def test_bad_data_stop_before_training(capsys, shapes_folder, tmp_path):
     code, _, err = run(capsys, "train", folder, "--out", tmp_path / "run", "--skip-unreadable", *words)
     assert code == 0
     assert "left out 2 unreadable images: cross/words.jpg, disc/cut.png" in err
+    assert f"view {tmp_path / 'run'} " in err.partition("Next:")[2]
     assert "left out 2 unreadable images" in (tmp_path / "run" / "report.html").read_text()
     rows = list(csv.DictReader((tmp_path / "run" / "skipped.csv").read_text().splitlines()))
     assert sorted(r["name"].split("/")[-1] for r in rows) == ["cut.png", "words.jpg"]

@@ -5,7 +5,9 @@ import json
 
 import pytest
 
+from vitral.checkpoints.bundle import ModelCard, save_model
 from vitral.cli import main
+from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError
 from vitral.explain.counterfactual import counterfactual
 from vitral.predict import load
@@ -30,6 +32,27 @@ def test_a_map_is_scored_beside_what_knows_nothing(capsys, shapes_run, shapes_fo
     code, _, err = run(capsys, "explain", shapes_run, picture, "--all", "--score", "-o", out)
     assert code == 2
     assert "leave out --score" in err
+
+
+@pytest.mark.parametrize(
+    "flags", [("--method", "rollout"), ("--method", "similarity"), ("--compare", "attention", "rollout")]
+)
+def test_a_model_without_labels_has_no_answer_to_score(capsys, tmp_path, tiny_vit, shapes_folder, flags):
+    model, steps = tiny_vit(image_size=20, num_classes=0), Preprocess(20, 20, 1, (0.3,), (0.3,), min_size=4)
+    save_model(tmp_path / "m.safetensors", model, ModelCard("vit", model.config.arguments(), [], steps))
+    words = (
+        "explain",
+        tmp_path / "m.safetensors",
+        shapes_folder / "disc" / "00.png",
+        *flags,
+        "-o",
+        tmp_path / "map.png",
+    )
+    assert run(capsys, *words)[0] == 0
+    for test in ("--score", "--counterfactual"):
+        code, said, err = run(capsys, *words, test)
+        assert (code, said) == (2, "")
+        assert "was trained without labels and has no head, so it predicts nothing; fine-tune it" in err
 
 
 def test_patches_that_change_the_answer_are_named(capsys, shapes_run, shapes_folder, tmp_path):

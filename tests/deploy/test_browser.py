@@ -1,5 +1,7 @@
 """The viewer's page in a real browser: what it shows of attention is what the library says, and its state is in the link."""
 
+import io
+
 import numpy as np
 import pytest
 from browser import needed, serving
@@ -8,6 +10,7 @@ from PIL import Image
 
 import vitral
 from vitral.explain.explain import look
+from vitral.explain.maps import colourise
 
 KEY = "document.querySelector('#picture .key .words').textContent"
 SCALE = "document.querySelector('#picture .key .scale span').textContent"
@@ -180,12 +183,81 @@ def test_a_link_shows_the_same_again_and_back_goes_back(page, server, pictures, 
 
 
 def test_a_link_that_is_wrong_opens_all_the_same(page, server):
+    shown = f"#image={told(server)['picture']['id']}"
     opened(page, server, "#query=77,1&layer=9&head=44&mode=nothing&style=%ZZ&masked=a&what=is&layer")
     says(page, "block 1, mean of its heads: the class token reads")
-    opened(page, server, "#image=0123456789abcdef")
+    page.wait("location.hash === arguments[0]", shown)  # the address says what is shown
+    opened(
+        page, server, "#head=-5&method=bogus&target=99999&left=0:bogus&right=7:rollout&model=3&masked=23-9999&layer=0"
+    )
+    says(page, "block 0, mean of its heads: the class token reads")
+    page.wait("location.hash === arguments[0]", f"{shown}&layer=0&masked=23-24")
+
+
+@pytest.mark.parametrize("image", ["0123456789abcdef", "zzzz"])
+def test_a_link_to_a_picture_that_is_gone_says_so_and_shows_no_other(image, page, server):
+    page.open(f"{server.url}#image={image}&layer=0")
+    page.wait("document.querySelector('#empty').checkVisibility()")
     assert "drop it again" in page.text("#error")
-    page.wait("location.hash.includes(arguments[0])", told(server)["picture"]["id"])
+    assert page.js("return document.title") == "vitral"
+    page.settle()
+    assert page.fragment() == {"image": image, "layer": "0"}
+    assert not page.one("#empty").find_elements("xpath", "//main[not(@hidden)]")
+    page.click(".example:nth-child(2)")
+    page.wait("document.title === 'black.png · vitral'")
+    assert page.js("return document.querySelector('#error').hidden")
     assert [said for said in page.errors() if "404" not in said] == []
+
+
+def test_a_picture_that_the_model_refuses_leaves_the_page_in_use(page, server):
+    opened(page, server)
+    small = io.BytesIO()
+    Image.new("L", (120, 2), 90).save(small, "PNG")
+    page.drop(small.getvalue(), "flat.png")
+    error = "document.querySelector('#error:not([hidden]) p')?.textContent"
+    refused = page.wait(error)
+    assert "patch" in refused
+    page.settle()
+    assert page.js("return getComputedStyle(document.querySelector('#pane'), '::before').content") == "none"
+    image = page.fragment()["image"]
+    page.drop(b"no picture", "other.png")
+    page.wait(f"{error}.includes('other.png')")
+    page.settle()
+    assert "other.png" in page.js(f"return {error}")  # not what was said of the one before
+    assert page.fragment()["image"] == image
+    page.click('#strip [aria-label="cross.png"]')
+    says(page, "block 1, mean of its heads: the class token reads")
+    assert page.js("return document.querySelector('#error').hidden")
+    assert all("400" in said for said in page.errors())
+
+
+def test_a_saved_picture_is_large_and_says_what_it_shows(page, server, pictures, predictor):
+    opened(page, server, f"{HEAT}&layer=0&head=1")
+    says(page, "block 0, head 1: the class token reads")
+    page.js("""window.said = [];
+    const write = CanvasRenderingContext2D.prototype.fillText;
+    CanvasRenderingContext2D.prototype.fillText = function (text, ...at) { said.push(text); write.call(this, text, ...at); };""")
+    page.press("s")
+    page.click("[role=menuitem]")
+    with (
+        Image.open(page.downloaded("cross-attention-own-layer0-head1.png")) as saving,
+        Image.open(pictures[0]) as given,
+    ):
+        saved = np.asarray(saving.convert("RGB"), int)
+        width, height = given.size
+    times = -(-1200 // max(height, width))
+    assert times > 1
+    assert saved.shape[1] == times * width
+    foot = saved[times * height :]
+    assert 60 < len(foot) < 300
+    for value in np.linspace(0, 1, 5):  # the whole scale stands there
+        colour = colourise(np.array([[value]]), "inferno")[0, 0].astype(int)
+        assert abs(foot - colour).max(-1).min() <= 8, value
+    words = " ".join(page.js("return said"))
+    (label, p), *_ = answered(predictor, pictures[0], 3)
+    top = percent(reading(predictor, pictures[0])[0][1].max())
+    assert words.startswith(f"0 {top} block 0, head 1: the class token reads cross.png · ")
+    assert words.endswith(f" · block 0 · head 1 · {label} {p} · vitral")
 
 
 def test_pictures_are_changed_below_the_large_one(page, server, pictures, predictor):

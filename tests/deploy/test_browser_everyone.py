@@ -168,6 +168,10 @@ def test_a_telephone_shows_all_of_it_without_scrolling_sideways(mode, page, serv
       .map((e) => [e, e.getBoundingClientRect()])
       .filter(([e, r]) => r.width < 24 || r.height < 24).map(([e, r]) => `${e.textContent || e.ariaLabel} ${r.width} ${r.height}`)"""
     assert page.js(small) == []
+    left, right = page.js(
+        "const r = document.querySelector('#modes [aria-selected=true]').getBoundingClientRect(); return [r.left, r.right]"
+    )
+    assert 0 <= left < right <= 360
     if mode == "attention":
         where = page.js(
             "const r = document.querySelector('#picture canvas').getBoundingClientRect(); return [r.x, r.y, r.width, r.height]"
@@ -176,6 +180,15 @@ def test_a_telephone_shows_all_of_it_without_scrolling_sideways(mode, page, serv
         page.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [at]})
         page.driver.execute_cdp_cmd("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
         page.wait("location.hash.includes('query=0,4')")
+
+
+def test_a_narrow_window_shows_picture_and_answer_together(page, server):
+    page.size(1100, 800)
+    for mode in ("attention", "explanation"):
+        opened(page, server, mode)
+        ends = page.js("""return ['#picture canvas', '#answer li:last-child', '#answer h2']
+          .map((s) => document.querySelector(s).getBoundingClientRect()).map((r) => [r.top >= 0, r.bottom <= innerHeight, r.height > 0])""")
+        assert ends == [[True] * 3] * 3, mode
 
 
 def test_the_exported_page_shows_the_same_from_a_file_and_asks_nobody(page, server, shapes_run, shapes_folder):
@@ -196,6 +209,9 @@ def test_the_exported_page_shows_the_same_from_a_file_and_asks_nobody(page, serv
     assert bars(page) == answered(predictor, data, 3)
     for here, there in zip(thumbnails(page, maps), live, strict=True):
         np.testing.assert_array_equal(here, there)
+    note = page.text("#note")
+    assert "masks" in note
+    assert "every patch" not in note  # nothing was left out
     page.press("\ue014")
     page.wait(f"{KEY}.includes('row 1, column 4')")
     same_maps(page, reading(predictor, data, (1, 4)))
@@ -222,4 +238,14 @@ def test_the_exported_page_shows_the_same_from_a_file_and_asks_nobody(page, serv
         page.settle()
         assert page.js("return document.querySelector('#error:not([hidden]) p')?.textContent ?? ''") == "", mode
     assert page.js("return document.querySelectorAll('ol.neighbours li img').length") == 12
-    assert [url for url in page.requests() if not url.startswith(("data:", "blob:", "about:"))] == [file.as_uri()]
+    page.open(f"{file.as_uri()}#mode=mask&masked=0-3&image=0123456789abcdef")
+    page.wait(DRAWN)
+    page.wait("!location.hash.includes('mask&') && !location.hash.includes('0123')")
+    assert page.js("return document.body.dataset.mode") == "attention"
+    assert "vitral view" in page.text("#error")
+    page.open(f"{file.as_uri()}#mode=mask")
+    page.wait(DRAWN)
+    assert "Masks need vitral view" in page.text("#error")
+    assert {url.split("#")[0] for url in page.requests() if not url.startswith(("data:", "blob:", "about:"))} == {
+        file.as_uri()
+    }

@@ -115,7 +115,10 @@ def test_every_method_that_is_defined_shows_its_map_and_its_score(page, server, 
     for name in able:
         found = predictors[0].explain(pictures[1], name)
         page.click(f".method[data-method={name}]")
-        page.wait(f"{WORDS} === arguments[0]", found.method[0].upper() + found.method[1:])
+        page.wait(f"{WORDS}.split('; ')[0] === arguments[0]", found.method[0].upper() + found.method[1:])
+        if found.floor is None and found.colours is None:
+            flat = np.ptp(found.grid) < 0.02 * abs(found.grid).max()
+            assert page.js(f"return {WORDS}.includes('equal everywhere')") == flat, name
         assert page.js("return document.querySelector('[aria-checked=true].method').dataset.method") == name
         shown = panes(page, look, found.grid.shape)
         if found.colours is not None:
@@ -135,6 +138,35 @@ def test_every_method_that_is_defined_shows_its_map_and_its_score(page, server, 
         assert tables(page, ".score") == table(truth), name
         assert page.text(".score .verdict") == sentence(truth.verdict())
     assert {"attention", "rollout", "relevance", "occlusion"} <= set(lit)
+
+
+DRAWN = """
+const [low, high, floor, done] = arguments;
+const data = btoa(String.fromCharCode(0, 255));
+const answer = {words: "a map", colours: null, floor, map: {grid: [1, 2], extent: [1, 1], low, high, data}};
+import("viewer/explanation.js").then(({drawn}) => drawn(answer, "heat"))
+  .then(({painted, key}) => done([[...painted.values], key.from, key.to, key.low, key.high, key.words]));
+"""
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "floor", "values", "words"),
+    [
+        (0.01563, 0.01568, None, [0.4, 0.6], "A map; nearly equal everywhere: 0.01563 to 0.01568"),
+        (0.25, 0.25, None, [0.4, 0.4], "A map; equal everywhere: 0.25"),
+        (0.1, 0.2, None, [0, 1], "A map"),
+        (0.2, 0.201, 0, [0.995, 1], "A map"),  # not stretched
+        (-0.1, 0.2, 0, [-0.5, 1], "A map"),
+    ],
+)
+def test_a_map_that_is_nearly_equal_everywhere_is_not_drawn_as_a_contrast(
+    low, high, floor, values, words, page, server
+):
+    opened(page, server, "explanation")
+    found, start, end, *_, said = page.driver.execute_async_script(DRAWN, low, high, floor)
+    assert found == pytest.approx(values, abs=1e-3)
+    assert (start, end) == ((0.4, 0.6) if "equal" in words else (min(0, min(values)), 1))
+    assert said == words
 
 
 def test_a_class_and_a_reader_can_be_asked_for(page, server, ids, pictures, predictors):
@@ -178,9 +210,14 @@ def test_two_methods_are_compared_as_the_library_compares_them(page, server, ids
         assert [tables(page, f"[aria-label={side}]") for side in ("Left", "Right")] == [table(s) for s in scores]
         assert f"agree to {agreement(*maps):.2f}".replace("-", "−") in page.text(".together .note").replace("-", "−")
     page.wait("location.hash.includes('right=0:occlusion')")
+    page.wait("document.querySelector('#live').textContent.length > 10")
+    said = page.js("return document.querySelector('#live').textContent")
+    assert sentence(said) == verdict
     page.over((1, 1), told(server, ids[0]), picture="[aria-label=Left]").perform()
     assert page.js(MARKED, "[aria-label=Left] .marks")
     assert page.js(MARKED, "[aria-label=Right] .marks")
+    page.click("[data-mode=inspect]")
+    page.wait("document.querySelector('#live').textContent !== arguments[0]", said)  # it is no longer so
 
 
 def test_two_models_are_compared_each_with_its_own_classes(page, server, ids, pictures, predictors):

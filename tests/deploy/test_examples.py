@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vitral.data import builtin
+from vitral.data.preprocess import Preprocess
 from vitral.deploy.viewer import examples as module
 from vitral.deploy.viewer.examples import Examples, chosen, own_pictures, pictures
 from vitral.deploy.viewer.images import Images
@@ -49,6 +50,11 @@ def test_others_see_two_photographs_and_a_digit(tmp_path, data):
     assert [(stored.name, stored.width, stored.height) for stored in found] == [
         ("temple", 640, 427), ("flower", 640, 427), ("digit 0", 8, 8),
     ]  # fmt: skip
+
+
+def test_what_a_model_cannot_read_is_no_example(tmp_path):
+    steps = Preprocess(32, 32, 3, (0.5,) * 3, (0.5,) * 3, min_size=16)
+    assert [stored.name for stored in Examples(str(tmp_path), Images(steps=[steps])).stored()] == ["temple", "flower"]
 
 
 def test_nothing_is_fetched_for_them(tmp_path, monkeypatch):

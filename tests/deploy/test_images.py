@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from viewing import encoded
 
+from vitral.data.preprocess import Preprocess
 from vitral.deploy.viewer import images as module
 from vitral.deploy.viewer import pack
 from vitral.deploy.viewer.images import Images, shown_name
@@ -102,8 +103,9 @@ HOSTILE = {
     "cut JPEG": (encoded(kind="JPEG")[:-100], "damaged or cut short"),
     "animated": (saved(FRAMES[0], "GIF", save_all=True, append_images=FRAMES[1:]), "2 frames"),
     "floats": (saved(Image.fromarray(np.zeros((9, 9), np.float32)), "TIFF"), "floating point"),
-    "bomb": (bomb(10_000, 10_000), "over the limit of 50,000,000"),
-    "larger bomb": (bomb(2**31 - 1, 2**31 - 1), "over the limit"),
+    "bomb": (bomb(10_000, 10_000), "more pixels than the limit of 50,000,000; shrink it$"),
+    "larger bomb": (bomb(20_000, 20_000), "more pixels than the limit of 50,000,000; shrink it$"),
+    "largest bomb": (bomb(2**31 - 1, 2**31 - 1), "more pixels than the limit of 50,000,000; shrink it$"),
     "promise": (bomb(5_000, 5_000), "damaged or cut short"),
     "PDF": (b"%PDF-1.4", "is not a JPEG"),
     "EPS": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not a JPEG"),
@@ -119,6 +121,16 @@ def test_what_is_no_picture_is_refused_in_a_sentence(name):
     assert str(refused.value).startswith("cat.png: ")
     assert "\n" not in str(refused.value)
     assert images.total == 0
+
+
+def test_a_picture_smaller_than_a_patch_is_refused_by_its_name():
+    steps = Preprocess(32, 32, 3, (0.5,) * 3, (0.5,) * 3, min_size=16)
+    images = Images(steps=[steps])
+    for height, width in ((1, 1), (10, 3000)):
+        with pytest.raises(VitralError, match=rf"^thin.png: {height}x{width} pixels are fewer than one 16x16 patch"):
+            images.add(encoded(height, width), "thin.png")
+    assert images.total == 0
+    assert images.add(encoded(16, 16), "enough.png").width == 16
 
 
 def test_a_file_too_large_is_refused_before_it_is_decoded(monkeypatch):

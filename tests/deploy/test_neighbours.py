@@ -204,6 +204,16 @@ def test_images_with_several_labels_or_none(tmp_path):
     assert bare["votes"] == []
 
 
+def test_images_that_cannot_be_read_are_left_out_and_counted(predictor, tmp_path):
+    for i in range(6):
+        (tmp_path / f"{i}.png").write_bytes(encoded(20, 20, seed=1000 + i))
+    (tmp_path / "cut.png").write_bytes(encoded(20, 20)[:-50])
+    found = answered(Neighbours([predictor], [""], str(tmp_path), Turns()), encoded(20, 20, seed=1001))
+    assert found["state"] == "ready"
+    assert sorted(one["name"] for one in found["neighbours"]) == [f"{i}.png" for i in range(6)]
+    assert "all 6 training images (1 image that cannot be read left out)" in found["words"]
+
+
 def test_what_goes_wrong_ends_in_a_sentence_and_not_in_waiting(predictor, shapes_folder, monkeypatch):
     seen = []
     monkeypatch.setattr(threading, "excepthook", lambda args: seen.append(args.exc_type))

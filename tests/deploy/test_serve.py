@@ -23,10 +23,11 @@ from families import small
 from vitral.checkpoints.bundle import save_model
 from vitral.cli import main
 from vitral.cli.view import names
+from vitral.data.preprocess import Preprocess
 from vitral.deploy.viewer import serve as module
 from vitral.deploy.viewer.app import viewer
 from vitral.deploy.viewer.images import Images
-from vitral.deploy.viewer.serve import address, bind, load_images
+from vitral.deploy.viewer.serve import Loaded, address, bind, everywhere, load_images
 from vitral.deploy.viewer.session import Session
 from vitral.errors import VitralError
 
@@ -242,6 +243,23 @@ def test_the_address_is_one_that_can_be_opened():
     assert address("::1", 1, None) == "http://[::1]:1/"
     assert address("192.0.2.1", 1, "abc") == "http://192.0.2.1:1/?token=abc"
     assert address("0.0.0.0", 1, "abc") == f"http://{socket.gethostname()}:1/?token=abc"
+    assert address("::", 1, "abc") == f"http://{socket.gethostname()}:1/?token=abc"
+
+
+def test_all_addresses_are_told_by_number():
+    assert everywhere("127.0.0.1") == everywhere("192.0.2.7") == []
+    with bind("0.0.0.0", 0) as listening:
+        for name in everywhere("0.0.0.0"):
+            assert not name.startswith("127.")
+            socket.create_connection((name, listening.getsockname()[1]), PATIENCE).close()
+
+
+def test_this_computers_own_addresses_are_found_by_route_and_by_name(monkeypatch):
+    listed = [(socket.AF_INET, 0, 0, "", (name, 0)) for name in ("127.0.1.1", "192.168.7.8", "10.0.0.9")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: listed)
+    found = everywhere("0.0.0.0")
+    assert [name for name in found if name in ("192.168.7.8", "10.0.0.9")] == ["192.168.7.8", "10.0.0.9"]
+    assert "127.0.1.1" not in found
 
 
 @pytest.fixture
@@ -254,15 +272,12 @@ def pictures(tmp_path):
 
 def test_pictures_come_from_files_folders_and_patterns(pictures, monkeypatch):
     images = Images()
-    ids, more = load_images([str(pictures)], images)
+    ids = load_images([str(pictures)], images).ids
     assert [images.get(key).name for key in ids] == [f"{i}.png" for i in range(5)]
-    assert more == 0
-    assert load_images([str(pictures / "inside" / "[13].png"), str(pictures / "inside" / "1.png")], images)[0] == [
-        ids[1],
-        ids[3],
-    ]
+    twice = [str(pictures / "inside" / "[13].png"), str(pictures / "inside" / "1.png")]
+    assert load_images(twice, images) == Loaded([ids[1], ids[3]])
     monkeypatch.setattr(module, "AT_MOST", 2)
-    assert load_images([str(pictures)], Images()) == (ids[:2], 3)
+    assert load_images([str(pictures)], Images()) == Loaded(ids[:2], more=3)
     with pytest.raises(VitralError, match="matches no file"):
         load_images([str(pictures / "*.jpg")], images)
     with pytest.raises(VitralError, match="there is no such file"):
@@ -273,9 +288,39 @@ def test_pictures_come_from_files_folders_and_patterns(pictures, monkeypatch):
         load_images([str(broken)], images)
 
 
+def test_a_folder_may_hold_what_cannot_be_read_and_a_name_may_not(pictures, capsys):
+    inside, steps = pictures / "inside", Preprocess(32, 32, 3, (0.5,) * 3, (0.5,) * 3, min_size=16)
+    (inside / "0.png").write_bytes(encoded()[:-50])
+    (inside / "3.png").write_bytes(encoded(10, 3000))
+    (inside / "4.png").write_bytes(b"")
+    bad = [
+        f"{inside / '0.png'}: is damaged or cut short",
+        f"{inside / '3.png'}: 10x3000 pixels are fewer than one 16x16 patch",
+        f"{inside / '4.png'}: is empty",
+    ]
+    for sources in ([str(pictures)], [str(inside / "*.png")]):
+        images = Images(steps=[steps])
+        loaded = load_images(sources, images)
+        assert [images.get(key).name for key in loaded.ids] == ["1.png", "2.png"]
+        loaded.say()
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 3
+        for line, why in zip(said, bad, strict=True):
+            assert line.startswith(f"left out: {why}")
+    with pytest.raises(VitralError, match=re.escape(bad[1])) as refused:
+        load_images([str(inside / "1.png"), str(inside / "3.png")], Images(steps=[steps]))
+    assert "\n" not in str(refused.value)
+    for name in ("1.png", "2.png"):
+        (inside / name).unlink()
+    with pytest.raises(VitralError, match="3 things to mend") as refused:
+        load_images([str(pictures)], Images(steps=[steps]))
+    for why in bad:
+        assert why in str(refused.value)
+
+
 def test_pictures_of_the_command_line_stay(pictures, monkeypatch):
     images = Images(room=1000)
-    ids, _ = load_images([str(pictures)], images)
+    ids = load_images([str(pictures)], images).ids
     images.add(encoded(seed=9), "dropped")
     assert [images.get(key).id for key in ids] == ids
 
@@ -309,6 +354,8 @@ def model(tmp_path):
         (["MODEL", "a.png", "--export", "a.pdf"], "choose that ending"),
         (["MODEL", "--host", "192.0.2.1"], "--host 192.0.2.1"),
         (["MODEL", "--port", "99999"], "--port"),
+        (["MODEL", "--neighbours", "no-such-data"], "no-such-data: there is no such folder or file"),
+        (["MODEL", "--neighbours", "MODEL"], "is neither a folder nor a table"),
     ],
 )
 def test_mistakes_on_the_command_line_are_told(capsys, model, words, says):

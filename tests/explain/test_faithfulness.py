@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from squares import GRID, LABELS, PATCH, learned, mask_of, picture
 
 from asking import predictor_of
 from families import small
+from squares import GRID, LABELS, PATCH, learned, mask_of, picture
 from vitral.errors import VitralError
 from vitral.explain.explain import explain
 from vitral.explain.faithfulness import Curves, Faithfulness, curves, measure, scored
@@ -31,7 +31,7 @@ def squares():
 @pytest.mark.parametrize("removal", ["mean", "blur", "drop"])
 def test_an_oracle_beats_random_beats_the_oracle_upside_down(squares, removal):
     scores = []
-    for i, place in enumerate([(0, 0), (1, 2), (3, 4), (2, 5)]):
+    for i, place in enumerate([(0, 0), (1, 4), (3, 4), (2, 5)]):  # not where the centre finds it, too
         image, mask = picture(i % 3, place, i), mask_of(place)
         answer = squares.predict(image)
         assert answer.label == LABELS[i % 3]
@@ -44,8 +44,9 @@ def test_an_oracle_beats_random_beats_the_oracle_upside_down(squares, removal):
                 (true.insertion, true.random_insertion, false.insertion),
             )
         )
-        assert "no more" in false.verdict()
+        assert "better than" not in false.verdict()
         if removal == "mean":  # the model saw nothing like the others in training
+            assert "worse than random orders" in false.verdict()
             assert "better than random orders" in true.verdict()
     deletion, insertion = np.mean(scores, axis=0)
     assert deletion[0] + 0.15 < deletion[1] < deletion[2] - 0.15
@@ -118,7 +119,10 @@ def test_a_model_that_always_answers_the_same_has_flat_curves():
         np.testing.assert_allclose(path.deleted, always, rtol=1e-5)
         np.testing.assert_allclose(path.inserted, always, rtol=1e-5)
         assert path.deletion == pytest.approx(always)
-    assert "no more" in result.verdict()
+    said = f"{always:.1%}"
+    assert result.verdict() == (
+        f"the answer hardly changes when patches go, so this test says nothing here: 'kind 2' stays between {said} and {said}"
+    )
 
 
 def test_equal_values_fall_in_no_systematic_order():
@@ -263,16 +267,59 @@ def path(deletion, insertion):
     return Curves(np.array([0.0, 1.0]), deletion * flat, insertion * flat)
 
 
-def test_a_verdict_needs_the_random_orders_beaten_by_their_spread_and_the_centre():
-    def verdict(deletion, insertion, centre=(0.4, 0.6)):
-        others = (path(0.6, 0.4), path(0.4, 0.6))  # 0.5 ± 0.1
-        return Faithfulness("cat", "mean", path(deletion, insertion), others, path(*centre), 0.0).verdict()
+def ended(deletion, insertion):
+    """Of these areas, between a picture of which the answer is sure and one of which it is not."""
+    return Curves(
+        np.array([0.0, 0, 1, 1]), np.array([1, deletion, deletion, 0]), np.array([0, insertion, insertion, 1])
+    )
 
-    assert "better than random orders" in verdict(0.39, 0.61)
-    assert "in deletion only" in verdict(0.39, 0.59)
-    assert "in insertion only" in verdict(0.41, 0.61)
-    assert "no more" in verdict(0.41, 0.59)
-    assert "no more" in verdict(0.39, 0.61, centre=(0.38, 0.62))
+
+def verdict(deletion, insertion, *, centre=(0.4, 0.6), deviation=0.1):
+    others = (ended(0.5 + deviation, 0.5 - deviation), ended(0.5 - deviation, 0.5 + deviation))
+    return Faithfulness("cat", "mean", ended(deletion, insertion), others, ended(*centre), 0.0).verdict()
+
+
+def test_a_verdict_needs_the_random_orders_beaten_by_twice_their_deviation_and_the_centre():
+    assert "better than random orders" in verdict(0.29, 0.71)
+    assert "in deletion only" in verdict(0.29, 0.69)
+    assert "in insertion only" in verdict(0.31, 0.71)
+    assert "no more" in verdict(0.31, 0.69)
+    assert "no more" in verdict(0.29, 0.71, centre=(0.28, 0.72))
+    assert "no more" in verdict(0.29, 0.71, centre=(0.295, 0.705)), "the centre, by less than 0.01"
+
+
+def test_random_orders_that_all_agree_are_not_beaten_by_a_hair():
+    assert "no more" in verdict(0.495, 0.505, centre=(0.7, 0.3), deviation=0.0)
+    assert "better than random orders" in verdict(0.485, 0.515, centre=(0.7, 0.3), deviation=0.0)
+
+
+def test_where_one_patch_counts_it_is_enough_to_come_close_to_the_best():
+    assert "better than random orders" in verdict(0.04, 0.96, deviation=0.3)  # two deviations would lie outside
+    assert "no more" in verdict(0.06, 0.94, deviation=0.3)
+    assert "worse than random orders in deletion and insertion: " in verdict(0.96, 0.04, deviation=0.3)
+
+
+def test_a_map_that_is_worse_than_chance_is_called_so():
+    assert "worse than random orders in deletion and insertion: " in verdict(0.71, 0.29)
+    assert "worse than random orders in insertion: " in verdict(0.5, 0.29)
+    assert "worse than random orders in deletion, though better in insertion: " in verdict(0.71, 0.71)
+    assert "no more" in verdict(0.69, 0.31)
+
+
+def test_an_answer_that_stays_tests_no_map():
+    near = (path(0.95, 0.95), path(0.93, 0.93))
+    found = Faithfulness("cat", "mean", path(0.91, 0.955), near, path(0.95, 0.95), 0.0)
+    assert not found.tells
+    assert found.range == (0.91, 0.955)
+    assert found.verdict().endswith("says nothing here: 'cat' stays between 91.0% and 95.5%")
+    assert Faithfulness("cat", "mean", path(0.90, 0.955), near, path(0.95, 0.95), 0.0).tells
+
+
+def test_a_model_without_labels_is_told_what_else_to_do():
+    predictor = predictor_of(small("vit", image_size=(32, 48), num_classes=0))
+    image = picture(0, (0, 0), 0)
+    with pytest.raises(VitralError, match="trained without labels and has no head"):
+        scored(predictor, image, explain(predictor, image, "similarity"))
 
 
 def test_all_maps_of_a_picture_can_be_scored_together(squares):

@@ -127,10 +127,25 @@ def test_a_map_is_about_the_class_that_was_asked_for(family):
             assert same
 
 
+def test_a_model_without_classes_is_shown_what_it_does_have():
+    for family, instead in (
+        ("dino", "attention, rollout, similarity or pca"),
+        ("swin", "attention, similarity or pca"),
+        ("resnet", "similarity or pca"),
+    ):
+        assert undefined(small(family, num_classes=0), "relevance").endswith(f"or choose {instead}")
+
+
+def test_classes_with_commas_are_told_apart():
+    predictor = predictor_of(small("vit", image_size=SIZE, num_classes=2), labels=["tench, Tinca tinca", "goldfish"])
+    with pytest.raises(VitralError, match=r"choose one of 'tench, Tinca tinca', 'goldfish'$"):
+        explain(predictor, PICTURE, "relevance", target="tench")
+
+
 @pytest.mark.parametrize(
     ("method", "options", "says"),
     [
-        ("relevance", {"target": "elephant"}, "no such class; choose one of kind 0"),
+        ("relevance", {"target": "elephant"}, "no such class; choose one of 'kind 0', 'kind 1'"),
         ("relevance", {"target": 4}, "4 classes, numbered 0 to 3"),
         ("relevance", {"target": -1}, "4 classes, numbered 0 to 3"),
         ("relevance", {"layer": 0}, "all layers and heads"),

@@ -4,8 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
-from squares import GRID, learned, mask_of, picture
 
+from squares import GRID, learned, mask_of, picture
 from vitral.errors import VitralError
 from vitral.explain.explain import explain
 from vitral.explain.faithfulness import Curves, Faithfulness, measure
@@ -67,15 +67,39 @@ def test_the_map_that_knows_gains_over_the_one_upside_down():
     for pair, names in (((true, false), ("knows", "not")), ((false, true), ("not", "knows"))):
         told = truer(*pair, names)
         assert told.startswith("knows is the more faithful: ")
-        assert f"gains {gain(true):.2f} over random orders, not {gain(false):.2f}; random" in told
+        assert f"gains {gain(true):.2f} over random orders, not {gain(false):.2f}; random orders scatter" in told
     assert truer(false, false, ("one", "other")).startswith("neither says more about the answer than chance: ")
-    assert truer(true, true, ("one", "other")).startswith("neither is clearly the more faithful: ")
+    assert truer(true, true, ("one", "other")).startswith("no difference that can be told: ")
+
+
+def flat(deletion, insertion):
+    return Curves(np.array([0.0, 1.0]), np.full(2, deletion), np.full(2, insertion))
+
+
+def judged(deletion, insertion, *, deviation=0.0, target="x"):
+    """The areas of a map, beside random orders whose gains scatter by so much."""
+    others = (flat(0.5, 0.5 - deviation), flat(0.5, 0.5 + deviation))
+    return Faithfulness(target, "mean", flat(deletion, insertion), others, flat(0.5, 0.5), 0.0)
+
+
+def test_a_difference_counts_beyond_the_scatter_and_a_hundredth():
+    names = ("one", "other")
+    assert "one is the more faithful" in truer(judged(0.2, 0.8), judged(0.2, 0.78), names)
+    assert "no difference that can be told" in truer(judged(0.2, 0.8), judged(0.2, 0.795), names)
+    assert "no difference that can be told" in truer(judged(0.2, 0.8), judged(0.2, 0.7, deviation=0.11), names)
+    assert "one is the more faithful" in truer(judged(0.2, 0.8), judged(0.2, 0.7, deviation=0.09), names)
+
+
+def test_what_cannot_be_compared_has_no_winner():
+    cat, dog = judged(0.2, 0.9, target="cat"), judged(0.3, 0.6, target="dog")
+    said = truer(cat, dog, ("rollout of a", "rollout of b"))
+    assert said.startswith("not comparable: rollout of a was tested on 'cat', rollout of b on 'dog'")
+    still = Faithfulness("x", "mean", flat(0.9, 0.9), (flat(0.9, 0.9),) * 2, flat(0.9, 0.9), 0.0)
+    assert truer(judged(0.2, 0.9), still, ("a", "b")).endswith("says nothing here (b)")
+    assert truer(still, still, ("a", "b")).endswith("says nothing here")
 
 
 def test_gain_and_scatter_by_hand():
-    def flat(deletion, insertion):
-        return Curves(np.array([0.0, 1.0]), np.full(2, deletion), np.full(2, insertion))
-
     found = Faithfulness("x", "mean", flat(0.2, 0.9), (flat(0.5, 0.5), flat(0.5, 0.7)), flat(0.5, 0.5), 0.0)
     assert gain(found) == pytest.approx(0.6)  # 0.9 - 0.6 + 0.5 - 0.2
     assert scatter(found) == pytest.approx(0.1)

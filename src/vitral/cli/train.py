@@ -257,6 +257,7 @@ def _after_training(run: "Run") -> list[str]:
         f"{vitral} predict {folder} {picture}",
         f"{vitral} explain {folder} {picture}{' --method grad_cam' if no_attention else ''} -o {folder}/explained.png",
         f"{vitral} evaluate {folder} {data} --split {run.scored_split}",
+        f"{vitral} view {folder} {picture}",
     ]
 
 

@@ -58,16 +58,19 @@ def view(words: list[str]) -> int:
         raise VitralError(f"the viewer needs {', '.join(missing)}; run pip install 'vitral[view]'")
     from vitral.deploy.viewer.examples import Examples
     from vitral.deploy.viewer.images import Images
-    from vitral.deploy.viewer.neighbours import Neighbours
-    from vitral.deploy.viewer.serve import load_images, say_more, serve
+    from vitral.deploy.viewer.neighbours import Neighbours, check_data
+    from vitral.deploy.viewer.serve import load_images, serve
     from vitral.deploy.viewer.session import Session
     from vitral.predict import load
 
     paths = [given.model, *([given.against] if given.against else [])]
-    models, images = [load(path) for path in paths], Images()
-    ids, more = load_images(given.images, images)
-    say_more(more)
-    session = Session(models, names(paths), images, given=ids, examples=Examples(given.model, images))
+    models = [load(path) for path in paths]
+    if given.neighbours is not None:
+        check_data(given.neighbours, models)
+    images = Images(steps=[model.card.preprocess for model in models])
+    loaded = load_images(given.images, images)
+    loaded.say()
+    session = Session(models, names(paths), images, given=loaded.ids, examples=Examples(given.model, images))
     session.neighbours = Neighbours(models, paths, given.neighbours, session.worker.run)
     if given.export is not None:
         export(session, given.export)

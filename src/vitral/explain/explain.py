@@ -56,7 +56,9 @@ def _class(predictor: Predictor, target: int | str | None, logits: Tensor) -> in
         if target in labels:
             return labels.index(target)
         if not target.isdecimal():
-            raise VitralError(f"target {target!r}: the model has no such class; choose one of {some(labels)}")
+            raise VitralError(
+                f"target {target!r}: the model has no such class; choose one of {some(list(map(repr, labels)))}"
+            )
     index = int(target) if isinstance(target, str) else operator.index(target)
     if not 0 <= index < len(labels):
         raise VitralError(f"target {index}: the model has {len(labels)} classes, numbered 0 to {len(labels) - 1}")

@@ -25,6 +25,13 @@ STEPS = 32
 """A curve has at most so many steps: finer ones cost time and hardly move the area."""
 RANDOM = 5
 """Random orders."""
+LEAST = 0.01
+"""A difference of areas below this is none, however little random orders scatter."""
+NEAR = 0.9
+"""This share of the way to the best possible area is no chance, however far random orders scatter: as far as that goes where one patch counts."""
+STEADY = 0.05
+"""An answer that moves by less than this in all curves does not depend on the patches."""
+UNMOVED = "the answer hardly changes when patches go, so this test says nothing here"
 
 
 def area(values: NDArray[np.float64], shares: NDArray[np.float64]) -> float:
@@ -100,13 +107,32 @@ class Faithfulness:
             float(np.std([curves.insertion for curves in self.random])),
         )
 
+    @property
+    def range(self) -> tuple[float, float]:
+        """The lowest and the highest probability in any of the curves."""
+        every = np.concatenate([[*c.deleted, *c.inserted] for c in (self.map, *self.random, self.centre)])
+        return float(every.min()), float(every.max())
+
+    @property
+    def tells(self) -> bool:
+        """Whether the answer moves enough for the areas to mean something."""
+        lowest, highest = self.range
+        return highest - lowest >= STEADY
+
     def verdict(self) -> str:
-        """One sentence: whether the map beats the random orders, by more than their spread, and the centre."""
-        lowest = min(self.random_deletion - self.spread[0], self.centre_deletion)
-        highest = max(self.random_insertion + self.spread[1], self.centre_insertion)
-        beaten = [
-            name for name, won in (("deletion", self.deletion < lowest), ("insertion", self.insertion > highest)) if won
-        ]
+        """One sentence: whether the map beats the random orders by more than chance, and the centre, as in `standing`."""
+        lowest, highest = self.range
+        if not self.tells:
+            return f"{UNMOVED}: {self.target!r} stays between {lowest:.1%} and {highest:.1%}"
+        deletion, insertion = ((self.random_deletion, self.spread[0]), (self.random_insertion, self.spread[1]))
+        stands = {
+            "deletion": standing(self.deletion, deletion, self.centre_deletion, best=lowest, worst=highest),
+            "insertion": standing(self.insertion, insertion, self.centre_insertion, best=highest, worst=lowest),
+        }
+        beaten, worse = ([name for name, where in stands.items() if where == wanted] for wanted in (1, -1))
+        if worse:
+            but = f", though better in {beaten[0]}" if beaten else ""
+            return f"the map is worse than random orders in {' and '.join(worse)}{but}: do not trust it"
         if len(beaten) == 2:
             return f"the map finds what the answer {self.target!r} rests on better than random orders and the centre do"
         if beaten:
@@ -156,14 +182,33 @@ class Faithfulness:
         )
 
 
+def standing(own: float, random: tuple[float, float], centre: float, *, best: float, worst: float) -> int:
+    """1 where a map's area is better than those of random orders by more than chance, and than the centre's; -1 where it is worse; else 0.
+
+    Chance is two standard deviations, but no more than `NEAR` of the way to the end, and no less than `LEAST`.
+
+    random: mean and standard deviation. best, worst: the ends between which an area lies.
+    """
+    mean, deviation = random
+    up = 1 if best > worst else -1
+    by_chance = {end: max(min(2 * deviation, NEAR * abs(end - mean)), LEAST) for end in (best, worst)}
+    if up * (own - mean) > by_chance[best] and up * (own - centre) > LEAST:
+        return 1
+    return -1 if up * (mean - own) > by_chance[worst] else 0
+
+
 def scored(
     predictor: Predictor, image: ImageLike, explanation: Explanation, *, removal: Removal = "mean", random: int = RANDOM
 ) -> Faithfulness:
     """How true an explanation of this image is to this predictor, for the class that it is about, or if it is about none for the predicted one.
 
     removal: what becomes of a removed patch, as in `Removable`. random: how many random orders.
+
+    Raises:
+        VitralError: the model was trained without labels, or the explanation is a picture in colours, which orders nothing.
     """
     check_ordered(explanation)
+    predictor.check_head()
     target = predictor.labels.index(explanation.target or explanation.label)
     extent = explanation.extent
     return measure(predictor, image, explanation.grid, target, extent=extent, removal=removal, random=random)

@@ -32,7 +32,9 @@ def in_words(reader: Reader, prefix: Sequence[str] = ()) -> str:
     """Who reads, for people. prefix: the names of the prefix tokens."""
     if isinstance(reader, tuple):
         return f"the patch in row {reader[0]} and column {reader[1]}"
-    return f"the {prefix[reader]}" if isinstance(reader, int) else READERS[reader]
+    if isinstance(reader, int):
+        return f"the {prefix[reader]}" if prefix[reader] in (CLASS_TOKEN, DISTILLATION_TOKEN) else prefix[reader]
+    return READERS[reader]
 
 
 def check_token(number: int, num_prefix: int) -> None:

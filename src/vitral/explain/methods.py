@@ -189,7 +189,11 @@ def undefined(model: ImageModel, method: str) -> str | None:
     if not isinstance(whole, Explainable):
         return f"{kind} neither answers nor reads an image as a whole, so there is nothing to explain"
     if "target" in METHODS[method].takes and not model.num_classes:
-        return f"this {kind} has no classes, so {method} has nothing to be about; fine-tune it, or choose attention, similarity or pca"
+        *others, last = (
+            m for m, other in METHODS.items() if "target" not in other.takes and undefined(model, m) is None
+        )
+        instead = f"{', '.join(others)} or {last}"
+        return f"this {kind} has no classes, so {method} has nothing to be about; fine-tune it, or choose {instead}"
     if method in ("attention", *FOLLOWED):
         if not attention_layers(whole):
             return f"{kind} has no attention; choose grad_cam, integrated_gradients, occlusion, similarity or pca"

@@ -6,7 +6,7 @@ Axes: h w grid of a map, H W picture.
 import numpy as np
 from numpy.typing import NDArray
 
-from vitral.explain.faithfulness import Faithfulness
+from vitral.explain.faithfulness import LEAST, UNMOVED, Faithfulness
 from vitral.explain.figure import Explanation
 from vitral.explain.removal import check_ordered
 from vitral.explain.sanity import spearman
@@ -38,21 +38,30 @@ def gain(faithfulness: Faithfulness) -> float:
 
 
 def scatter(faithfulness: Faithfulness) -> float:
-    """The standard deviation of the random orders' own gains: a smaller difference may be chance."""
+    """The standard deviation of the random orders' own gains."""
     return float(np.std([curves.insertion - curves.deletion for curves in faithfulness.random]))
 
 
 def truer(left: Faithfulness, right: Faithfulness, names: tuple[str, str]) -> str:
-    """One sentence: which of two maps, called `names`, is the more faithful, and by which numbers."""
+    """One sentence: which of two maps, called `names`, is the more faithful, and by which numbers.
+
+    A difference counts when it is more than what random orders of either scatter by, and `LEAST`.
+    """
+    if left.target != right.target:
+        return (
+            f"not comparable: {names[0]} was tested on {left.target!r}, {names[1]} on {right.target!r}; "
+            "ask both about one class"
+        )
+    if still := [name for name, each in zip(names, (left, right), strict=True) if not each.tells]:
+        return UNMOVED + (f" ({still[0]})" if len(still) == 1 else "")
     gains, chance = (gain(left), gain(right)), max(scatter(left), scatter(right))
     (better, higher), (worse, lower) = sorted(zip(names, gains, strict=True), key=lambda pair: -pair[1])
-    by_chance = f"random orders scatter by {chance:.2f} themselves"
-    both = f"{better} gains {higher:.2f} over random orders, {worse} {lower:.2f}; {by_chance}"
-    if higher <= chance:
-        return f"neither says more about the answer than chance: {both}"
-    if higher - lower <= chance:
-        return f"neither is clearly the more faithful: {both}"
-    return f"{better} is the more faithful: it gains {higher:.2f} over random orders, {worse} {lower:.2f}; {by_chance}"
+    numbers = f"{higher:.2f} over random orders, {worse} {lower:.2f}; random orders scatter by {chance:.2f} themselves"
+    if higher <= max(chance, LEAST):
+        return f"neither says more about the answer than chance: {better} gains {numbers}"
+    if higher - lower <= max(chance, LEAST):
+        return f"no difference that can be told: {better} gains {numbers}"
+    return f"{better} is the more faithful: it gains {numbers}"
 
 
 def _paired(left: Explanation, right: Explanation, axis: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -114,6 +114,7 @@ def answers(app: FastAPI, session: Session) -> None:
 
     @app.get(f"{of}/look")
     async def look(request: Request, model: int, image: str) -> Response:
+        session.images.get(image)  # one that is gone need not wait in the line to hear so
         return await computed(request, lambda: session.look(model, image).describe())
 
     @app.get(f"{of}/attention")

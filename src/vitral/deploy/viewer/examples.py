@@ -3,6 +3,7 @@
 import importlib.util
 import io
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
@@ -39,7 +40,10 @@ class Examples:
         return list(self._found)
 
     def _look(self) -> None:
-        found = [self._images.add(data, label, stays=True) for label, data in pictures(self._model)]
+        found = []
+        for label, data in pictures(self._model):
+            with suppress(VitralError):  # perhaps smaller than the model's patches: there are others
+                found.append(self._images.add(data, label, stays=True))
         self._found = found
 
 

@@ -5,6 +5,7 @@ A picture is decoded by the one path that training and prediction use (`data/dec
 
 import io
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import PurePath
@@ -13,6 +14,8 @@ from threading import Lock
 from PIL import Image
 
 from vitral.data.decode import decode
+from vitral.data.files import ImageError
+from vitral.data.preprocess import Preprocess
 from vitral.data.raster import open_image
 from vitral.deploy.viewer.kept import Kept
 from vitral.deploy.viewer.refused import RefusedError
@@ -45,10 +48,13 @@ class Stored:
 
 
 class Images:
-    """Pictures by their id. Those that are to stay do; of the others the oldest go when there is no more room."""
+    """Pictures by their id. Those that are to stay do; of the others the oldest go when there is no more room.
 
-    def __init__(self, room: int = ROOM) -> None:
-        self.room = room
+    steps: of the models that are to read them; a picture smaller than a patch of one is refused.
+    """
+
+    def __init__(self, room: int = ROOM, steps: Sequence[Preprocess] = ()) -> None:
+        self.room, self.steps = room, steps
         self._stored: OrderedDict[str, Stored] = OrderedDict()
         self._staying: set[str] = set()
         self._rendered: Kept[bytes] = Kept(100_000_000, len)
@@ -65,7 +71,7 @@ class Images:
         """Keep a picture. stays: never let it go.
 
         Raises:
-            VitralError: what is no whole, still, readable picture, or too large a one.
+            VitralError: what is no whole, still, readable picture, or too large or too small a one.
         """
         name = shown_name(name)
         key = sha256(data).hexdigest()[:16]
@@ -107,14 +113,21 @@ class Images:
             raise RefusedError(400, f"{name}: is empty (0 bytes); choose a picture")
         if len(data) > MAX_BYTES:
             raise RefusedError(413, f"{name}: has {len(data):,} bytes, over the limit of {MAX_BYTES:,}; shrink it")
-        header = open_image(data, name)
+        too_large = f"{name}: has more pixels than the limit of {MAX_PIXELS:,}; shrink it"
+        try:
+            header = open_image(data, name)
+        except ImageError as error:
+            if error.kind != "too_large":
+                raise
+            raise RefusedError(413, too_large) from error
         if header.width * header.height > MAX_PIXELS:
-            raise RefusedError(
-                413, f"{name}: {header.width:,} x {header.height:,} pixels, over the limit of {MAX_PIXELS:,}; shrink it"
-            )
+            raise RefusedError(413, too_large)
         with self._decoding:
             pixels = decode(data, name=name)
-        return Stored(key, name, data, width=pixels.shape[2], height=pixels.shape[1])
+        height, width = pixels.shape[1:]
+        for steps in self.steps:
+            steps.check(height, width, name)
+        return Stored(key, name, data, width, height)
 
     def _render(self, stored: Stored, side: int, lossless: bool) -> bytes:
         longer = max(stored.width, stored.height)

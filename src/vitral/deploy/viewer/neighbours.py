@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,14 @@ from vitral.data.files import cache_folder
 from vitral.data.folder import UNLABELLED
 from vitral.data.images import content_hash
 from vitral.data.scan import Progress
-from vitral.data.sources import DataSet, Split
+from vitral.data.sources import DataSet, Split, list_data
 from vitral.errors import VitralError, counted
 from vitral.evaluation.evaluate import merged
 from vitral.evaluation.probes import features
 from vitral.predict import Predictor, to_rgb
 from vitral.randomness import Permutation, derive
 from vitral.training.reopen import data_of_run, open_as_in_training
+from vitral.training.toml import stored_data_options
 
 MOST = 5000  # images of an index: half a minute for a small model, and a few megabytes
 TURN = 0.1  # seconds of computing after which a page that waits gets its turn
@@ -67,6 +68,13 @@ class Known:
     labels: list[str]
     rows: Features
     """[n, D], of unit length."""
+
+
+def check_data(data: str, models: Sequence[Predictor]) -> None:
+    """A VitralError where there are no such data, or none that the models' neighbours could be found in. Opens no image."""
+    for model in models:
+        options = replace(stored_data_options(model.card.recipe), skip_unreadable=True)
+        list_data(data, options, training=False, labelled=False)
 
 
 Read = tuple[NDArray[np.float32], float]  # features [n, D], and the seconds that it took
@@ -124,7 +132,8 @@ class Neighbours:
         if self.data is None:
             data = data_of_run(Path(path), index.count)
         else:
-            data = open_as_in_training(self.data, turns.predictor.card, {}, index.count, labelled=False)
+            said = {"skip_unreadable": True}
+            data = open_as_in_training(self.data, turns.predictor.card, said, index.count, labelled=False)
         if data is None:
             raise VitralError(
                 "where the training images are is not known: no run lies beside the model; name some with vitral view --neighbours DATA"
@@ -187,6 +196,8 @@ def in_words(predictor: Predictor, data: DataSet, split: Split, chosen: Split) -
     whole = counted(len(split), "training image" if split.name == "train" else "image")
     which = f"all {whole}" if len(chosen) == len(split) else f"{len(chosen):,} of {whole}, drawn at random"
     words = f"the nearest in {data.name}, among {which}"
+    if data.skipped:
+        words += f" ({counted(len(data.skipped), 'image')} that cannot be read left out)"
     if predictor.card.data.get("fingerprint", data.fingerprint) == data.fingerprint:
         return words
     return f"{words}; the model was trained on other images, or on these divided otherwise"

@@ -9,6 +9,8 @@ import sys
 import webbrowser
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
+from ipaddress import ip_address
 from pathlib import Path
 from threading import Timer
 from types import FrameType
@@ -20,30 +22,73 @@ from vitral.data.files import read_file
 from vitral.deploy.viewer.app import viewer
 from vitral.deploy.viewer.images import ROOM, Images, shown_name
 from vitral.deploy.viewer.session import Session
-from vitral.errors import VitralError, counted
+from vitral.errors import VitralError, all_of, counted
 from vitral.predict import find_images
 
 PORT = 8765
 AT_MOST = 200
 """Pictures of the command line that are shown."""
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+ANY = {"0.0.0.0": (socket.AF_INET, "192.0.2.1"), "::": (socket.AF_INET6, "2001:db8::1")}
+"""What stands for all addresses of this computer: its family, and an address of nobody (RFC 5737, RFC 3849)."""
 
 
-def load_images(sources: Sequence[str], images: Images) -> tuple[list[str], int]:
-    """(ids of the pictures that files, folders, patterns and - name, how many more there are). VitralError for one that cannot be read."""
-    named = [path for source in sources for path in _expanded(source)]
-    ids: list[str] = []
-    more = 0
-    for name, image in find_images(named):
-        if len(ids) >= AT_MOST or images.total > ROOM:
-            more += 1
-            continue
-        data = image if isinstance(image, bytes) else read_file(Path(image), name)[0]
-        try:
-            ids.append(images.add(data, name, stays=True).id)
-        except VitralError as error:
-            raise VitralError(f"{name}: {str(error).removeprefix(f'{shown_name(name)}: ')}") from error
-    return list(dict.fromkeys(ids)), more
+@dataclass
+class Loaded:
+    """The pictures of the command line."""
+
+    ids: list[str] = field(default_factory=list)
+    more: int = 0
+    """How many are too many to be shown."""
+    left_out: list[str] = field(default_factory=list)
+    """Of each that cannot be read its path and why."""
+
+    def say(self) -> None:
+        """Tell a person of pictures that are not shown."""
+        for why in self.left_out:
+            print(f"left out: {why}", file=sys.stderr)
+        if self.more:
+            print(
+                f"showing the first {AT_MOST}; there {'is' if self.more == 1 else 'are'} {counted(self.more, 'more image')}",
+                file=sys.stderr,
+            )
+
+
+def load_images(sources: Sequence[str], images: Images) -> Loaded:
+    """The pictures that files, folders, patterns and - name; of what a folder, a pattern or - gives, those that can be read.
+
+    Raises:
+        VitralError: a file that is named by itself cannot be read, or none of the others can.
+    """
+    loaded = Loaded()
+    wrong: list[str] = []
+    for source in sources:
+        paths = _expanded(source)
+        several = paths != [source] or source == "-" or Path(source).is_dir()
+        for name, image in find_images(paths):
+            if len(loaded.ids) >= AT_MOST or images.total > ROOM:
+                loaded.more += 1
+                continue
+            try:
+                key = _added(name, image, images)
+            except VitralError as error:
+                (loaded.left_out if several else wrong).append(str(error))
+            else:
+                loaded.ids += [key] if key not in loaded.ids else []
+    if not loaded.ids:
+        wrong = loaded.left_out + wrong
+    if wrong:
+        raise VitralError(wrong[0] if len(wrong) == 1 else all_of("pictures that cannot be read", wrong))
+    return loaded
+
+
+def _added(name: str, image: str | bytes, images: Images) -> str:
+    """The id of a picture that stays. VitralError, which names the whole path, where it cannot be read."""
+    data = image if isinstance(image, bytes) else read_file(Path(image), name)[0]
+    try:
+        return images.add(data, name, stays=True).id
+    except VitralError as error:
+        raise VitralError(f"{name}: {str(error).removeprefix(f'{shown_name(name)}: ')}") from error
 
 
 def _expanded(source: str) -> list[str]:
@@ -90,9 +135,11 @@ def serve(session: Session, host: str, port: int | None, *, browser: bool) -> No
     with bind(host, port) as listening:
         url = address(host, listening.getsockname()[1], token)
         print(f"vitral view: {url}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
+        for other in everywhere(host):
+            print(f"         or: {address(other, listening.getsockname()[1], token)}", file=sys.stderr, flush=True)
         config = uvicorn.Config(
-            viewer(session, token), log_level="warning", access_log=False, server_header=False, lifespan="off",
-            timeout_graceful_shutdown=1,
+            viewer(session, token), access_log=False, server_header=False, lifespan="off", timeout_graceful_shutdown=1,
+            log_level="error",  # its warnings are of what visitors send
         )  # fmt: skip
         if browser:
             opening = Timer(0.3, webbrowser.open, (url,))  # by then the socket answers; it listens already
@@ -108,15 +155,20 @@ def serve(session: Session, host: str, port: int | None, *, browser: bool) -> No
 
 def address(host: str, port: int, token: str | None) -> str:
     """What to open in a browser."""
-    name = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}.get(host, host)
+    name = socket.gethostname() if host in ANY else host
     name = f"[{name}]" if ":" in name else name
     return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
 
 
-def say_more(more: int) -> None:
-    """Tell a person of pictures that are not shown."""
-    if more:
-        print(
-            f"showing the first {AT_MOST}; there {'is' if more == 1 else 'are'} {counted(more, 'more image')}",
-            file=sys.stderr,
-        )
+def everywhere(host: str) -> list[str]:
+    """This computer's own addresses, where `host` stands for all of them: other computers may not know it by its name."""
+    if host not in ANY:
+        return []
+    family, outside = ANY[host]
+    found = []
+    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as route:
+        route.connect((outside, 9))  # sends nothing: it only chooses the way
+        found.append(route.getsockname()[0])
+    with suppress(OSError):
+        found += [str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None, family)]
+    return [name for name in dict.fromkeys(found) if not ip_address(name.partition("%")[0]).is_loopback]

@@ -2,6 +2,7 @@
 
 import { path, bytes, unpack } from "viewer/api.js";
 import { patchOf, readerName } from "viewer/attention.js";
+import { stretch } from "viewer/colour.js";
 import { curves } from "viewer/curves.js";
 import { el, rove, segmented } from "viewer/dom.js";
 import { refuse } from "viewer/feedback.js";
@@ -28,22 +29,28 @@ export function asked(method, { target, layer, query }) {
 
 /**
  * An answer of `explain` as `picture.paint` and `picture.key` take it: a map from its smallest to its largest value, or, where there is a
- * value that counts for nothing, from there, with what speaks against as negative values in the same unit.
+ * value that counts for nothing, from there, with what speaks against as negative values in the same unit. A map that is nearly equal
+ * everywhere is said to be.
  */
 export function drawn(answer, style) {
   const { grid, extent, low, high, values } = unpack(answer.map);
   const painted = { grid, extent, style, smooth: false };
   const words = answer.words[0].toUpperCase() + answer.words.slice(1);
   if (answer.colours) return { painted: { ...painted, values: null, colours: bytes(answer.colours) }, key: { low: "", high: "", words } };
-  const zero = answer.floor ?? low;
+  const digits = Math.max(0, Math.min(9, 1 - Math.floor(Math.log10(high - low || Math.abs(high) || 1)))); // as many as tell low from high
+  const short = (value) => String(Number(value.toFixed(digits))).replace("-", "−");
+  if (answer.floor === null) {
+    const { from, to, note } = stretch(low, high, short);
+    const lit = values.map((value) => from + ((to - from) * (value - low)) / (high - low || 1));
+    return { painted: { ...painted, values: lit }, key: { low: short(low), high: short(high), from, to, words: words + note } };
+  }
+  const zero = answer.floor;
   const unit = Math.max(high - zero, zero - low) || 1;
   const from = Math.min(0, (low - zero) / unit);
   const to = Math.max(0, (high - zero) / unit);
-  const digits = Math.max(0, Math.min(6, 1 - Math.floor(Math.log10(high - low || 1)))); // as many as tell low from high
-  const short = (value) => String(Number(value.toFixed(digits))).replace("-", "−");
   return {
     painted: { ...painted, values: values.map((value) => (value - zero) / unit) },
-    key: { low: short(answer.floor === null ? low : Math.min(low, zero)), high: short(Math.max(high, zero)), from, to, words },
+    key: { low: short(Math.min(low, zero)), high: short(Math.max(high, zero)), from, to, words },
   };
 }
 

@@ -3,6 +3,7 @@
 import { api } from "viewer/api.js";
 import { el, rove } from "viewer/dom.js";
 
+const OFFERED = 6; // pictures to begin with
 const SMALL = 64; // pixels under which a picture is shown pixel by pixel
 
 function thumbnail({ id, width, height }, side) {
@@ -37,9 +38,9 @@ export function createStrip(root, choose) {
   };
 }
 
-/** The page that invites: drop, choose, or begin with an example. */
-export function fillEmpty(root, about, pick, choose) {
-  const examples = about.examples.map((image) =>
+/** The page that invites: drop, choose a file, or begin with one of the first `images`. */
+export function fillEmpty(root, about, images, pick, choose) {
+  const examples = images.slice(0, OFFERED).map((image) =>
     el("button", { type: "button", class: "example", onclick: () => choose(image.id) }, thumbnail(image, 320), el("span", { text: image.name })));
   root.replaceChildren(
     el("div", { class: "window", "aria-hidden": "true" }, ...Array.from({ length: 25 }, () => el("i"))),

@@ -3,7 +3,7 @@
 import { bytes, path, unpack } from "viewer/api.js";
 import { patchOf } from "viewer/attention.js";
 import { layerChart, legend } from "viewer/charts.js";
-import { light, ramp } from "viewer/colour.js";
+import { light, ramp, stretch } from "viewer/colour.js";
 import { el, percent, rove } from "viewer/dom.js";
 
 const THUMB = 72; // pixels of a small map's longer side, at least
@@ -83,10 +83,12 @@ export function mount(root, app) {
     const patch = asked();
     const map = mapOf(found, what, patch, look);
     const span = map.high - map.low || 1;
-    app.picture.paint({ values: map.values.map((value) => (value - map.low) / span), grid: map.grid, extent: map.extent, style: now().style });
-    app.picture.marks(what.kind === "positions" ? { query: patch } : { outlying: map.outlying });
     const form = what.kind === "positions" ? (value) => value.toFixed(2).replace("-", "−") : norm;
-    app.picture.key({ low: form(map.low), high: form(map.high), words: map.words });
+    const { from, to, note } = stretch(map.low, map.high, form);
+    const lit = map.values.map((value) => from + ((to - from) * (value - map.low)) / span);
+    app.picture.paint({ values: lit, grid: map.grid, extent: map.extent, style: now().style });
+    app.picture.marks(what.kind === "positions" ? { query: patch } : { outlying: map.outlying });
+    app.picture.key({ low: form(map.low), high: form(map.high), from, to, words: map.words + note });
     for (const chooser of choosers) chooser(what, now().style);
   }
 

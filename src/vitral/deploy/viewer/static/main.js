@@ -2,13 +2,14 @@
 
 import { createAnswer } from "viewer/answer.js";
 import { api, ApiError, LOST, path } from "viewer/api.js";
-import { patchOf, readerName } from "viewer/attention.js";
+import { readerName } from "viewer/attention.js";
 import { createBeads } from "viewer/beads.js";
 import { el, rove, segmented } from "viewer/dom.js";
 import { receive } from "viewer/drop.js";
 import { announce, busy, dismiss, fail, refuse } from "viewer/feedback.js";
 import { createStrip, fillEmpty } from "viewer/gallery.js";
 import { bindKeys, fillHelp, keysOf } from "viewer/keys.js";
+import { fitting } from "viewer/legal.js";
 import { createPicture } from "viewer/picture.js";
 import { START, state } from "viewer/state.js";
 import { createTheme } from "viewer/theme.js";
@@ -27,7 +28,8 @@ const HELP = [
   "Choose who reads by clicking a patch or a bead, and the layer and head in the matrix. Pointing shows, clicking stays. " +
     "Attention says what is read, not what the answer rests on: Explanation measures that, and Mask tries it out.",
 ];
-const RECORDED = "A recorded page: it shows what was looked at. For other pictures, for masks and for every patch, run vitral view.";
+const RECORDED = "A recorded page: it shows what was looked at. For other pictures and for masks, run vitral view.";
+const NO_MASKS = "Masks need vitral view: they ask the model. Here is its attention, as it was recorded.";
 const ALL = new Set(Object.keys(START));
 
 const $ = (id) => document.getElementById(id);
@@ -42,6 +44,7 @@ let images = []; // all that can be chosen
 let look = null; // of the picture and model that are shown
 let current = null; // the {root, pane} that is shown
 let looking = null; // AbortController of the question for a look
+let refused = null; // the error that the state's picture met
 let coming = null; // the object URL of a picture that comes in
 
 start().catch(fail);
@@ -52,20 +55,30 @@ async function start() {
   $("note").textContent = [RECORDED, about.left_out].filter(Boolean).join(" ");
   $("note").hidden = !api.exported;
   const pick = api.exported ? null : receive($("dropping"), take, refuse);
-  if (pick) fillEmpty($("empty"), about, pick, (id) => ((images = [...about.examples]), choose(id)));
+  const offered = images.length ? images : about.examples;
+  if (pick) fillEmpty($("empty"), about, offered, pick, (id) => ((images = [...offered]), choose(id)));
   const bar = createBar(pick);
-  if (state.get().image === null && about.given.length) state.set({ image: about.given[0].id }, { replace: true });
+  state.keepTo(mended);
   state.subscribe((now, changed) => route(now, changed, bar));
   route(state.get(), ALL, bar);
 }
 
 function route(now, changed, bar) {
-  if (!app.about.models[now.model]) return state.set({ model: 0 }, { replace: true });
-  if (api.exported && now.mode === "mask") return state.set({ mode: "attention" }, { replace: true });
   bar.show(now);
+  if (changed.has("mode")) announce(""); // what another mode said is no longer so
   document.body.dataset.mode = now.mode;
   if (changed.has("image") || changed.has("model")) lookAt(now);
   else if (look) show(now, changed);
+}
+
+/** The state that is wanted as far as there is such, and a word where that leaves something out that is asked for by name. */
+function mended(values) {
+  const now = state.get();
+  const of = values.image === now.image && values.model === now.model ? look : null;
+  const found = fitting(values, app.about, of, api.exported);
+  if (api.exported && values.mode === "mask") refuse(NO_MASKS);
+  if (api.exported && ![null, found.image].includes(values.image)) refuse(`This page holds ${images[0].name}; for other pictures, run vitral view.`);
+  return found;
 }
 
 /** Ask for the picture's look, showing the picture meanwhile, and then what the mode shows of it. */
@@ -74,6 +87,7 @@ async function lookAt({ model, image }) {
   looking = new AbortController();
   const { signal } = looking;
   leave(image !== null);
+  refused = null;
   if (image === null) return (document.title = "vitral");
   strip.show(images, image);
   const question = path(model, image, "look");
@@ -90,15 +104,24 @@ async function lookAt({ model, image }) {
     answer.load(found);
     app.beads.load(found);
     $("main").dataset.ready = "";
-    const query = legal(state.get().query, found);
-    if (query === state.get().query) show(state.get(), ALL);
-    else state.set({ query }, { replace: true });
+    const wanted = state.get();
+    state.set({}, { replace: true }); // it is known now what there is to ask for
+    if (state.get() === wanted) show(wanted, ALL);
   } catch (error) {
     if (signal.aborted) return;
+    forgetComing();
     fail(error);
-    const first = app.about.given[0]?.id ?? null;
-    if (error.status === 404 && image !== first) state.set({ image: first, query: "own" }, { replace: true });
+    giveUp(error);
   }
+}
+
+/** The state's picture cannot be shown as the model sees it: the others stay within reach, or where it is gone the page that invites one. */
+function giveUp(error) {
+  refused = error;
+  document.title = "vitral";
+  leave(error.status !== 404);
+  $("main").dataset.refused = "";
+  if (error.status !== 404) app.picture.preview(api.pictureURL(state.get().image, 1280)).catch(() => {}); // nor perhaps as it is
 }
 
 /** Put away what is shown, for another picture or for the page that invites one. */
@@ -107,17 +130,9 @@ function leave(another) {
   current?.pane.hide();
   current = null;
   delete $("main").dataset.ready;
+  delete $("main").dataset.refused;
   $("main").hidden = !another;
   $("empty").hidden = another;
-}
-
-/** The query, or "own" where this picture and model have no such. */
-function legal(query, { grid, prefix, layers }) {
-  const patch = patchOf(query);
-  const fits = patch
-    ? patch[0] < grid[0] && patch[1] < grid[1]
-    : query === "mean" || prefix.some(({ key }) => key === query);
-  return fits && layers.length ? query : "own";
 }
 
 async function show(now, changed) {
@@ -180,6 +195,7 @@ function createBar(pick) {
         const on = tab.dataset.mode === now.mode;
         tab.setAttribute("aria-selected", on);
         tab.tabIndex = on ? 0 : -1;
+        if (on) $("modes").scrollTo({ left: tab.offsetLeft + tab.offsetWidth / 2 - $("modes").clientWidth / 2 }); // on a telephone
       }
       $("pane").setAttribute("aria-label", MODES[now.mode][0]);
     },
@@ -221,6 +237,7 @@ function reset() {
 }
 
 function choose(id) {
+  dismiss();
   state.set({ image: id, query: "own", masked: "", target: null });
 }
 
@@ -255,7 +272,8 @@ async function take(file) {
     if (coming !== mine) return;
     forgetComing();
     fail(error);
-    lookAt(state.get());
+    if (refused) giveUp(refused); // and this error is the one that is read
+    else lookAt(state.get());
   }
 }
 

@@ -1,18 +1,19 @@
 // The large picture: a canvas at the screen's own resolution with a map as light on it, marks above it and its key below.
 
 import { api } from "viewer/api.js";
-import { COOL, light, ramp } from "viewer/colour.js";
+import { drawScale, footOf } from "viewer/caption.js";
 import { el } from "viewer/dom.js";
 import { canvasOf, groundsOf, paintMap, paintMarks, tiling } from "viewer/glass.js";
 
 const SIDE = 1280; // pixels of the longer side that is asked of the server
-const SAVED = 512; // saved pictures have at least about so many
+const SAVED = 1200; // saved pictures have at least so many
+const LEAST = 0.5; // of the longer side: the width of one that is saved
 const NOTHING = { values: null, grid: [1, 1], extent: [1, 1], colours: null, style: "light", smooth: false };
 
 /**
  * `load(look)` (a promise), `preview(url)` of a picture that the server has not looked at, `paint({values [h * w] in 0..1 or null, grid,
  * extent, colours [h * w * 3] or null, style, smooth})`, `marks({query, ghost, borders, masked, maskGrid, maskExtent})`, which replace
- * those before, `key({low, high, words, from, to} or null)` of what was painted last, `shown()` that, `toPNG()` a promise of a Blob,
+ * those before, `key({low, high, words, from, to} or null)` of what was painted last, `shown()` that, `toPNG(caption)` a promise of a Blob,
  * `canvas` for names and focus, `keyRoot` for what belongs beside the key, and `on(type, fn)`, which returns a function that ends it:
  * fn({row, column, grid}) on "hover" (null when the pointer leaves), "pin", and, while there is a set `masked`, "paint", with `erase` and
  * `first` (of a stroke).
@@ -28,7 +29,7 @@ export function createPicture(root) {
   root.append(stage, key);
 
   const me = {
-    image: null, source: "", look: null, painted: NOTHING, marked: {}, grounds: null, frame: null, keyed: null,
+    image: null, source: "", look: null, painted: NOTHING, marked: {}, grounds: null, frame: null, key: null, keyed: null,
   };
   const listeners = { hover: new Set(), pin: new Set(), paint: new Set() };
   const emit = (type, event) => [...listeners[type]].forEach((fn) => fn(event));
@@ -43,7 +44,12 @@ export function createPicture(root) {
     me.source = source;
     const image = new Image();
     image.src = source;
-    await image.decode();
+    try {
+      await image.decode();
+    } catch (error) {
+      if (me.source === source) me.source = "";
+      throw error;
+    }
     if (me.source !== source) return; // another came meanwhile
     [me.image, me.frame] = [image, null];
     fit();
@@ -75,6 +81,7 @@ export function createPicture(root) {
       if (me.frame) drawMarks(above, me);
     },
     key(text) {
+      me.key = text;
       key.hidden = !text;
       if (!text) return;
       scale.hidden = Boolean(me.painted.colours);
@@ -85,7 +92,7 @@ export function createPicture(root) {
       [low.textContent, high.textContent, words.textContent] = [text.low, text.high, text.words];
     },
     shown: () => me.painted,
-    toPNG: () => toPNG(me),
+    toPNG: (caption) => toPNG(me, caption),
     on(type, fn) {
       listeners[type].add(fn);
       return () => listeners[type].delete(fn);
@@ -134,29 +141,22 @@ function drawMarks(above, me) {
   paintMarks(above.getContext("2d"), me.frame, me.marked, me.painted, asking(me), masking(me));
 }
 
-/** From `from`, below 0 where values speak against, to `to`. */
-function drawScale(scale, style, from, to) {
-  const context = scale.getContext("2d");
-  const pixels = context.createImageData(scale.width, 1);
-  const colours = ramp(style === "heat" ? "inferno" : "light");
-  for (let i = 0; i < scale.width; i++) {
-    const value = from + ((to - from) * i) / (scale.width - 1);
-    const at = 3 * Math.round(255 * (style === "heat" ? Math.max(0, value) : light(value)));
-    pixels.data.set(value < 0 ? COOL.map((c) => light(-value) * c) : colours.subarray(at, at + 3), 4 * i);
-    pixels.data[4 * i + 3] = 255;
-  }
-  context.putImageData(pixels, 0, 0);
-}
-
-/** What is shown, at the picture's own resolution; small pictures are enlarged a whole number of times. */
-async function toPNG(me) {
+/**
+ * What is shown, in pixels of the picture, small pictures enlarged a whole number of times; below it the key, and a line that says what this is.
+ */
+async function toPNG(me, caption) {
   const { naturalWidth, naturalHeight } = me.image;
   const times = Math.max(1, Math.ceil(SAVED / Math.max(naturalWidth, naturalHeight)));
-  const canvas = canvasOf(naturalWidth * times, naturalHeight * times);
-  const above = canvasOf(canvas.width, canvas.height);
-  const frame = frameOf(me, canvas.width, canvas.height, Math.max(1, Math.max(canvas.width, canvas.height) / 720));
-  draw(canvas, above, { ...me, frame, grounds: groundsOf(me.image, frame) });
-  canvas.getContext("2d").drawImage(above, 0, 0);
+  const [map, above] = [0, 1].map(() => canvasOf(naturalWidth * times, naturalHeight * times));
+  const longer = Math.max(map.width, map.height);
+  const frame = frameOf(me, map.width, map.height, Math.max(1, longer / 720));
+  draw(map, above, { ...me, frame, grounds: groundsOf(me.image, frame) });
+  const width = Math.max(map.width, Math.round(LEAST * longer)); // words need some room below a narrow picture
+  const foot = footOf(me.key, me.painted.style, caption, width, longer / 720);
+  const canvas = canvasOf(width, map.height + foot.height);
+  const context = canvas.getContext("2d");
+  foot.draw(context, map.height);
+  for (const each of [map, above]) context.drawImage(each, Math.round((width - map.width) / 2), 0);
   return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 }
 

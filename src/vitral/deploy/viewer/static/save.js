@@ -3,8 +3,8 @@
 import { bytes, path, unpack } from "viewer/api.js";
 import { chosen, patchOf, readerName } from "viewer/attention.js";
 import { compared } from "viewer/compare.js";
-import { el, rove } from "viewer/dom.js";
-import { asked, methodOf } from "viewer/explanation.js";
+import { el, percent, rove } from "viewer/dom.js";
+import { asked, methodName, methodOf, removalOf, REMOVALS } from "viewer/explanation.js";
 import { inspected, mapOf } from "viewer/inspect.js";
 import { question } from "viewer/neighbours.js";
 import { fromSpans } from "viewer/state.js";
@@ -47,7 +47,8 @@ export function mount(root, app) {
       opener = document.activeElement;
       const name = nameOf(now, look);
       menu.replaceChildren(
-        ...(now.mode === "compare" ? [] : [item("Picture", "PNG, as it is shown", async () => hand(await app.picture.toPNG(), `${name}.png`))]),
+        ...(now.mode === "compare" ? [] : [item("Picture", "PNG, as it is shown", async () =>
+          hand(await app.picture.toPNG(await captionOf(now, look, app)), `${name}.png`))]),
         item("Numbers", "JSON, of what is shown", async () => hand(
           new Blob([JSON.stringify(await dataOf(now, look, app), null, 1)], { type: "application/json" }), `${name}.json`)),
         ...(app.api.exported ? [] : [
@@ -71,6 +72,31 @@ function nameOf(now, look) {
     parts.push(now.query.replace(",", "-"), `layer${layer}`, head === "mean" ? "mean" : `head${head}`);
   }
   return [stem(look.picture.name), now.mode, ...parts].join("-");
+}
+
+/** The line below a picture that is saved: which picture and model, what is shown, the class and its probability. */
+async function captionOf(now, look, app) {
+  const model = app.about.models[now.model];
+  const said = ({ label, p }) => (p === undefined ? label : `${label} ${percent(p)}`);
+  const classOf = (index) => look.answer.top.find((one) => one.index === index) ?? { label: model.labels[index] };
+  const [first] = look.answer.top;
+  const parts = [look.picture.name, model.name];
+  if (now.mode === "attention" && look.layers.length) {
+    const { layer, head } = chosen(now, look);
+    parts.push(look.layers[layer].name, head === "mean" ? "mean of its heads" : `head ${head}`);
+  }
+  if (now.mode === "explanation") parts.push(methodName(methodOf(now, model).name));
+  if (now.mode === "mask" && now.masked) {
+    const removal = removalOf(now, model);
+    const [h, w] = look.removal.grid;
+    const removed = [...fromSpans(now.masked, h * w)];
+    const { answer } = await app.api.post(path(now.model, now.image, "mask"), { removed, removal });
+    parts.push(`${removed.length} of ${h * w} patches removed (${REMOVALS.find(({ value }) => value === removal).text}): ${said(answer)}`);
+    parts.push(`whole: ${said(first)}`);
+  } else if (first) {
+    parts.push(said(now.mode === "explanation" && now.target !== null ? classOf(now.target) : first));
+  }
+  return [...parts, "vitral"].join(" · ");
 }
 
 /** Gives a Blob to the person as a file. */

@@ -10,7 +10,7 @@ const count = (text) => (/^\d{1,6}$/.test(text) ? Number(text) : undefined);
 
 // name: [what it is at first, how its text is read (undefined: not a legal value)]
 const FIELDS = {
-  image: [null, matching(/^[0-9a-f]{4,64}$/)],
+  image: [null, matching(/^[\w-]{1,64}$/)],
   model: [0, count],
   mode: ["attention", oneOf(...MODES)],
   query: ["own", matching(/^(own|cls|mean|t\d{1,4}|\d{1,5},\d{1,5})$/)],
@@ -27,6 +27,7 @@ const FIELDS = {
 };
 export const START = Object.freeze(Object.fromEntries(Object.entries(FIELDS).map(([name, [start]]) => [name, start])));
 
+let fit = (values) => values; // to what there is to show
 let now = fromFragment(location.hash);
 let due = null; // {push} of a write that waits
 let timer = null;
@@ -39,9 +40,12 @@ export const state = {
   set(patch, { replace = false } = {}) {
     for (const name of Object.keys(patch)) if (!(name in FIELDS)) throw new Error(`state has no field ${name}`);
     if (!become({ ...now, ...patch })) return;
-    due = { push: !replace || Boolean(due?.push) };
-    clearTimeout(timer);
-    timer = setTimeout(write, due.push ? Math.max(0, written + WRITE_EVERY - performance.now()) : REST);
+    later(!replace);
+  },
+  /** From now on every state is one that `fits(values)` returns, and the address is mended where it says otherwise. */
+  keepTo(fits) {
+    fit = fits;
+    reread();
   },
   /** `fn(now, changed: Set of names)` after every change. Returns a function that ends it. */
   subscribe(fn) {
@@ -50,12 +54,19 @@ export const state = {
   },
 };
 
-function become(next) {
+function become(wanted) {
+  const next = fit(wanted);
   const changed = new Set(Object.keys(FIELDS).filter((name) => next[name] !== now[name]));
   if (!changed.size) return false;
   now = Object.freeze(next);
   for (const fn of [...listeners]) fn(now, changed);
   return true;
+}
+
+function later(push) {
+  due = { push: push || Boolean(due?.push) };
+  clearTimeout(timer);
+  timer = setTimeout(write, due.push ? Math.max(0, written + WRITE_EVERY - performance.now()) : REST);
 }
 
 function write() {
@@ -71,6 +82,7 @@ function write() {
 function reread() {
   due = null;
   become(fromFragment(location.hash));
+  if (toFragment(now) !== location.hash) later(false);
 }
 addEventListener("popstate", reread);
 addEventListener("hashchange", reread);

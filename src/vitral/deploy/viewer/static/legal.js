@@ -1,0 +1,49 @@
+// What of a state there is to show: a link may be old, cut short or from another model, and the address says what the page shows.
+
+import { patchOf } from "viewer/attention.js";
+import { fromSpans, START, toSpans } from "viewer/state.js";
+
+/**
+ * The state with what this page can show in place of what it cannot: `about` as the server tells it, `look` of the state's picture and
+ * model, or null while that is not known, and `exported` for a recorded page.
+ */
+export function fitting(values, about, look, exported) {
+  const first = about.given[0]?.id ?? null;
+  const image = exported ? first : values.image ?? first;
+  const mode = exported && values.mode === "mask" ? START.mode : values.mode;
+  const number = about.models[values.model] ? values.model : START.model;
+  const model = about.models[number];
+  const known = ({ methods }, name) => methods.some((method) => method.name === name && !method.why);
+  const side = (text) => {
+    const [of, name] = text?.split(":") ?? [];
+    return about.models[of] && known(about.models[of], name) ? text : null;
+  };
+  const found = {
+    ...values, image, mode, model: number,
+    method: known(model, values.method) ? values.method : START.method,
+    target: values.target !== null && values.target < model.labels.length ? values.target : null,
+    left: side(values.left), right: side(values.right),
+    removal: mode !== "compare" && model.removals[values.removal] ? START.removal : values.removal,
+  };
+  const ownLayers = mode === "explanation" && model.methods.find(({ name }) => name === found.method).takes.includes("layer");
+  return look ? { ...found, ...within(found, look, ownLayers) } : found;
+}
+
+/** What has to lie in the picture's grids and among the model's layers, unless a method counts layers of its own. */
+function within({ query, layer, head, masked }, look, ownLayers) {
+  const { layers, removal: { grid: [h, w] } } = look;
+  return {
+    query: asks(query, look) ? query : START.query,
+    layer: layer !== null && (ownLayers || layer < layers.length) ? layer : null,
+    head: layers.some(({ heads }) => head < heads) ? head : START.head, // in a pyramid the layers have different numbers of heads
+    masked: toSpans(fromSpans(masked, h * w)),
+  };
+}
+
+/** Whether this picture and model have such a reader. */
+function asks(query, { grid, prefix, layers }) {
+  const patch = patchOf(query);
+  if (!layers.length) return false;
+  if (patch) return patch[0] < grid[0] && patch[1] < grid[1];
+  return query === "mean" || prefix.some(({ key }) => key === query);
+}
