@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from squares import GRID, PATCH, learned, mask_of, picture
 
 from asking import predictor_of
 from families import small
+from squares import GRID, PATCH, learned, mask_of, picture
 from vitral.data.options import DataOptions
 from vitral.data.sources import open_data
 from vitral.errors import VitralError

@@ -6,10 +6,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from squares import GRID, LABELS, learned, picture
 
 from asking import predictor_of
 from families import small
+from squares import GRID, LABELS, learned, picture
 from vitral.errors import VitralError
 from vitral.explain.counterfactual import EXHAUSTIVE, _Search, counterfactual
 from vitral.explain.explain import explain
