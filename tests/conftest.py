@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from drawing import draw_shape
 
 torch.set_num_threads(1)  # pytest-xdist runs a process a core
 
@@ -32,16 +33,6 @@ def tiny_vit():
         return model
 
     return make
-
-
-def draw_shape(kind: int, seed: int, side: int = 20) -> np.ndarray:
-    """A grey picture of a bright disc (0), square (1) or cross (2) somewhere on noise: uint8 [side, side]."""
-    rng = np.random.default_rng([kind, seed])
-    canvas = rng.integers(0, 60, (side, side))
-    y, x = np.mgrid[:side, :side] - rng.integers(side // 3, side - side // 3, (2, 1, 1))
-    shapes = (y**2 + x**2 < 25, np.maximum(abs(y), abs(x)) < 5, np.minimum(abs(y), abs(x)) < 2)
-    canvas[shapes[kind]] += 180
-    return canvas.astype(np.uint8)
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import vitral
-from conftest import draw_shape
+from drawing import draw_shape
 from vitral.checkpoints.bundle import ModelCard, save_model
 from vitral.cli import main
 from vitral.data.options import DataOptions

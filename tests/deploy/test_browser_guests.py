@@ -118,7 +118,7 @@ def test_a_model_without_labels_shows_attention_and_says_what_it_lacks(page, ser
     assert shut
     page.settle()
     page.click("[data-mode=mask]")
-    page.wait("document.querySelector('.mode.mask .note').checkVisibility()")
+    page.wait("document.querySelector('.mode.mask .note')?.checkVisibility()")
     assert "label" in page.text(".mode.mask .note")
     for mode in ("compare", "inspect", "neighbours", "attention"):
         page.click(f"[data-mode={mode}]")

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
-from conftest import draw_shape
+from drawing import draw_shape
 from vitral.data.augment import Augmentation
 from vitral.data.loader import Batch, TrainingBatches
 from vitral.data.options import AugmentOptions, DataOptions
