@@ -249,7 +249,13 @@ class Browser:
         self.over(patch, look, grid).click().perform()
 
     def fragment(self) -> dict[str, str]:
-        """The state in the address."""
+        """The state in the address, where the page writes it when it comes to rest."""
+        written = """const done = arguments[0];
+            import("viewer/state.js").then(({state, toFragment}) => done(toFragment(state.get()) === location.hash))"""
+        until = time.monotonic() + 5
+        while not self.driver.execute_async_script(written):
+            assert time.monotonic() < until, f"the address stays {self.js('return location.hash')}"
+            time.sleep(0.02)
         return dict(
             part.split("=", 1)
             for part in self.js("return decodeURIComponent(location.hash.slice(1))").split("&")

@@ -210,7 +210,7 @@ def test_two_methods_are_compared_as_the_library_compares_them(page, server, ids
         assert [tables(page, f"[aria-label={side}]") for side in ("Left", "Right")] == [table(s) for s in scores]
         assert f"agree to {agreement(*maps):.2f}".replace("-", "−") in page.text(".together .note").replace("-", "−")
     page.wait("location.hash.includes('right=0:occlusion')")
-    page.wait("document.querySelector('#live').textContent.length > 10")
+    page.wait("document.querySelector('#live').textContent.includes('occlusion')")
     said = page.js("return document.querySelector('#live').textContent")
     assert sentence(said) == verdict
     page.over((1, 1), told(server, ids[0]), picture="[aria-label=Left]").perform()
