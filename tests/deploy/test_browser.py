@@ -162,6 +162,7 @@ def test_a_link_shows_the_same_again_and_back_goes_back(page, server, pictures, 
     opened(page, server, HEAT)
     page.click_patch((0, 4), told(server))
     says(page, "block 1, mean of its heads: the patch in row 0, column 4 reads")
+    assert page.fragment()["query"] == "0,4"  # two choices in a moment are one step of the history
     page.click('.matrix [data-layer="0"][data-head="0"]')
     words = "block 0, head 0: the patch in row 0, column 4 reads"
     says(page, words)
