@@ -248,6 +248,16 @@ class Browser:
     def click_patch(self, patch: tuple[int, int], look: dict[str, Any], grid: str = "grid") -> None:
         self.over(patch, look, grid).click().perform()
 
+    def back(self) -> None:
+        """The browser's back, once the last step is one of the history."""
+        self.fragment()
+        self.driver.back()
+
+    def reload(self) -> None:
+        """The same address again, once it says what is shown."""
+        self.fragment()
+        self.driver.refresh()
+
     def fragment(self) -> dict[str, str]:
         """The state in the address, where the page writes it when it comes to rest."""
         written = """const done = arguments[0];

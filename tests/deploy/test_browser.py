@@ -168,14 +168,14 @@ def test_a_link_shows_the_same_again_and_back_goes_back(page, server, pictures, 
     says(page, words)
     page.wait("location.hash.includes('layer=0')")
     link = page.js("return location.href")
-    page.driver.refresh()
+    page.reload()
     page.wait(READY)
     says(page, words)
     same_maps(page, reading(predictor, pictures[0], (0, 4)))
     assert page.js("return location.href") == link
-    page.driver.back()
+    page.back()
     says(page, "block 1, mean of its heads: the patch in row 0, column 4 reads")
-    page.driver.back()
+    page.back()
     says(page, "block 1, mean of its heads: the class token reads")
     page.driver.forward()
     page.driver.forward()
@@ -266,7 +266,7 @@ def test_pictures_are_changed_below_the_large_one(page, server, pictures, predic
     page.click('#strip [aria-label="black.png"]')
     page.wait("document.title === 'black.png · vitral'")
     assert bars(page) == answered(predictor, pictures[1], 3)
-    page.driver.back()
+    page.back()
     page.wait("document.title === 'cross.png · vitral'")
     page.wait(
         "document.querySelector('#answer .bar .number').textContent === arguments[0]",

@@ -153,7 +153,7 @@ def test_the_theme_follows_the_system_until_it_is_chosen(page, server):
     assert page.js("return getComputedStyle(document.body).backgroundColor") != light
     page.click(".theme")
     assert page.js("return getComputedStyle(document.body).backgroundColor") == light
-    page.driver.refresh()
+    page.reload()
     page.wait(DRAWN)
     assert page.js("return getComputedStyle(document.body).backgroundColor") == light
     page.js("localStorage.clear()")

@@ -71,7 +71,7 @@ def test_the_empty_page_invites_and_a_picture_that_is_dropped_is_looked_at(page,
     assert page.js("return document.title") == "a <b>bold<i> name.png · vitral"
     assert not page.one("#main").find_elements("css selector", "#strip b, #strip i")
     assert bars(page) == answered(predictors[0], data, 4)
-    page.driver.back()
+    page.back()
     page.wait("!document.querySelector('#empty').hidden && document.querySelector('#main').hidden")
     page.click(".example:nth-child(2)")
     page.wait("document.title === 'flower · vitral'")
@@ -181,7 +181,7 @@ def test_a_token_admits_and_a_lost_server_is_said(page, predictors, tmp_path):
         page.open(server.url)
         page.wait(f"{READY} && {KEY}.includes('block 1')")
         assert "token" not in page.js("return location.href")
-        page.driver.refresh()
+        page.reload()
         page.wait(f"{READY} && {KEY}.includes('block 1')")
         assert server.stop() == 0
         page.click("[data-mode=inspect]")  # its code is no longer there to be fetched

@@ -283,7 +283,7 @@ def test_painting_patches_away_moves_the_probabilities(page, server, ids, pictur
     now("masked=2,15-19", [2, *range(15, 20)])
     hatched = np.array(page.js(DARK, "#picture .marks"))
     assert set(np.flatnonzero(hatched)) == {2, *range(15, 20)}
-    page.driver.back()
+    page.back()
     now("masked=15-19", range(15, 20))
     page.click(".acts button:nth-child(2)")
     now("masked=0-14,20-24", [*range(15), *range(20, 25)])
@@ -372,7 +372,7 @@ def test_neighbours_are_the_most_alike_of_the_runs_own_images(page, server, ids,
     )
     voters = [n[1] for n in shown if n[2] != "the picture itself"]
     assert dict(votes) == {label: percent(voters.count(label) / len(voters)) for label in set(voters)}
-    page.driver.refresh()
+    page.reload()
     page.wait("document.querySelectorAll('ol.neighbours li').length === 12")
 
 
