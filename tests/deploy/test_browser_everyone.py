@@ -206,6 +206,8 @@ def test_the_exported_page_shows_the_same_from_a_file_and_asks_nobody(page, serv
 
     page.open(f"{file.as_uri()}#style=heat&query=1,3")
     page.wait(f"{DRAWN} && {KEY}.includes('row 1, column 3')")
+    page.wait("document.querySelectorAll('#answer .bar').length === 3")
+    page.settle()
     assert bars(page) == answered(predictor, data, 3)
     for here, there in zip(thumbnails(page, maps), live, strict=True):
         np.testing.assert_array_equal(here, there)
