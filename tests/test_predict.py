@@ -13,6 +13,7 @@ from vitral.data.sources import open_data
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import evaluate, merged, split_logits
 from vitral.explain.explain import look, visualize_attention
+from vitral.predict import find_images
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +146,37 @@ def test_a_bare_model_is_visualised_at_any_size(tiny_vit):
     assert visualize_attention(model, Image.new("RGB", (50, 30))).map.shape == (30, 50)
     with pytest.raises(VitralError, match="12 attention layers"):
         visualize_attention(model, x, layer_idx=12)
+
+
+def piped(monkeypatch, data: bytes) -> list:
+    """What `find_images` makes of bytes on stdin."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    return list(find_images(["-"]))
+
+
+@pytest.mark.parametrize(
+    ("data", "paths"),
+    [
+        ("été.png\nb.png\n".encode(), ["été.png", "b.png"]),
+        ("\ufeffa.png\r\n写真.png\r\n".encode(), ["a.png", "写真.png"]),
+        ("a.png\r\né.png\r\n".encode("utf-16"), ["a.png", "é.png"]),
+        ("été.png".encode("latin-1"), [b"\xe9t\xe9.png".decode(errors="surrogateescape")]),
+        ("né a.png\0b.png\0".encode(), ["né a.png", "b.png"]),
+    ],
+)
+def test_paths_on_stdin_whatever_they_are_called(monkeypatch, data, paths):
+    assert piped(monkeypatch, data) == [(path, path) for path in paths]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "AVIF", "PPM"])
+def test_an_image_on_stdin_is_told_by_its_first_bytes(monkeypatch, kind):
+    for width in (10, 13, 40):  # 10 and 13 end the line within some headers
+        file = io.BytesIO()
+        Image.new("RGB", (width, 10), (200, 30, 90)).save(file, kind)
+        assert piped(monkeypatch, file.getvalue()) == [("-", file.getvalue())]
+
+
+def test_a_file_that_is_called_as_images_begin(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "GIF89a of a cat.gif").touch()
+    assert piped(monkeypatch, b"GIF89a of a cat.gif\n") == [("GIF89a of a cat.gif",) * 2]

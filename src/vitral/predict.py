@@ -17,7 +17,7 @@ from torch import Tensor
 from vitral.checkpoints.bundle import ModelCard, load_model
 from vitral.checkpoints.create import open_model
 from vitral.data.decode import decode
-from vitral.data.folder import files_under
+from vitral.data.walk import Walk, is_text, starts_like_an_image
 from vitral.errors import VitralError, counted, some
 from vitral.models.common import ImageModel
 
@@ -187,14 +187,17 @@ def _adopt(source: str) -> Predictor:
 def find_images(sources: Sequence[str]) -> Iterator[tuple[str, str | bytes]]:
     """(name, image) for each source: a file as it is, what a folder holds in name order, or for "-" what stdin holds.
 
-    Of a folder every file counts that training would read as an image, whatever its ending. Stdin is a list of paths,
-    one a line, or one image's bytes.
+    Of a folder every file counts that training would read as an image, whatever its ending; what was left out is said on stderr. Stdin is a list
+    of paths, one a line or with zero bytes between them, or one image's bytes.
     """
     for source in sources:
         if source == "-":
             yield from _from_stdin()
         elif Path(source).is_dir():
-            inside = files_under(Path(source))
+            walk = Walk(Path(source))
+            inside = walk.under(walk.root)
+            for note in [*walk.left_out(), *(f"{source}/{name} cannot be read" for name in walk.closed)]:
+                print(f"vitral: {source}: {note}", file=sys.stderr)
             if not inside:
                 raise VitralError(f"{source}: a folder without images; name the files or another folder")
             yield from ((str(p), str(p)) for p in inside)
@@ -206,13 +209,36 @@ def _from_stdin() -> Iterator[tuple[str, str | bytes]]:
     first = sys.stdin.buffer.readline()
     if not first:
         raise VitralError("-: nothing came on stdin; pipe a list of paths or one image into it")
-    if b"\0" in first or not first.isascii():  # an image's bytes
-        yield "-", first + sys.stdin.buffer.read()
+    if first.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in first or _is_image(first):
+        data = first + sys.stdin.buffer.read()
+        paths = _whole_list(data)
+        yield from [("-", data)] if paths is None else [(path, path) for path in paths]
         return
-    while first:
-        if path := first.decode(errors="surrogateescape").rstrip("\r\n"):
+    line = first.removeprefix(b"\xef\xbb\xbf")
+    while line:
+        if path := line.decode(errors="surrogateescape").rstrip("\r\n"):
             yield path, path
-        first = sys.stdin.buffer.readline()
+        line = sys.stdin.buffer.readline()
+
+
+def _is_image(line: bytes) -> bool:
+    """Whether a first line is the beginning of an image, and not a path: the name of a file may start as some images do (BM, GIF89a, P5)."""
+    if not starts_like_an_image(line):
+        return not is_text(line) and any(byte < 32 for byte in line.rstrip(b"\r\n").replace(b"\t", b""))
+    return not is_text(line) or not Path(line.decode().rstrip("\r\n")).exists()
+
+
+def _whole_list(data: bytes) -> list[str] | None:
+    """The paths of a list that is not lines of UTF-8: in UTF-16, as Windows' shell writes it, or with zero bytes between; None if this is none."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        try:
+            return list(filter(None, data.decode("utf-16").splitlines()))
+        except UnicodeDecodeError:
+            return None
+    parts = [part for part in data.split(b"\0") if part]
+    if starts_like_an_image(data) or not all(is_text(part) for part in parts):
+        return None
+    return [part.decode(errors="surrogateescape") for part in parts]
 
 
 def predict_stream(

@@ -297,7 +297,7 @@ def test_a_judge_must_beat_the_commonest_answer_on_images_that_are_not_copies():
 
 def test_unreadable_files_that_are_to_be_skipped_are_no_errors(capsys, tmp_path):
     root = folder(tmp_path / "data", [f"{label}/{i}.png" for label in "ab" for i in range(10)])
-    (root / "a/notes.txt").write_text("of 2019")
+    (root / "a/notes.jpg").write_text("of 2019")
     (root / "b/gone.png").write_bytes(b"")
     words = ("doctor", root, "--val-fraction", "0.2", "--out", tmp_path / "page.html")
     code, _, err = run(capsys, *words)

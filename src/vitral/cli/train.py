@@ -232,7 +232,7 @@ def _settled(given: Any, words: list[str], command: str) -> Any:
     if given.data is None:
         raise VitralError(f"{command}: which data? Give a folder, a table or a built-in name such as digits")
     settings = one_budget(given.settings, words)
-    name = Path(given.data).stem or "run"
+    name = Path(given.data).resolve().stem or "run"  # of ".", the folder that it is
     out = given.out or unused(Path("runs") / (name if command == "train" else f"{name}-pretrained"))
     return replace(given, settings=settings, out=out)
 

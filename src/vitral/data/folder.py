@@ -1,136 +1,277 @@
-"""Folders as a data set: DATA/<class>/... or DATA/{train,val,test}/<class>/..., each class to any depth."""
+"""Folders as a data set: a folder for each class, in DATA, in each of its split folders, or the other way round (DATA/cat/train); each to any depth.
+
+What the data are is read from the names, and said; where they can be meant in two ways, the question is asked.
+"""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from vitral.data.decode import EXTENSIONS
 from vitral.data.images import FileImages
-from vitral.data.listing import SPLIT_NAMES, Listing, Problem, build_listing
+from vitral.data.listing import Listing, Problem, build_listing, split_of
+from vitral.data.options import DataOptions
+from vitral.data.walk import RUN_MARKS, Walk, is_run
 from vitral.errors import VitralError, counted, some
 
-JUNK = frozenset({"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "icon\r"})  # and all that starts with a dot
-
-
 UNLABELLED = "unlabelled"
+PLAIN = ("train", "val", "valid", "validation", "test")
+"""Names of split folders of which nothing need be said."""
+_TABLES_SHOWN = 3
 
 
-def list_folder(root: Path, *, training: bool = True, labelled: bool = True, strict: bool = True) -> Listing:
-    """The images under a folder; one VitralError with all that is wrong if its layout is none of the two.
+@dataclass
+class _Found:
+    """The images of a folder's classes, as they are come across."""
 
-    Hidden files and those that operating systems leave behind do not count, nor do files beside the class
-    folders that are no images by their extension (a README). Whatever lies in a class folder counts as an
-    image. training: whether there must be two classes and images of each to train on. labelled: False if images
-    need no class; where some lie in the folder itself, all of them, to any depth, are then of one class. strict: False
-    to list what there is, and the problems in the listing, instead of raising them.
+    names: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    given: list[str] = field(default_factory=list)
+    """Empty where there are no splits."""
+    problems: list[Problem] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
+    stray: list[str] = field(default_factory=list)
+    """Files beside the class folders that are no images."""
+
+
+def list_folder(
+    root: Path, options: DataOptions, *, training: bool = True, labelled: bool = True, strict: bool = True
+) -> Listing:
+    """The images under a folder; one VitralError with all that is wrong if it has no layout that is known.
+
+    Hidden files, those that operating systems leave behind and folders that hold a run do not count, nor do texts and other companions of
+    pictures; whatever else lies in a class folder counts as an image. training: whether there must be two classes and images of each to train
+    on. labelled: False if images need no class; where some lie in the folder itself, all of them, to any depth, are then of one class. strict:
+    False to list what there is, and the problems in the listing, instead of raising them.
     """
     root = Path(os.path.abspath(root))
-    folders, loose = _entries(root)
-    if not labelled and any(path.suffix.lower() in EXTENSIONS for path in loose):
-        found = [p.relative_to(root).as_posix() for p in files_under(root) if p.suffix.lower() in EXTENSIONS]
-        n = len(found)
-        return build_listing(
-            root.name, str(root), FileImages(root, found), [UNLABELLED] * n, ["train"] * n, training=False
-        )
-    splits = {
-        folder.name: SPLIT_NAMES[folder.name.casefold()] for folder in folders if folder.name.casefold() in SPLIT_NAMES
-    }
-    problems = _loose_images("", root, loose)
-    ignored = _ignored(root, loose)
-    if not folders and not problems:
-        raise VitralError(f"{root}: the folder is empty; put one folder of images for each class into it")
-    names: list[str] = []
-    labels: list[str] = []
-    given: list[str] | None = None
+    check_no_run(root)
+    walk = Walk(root)
+    folders, loose = walk.entries(root)
+    if not labelled and (walk.images(loose) or not folders):
+        return list_flat(walk, strict=strict, skipping=options.skip_unreadable)
+    if not folders and not walk.images(loose):
+        raise VitralError(f"{root}: {_nothing(walk, loose)}")
+    found = _Found()
+    _loose("", walk, loose, found)
+    splits = _split_folders(walk, folders)
     if splits:
-        problems += _split_problems([folder.name for folder in folders], splits)
-        given = []
+        _check_splits([folder.name for folder in folders], splits, found)
         for folder in (folder for folder in folders if folder.name in splits):
-            classes, loose = _entries(folder)
-            problems += _loose_images(f"in {folder.name}/ ", root, loose)
-            ignored += _ignored(root, loose)
-            if not classes:
-                text = f"{folder.name}/: the split's folder is empty; put class folders into it or remove it"
-                problems.append(Problem("split_folders", text, (folder.name,)))
-            problems += _collect(root, classes, names, labels)
-            given += [splits[folder.name]] * (len(names) - len(given))
+            _one_split(walk, folder, splits[folder.name], options, labelled, found)
     else:
-        problems += _collect(root, folders, names, labels)
-    images = FileImages(root, names)
+        _classes_or_splits(walk, folders, options, labelled, found)
+    found.problems += closed_folders(walk, options.skip_unreadable)
+    images = FileImages(root, found.names)
     listing = build_listing(
-        root.name, str(root), images, labels, given, training=training, problems=problems, strict=strict
-    )
-    listing.ignored = ignored
+        root.name, str(root), images, found.labels, found.given or None,
+        training=training, problems=found.problems, strict=strict,
+    )  # fmt: skip
+    listing.ignored = list(dict.fromkeys([*found.stray, *walk.others, *walk.runs]))
+    listing.understood = [*found.said, *walk.left_out(), *closed_notes(walk, options.skip_unreadable)]
     return listing
 
 
-def files_under(folder: Path) -> list[Path]:
-    """Every file that counts under a folder, to any depth, by name."""
-    return sorted(_files(folder, ()))
+def list_flat(walk: Walk, *, strict: bool = True, skipping: bool = False) -> Listing:
+    """All images under a folder, to any depth, without labels; those of unknown kinds count too."""
+    found = sorted(map(walk.named, walk.under(walk.root)))
+    if not found:
+        raise VitralError(f"{walk.root}: {_nothing(walk, walk.entries(walk.root)[1])}")
+    problems, n = closed_folders(walk, skipping), len(found)
+    listing = build_listing(
+        walk.root.name, str(walk.root), FileImages(walk.root, found), [UNLABELLED] * n, ["train"] * n,
+        training=False, problems=problems, strict=strict,
+    )  # fmt: skip
+    listing.ignored = [*walk.others, *walk.runs]
+    listing.understood = [*walk.left_out(), *closed_notes(walk, skipping)]
+    return listing
 
 
-def _collect(root: Path, classes: list[Path], names: list[str], labels: list[str]) -> list[Problem]:
-    """Append the images of class folders, named relative to the root; what is wrong with them."""
-    empty = []
-    for folder in classes:
-        found = sorted(path.relative_to(root).as_posix() for path in _files(folder, ()))
-        if not found:
-            empty.append(folder.relative_to(root).as_posix())
-        names += found
-        labels += [folder.name] * len(found)
-    text = f"class folders without any image: {', '.join(empty)}; add images or remove the folders"
-    return [Problem("empty_classes", text, tuple(empty))] if empty else []
+def check_no_run(root: Path) -> None:
+    """A VitralError where the folder given as data is itself a run."""
+    if is_run(root):
+        mark = next(mark for mark in RUN_MARKS if (root / mark).is_file())
+        raise VitralError(
+            f"{root}: holds a run of vitral ({mark}), not data; give the folder or table with the images, which {mark} names"
+        )
 
 
-def _ignored(root: Path, files: list[Path]) -> list[str]:
-    return [path.relative_to(root).as_posix() for path in files if path.suffix.lower() not in EXTENSIONS]
-
-
-def _loose_images(where: str, root: Path, files: list[Path]) -> list[Problem]:
-    images = [path for path in files if path.suffix.lower() in EXTENSIONS]
-    if not images:
+def closed_folders(walk: Walk, skipping: bool) -> list[Problem]:
+    """That some folders cannot be read, unless what is unreadable is to be left out."""
+    if not walk.closed or skipping:
         return []
+    text = (
+        f"{counted(len(walk.closed), 'folder')} cannot be read: {some(walk.closed)}; make them readable (chmod -R u+rX), move them away, "
+        "or leave them out with --skip-unreadable"
+    )
+    return [Problem("closed_folders", text, tuple(walk.closed))]
+
+
+def closed_notes(walk: Walk, skipping: bool) -> list[str]:
+    """That folders which cannot be read were left out."""
+    closed = walk.closed if skipping else []
+    return [f"left out {counted(len(closed), 'folder')} that cannot be read: {some(closed, 3)}"] if closed else []
+
+
+def _nothing(walk: Walk, loose: Sequence[Path]) -> str:
+    """What to say of a folder without any image."""
+    if walk.closed:
+        return "the folder cannot be read; make it readable (chmod u+rx)"
+    there = [path.name for path in loose] + [f"{name}/" for name in walk.runs]
+    if not there:
+        return "the folder is empty; put one folder of images for each class into it"
+    return f"there is no image in the folder, only {some(there)}; give the folder of class folders, or a table itself"
+
+
+def _loose(where: str, walk: Walk, files: list[Path], found: _Found) -> None:
+    """Files outside of any class folder: images are a mistake, all else is noted."""
+    images = walk.images(files)
+    outside = set(images)
+    found.stray += [walk.named(path) for path in files if path not in outside]
+    if not images:
+        return
     lie = "lies" if len(images) == 1 else "lie"
     text = (
         f"{where}{counted(len(images), 'image')} {lie} outside of any class folder ({some([path.name for path in images])}); "
-        "move each into the folder of its class, or give a table with image and label columns"
+        f"move each into the folder of its class, or give a table with image and label columns{_near(walk, images[0].parent)}"
     )
-    return [Problem("loose_images", text, tuple(path.relative_to(root).as_posix() for path in images))]
+    found.problems.append(Problem("loose_images", text, tuple(map(walk.named, images))))
 
 
-def _split_problems(folders: list[str], splits: dict[str, str]) -> list[Problem]:
-    problems = []
+def _near(walk: Walk, folder: Path) -> str:
+    """The tables that lie by, one of which may hold the labels of a folder's loose images."""
+    kinds = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
+    places = dict.fromkeys([walk.root, folder, walk.root.parent])
+    tables = [path for place in places for path in _files_of(place) if path.suffix.lower() in kinds]
+    if not tables:
+        return ""
+    shown = [os.path.relpath(path) for path in tables[:_TABLES_SHOWN]]
+    return f", perhaps {' or '.join(shown)} with --images {os.path.relpath(folder)}"
+
+
+def _files_of(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as scanned:
+            return sorted(Path(entry.path) for entry in scanned if entry.is_file())
+    except OSError:
+        return []
+
+
+def _split_folders(walk: Walk, folders: list[Path]) -> dict[str, str]:
+    """Which folders are splits, by their names. One that is called like a split among others that are not, but holds no folder, is a class."""
+    splits = {folder.name: split for folder in folders if (split := split_of(folder.name))}
+    flat = all(not walk.entries(folder)[0] for folder in folders if folder.name in splits)
+    if splits and len(splits) < len(folders) and len(set(splits.values())) == 1 and flat:
+        return {}
+    return splits
+
+
+def _check_splits(folders: list[str], splits: dict[str, str], found: _Found) -> None:
     others = [name for name in folders if name not in splits]
     if others:
         text = (
-            f"has folders for splits ({', '.join(splits)}) beside others ({', '.join(others)}); "
+            f"has folders for splits ({', '.join(splits)}) beside others ({some(others)}); "
             "put every class into the split folders, or rename the class that is called like a split"
         )
-        problems.append(Problem("split_folders", text, tuple(others)))
+        found.problems.append(Problem("split_folders", text, tuple(others)))
     if len(set(splits.values())) < len(splits):
         text = f"two folders are for one split ({', '.join(splits)}); merge them"
-        problems.append(Problem("split_folders", text, tuple(splits)))
-    return problems
+        found.problems.append(Problem("split_folders", text, tuple(splits)))
+    if any(name.casefold() not in PLAIN for name in splits):
+        found.said.append("split folders: " + ", ".join(f"{name}/ is {split}" for name, split in splits.items()))
 
 
-def _files(folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
-    """All files under a folder, links followed, except into a folder that we are in already (a loop)."""
-    status = os.stat(folder)
-    here = (status.st_dev, status.st_ino)
-    if here in above:
+def _one_split(walk: Walk, folder: Path, split: str, options: DataOptions, labelled: bool, found: _Found) -> None:
+    classes, loose = walk.entries(folder)
+    _loose(f"in {folder.name}/ ", walk, loose, found)
+    if not classes and not walk.images(loose):
+        text = f"{folder.name}/: the split's folder is empty; put class folders into it or remove it"
+        found.problems.append(Problem("split_folders", text, (folder.name,)))
+    _collect(walk, _at_depth(walk, classes, options, labelled, found), found)
+    found.given += [split] * (len(found.names) - len(found.given))
+
+
+def _classes_or_splits(walk: Walk, folders: list[Path], options: DataOptions, labelled: bool, found: _Found) -> None:
+    """Class folders, or class folders that hold the splits: DATA/cat/train and so on."""
+    inner = {folder: _split_folders(walk, walk.entries(folder)[0]) for folder in folders}
+    divided = [folder for folder in folders if inner[folder] and not walk.images(walk.entries(folder)[1])]
+    whole = [f for f in divided if len(inner[f]) == len(walk.entries(f)[0])]
+    if options.class_depth is None and whole and (len(whole) == len(folders) or any(len(inner[f]) > 1 for f in whole)):
+        undivided = [folder.name for folder in folders if folder not in whole]
+        if undivided:
+            text = (
+                f"class folders that hold folders for splits ({some([f.name for f in whole])}) beside others that do not "
+                f"({some(undivided)}); divide all of them or none, or say --class-depth 1 to have splits made"
+            )
+            found.problems.append(Problem("split_folders", text, tuple(undivided)))
+        spelled = sorted({name for folder in whole for name in inner[folder]})
+        found.said.append(
+            f"each class folder holds its splits: {', '.join(f'{name}/ is {split_of(name)}' for name in spelled)}"
+        )
+        for folder in folders:
+            places = (
+                [(path, inner[folder][path.name]) for path in walk.entries(folder)[0]]
+                if folder in whole
+                else [(folder, "train")]
+            )
+            for place, split in places:
+                _collect(walk, [place], found, label=folder.name)
+                found.given += [split] * (len(found.names) - len(found.given))
         return
-    folders, files = _entries(folder)
-    yield from files
-    for inner in folders:
-        yield from _files(inner, (*above, here))
+    _collect(walk, _at_depth(walk, folders, options, labelled, found), found)
 
 
-def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The folders and the files in a folder, sorted; broken links are files, which fail later, by name."""
-    try:
-        entries = sorted(os.listdir(folder))
-    except OSError as error:
-        raise VitralError(f"{folder}: the folder cannot be read ({error.strerror}); make it readable") from error
-    paths = [folder / name for name in entries if not name.startswith(".") and name.casefold() not in JUNK]
-    folders = [path for path in paths if path.is_dir()]
-    return folders, [path for path in paths if path not in set(folders)]
+def _at_depth(walk: Walk, classes: list[Path], options: DataOptions, labelled: bool, found: _Found) -> list[Path]:
+    """The class folders: these, or those so many levels below; and the question which, where these all hold the same."""
+    if options.class_depth is None:
+        if labelled:
+            _ask(walk, classes, found)
+        return classes
+    for _ in range(options.class_depth - 1):
+        below = []
+        for folder in classes:
+            folders, loose = walk.entries(folder)
+            _loose(f"in {walk.named(folder)}/ ", walk, loose, found)
+            below += folders
+        classes = below
+    if not classes:
+        text = f"there are no folders at depth {options.class_depth}; give a smaller --class-depth"
+        found.problems.append(Problem("nested_classes", text))
+    return classes
+
+
+def _ask(walk: Walk, classes: list[Path], found: _Found) -> None:
+    """Folders that all hold the same folders, and no images beside these, may be classes or hold them (colour/cat, grey/cat)."""
+    if len(classes) < 2:
+        return
+    inner = []
+    for folder in classes:
+        folders, loose = walk.entries(folder)
+        if len(folders) < 2 or walk.images(loose):
+            return
+        inner.append({each.name for each in folders})
+    shared, every = set.intersection(*inner), set.union(*inner)
+    if len(shared) < 2 or 2 * len(shared) < len(every):
+        return
+    outer = [folder.name for folder in classes]
+    text = (
+        f"the folders {some(outer)} all hold the same folders ({some(sorted(shared))}), so either can be the classes: say --class-depth 1 if the "
+        f"classes are {some(outer, 3)}, --class-depth 2 if they are {some(sorted(shared), 3)}, or give one of the folders alone "
+        f"({os.path.relpath(classes[0])}); if they are splits, rename them to train, val and test"
+    )
+    found.problems.append(Problem("nested_classes", text, tuple(map(walk.named, classes))))
+
+
+def _collect(walk: Walk, classes: list[Path], found: _Found, label: str | None = None) -> None:
+    """Append the images of class folders, named relative to the root, and what is wrong with them. label: the class, if it is not the folder."""
+    empty = []
+    for folder in classes:
+        images = sorted(map(walk.named, walk.under(folder)))
+        inside = f"{walk.named(folder)}/"
+        if not images and not any(place.startswith(inside) for place in walk.runs) and inside[:-1] not in walk.closed:
+            empty.append(inside[:-1])
+        found.names += images
+        found.labels += [label or folder.name] * len(images)
+    if empty:
+        text = f"class folders without any image: {', '.join(empty)}; add images or remove the folders"
+        found.problems.append(Problem("empty_classes", text, tuple(empty)))

@@ -13,7 +13,18 @@ from vitral.errors import VitralError, all_of
 
 Labels = Sequence[str] | Sequence[frozenset[str]]
 """Each image's label, or the set of its labels."""
-SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+_SPLIT_WORDS = {
+    "training": "train", "train": "train", "trn": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val",
+    "testing": "test", "test": "test", "tst": "test",
+}  # fmt: skip
+_BESIDE = "datasets?|data|sets?|splits?|parts?|subset|images?|imgs?|pictures?|pics?|photos?|files?|samples?|folder|dir|seg|cls|crops?|raw"
+_SPLIT_NAME = re.compile(f"(?:{_BESIDE})*({'|'.join(_SPLIT_WORDS)})(?:{_BESIDE})*")
+
+
+def split_of(name: str) -> str | None:
+    """The split that a folder or a cell of a table means, train, val or test: Training, seg_train, TEST_SET, validationImages; else None."""
+    found = _SPLIT_NAME.fullmatch(re.sub(r"[\W\d_]+", "", unicodedata.normalize("NFKC", name).casefold()))
+    return _SPLIT_WORDS[found[1]] if found else None
 
 
 @dataclass(frozen=True)
@@ -21,8 +32,8 @@ class Problem:
     """A mistake in how images lie or are labelled, for which training stops."""
 
     kind: str
-    """loose_images, empty_classes, split_folders, no_image, no_label, wrong_split, clashing_rows, missing_images, spellings, one_class, same_labels,
-    no_train_split or untrained_classes.
+    """loose_images, empty_classes, split_folders, nested_classes, closed_folders, no_image, no_label, wrong_split, folds, clashing_rows,
+    missing_images, ambiguous_images, unlisted_images, spellings, one_class, same_labels, no_train_split or untrained_classes.
     """
     text: str
     """What is wrong, and the remedy."""
@@ -50,7 +61,9 @@ class Listing:
     problems: Sequence[Problem] = ()
     """What training would stop for, where it was asked to be kept."""
     ignored: Sequence[str] = ()
-    """Files beside the class folders, which are no images and do not count."""
+    """Files and folders that were come across and do not count: no images, or a run of ours."""
+    understood: Sequence[str] = ()
+    """How the data were understood, and what was left out, for a person."""
 
     @property
     def multi_label(self) -> bool:

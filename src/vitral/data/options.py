@@ -27,6 +27,8 @@ class DataOptions:
     """Share of the images set aside for testing when the data give no test split; 0 for none."""
     train_fraction: float = 1.0
     """Share of each class's training images that is used, the same ones each time: to see what fewer images give."""
+    class_depth: int | None = None
+    """How many folders deep in DATA, or in its split folders, the class folders lie: 1 for DATA/cat, 2 for DATA/colour/cat."""
     skip_unreadable: bool = False
     """Leave unreadable images out (and list them) instead of stopping before the start."""
     channels: int | None = None
@@ -40,6 +42,8 @@ class DataOptions:
         for name, value in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
             if not 0 <= value < 1:
                 raise VitralError(f"{name} {value}: is not a share; give a number from 0 up to, not including, 1")
+        if self.class_depth is not None and self.class_depth < 1:
+            raise VitralError(f"class_depth {self.class_depth}: give 1 (the folders in DATA are the classes) or more")
         if not 0 < self.train_fraction <= 1:
             raise VitralError(f"train_fraction {self.train_fraction}: a share lies above 0, up to 1")
         if self.val_fraction + self.test_fraction >= 1:

@@ -52,7 +52,7 @@ def notes(listing: Listing, scan: Scan, splits: Sequence[str]) -> list[str]:
     absent = [split for split in SPLITS if split not in splits]
     if absent:
         found.append(f"there is no {' or '.join(absent)} split")
-    return found
+    return [*found, *listing.understood]
 
 
 def _unreadable(scan: Scan) -> str:

@@ -181,7 +181,7 @@ def list_data(
             f"({', '.join(BUILTIN)}); check the path"
         )
     if path.is_dir():
-        return list_folder(path, training=training and labelled, labelled=labelled, strict=strict)
+        return list_folder(path, options, training=training and labelled, labelled=labelled, strict=strict)
     if path.suffix.lower() in TABLES:
         return list_table(path, options, training=training and labelled, strict=strict)
     raise VitralError(

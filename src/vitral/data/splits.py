@@ -44,8 +44,7 @@ def make_splits(
         n = len(contents)
         if n < _LEAST:
             continue
-        test = _take(share["test"], n, keep=2 if share["val"] else 1)
-        val = _take(share["val"], n, keep=test + 1)
+        test, val = _take(share["test"], share["val"], n)
         _move(contents, slice(0, test), "test", splits)
         _move(contents, slice(test, test + val), "val", splits)
     return splits
@@ -67,10 +66,13 @@ def keep_in_train(
     labels: of each image, several or none. given: the splits before any were made, None for all train.
     """
     there = {label for split, own in zip(splits, labels, strict=True) if split == "train" for label in own}
+    copies = defaultdict(list)
+    for i, digest in enumerate(digests):
+        copies[digest].append(i)
     for i in sorted(range(len(splits)), key=lambda i: digests[i]):
         taken = splits[i] != "train" and (given is None or given[i] == "train")
         if taken and not there.issuperset(labels[i]):
-            for copy in (k for k, digest in enumerate(digests) if digest == digests[i]):
+            for copy in copies[digests[i]]:
                 splits[copy] = "train" if given is None or given[copy] == "train" else splits[copy]
             there.update(labels[i])
 
@@ -88,8 +90,16 @@ def apportion(sizes: dict[str, int], total: int) -> dict[str, int]:
     return parts
 
 
-def _take(share: float, n: int, keep: int) -> int:
-    return min(max(1, round(share * n)), n - keep) if share else 0
+def _take(test: float, val: float, n: int) -> tuple[int, int]:
+    """How many of n contents go to test and val: each share rounded, at least one; where that leaves none to train on, fewer of what gained most.
+
+    So each is within one of its share, unless the least that every split keeps forbids it.
+    """
+    parts = [max(1, round(share * n)) if share else 0 for share in (test, val)]
+    while sum(parts) > n - 1:
+        over = [part - share * n if part > 1 else -n for part, share in zip(parts, (test, val), strict=True)]
+        parts[over.index(max(over))] -= 1
+    return parts[0], parts[1]
 
 
 def _pool(digests: Sequence[bytes], groups: Sequence[str], splits: Sequence[str]) -> dict[str, list[list[int]]]:

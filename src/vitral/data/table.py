@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from vitral.data.images import FileImages, Images, PackedImages
-from vitral.data.listing import SPLIT_NAMES, Labels, Listing, Problem, build_listing, in_words
+from vitral.data.listing import Labels, Listing, Problem, build_listing, in_words, split_of
 from vitral.data.options import DataOptions
 from vitral.errors import VitralError, counted, some
 
@@ -159,7 +159,9 @@ def _wanted(path: Path, names: Sequence[str], options: DataOptions) -> tuple[str
 
 def _split(cell: str) -> str:
     """train, val or test, or "" for none of them."""
-    return SPLIT_NAMES.get(cell.strip().casefold(), "")
+    return (
+        "" if cell.strip().casefold() == "dev" else split_of(cell) or ""
+    )  # dev is some people's test: --val-fold dev says
 
 
 def _incomplete(columns: _Columns) -> list[Problem]:

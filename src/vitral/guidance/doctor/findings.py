@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from vitral.data.folder import JUNK
 from vitral.data.listing import Listing, Problem
+from vitral.data.walk import JUNK
 from vitral.errors import counted
 from vitral.guidance.doctor.copies import Copies
 from vitral.guidance.doctor.reading import Looks, Unusable
@@ -67,8 +67,13 @@ def layout_findings(listing: Listing) -> list[Finding]:
     """What shows before any image is opened."""
     found = [_problem(problem) for problem in listing.problems]
     if listing.ignored:
-        text = f"{counted(len(listing.ignored), 'file')} beside the class folders, not counted"
+        text = f"{counted(len(listing.ignored), 'file or folder', 'files or folders')} that do not count: no images, or a run of vitral"
         found.append(Finding("stray_files", "note", text, "nothing to do", [Item((name,)) for name in listing.ignored]))
+    found += [
+        Finding("reading", "note", said, "nothing to do, if it is meant so")
+        for said in listing.understood
+        if not said.startswith("left out")
+    ]
     numbers = [label for label in listing.labels if label.lstrip("+-").isdigit()]
     if len(numbers) == len(listing.labels) > 1 and numbers != sorted(numbers):
         text = f"class names are numbers, ordered by number, not by character: {', '.join(numbers[:12])}"
