@@ -4,91 +4,72 @@ Machine-readable output goes to stdout, everything for people to stderr. A `Vitr
 commands that compute, so that help answers at once.
 """
 
+import importlib
 import sys
+import typing
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-from vitral.cli.coach import coach
-from vitral.cli.doctor import doctor
-from vitral.cli.explain import explain
-from vitral.cli.inspect import inspect
-from vitral.cli.models import convert, models
-from vitral.cli.plan import plan
-from vitral.cli.probe import probe
-from vitral.cli.sweep import sweep
-from vitral.cli.train import pretrain, report, train
-from vitral.cli.trial import lr_find, memory
-from vitral.cli.use import evaluate, predict
-from vitral.cli.view import view
 from vitral.errors import VitralError
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {
-    "doctor": doctor,
-    "plan": plan,
-    "train": train,
-    "pretrain": pretrain,
-    "memory": memory,
-    "lr-find": lr_find,
-    "coach": coach,
-    "evaluate": evaluate,
-    "probe": probe,
-    "sweep": sweep,
-    "predict": predict,
-    "explain": explain,
-    "inspect": inspect,
-    "view": view,
-    "models": models,
-    "convert": convert,
-    "report": report,
-}
-OVERVIEW = """\
-vitral {version}: Vision Transformers from a folder of images to a trained model, its predictions and a picture of what it looked at
 
-usage: vitral COMMAND ...
+@dataclass(frozen=True)
+class Command:
+    """A command: its function, which takes the dataclass of what it was told and its words, and what the overview says of it."""
 
-  doctor     find what is wrong with images and labels               vitral doctor photos/
-  plan       say what to train in your time, and why                 vitral plan photos/ --hours 2
-  train      train a ViT on a folder, table or built-in data set     vitral train photos/ --time 10m --out runs/photos
-  pretrain   learn from images without labels, to start from         vitral pretrain photos/ --objective mae
-  memory     what a run would take here: memory and seconds          vitral memory photos/ --batch-size 256
-  lr-find    suggest a learning rate by a range test                 vitral lr-find photos/ --plot lr.html
-  coach      what seems to go wrong in a run, and what to try        vitral coach runs/photos
-  evaluate   score a run or model on data                            vitral evaluate runs/photos photos/ --json
-  probe      how useful a frozen model's features are                vitral probe runs/photos-pretrained photos/
-  sweep      train many runs and compare them                        vitral sweep photos/ --seeds 0 1 2 --fractions 0.1 1
-  predict    label images, folders or a list on stdin                vitral predict runs/photos new/*.jpg --format csv
-  explain    draw what in an image the answer comes from              vitral explain runs/photos cat.jpg -o cat.png
-  inspect    show what is inside a model: filters, heads, layers     vitral inspect runs/photos photos/
-  view       look into a model in the browser                        vitral view runs/photos cat.jpg
-  models     list the models that can be trained                     vitral models
-  convert    to and from timm, Hugging Face and Google's .npz        vitral convert runs/photos photos-hf --to hf
-  report     write a finished run's page again                       vitral report runs/photos
+    module: str
+    function: str
+    about: str
+    example: str
 
-Built-in data: digits (needs nothing), fashion-mnist, elpv. `vitral COMMAND --help` shows a command's options.
-"""
+    def load(self) -> tuple[type, Callable[[Any, list[str]], int]]:
+        """The dataclass and the function."""
+        run = getattr(importlib.import_module(f"vitral.cli.{self.module}"), self.function)
+        return typing.get_type_hints(run)["given"], run
+
+
+COMMANDS = {
+    "doctor": Command("doctor", "doctor", "find what is wrong with images and labels", "doctor photos/"),
+    "plan": Command("plan", "plan", "say what to train in your time, and why", "plan photos/ --hours 2"),
+    "train": Command("train", "train", "train a ViT on a folder, table or built-in data set", "train photos/ --time 10m --out runs/photos"),
+    "pretrain": Command("train", "pretrain", "learn from images without labels, to start from", "pretrain photos/ --objective mae"),
+    "memory": Command("trial", "memory", "what a run would take here: memory and seconds", "memory photos/ --batch-size 256"),
+    "lr-find": Command("trial", "lr_find", "suggest a learning rate by a range test", "lr-find photos/ --plot lr.html"),
+    "coach": Command("coach", "coach", "what seems to go wrong in a run, and what to try", "coach runs/photos"),
+    "evaluate": Command("use", "evaluate", "score a run or model on data", "evaluate runs/photos photos/ --json"),
+    "probe": Command("probe", "probe", "how useful a frozen model's features are", "probe runs/photos-pretrained photos/"),
+    "sweep": Command("sweep", "sweep", "train many runs and compare them", "sweep photos/ --seeds 0 1 2 --fractions 0.1 1"),
+    "predict": Command("use", "predict", "label images, folders or a list on stdin", "predict runs/photos new/*.jpg --format csv"),
+    "explain": Command("explain", "explain", "draw what in an image the answer comes from", "explain runs/photos cat.jpg -o cat.png"),
+    "inspect": Command("inspect", "inspect", "show what is inside a model: filters, heads, layers", "inspect runs/photos photos/"),
+    "view": Command("view", "view", "look into a model in the browser", "view runs/photos cat.jpg"),
+    "models": Command("models", "models", "list the models that can be trained", "models"),
+    "convert": Command("models", "convert", "to and from timm, Hugging Face and Google's .npz", "convert runs/photos photos-hf --to hf"),
+    "report": Command("train", "report", "write a finished run's page again", "report runs/photos"),
+    "completion": Command("completion", "completion", "make the shell complete all of this at TAB", "completion bash"),
+}  # fmt: skip
+
+
+def overview() -> str:
+    """What `vitral --help` prints."""
+    import vitral
+
+    rows = (f"  {name:10} {each.about:51} vitral {each.example}" for name, each in COMMANDS.items())
+    return "\n".join([
+        f"vitral {vitral.__version__}: Vision Transformers from a folder of images to a trained model, its predictions and a picture of what it",
+        "looked at",
+        "\nusage: vitral COMMAND ...\n",
+        *rows,
+        "\nBuilt-in data: digits (needs nothing), fashion-mnist, elpv.",
+        "`vitral COMMAND -h` shows what most people use of a command, `vitral COMMAND --help all` everything.",
+    ])  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> None:
     """The entry point; exits with 0, 1 (some images failed), 2 (an error the user can mend) or 130 (interrupted)."""
-    words = sys.argv[1:] if arguments is None else arguments
     try:
-        if not words or words[0] in ("-h", "--help", "help"):
-            import vitral
-
-            print(OVERVIEW.format(version=vitral.__version__))
-            sys.exit(0)
-        if words[0] in ("-V", "--version"):
-            import vitral
-
-            print(vitral.__version__)
-            sys.exit(0)
-        if words[0] not in COMMANDS:
-            import difflib
-
-            near = difflib.get_close_matches(words[0], COMMANDS, n=1)
-            raise VitralError(
-                f"{words[0]!r} is not a command" + (f"; did you mean {near[0]!r}?" if near else "; see vitral --help")
-            )
-        sys.exit(COMMANDS[words[0]](words[1:]))
+        sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
     except VitralError as error:
         print(f"vitral: {error}", file=sys.stderr)
         sys.exit(2)
@@ -98,3 +79,38 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+
+
+def _run(words: list[str]) -> int:
+    if words[:1] == ["help"]:  # vitral help train is vitral train --help
+        words = [words[1], "--help", *words[2:]] if len(words) > 1 else []
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    name, *rest = words
+    if name in ("-V", "--version"):
+        import vitral
+
+        print(vitral.__version__)
+        return 0
+    if name not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        raise VitralError(
+            f"{name!r} is not a command" + (f"; did you mean {near[0]!r}?" if near else "; see vitral --help")
+        )
+    kind, run = COMMANDS[name].load()
+    if asked_for_help(rest):
+        from vitral.cli.help import help_page
+
+        print(help_page(kind, name, rest))
+        return 0
+    from vitral.cli.parse import parse
+
+    return run(parse(kind, name, rest), rest)
+
+
+def asked_for_help(words: list[str]) -> bool:
+    """Whether -h or --help is among the words."""
+    return any(word in ("-h", "--help") or word.startswith("--help=") for word in words)

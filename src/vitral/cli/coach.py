@@ -4,32 +4,30 @@ import json as json_module
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from vitral.cli.parse import parse
+from vitral.cli.options import argument
 
 if TYPE_CHECKING:
     from vitral.training.run import Run
 
 
-def coach(words: list[str]) -> int:
-    import tyro
+@dataclass
+class CoachRun:
+    """What seems to go wrong in a run, with the number that shows it, the likely cause and the command to try next.
 
-    @dataclass
-    class CoachRun:
-        """What seems to go wrong in a run, with the number that shows it, the likely cause and the command to try next.
+    The run may be finished, stopped, or still training; while it trains it says the same by itself.
 
-        The run may be finished, stopped, or still training; while it trains it says the same by itself.
+    Example: vitral coach runs/photos
+    """
 
-        Example: vitral coach runs/photos
-        """
+    run: Path = argument()
+    """Folder of the run."""
+    json: bool = False
+    """Print JSON on stdout."""
 
-        run: Annotated[Path, tyro.conf.Positional]
-        """Run folder."""
-        json: bool = False
-        """Print JSON on stdout."""
 
-    given = parse(CoachRun, "coach", words)
+def coach(given: CoachRun, words: list[str]) -> int:
     from vitral.guidance.coach.coach import by_luck, replay, summary
 
     seen, remarks = replay(given.run)

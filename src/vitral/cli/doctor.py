@@ -5,9 +5,11 @@ import shlex
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from vitral.cli.parse import flag_given, parse, program
+from vitral.cli.options import argument
+from vitral.cli.parse import flag_given, program
+from vitral.data.options import DataOptions
 
 if TYPE_CHECKING:
     from vitral.guidance.doctor.diagnose import Diagnosis
@@ -16,34 +18,32 @@ NAMED = 3  # examples of a finding
 MARKS = {"error": "ERROR", "warning": "warning", "note": "note"}
 
 
-def doctor(words: list[str]) -> int:
-    import tyro
+@dataclass
+class Doctor:
+    """What is wrong with data: unreadable and odd files, copies (resized, cropped or mirrored too), classes, and labels that look wrong.
 
-    from vitral.data.options import DataOptions
+    Changes nothing. Exit code 0 if nothing is wrong, 1 if there are errors (training stops for them, or copies lie in two of the splits that
+    the data give; with --strict warnings count too), 2 if there are no such data. Writes a page with the images.
 
-    @dataclass
-    class Doctor:
-        """What is wrong with data: unreadable and odd files, copies (resized, cropped or mirrored too), classes, and labels that look wrong.
+    Example: vitral doctor photos/
 
-        Changes nothing. Exit code 0 if nothing is wrong, 1 if there are errors (training stops for them, or copies lie in two of the splits that
-        the data give; with --strict warnings count too), 2 if there are no such data. Writes a page with the images.
+    Example: vitral doctor photos/ --json > doctor.json
+    """
 
-        Example: vitral doctor photos/ --json > doctor.json
-        """
+    data: str = argument()
+    """Folder, table or built-in name, as for vitral train."""
+    model: Path | None = None
+    """Run folder or model file whose features judge the labels; default: the pixels judge them."""
+    out: Path | None = None
+    """Page to write; default: the data's name with -doctor.html, in the current folder."""
+    strict: bool = False
+    """Exit with 1 for warnings too."""
+    json: bool = False
+    """Print JSON on stdout, with every name."""
+    options: DataOptions = field(default_factory=DataOptions)
 
-        data: Annotated[str, tyro.conf.Positional]
-        """Folder, table or built-in name."""
-        model: Path | None = None
-        """Run folder or model file whose features judge the labels, instead of the pixels."""
-        out: Path | None = None
-        """The page; default the data's name with -doctor.html, in the current folder."""
-        strict: bool = False
-        """Exit with 1 for warnings too."""
-        json: bool = False
-        """Print JSON on stdout, with every name."""
-        options: DataOptions = field(default_factory=DataOptions)
 
-    given = parse(Doctor, "doctor", words)
+def doctor(given: Doctor, words: list[str]) -> int:
     from vitral.guidance.doctor.diagnose import as_json, check_page_place, diagnose
     from vitral.guidance.doctor.page import write_doctor_page
     from vitral.predict import load

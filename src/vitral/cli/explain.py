@@ -4,9 +4,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from vitral.cli.parse import parse
+from vitral.cli.options import argument
 from vitral.errors import VitralError
 
 if TYPE_CHECKING:
@@ -28,51 +28,51 @@ MethodName = Literal[
 ]  # the names of vitral.explain.methods.METHODS, which cannot be asked for here: it needs torch
 
 
-def explain(words: list[str]) -> int:
-    import tyro
+@dataclass
+class Explain:
+    """Draw what in an image the model's answer comes from, over the image in its own shape.
 
-    @dataclass
-    class Explain:
-        """Draw what in an image the model's answer comes from, over the image in its own shape.
+    Example: vitral explain runs/photos cat.jpg --layer 5 --head 0 -o cat.png
 
-        Example: vitral explain runs/photos cat.jpg --layer 5 --head 0 -o cat.png
+    Example: vitral explain runs/photos cat.jpg --method relevance --target dog -o dog.png
 
-        Example: vitral explain runs/photos cat.jpg --method relevance --target dog -o dog.png
+    Example: vitral explain runs/photos cat.jpg --compare rollout relevance occlusion -o row.png
 
-        Example: vitral explain runs/photos cat.jpg --compare rollout relevance occlusion -o row.png
+    Example: vitral explain runs/photos cat.jpg --all -o heads.png --npz cat.npz
+    """
 
-        Example: vitral explain runs/photos cat.jpg --all -o heads.png --npz cat.npz
-        """
+    model: Path = argument()
+    """Run folder or model file."""
+    image: Path = argument()
+    """Picture to explain."""
+    out: Path | None = argument(None, flags=("-o",))
+    """Picture to write: .png, .jpg or .webp; default: the method's name with .png."""
+    method: MethodName = "attention"
+    """What is drawn: attention, rollout, relevance or another. attention, rollout: what is read.
+    gradient_rollout, relevance, legrad, grad_cam: what of it speaks for a class, by gradients.
+    integrated_gradients, occlusion: what in the pixels does. logit_lens, similarity, pca: what the patches have become."""
+    compare: tuple[MethodName, ...] = ()
+    """Draw these methods side by side, instead of one."""
+    target: str | None = None
+    """Class that the map is about, by its name or its number. Not for attention, rollout, similarity and pca; default: the most probable."""
+    layer: int | Literal["mean"] | None = None
+    """Layer from 0, or from the end if negative, or for attention mean for all. Of attention, logit_lens and pca; default: the last."""
+    head: int | None = None
+    """Head of attention, from 0; default: the mean of all."""
+    query: tuple[int, int] | int | Literal["cls", "mean"] | None = None
+    """Who looks: cls (the class token), mean (the average patch) or the patch at ROW COLUMN. A number is a token before the patches (0 the class
+    token, then distillation or registers); default: what the model's head reads."""
+    all: bool = False
+    """Draw the attention of every layer and head in one picture."""
+    score: bool = False
+    """Also say whether the map is true. Patches go and come in its order, beside random orders and the centre, and the answer is watched."""
+    counterfactual: bool = False
+    """Also say which patches change the answer when they are removed. They go in the map's order, and are put back where not needed."""
+    npz: Path | None = None
+    """Also write the raw arrays to this file: of attention and rollout all layers, of other methods their values."""
 
-        model: Annotated[Path, tyro.conf.Positional]
-        """Run folder or model file."""
-        image: Annotated[Path, tyro.conf.Positional]
-        out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-        """Picture to write: .png, .jpg or .webp; default the method's name, .png."""
-        method: MethodName = "attention"
-        """attention, rollout: what is read. gradient_rollout, relevance, legrad, grad_cam: what of it speaks for a class, by gradients.
-        integrated_gradients, occlusion: what in the pixels does. logit_lens, similarity, pca: what the patches have become."""
-        compare: tuple[MethodName, ...] = ()
-        """Draw these methods side by side."""
-        target: str | None = None
-        """Class that the map is about, by its name or its number; default the most probable. Not for attention, rollout, similarity and pca."""
-        layer: int | Literal["mean"] | None = None
-        """Layer from 0, or from the end if negative, or for attention mean for all; default the last. Of attention, logit_lens and pca."""
-        head: int | None = None
-        """Head from 0; default the mean of all. Of attention."""
-        query: tuple[int, int] | int | Literal["cls", "mean"] | None = None
-        """Who looks: cls (the class token), mean (the average patch), the patch at ROW COLUMN, or by its number a token before the patches (0 the
-        class token, then distillation or registers); default: what the model's head reads."""
-        all: bool = False
-        """Attention of the whole grid of layers and heads in one picture."""
-        score: bool = False
-        """Also say whether the map is true: what the answer does as patches go and come in its order, beside random orders and the centre."""
-        counterfactual: bool = False
-        """Also say which patches, removed in the map's order and put back where not needed, change the answer."""
-        npz: Path | None = None
-        """Also write the raw arrays here: of attention and rollout all layers, of other methods their values."""
 
-    given = parse(Explain, "explain", words)
+def explain(given: Explain, words: list[str]) -> int:
     check(given)
     from vitral.explain.attention import save_arrays
     from vitral.explain.counterfactual import counterfactual

@@ -6,47 +6,48 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from vitral.cli.parse import at_least, flags_given, parse
+from vitral.cli.options import argument
+from vitral.cli.parse import at_least, flags_given
+from vitral.data.options import DataOptions
 from vitral.errors import VitralError, counted
 
 if TYPE_CHECKING:
     from vitral.explain.inspection.inspect import Inspection
 
 
-def inspect(words: list[str]) -> int:
-    import tyro
+@dataclass
+class Inspect:
+    """What is inside a model: its filters and positions, and with DATA how far and how evenly its heads read, which heads matter, what becomes
+    of its tokens, and which layers say the same. Writes a page.
 
-    from vitral.data.options import DataOptions
+    Images come from DATA's test split (of data without one, the validation split; else from all). They need labels only for the importance of
+    heads.
 
-    @dataclass
-    class Inspect:
-        """What is inside a model: its filters and positions, and with DATA how far and how evenly its heads read, which heads matter, what becomes
-        of its tokens, and which layers say the same. Writes a page.
+    Example: vitral inspect runs/photos photos/
 
-        Images come from DATA's test split (of data without one, the validation split; else from all). They need labels only for the importance of
-        heads.
+    Example: vitral inspect runs/photos photos/ --json > inside.json
+    """
 
-        Example: vitral inspect runs/photos photos/ --json > inside.json
-        """
+    model: Path = argument()
+    """Run folder or model file, with or without a head."""
+    data: str | None = argument(None)
+    """Folder, table or built-in name; without it only the weights are shown."""
+    out: Path | None = argument(None, flags=("-o",))
+    """Page to write; default: the model's name with -inspection.html, in the current folder."""
+    images: int = 128
+    """At most so many images, evenly spaced in the split."""
+    head_images: int = 64
+    """At most so many of them to score the model without each head. That is a pass over them a head; 0 leaves it out."""
+    json: bool = False
+    """Print all numbers as JSON on stdout."""
+    batch_size: int = 32
+    """Images in one forward pass."""
+    options: DataOptions = field(default_factory=DataOptions)
 
-        model: Annotated[Path, tyro.conf.Positional]
-        """Run folder or model file, with or without a head."""
-        data: Annotated[str | None, tyro.conf.Positional] = None
-        """Folder, table or built-in name; without it only the weights are shown."""
-        out: Annotated[Path | None, tyro.conf.arg(aliases=["-o"])] = None
-        """The page; default the model's name with -inspection.html, in the current folder."""
-        images: int = 128
-        """At most so many images, evenly spaced in the split."""
-        head_images: int = 64
-        """At most so many of them to score the model without each head, a pass over them a head; 0 leaves this out."""
-        json: bool = False
-        """Print all numbers as JSON on stdout."""
-        batch_size: int = 32
-        options: DataOptions = field(default_factory=DataOptions)
 
-    given = parse(Inspect, "inspect", words)
+def inspect(given: Inspect, words: list[str]) -> int:
     at_least(1, images=given.images, batch_size=given.batch_size)
     at_least(0, head_images=given.head_images)
     out = given.out or Path(f"{given.model.resolve().stem}-inspection.html")

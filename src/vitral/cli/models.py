@@ -4,32 +4,30 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-from vitral.cli.parse import parse
+from vitral.cli.options import argument
 from vitral.errors import VitralError
 
 
-def models(words: list[str]) -> int:
-    import tyro
+@dataclass
+class Models:
+    """List the models by name with their size and what their papers report, or show one: its stages, parameters, multiply-adds and memory.
 
-    @dataclass
-    class Models:
-        """List the models by name with their size and what their papers report, or show one: its stages, parameters, multiply-adds and memory.
+    Example: vitral models --family swin
 
-        Example: vitral models --family swin
+    Example: vitral models vit_small_patch16_224
+    """
 
-        Example: vitral models vit_small_patch16_224
-        """
+    name: str | None = argument(None)
+    """A model to show in full."""
+    family: str | None = None
+    """List one family: vit, hybrid, deit, cait, beit, mae, dino, swin, swinv2, pvt, pvt_v2 or resnet; default: all."""
+    json: bool = False
+    """Print JSON on stdout."""
 
-        name: Annotated[str | None, tyro.conf.Positional] = None
-        """A model to show in full."""
-        family: str | None = None
-        """List one family: vit, hybrid, deit, cait, beit, mae, dino, swin, swinv2, pvt, pvt_v2 or resnet."""
-        json: bool = False
-        """Print JSON on stdout."""
 
-    given = parse(Models, "models", words)
+def models(given: Models, words: list[str]) -> int:
     from vitral.models.sizes import SIZES
     from vitral.models.zoo import FAMILIES, MODELS
 
@@ -103,39 +101,38 @@ def _mb(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
-def convert(words: list[str]) -> int:
-    import tyro
+@dataclass
+class Convert:
+    """Weights from any known format to another: ours, timm's, Hugging Face's; Google's .npz and the papers' releases are read.
 
-    @dataclass
-    class Convert:
-        """Weights from any known format to another: ours, timm's, Hugging Face's; Google's .npz and the papers' releases are read.
+    What is written is read back and must give the same representation of a test image, or the command fails.
 
-        What is written is read back and must give the same representation of a test image, or the command fails.
+    Example: vitral convert ViT-B_16.npz vit_b16.safetensors --labels imagenet.txt
 
-        Example: vitral convert ViT-B_16.npz vit_b16.safetensors --labels imagenet.txt
+    Example: vitral convert runs/photos photos-for-transformers --to hf
+    """
 
-        Example: vitral convert runs/photos photos-for-transformers --to hf
-        """
+    source: str = argument()
+    """File, folder, run, or hf:org/name."""
+    out: Path = argument()
+    """What to write: for our format a .safetensors file, for others a folder."""
+    to: Literal["vitral", "timm", "hf"] = "vitral"
+    """Format to write: ours, timm's, or Hugging Face's for Transformers."""
+    model: str | None = None
+    """Name of vitral models, where the source does not say what it is for; default: as the source says."""
+    image_size: tuple[int, int] | None = None
+    """Height and width to bring the model to, or one number for a square. Positions and bias tables are resized; default: the source's."""
+    resize: Literal["timm", "hf", "torchvision", "jax", "dinov2"] = "timm"
+    """Whose rule resizes positions: timm's, Hugging Face's, torchvision's, the ViT paper's code or DINOv2's."""
+    compare_resizes: bool = False
+    """Also print how much the representation changes under each rule."""
+    labels: Path | None = None
+    """File of class names, one a line, where the source has none."""
+    allow_pickle: bool = False
+    """Read .pt, .pth and .bin files, which can run code when opened."""
 
-        source: Annotated[str, tyro.conf.Positional]
-        """A file, folder, run, or hf:org/name."""
-        out: Annotated[Path, tyro.conf.Positional]
-        """Our format: a .safetensors file; others: a folder."""
-        to: Literal["vitral", "timm", "hf"] = "vitral"
-        model: str | None = None
-        """Name in the zoo, where the source does not say what it is for."""
-        image_size: tuple[int, int] | None = None
-        """Height and width to bring the model to; positions and bias tables are resized."""
-        resize: Literal["timm", "hf", "torchvision", "jax", "dinov2"] = "timm"
-        """Whose rule resizes positions."""
-        compare_resizes: bool = False
-        """Also print how much the representation changes under each rule."""
-        labels: Path | None = None
-        """Class names, one a line, where the source has none."""
-        allow_pickle: bool = False
-        """Read .pt, .pth and .bin files, which can run code when opened."""
 
-    given = parse(Convert, "convert", words)
+def convert(given: Convert, words: list[str]) -> int:
     from vitral.checkpoints.exchange import compare_resizes, exchange
 
     changes = {} if given.image_size is None else {"image_size": given.image_size}

@@ -1,33 +1,193 @@
-"""Words of the command line to a dataclass, and what to type for the next command."""
+"""Words of the command line to a dataclass, what was wrong with them, and what to type for the next command.
 
+tyro turns words into values of the options' types. It gets them as one flat dataclass, made from `options_of`, so that the sections of a recipe are
+built here, by their own constructors, and what these refuse reaches the person as they put it. Where tyro refuses, the words are looked at again,
+option by option, to say which and why.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import io
 import itertools
 import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
+from vitral.cli.options import Option, options_of
 from vitral.errors import VitralError
 
+T = TypeVar("T")
 
-def parse(kind: type, command: str, words: list[str]):  # type: ignore[no-untyped-def]
-    """`words` as an instance of the dataclass `kind`, whose docstring is the command's help. One number for --image-size is a square."""
+
+def parse(kind: type[T], command: str, words: Sequence[str]) -> T:
+    """`words` as an instance of the dataclass `kind`. A recipe that they name lies under them; one number for --image-size is a square.
+
+    Raises VitralError for words that `kind` does not know, or that are no such values.
+    """
+    told: Any = kind
+    options = options_of(told)
+    spread = _spread(list(words), options)
+    base = _named_recipe(words) if any(option.path == ("recipe",) for option in options) else None
+    if base is not None:  # a flag that is not said is as the recipe has it
+        options = tuple(_valued(option, base) if option.path[0] == "settings" else option for option in options)
+    values = _parsed(options, spread)
+    if values is None:
+        raise VitralError(f"{_refused(options, spread, command)}\nsee vitral {command} -h")
+    return _built(kind, options, values, base)
+
+
+def _named_recipe(words: Sequence[str]) -> Any:
+    """The recipe that the words name with --recipe, if they do."""
+    from vitral.training.toml import read_recipe
+
+    for word, after in itertools.zip_longest(words, words[1:]):
+        if word == "--recipe" and after is not None:
+            return read_recipe(after)
+        if word.startswith("--recipe="):
+            return read_recipe(word.partition("=")[2])
+    return None
+
+
+def _valued(option: Option, recipe: object) -> Option:
+    """The option with the recipe's value for its default."""
+    value = recipe
+    for name in option.path[1:]:
+        value = getattr(value, name)
+    return dataclasses.replace(option, value=value)
+
+
+def _parsed(options: Sequence[Option], words: Sequence[str]) -> dict[str, Any] | None:
+    """The value of each option by tyro; None where it refuses the words."""
     import tyro
 
-    return tyro.cli(kind, prog=f"vitral {command}", args=squared(words), config=(tyro.conf.OmitArgPrefixes,))
+    fields: list[Any] = []
+    for option in options:
+        marked: Any = Annotated[option.hint, tyro.conf.arg(aliases=option.also)] if option.also else option.hint
+        marked = Annotated[option.hint, tyro.conf.Positional] if option.positional else marked
+        fields.append((option.name, marked, dataclasses.field(default=option.value)))
+    flat = dataclasses.make_dataclass("Flat", fields, kw_only=True)
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        try:
+            return dict(vars(tyro.cli(flat, args=list(words), add_help=False)))
+        except SystemExit:
+            return None
 
 
-def squared(words: list[str]) -> list[str]:
-    """The words, with --image-size 224 as --image-size 224 224."""
+def _built(kind: type[T], options: Iterable[Option], values: dict[str, Any], base: object) -> T:
+    """The values in their places; what no option sets stays as in the recipe `base`, or else as the dataclasses have it."""
+    changes = [(option.path, values[option.name]) for option in options]
+    given = {path[0]: value for path, value in changes if len(path) == 1}
+    for each in dataclasses.fields(kind):  # type: ignore[arg-type]
+        if each.name not in given:
+            assert callable(each.default_factory)
+            section = base if base is not None and each.name == "settings" else each.default_factory()
+            given[each.name] = _changed(section, _below(changes, each.name))
+    return kind(**given)
+
+
+def _changed(section: Any, changes: list[tuple[tuple[str, ...], Any]]) -> Any:
+    """The dataclass with the values at these places in it."""
+    own = {path[0]: value for path, value in changes if len(path) == 1}
+    inner = dict.fromkeys(path[0] for path, _ in changes if len(path) > 1)
+    return dataclasses.replace(
+        section, **own, **{name: _changed(getattr(section, name), _below(changes, name)) for name in inner}
+    )
+
+
+def _below(changes: list[tuple[tuple[str, ...], Any]], name: str) -> list[tuple[tuple[str, ...], Any]]:
+    return [(path[1:], value) for path, value in changes if path[0] == name and len(path) > 1]
+
+
+def _spread(words: list[str], options: Iterable[Option]) -> list[str]:
+    """The words, with --image-size 224 as --image-size 224 224, and --no-class-token, which may be left open, as --class-token False."""
+    open_switches = {option.flag for option in options if option.switch and option.hint is not bool}
     spread: list[str] = []
     for i, word in enumerate(words):
-        spread.append(word)
-        alone = i + 1 == len(words) or words[i + 1].startswith("--") or not words[i + 1].isdigit()
-        if word.isdigit() and i and words[i - 1] == "--image-size" and alone:
+        after = words[i + 1] if i + 1 < len(words) else "--"
+        name = word.replace("_", "-")
+        if f"--{name.removeprefix('--no-')}" in open_switches and name.startswith("--no-"):
+            spread += [f"--{name.removeprefix('--no-')}", "False"]
+        elif name in open_switches and after.lower() not in ("true", "false", "none"):
+            spread += [word, "True"]
+        elif i and words[i - 1].replace("_", "-") in open_switches and name.lower() in ("true", "false", "none"):
+            spread.append(word.capitalize())
+        else:
             spread.append(word)
+            if word.isdigit() and i and words[i - 1].replace("_", "-") == "--image-size" and not after.isdigit():
+                spread.append(word)
     return spread
+
+
+def _refused(options: Sequence[Option], words: Sequence[str], command: str) -> str:
+    """What is wrong with words that tyro refuses."""
+    flags = {flag: option for option in options if not option.positional for flag in spellings(option)}
+    loose, said = _taken(words, flags)
+    for flag, values in said:
+        if flag not in flags:
+            near = difflib.get_close_matches(flag, flags, n=1)
+            meant = f"did you mean {near[0]}?" if near else f"vitral {command} --help all lists all that there are"
+            return f"{flag}: vitral {command} has no such option; {meant}"
+        option = flags[flag]
+        if option.switch and not option.many:
+            loose += values[1:] if option.hint is not bool else values
+            continue
+        fits = next((n for n in range(len(values), 0, -1) if _parsed([option], [option.flag, *values[:n]])), 0)
+        if not fits or (option.many and fits < len(values)):
+            return f"{flag} {' '.join(values)}".rstrip() + f": {_expected(option, values[fits:])}"
+        if len(values) > fits and (several := _for_several(option, options)) is not None:
+            said_so = " ".join(values)
+            return f"{flag} {said_so}: takes one value, for all runs; a run for each is {several.flag} {said_so}"
+        loose += values[fits:]
+    places = [option for option in options if option.positional]
+    needed = [option for option in places if option.value is dataclasses.MISSING]
+    if len(loose) < len(needed):
+        missing = needed[len(loose)]
+        return f"{command}: {missing.metavar.removesuffix(' ...')} is missing: {missing.sentence}"
+    if len(loose) > len(places) and not any(option.many for option in places):
+        taken = " ".join(option.metavar for option in places) or "no words without a flag"
+        return f"{loose[len(places)]}: is one word too many; vitral {command} takes {taken} and options"
+    return f"{' '.join(words)}: cannot be understood"
+
+
+def _for_several(option: Option, options: Iterable[Option]) -> Option | None:
+    """--seeds for --seed, --fractions for --train-fraction, where a command has both."""
+    plural = option.name.rpartition("_")[2] + "s"
+    return next((other for other in options if other.name == plural and other.many and not other.positional), None)
+
+
+def spellings(option: Option) -> Iterator[str]:
+    """Every flag that says it."""
+    yield from (option.flag, *option.also)
+    if option.switch:
+        yield option.flag.replace("--", "--no-", 1)
+
+
+def _taken(words: Iterable[str], flags: dict[str, Option]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """The words before any flag, and each flag with the words up to the next."""
+    loose: list[str] = []
+    said: list[tuple[str, list[str]]] = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if word.startswith("--") and len(word) > 2:
+            said.append((name.replace("_", "-"), [value] if equals else []))
+        elif word in flags or (word[:1] == "-" and word[1:2].isalpha()):
+            said.append((word, []))
+        else:
+            (said[-1][1] if said else loose).append(word)
+    return loose, said
+
+
+def _expected(option: Option, values: Sequence[str]) -> str:
+    """What an option should have been given instead of these values."""
+    if not values:
+        return f"needs a value, {option.accepts}"
+    near = difflib.get_close_matches(values[0], option.choices, n=1)
+    return f"give {option.accepts}" + (f"; did you mean {near[0]}?" if near else "")
 
 
 def flag_given(words: list[str], name: str) -> bool:

@@ -6,11 +6,13 @@ import sys
 import textwrap
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from vitral.cli.parse import parse, program, unused
-from vitral.cli.train import named_recipe, one_budget
+from vitral.cli.options import argument
+from vitral.cli.parse import program, unused
+from vitral.cli.train import one_budget
 from vitral.errors import VitralError
+from vitral.training.config import Recipe
 
 if TYPE_CHECKING:
     from vitral.guidance.plan.planner import Plan
@@ -18,39 +20,33 @@ if TYPE_CHECKING:
 WIDTH = 80
 
 
-def plan(words: list[str]) -> int:
-    import tyro
+@dataclass
+class PlanData:
+    """What to train on these images in the time there is, and why; writes the recipe.
 
-    from vitral.training.config import Recipe
+    Reads the data, tries models out on this machine for some seconds (or takes --device t4, l4, a10g, v100, a100, h100, h200, rtx3090 or
+    rtx4090 from a table), and prints each choice with its reason, the score to beat, memory and hours. What you say with the flags of vitral
+    train stays as you said it.
 
-    base = named_recipe(words, Recipe())
+    Example: vitral plan photos/ --hours 2 --out photos.toml
 
-    @dataclass
-    class Command:
-        """What to train on these images in the time there is, and why; writes the recipe.
+    Example: vitral plan photos/ --hours 8 --device t4
+    """
 
-        Reads the data, tries models out on this machine for some seconds (or takes --device t4, l4, a10g, v100, a100, h100,
-        h200, rtx3090 or rtx4090 from a table), and prints each
-        choice with its reason, the score to beat, memory and hours. What you say with the flags of vitral train stays as you said it.
+    data: str = argument()
+    """Folder, table or built-in name, as for vitral train."""
+    hours: float | None = None
+    """How long to train at most, such as 0.5; default: as long as it is worth it, up to half an hour."""
+    out: Path | None = None
+    """Where to write the recipe; default: the data's name with .toml, numbered if that is there."""
+    json: bool = False
+    """Print the plan as JSON on stdout."""
+    recipe: Path | None = None
+    """TOML file of settings that the plan keeps to."""
+    settings: Recipe = field(default_factory=Recipe)
 
-        Example: vitral plan photos/ --hours 2 --out photos.toml
-        """
 
-        data: Annotated[str | None, tyro.conf.Positional] = None
-        """Folder, table or built-in name."""
-        hours: float | None = None
-        """How long to train at most, such as 0.5; default: as long as it is worth, up to half an hour."""
-        out: Path | None = None
-        """Where to write the recipe; default the data's name with .toml, numbered if that is there."""
-        json: bool = False
-        """Print the plan as JSON on stdout."""
-        recipe: Path | None = None
-        """TOML file of settings that the plan keeps to."""
-        settings: Recipe = field(default_factory=lambda: base)
-
-    given = parse(Command, "plan", words)
-    if given.data is None:
-        raise VitralError("plan: which data? Give a folder, a table or a built-in name such as digits")
+def plan(given: PlanData, words: list[str]) -> int:
     from vitral.checkpoints.atomic import write_atomically
     from vitral.guidance.plan.plan import make_plan
     from vitral.training.display import Display

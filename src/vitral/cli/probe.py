@@ -5,9 +5,11 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from vitral.cli.parse import at_least, flags_given, parse
+from vitral.cli.options import argument
+from vitral.cli.parse import at_least, flags_given
+from vitral.data.options import DataOptions
 from vitral.errors import VitralError, counted
 
 if TYPE_CHECKING:
@@ -21,38 +23,38 @@ SHOTS = (1, 5, 10, 25)
 COLUMNS = {"model": "the model", "random": "random weights", "pixels": "pixels"}
 
 
-def probe(words: list[str]) -> int:
-    import tyro
+@dataclass
+class Probe:
+    """How useful a frozen model's features are: top-1 of regression from a few images a class and from all, and of nearest neighbours.
 
-    from vitral.data.options import DataOptions
+    The features of the training images are fitted in closed form and scored on the test images (of data without a test split, on the
+    validation images), so that a model needs no head: after vitral pretrain, or from elsewhere.
 
-    @dataclass
-    class Probe:
-        """How useful a frozen model's features are: top-1 of regression from a few images a class and from all, and of nearest neighbours.
+    Example: vitral probe runs/photos-pretrained photos/
 
-        The features of the training images are fitted in closed form and scored on the test images (of data without a test split, on the
-        validation images), so that a model needs no head: after vitral pretrain, or from elsewhere.
+    Example: vitral probe runs/photos-pretrained photos/ --baseline --json > probe.json
+    """
 
-        Example: vitral probe runs/photos-pretrained photos/ --baseline --json > probe.json
-        """
+    model: Path = argument()
+    """Run folder or model file, with or without a head."""
+    data: str = argument()
+    """Folder, table or built-in name, with labels."""
+    shots: tuple[int, ...] | None = None
+    """Training images a class; default: those of 1 5 10 25 that the smallest class has."""
+    seeds: int = 3
+    """How often the few images are chosen anew."""
+    baseline: bool = False
+    """Also from random weights of the model's architecture, and from the pixels."""
+    json: bool = False
+    """Print JSON on stdout."""
+    batch_size: int = 64
+    """Images in one forward pass."""
+    workers: int = 0
+    """Processes that read images."""
+    options: DataOptions = field(default_factory=DataOptions)
 
-        model: Annotated[Path, tyro.conf.Positional]
-        """Run folder or model file, with or without a head."""
-        data: Annotated[str, tyro.conf.Positional]
-        """Folder, table or built-in name, with labels."""
-        shots: tuple[int, ...] | None = None
-        """Training images a class; default those of 1 5 10 25 that the smallest class has."""
-        seeds: int = 3
-        """How often the few images are chosen anew."""
-        baseline: bool = False
-        """The same from random weights of the model's architecture, and from the pixels."""
-        json: bool = False
-        """Print JSON on stdout."""
-        batch_size: int = 64
-        workers: int = 0
-        options: DataOptions = field(default_factory=DataOptions)
 
-    given = parse(Probe, "probe", words)
+def probe(given: Probe, words: list[str]) -> int:
     at_least(1, seeds=given.seeds, batch_size=given.batch_size)
     at_least(0, workers=given.workers)
     from vitral.predict import load

@@ -1,16 +1,17 @@
 """The command that trains many runs and compares them: sweep."""
 
 import dataclasses
-import itertools
 import json
 import shlex
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from vitral.cli.parse import at_least, flag_given, flags_given, parse, program
+from vitral.cli.options import argument
+from vitral.cli.parse import at_least, flag_given, flags_given, program
 from vitral.errors import VitralError, counted
+from vitral.training.config import Recipe
 
 if TYPE_CHECKING:
     from vitral.guidance.sweep.sweep import Sweep
@@ -20,73 +21,53 @@ AXES = ("models", "recipes", "fractions", "seeds", "search")
 KEPT = ("resume", "jobs", "json")  # what may be said when a sweep goes on
 
 
-def sweep(words: list[str]) -> int:
-    import tyro
+@dataclass
+class SweepRuns:
+    """Train every combination of models, recipes, shares of the images, seeds and settings, and compare them in one table and plot.
 
-    from vitral.training.config import Recipe
+    Each combination is a vitral train of its own in OUT/runs. What all share is said by the flags of vitral train, over the recipes.
+    Stopped or killed, the same command goes on, or --resume OUT; failed runs are then tried again. OUT/table.csv has a row a run,
+    OUT/summary.csv the means over seeds, OUT/report.html accuracy and error against images and compute with their power laws.
 
-    @dataclass
-    class Sweep:
-        """Train every combination of models, recipes, shares of the images, seeds and settings, and compare them in one table and plot.
+    Example: vitral sweep photos/ --seeds 0 1 2 --time 5m
 
-        Each combination is a vitral train of its own in OUT/runs. What all share is said by the flags of vitral train below, over the recipes.
-        Stopped or killed, the same command goes on, or --resume OUT; failed runs are then tried again. OUT/table.csv has a row a run,
-        OUT/summary.csv the means over seeds, OUT/report.html accuracy and error against images and compute with their power laws.
+    Example: vitral sweep digits --models vit_tiny_patch16_224 resnet18 --fractions 0.1 0.3 1 --seeds 0 1 --epochs 20 --jobs 2
+    """
 
-        Example: vitral sweep digits --models vit_tiny_patch16_224 resnet18 --fractions 0.1 0.3 1 --seeds 0 1 --epochs 20 --jobs 2
-        """
+    data: str | None = argument(None)
+    """Folder, table or built-in name, as for vitral train."""
+    models: tuple[str, ...] = ()
+    """Names in the zoo; default: the recipes' own."""
+    recipes: tuple[str, ...] = ()
+    """TOML files of settings; default: vitral train's own settings."""
+    fractions: tuple[float, ...] = ()
+    """Shares of the training images; default: the recipes' own."""
+    seeds: tuple[int, ...] = ()
+    """Seeds, a run for each; default: the recipes' own."""
+    set: tuple[str, ...] = ()
+    """Any other field of a recipe, and its values, such as optim.lr=1e-3,3e-3 optim.optimizer=muon,adamw."""
+    search: int | None = None
+    """Trials of a search for the best on the validation images, instead of all combinations. The search is optuna's TPE, and --set
+    optim.lr=1e-4..1e-2 then gives a range."""
+    file: Path | None = None
+    """TOML file that describes the sweep, as every sweep writes to OUT/sweep.toml. Flags go over it."""
+    out: Path | None = None
+    """Folder of the sweep; default: sweeps/ and the data's name."""
+    resume: Path | None = None
+    """Go on with the sweep in this folder; only --jobs may change."""
+    jobs: int = 1
+    """Runs at the same time; each has its share of the processor's cores."""
+    dry_run: bool = False
+    """Check everything, write the recipes, print the commands, and train nothing."""
+    json: bool = False
+    """Print the table, the means and the laws as JSON on stdout."""
+    settings: Recipe = field(default_factory=Recipe)
 
-        data: Annotated[str | None, tyro.conf.Positional] = None
-        """Folder, table or built-in name."""
-        models: tuple[str, ...] = ()
-        """Names in the zoo; default: the recipes' own."""
-        recipes: tuple[str, ...] = ()
-        """TOML files of settings."""
-        fractions: tuple[float, ...] = ()
-        """Shares of the training images; default: the recipes' own."""
-        seeds: tuple[int, ...] = ()
-        set: tuple[str, ...] = ()
-        """Any other field of a recipe and its values: optim.lr=1e-3,3e-3 optim.optimizer=muon,adamw."""
-        search: int | None = None
-        """Trials of a search (TPE of optuna) for the best on the validation images, instead of all combinations; --set optim.lr=1e-4..1e-2 then
-        gives a range."""
-        file: Path | None = None
-        """TOML file that describes the sweep, as every sweep writes to OUT/sweep.toml; flags override it."""
-        out: Path | None = None
-        """Folder of the sweep; default sweeps/ and the data's name."""
-        resume: Path | None = None
-        """Go on with the sweep in this folder; only --jobs may change."""
-        jobs: int = 1
-        """Runs at the same time; each has its share of the processor's cores."""
-        dry_run: bool = False
-        """Check everything, write the recipes, print the commands, and train nothing."""
-        json: bool = False
-        """Print the table, the means and the laws as JSON on stdout."""
-        settings: Recipe = field(default_factory=Recipe)
 
-    _one_for_several(words)
-    given = parse(Sweep, "sweep", words)
+def sweep(given: SweepRuns, words: list[str]) -> int:
     at_least(1, jobs=given.jobs)
     described, out = _resumed(given, words) if given.resume is not None else _described(given, words)
     return _conduct(described, out, given)
-
-
-def _one_for_several(words: list[str]) -> None:
-    """Refuse several numbers after a flag of vitral train that takes one, where the sweep has a flag for several."""
-    for one, several in (("--seed", "--seeds"), ("--train-fraction", "--fractions")):
-        for i, word in enumerate(words):
-            values = list(itertools.takewhile(_is_number, words[i + 1 :])) if word.replace("_", "-") == one else []
-            if len(values) > 1:
-                said = " ".join(values)
-                raise VitralError(f"{one} {said}: takes one value, for all runs; a run for each is {several} {said}")
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True
 
 
 def _resumed(given: Any, words: list[str]) -> "tuple[Sweep, Path]":

@@ -4,50 +4,46 @@ import shlex
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 from vitral.cli.coach import attend
-from vitral.cli.parse import flags_given, parse, program, unused
+from vitral.cli.options import argument
+from vitral.cli.parse import flags_given, program, unused
 from vitral.errors import VitralError
+from vitral.training.config import Recipe
+from vitral.training.options import ObjectiveOptions
 
 if TYPE_CHECKING:
-    from vitral.training.config import Recipe
     from vitral.training.display import Display
     from vitral.training.run import Run
 
 TWO_STAGES = "beit.toml"
 
 
-def train(words: list[str]) -> int:
-    import tyro
+@dataclass
+class Train:
+    """Train a Vision Transformer on labelled images. What is not said is decided from the data, and the reason is printed.
 
-    from vitral.training.config import Recipe
+    Example: vitral train photos/ --time 10m --out runs/photos
 
-    base = named_recipe(words, Recipe())
+    Example: vitral train photos/ --init hf:google/vit-base-patch16-224 --epochs 20
+    """
 
-    @dataclass
-    class Train:
-        """Train a Vision Transformer on labelled images.
+    data: str | None = argument(None)
+    """Folder of class folders (or of train/, val/ and test/ with class folders), a CSV, TSV or Parquet table with columns image and label, or a
+    built-in name: digits, fashion-mnist, elpv."""
+    recipe: Path | None = None
+    """TOML file of settings, over which any flag goes."""
+    out: Path | None = None
+    """Run folder to make; default: runs/ and the data's name."""
+    resume: Path | None = None
+    """Go on with the run in this folder. It continues exactly where its last checkpoint left it; only --workers may change."""
+    show_augmentation: Path | None = None
+    """Draw what the model would see to this PNG file, and do not train."""
+    settings: Recipe = field(default_factory=Recipe)
 
-        DATA is a folder of class folders (or of train/, val/ and test/ with class folders), a CSV, TSV or Parquet table with columns image and
-        label, or a built-in name: digits, fashion-mnist, elpv. What is not said is decided from the data, with the reason.
 
-        Example: vitral train photos/ --time 10m --out runs/photos
-        """
-
-        data: Annotated[str | None, tyro.conf.Positional] = None
-        """Folder, table or built-in name."""
-        recipe: Path | None = None
-        """TOML file of settings; any flag below overrides it."""
-        out: Path | None = None
-        """Run folder to make; default runs/ and the data's name."""
-        resume: Path | None = None
-        """Go on with the run in this folder, exactly where its last checkpoint left it; only --workers may change."""
-        show_augmentation: Path | None = None
-        """Write a picture of what the model would see to this PNG file, and do not train."""
-        settings: Recipe = field(default_factory=lambda: base)
-
-    given = parse(Train, "train", words)
+def train(given: Train, words: list[str]) -> int:
     if given.settings.objective.name != "classify":
         raise VitralError(
             f"objective {given.settings.objective.name} needs no labels: vitral pretrain {' '.join(words)}"
@@ -57,36 +53,30 @@ def train(words: list[str]) -> int:
     return _run(given, words, "train")
 
 
-def pretrain(words: list[str]) -> int:
-    import tyro
+@dataclass
+class Pretrain:
+    """Let a Vision Transformer learn from images without labels; `vitral train DATA --init RUN` then goes on from there.
 
-    from vitral.training.config import Recipe
-    from vitral.training.options import ObjectiveOptions
+    --objective mae paints hidden patches, beit names their visual tokens (a tokenizer is trained first), patch their mean colour, dino agrees
+    with itself on two views. Labels, if there are any, only tell how useful the features are (nearest neighbours on the validation images).
 
-    base = named_recipe(words, Recipe(objective=ObjectiveOptions("mae")))
+    Example: vitral pretrain photos/ --objective mae --time 20m --out runs/pretrained
 
-    @dataclass
-    class Pretrain:
-        """Let a Vision Transformer learn from images without labels; `vitral train DATA --init RUN` then goes on from there.
+    Example: vitral train photos/ --init runs/pretrained --out runs/finetuned
+    """
 
-        DATA is as for vitral train, or a plain folder of images. --objective mae paints hidden patches, beit names their visual tokens (a
-        tokenizer is trained first), patch their mean colour, dino agrees with itself on two views. Labels, if there are any, only tell how
-        useful the features are (nearest neighbours on the validation images).
+    data: str | None = argument(None)
+    """Plain folder of images, or data as vitral train takes them: folder of class folders, table or built-in name."""
+    recipe: Path | None = None
+    """TOML file of settings, over which any flag goes."""
+    out: Path | None = None
+    """Run folder to make; default: runs/ and the data's name with -pretrained."""
+    resume: Path | None = None
+    """Go on with the run in this folder. It continues exactly where its last checkpoint left it; only --workers may change."""
+    settings: Recipe = field(default_factory=lambda: Recipe(objective=ObjectiveOptions("mae")))
 
-        Example: vitral pretrain photos/ --objective mae --time 20m --out runs/pretrained
-        """
 
-        data: Annotated[str | None, tyro.conf.Positional] = None
-        """Folder, table or built-in name."""
-        recipe: Path | None = None
-        """TOML file of settings; any flag below overrides it."""
-        out: Path | None = None
-        """Run folder to make; default runs/ and the data's name, -pretrained."""
-        resume: Path | None = None
-        """Go on with the run in this folder, exactly where its last checkpoint left it; only --workers may change."""
-        settings: Recipe = field(default_factory=lambda: base)
-
-    given = parse(Pretrain, "pretrain", words)
+def pretrain(given: Pretrain, words: list[str]) -> int:
     if given.resume is not None and (given.resume / TWO_STAGES).exists() and not (given.resume / "run.json").exists():
         return _resume_tokenizer(given, words)
     if given.settings.objective.name == "classify":
@@ -126,18 +116,6 @@ def _resume_tokenizer(given: Any, words: list[str]) -> int:
     data = json.loads((inner / "run.json").read_text())["data"]
     second = replace(given, data=data, settings=read_recipe(given.resume / TWO_STAGES), out=given.resume, resume=None)
     return code or _run(second, [], "pretrain", given.resume)
-
-
-def named_recipe(words: list[str], base: "Recipe") -> "Recipe":
-    """The recipe that the words name, over `base`."""
-    from vitral.training.toml import read_recipe
-
-    for i, word in enumerate(words):
-        if word == "--recipe" and i + 1 < len(words):
-            return read_recipe(words[i + 1])
-        if word.startswith("--recipe="):
-            return read_recipe(word.partition("=")[2])
-    return base
 
 
 def _run(given: Any, words: list[str], command: str, place: Path | None = None) -> int:
@@ -270,19 +248,18 @@ def _after_pretraining(run: "Run") -> list[str]:
     return [f"{vitral} train {data} --init {folder} --out {folder}-finetuned", f"{vitral} probe {folder} {data}"]
 
 
-def report(words: list[str]) -> int:
-    import tyro
+@dataclass
+class Report:
+    """Write a finished run's report.html again.
 
-    @dataclass
-    class Report:
-        """Write a finished run's report.html again.
+    Example: vitral report runs/photos
+    """
 
-        Example: vitral report runs/photos
-        """
+    run: Path = argument()
+    """Folder of the run."""
 
-        run: Annotated[Path, tyro.conf.Positional]
 
-    given = parse(Report, "report", words)
+def report(given: Report, words: list[str]) -> int:
     from vitral.report.run import report_run
 
     print(report_run(given.run), file=sys.stderr)

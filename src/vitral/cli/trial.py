@@ -6,11 +6,13 @@ import shlex
 import sys
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from vitral.cli.parse import flag_given, parse, program, unused
-from vitral.cli.train import named_recipe, one_budget
+from vitral.cli.options import argument
+from vitral.cli.parse import flag_given, program, unused
+from vitral.cli.train import one_budget
 from vitral.errors import VitralError
+from vitral.training.config import Recipe
 
 if TYPE_CHECKING:
     from vitral.guidance.plan.lr_finder import Curve
@@ -28,41 +30,37 @@ OWN = (
 )  # with a value, and not for the run that follows
 
 
-def lr_find(words: list[str]) -> int:
-    import tyro
+@dataclass
+class LrFind:
+    """Suggest a learning rate: train for a hundred steps at rates that grow from step to step, and see where the loss falls fastest.
 
-    from vitral.training.config import Recipe
+    Takes the flags of vitral train, and of vitral pretrain with --objective. The rate is for the recipe's optimiser and batch. What is not
+    said is as the recipe's defaults have it, not as vitral plan would choose. Nothing is kept but the suggestion, which is a start and no
+    proof: it comes from a hundred steps.
 
-    base = named_recipe(words, Recipe())
+    Example: vitral lr-find photos/ --optimizer adamw --plot lr.html
 
-    @dataclass
-    class LrFind:
-        """Suggest a learning rate: train for a hundred steps at rates that grow from step to step, and see where the loss falls fastest.
+    Example: vitral lr-find photos/ --recipe photos.toml
+    """
 
-        Takes the flags of vitral train, and of vitral pretrain with --objective. The rate is for the recipe's optimiser and batch. What is not
-        said is as the recipe's defaults have it, not as vitral plan would choose. Nothing is kept but the suggestion, which is a start and no
-        proof: it comes from a hundred steps.
+    data: str = argument()
+    """Folder, table or built-in name, as for vitral train."""
+    recipe: Path | None = None
+    """TOML file of settings, over which any flag goes."""
+    lowest: float = 1e-6
+    """The first step's learning rate."""
+    highest: float = 1.0
+    """The last step's learning rate, if the loss has not broken before."""
+    range_steps: int = 100
+    """Steps from the lowest to the highest rate."""
+    plot: Path | None = None
+    """Draw the curve on this HTML page."""
+    json: bool = False
+    """Print JSON on stdout."""
+    settings: Recipe = field(default_factory=Recipe)
 
-        Example: vitral lr-find photos/ --optimizer adamw --plot lr.html
-        """
 
-        data: Annotated[str, tyro.conf.Positional]
-        """Folder, table or built-in name."""
-        recipe: Path | None = None
-        """TOML file of settings; any flag below overrides it."""
-        lowest: float = 1e-6
-        """The first step's learning rate."""
-        highest: float = 1.0
-        """The last step's, if the loss has not broken before."""
-        range_steps: int = 100
-        """Steps from the one to the other."""
-        plot: Path | None = None
-        """Draw the curve on this HTML page."""
-        json: bool = False
-        """Print JSON on stdout."""
-        settings: Recipe = field(default_factory=lambda: base)
-
-    given = parse(LrFind, "lr-find", words)
+def lr_find(given: LrFind, words: list[str]) -> int:
     if given.plot is not None and given.plot.suffix != ".html":
         raise VitralError(f"--plot {given.plot}: is drawn on a page; give a name that ends in .html")
     from vitral.guidance.plan.lr_finder import NoFall
@@ -147,35 +145,31 @@ def _plot(curve: "Curve", given: Any) -> None:
     print(f"curve: {write_page(given.plot.parent, f'Learning rate: {name}', body, given.plot.name)}", file=sys.stderr)
 
 
-def memory(words: list[str]) -> int:
-    import tyro
+@dataclass
+class Memory:
+    """What a run would take on this machine: memory, seconds a step and an epoch, the largest micro-batch that fits.
 
-    from vitral.training.config import Recipe
+    Takes the flags of vitral train, and of vitral pretrain with --objective. The run is tried in a process of its own for a few steps, a
+    validation and its end, and once more with gradient checkpointing. What is not said is as the recipe's defaults have it, not as vitral
+    plan would choose. No run folder is made.
 
-    base = named_recipe(words, Recipe())
+    Example: vitral memory photos/ --model vit_small_patch16_224 --batch-size 128
 
-    @dataclass
-    class Memory:
-        """What a run would take on this machine: memory, seconds a step and an epoch, the largest micro-batch that fits.
+    Example: vitral memory photos/ --recipe photos.toml --json
+    """
 
-        Takes the flags of vitral train, and of vitral pretrain with --objective. The run is tried in a process of its own for a few steps, a
-        validation and its end, and once more with gradient checkpointing. What is not said is as the recipe's defaults have it, not as vitral
-        plan would choose. No run folder is made.
+    data: str = argument()
+    """Folder, table or built-in name, as for vitral train."""
+    recipe: Path | None = None
+    """TOML file of settings, over which any flag goes."""
+    budget: float = 20.0
+    """Seconds of each trial, beside opening the data."""
+    json: bool = False
+    """Print JSON on stdout."""
+    settings: Recipe = field(default_factory=Recipe)
 
-        Example: vitral memory photos/ --model vit_small_patch16_224 --batch-size 128
-        """
 
-        data: Annotated[str, tyro.conf.Positional]
-        """Folder, table or built-in name."""
-        recipe: Path | None = None
-        """TOML file of settings; any flag below overrides it."""
-        budget: float = 20.0
-        """Seconds of each trial, beside opening the data."""
-        json: bool = False
-        """Print JSON on stdout."""
-        settings: Recipe = field(default_factory=lambda: base)
-
-    given = parse(Memory, "memory", words)
+def memory(given: Memory, words: list[str]) -> int:
     from vitral.guidance.plan.trial import measure_cost
 
     settings = one_budget(given.settings, words)

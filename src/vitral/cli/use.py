@@ -6,10 +6,12 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from vitral.cli.explain import MethodName
-from vitral.cli.parse import at_least, flags_given, parse
+from vitral.cli.options import argument
+from vitral.cli.parse import at_least, flags_given
+from vitral.data.options import DataOptions
 from vitral.errors import VitralError, counted
 
 if TYPE_CHECKING:
@@ -19,39 +21,39 @@ if TYPE_CHECKING:
     from vitral.predict import Prediction, Predictor
 
 
-def evaluate(words: list[str]) -> int:
-    import tyro
+@dataclass
+class Evaluate:
+    """Score a model on labelled images: top-1 and top-5, precision, recall and F1 a class, confusion, calibration error, intervals.
+    Where an image can have several labels: mean average precision (mAP), F1, exact matches, calibration error.
 
-    from vitral.data.options import DataOptions
+    Example: vitral evaluate runs/photos photos/ --split test --json > scores.json
 
-    @dataclass
-    class Evaluate:
-        """Score a model on labelled images: top-1 and top-5, precision, recall and F1 a class, confusion, calibration error, intervals.
-        Where an image can have several labels: mean average precision (mAP), F1, exact matches, calibration error.
+    Example: vitral evaluate runs/photos photos/ --explanations rollout relevance occlusion --images 100
+    """
 
-        Example: vitral evaluate runs/photos photos/ --split test --json > scores.json
+    model: Path = argument()
+    """Run folder or model file."""
+    data: str = argument()
+    """Folder, table or built-in name, as for vitral train."""
+    split: Literal["train", "val", "test", "all"] | None = None
+    """Which images; default: test if the model was trained on these data or they give a test split, else all."""
+    json: bool = False
+    """Print JSON on stdout. Its trained_on counts the images that the model was trained on, null if that is not known."""
+    explanations: tuple[MethodName, ...] = ()
+    """Also score how true the maps of these methods are. By deletion and insertion, beside random maps and the centre: attention, rollout,
+    gradient_rollout, relevance, grad_cam, legrad, integrated_gradients, occlusion, logit_lens, similarity or pca."""
+    images: int = 50
+    """How many images --explanations takes, drawn at random."""
+    batch_size: int = 64
+    """Images in one forward pass."""
+    workers: int = 0
+    """Processes that read images."""
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    """Numbers to compute with: auto, fp32 or bf16."""
+    options: DataOptions = field(default_factory=DataOptions)
 
-        Example: vitral evaluate runs/photos photos/ --explanations rollout relevance occlusion --images 100
-        """
 
-        model: Annotated[Path, tyro.conf.Positional]
-        """Run folder or model file."""
-        data: Annotated[str, tyro.conf.Positional]
-        """Folder, table or built-in name."""
-        split: Literal["train", "val", "test", "all"] | None = None
-        """Default: test if these are the data that the model was trained on or they give a test split, else all."""
-        json: bool = False
-        """Print JSON on stdout; trained_on counts the images that the model was trained on, null if that is not known."""
-        explanations: tuple[MethodName, ...] = ()
-        """Also score how true the maps of these methods are (deletion and insertion, beside random maps and the centre)."""
-        images: int = 50
-        """How many images --explanations takes, drawn at random."""
-        batch_size: int = 64
-        workers: int = 0
-        precision: Literal["auto", "fp32", "bf16"] = "fp32"
-        options: DataOptions = field(default_factory=DataOptions)
-
-    given = parse(Evaluate, "evaluate", words)
+def evaluate(given: Evaluate, words: list[str]) -> int:
     at_least(1, batch_size=given.batch_size, images=given.images)
     at_least(0, workers=given.workers)
     from vitral.evaluation.evaluate import evaluate as score
@@ -144,26 +146,28 @@ def _print_tables(result: "Scores", maps: "list[Row]", explained: int) -> None:
         print(f"\nmaps of {counted(explained, 'image')}, ± one standard error\n{markdown(maps)}", flush=True)
 
 
-def predict(words: list[str]) -> int:
-    import tyro
+@dataclass
+class Predict:
+    """Label images, one row each as they are read; what cannot be read gets its error in its row, and the exit code is then 1.
 
-    @dataclass
-    class Predict:
-        """Label images, one row each as they are read; what cannot be read gets its error in its row, and the exit code is then 1.
+    Example: vitral predict runs/photos cat.jpg
 
-        Example: vitral predict runs/photos new/ --format csv > labels.csv
-        """
+    Example: vitral predict runs/photos new/ --format csv > labels.csv
+    """
 
-        model: Annotated[Path, tyro.conf.Positional]
-        """Run folder or model file."""
-        images: Annotated[list[str], tyro.conf.Positional]
-        """Image files, folders (every file in them), or - for a list of paths (or one image) on stdin."""
-        format: Literal["table", "csv", "jsonl"] = "table"
-        top_k: int = 3
-        """How many classes to show."""
-        batch_size: int = 16
+    model: Path = argument()
+    """Run folder or model file."""
+    images: list[str] = argument()
+    """Image files, folders (every file in them), or - for a list of paths (or one image) on stdin."""
+    format: Literal["table", "csv", "jsonl"] = "table"
+    """Form of the rows."""
+    top_k: int = 3
+    """How many classes to show."""
+    batch_size: int = 16
+    """Images in one forward pass."""
 
-    given = parse(Predict, "predict", words)
+
+def predict(given: Predict, words: list[str]) -> int:
     from vitral.predict import find_images, load, predict_stream
     from vitral.training.toml import stored_data_options
 

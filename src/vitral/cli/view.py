@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from vitral.cli.parse import parse
+from vitral.cli.options import argument
 from vitral.errors import VitralError
 
 if TYPE_CHECKING:
@@ -17,39 +17,37 @@ if TYPE_CHECKING:
 NEEDED = ("fastapi", "uvicorn", "python_multipart")
 
 
-def view(words: list[str]) -> int:
-    import tyro
+@dataclass
+class View:
+    """Look into a model in a browser: what every layer and head reads of a picture, how the answer forms, what speaks for it, and what it
+    becomes when patches go.
 
-    @dataclass
-    class View:
-        """Look into a model in a browser: what every layer and head reads of a picture, how the answer forms, what speaks for it, and what it
-        becomes when patches go.
+    Example: vitral view runs/photos cat.jpg
 
-        Example: vitral view runs/photos cat.jpg
+    Example: vitral view runs/photos new/ --against runs/photos-small
 
-        Example: vitral view runs/photos new/ --against runs/photos-small
+    Example: vitral view runs/photos cat.jpg --export cat.html
+    """
 
-        Example: vitral view runs/photos cat.jpg --export cat.html
-        """
+    model: str = argument()
+    """Run folder, model file, or a folder or hf:org/name of Hugging Face."""
+    images: tuple[str, ...] = argument(())
+    """Pictures, or folders of pictures, to begin with; others can be dropped on the page."""
+    against: str | None = None
+    """Another model to compare with."""
+    neighbours: str | None = None
+    """Data in which to find the most alike images: a folder, table or built-in name; default: the run's own."""
+    host: str = "127.0.0.1"
+    """Address to listen at. Any other than this computer's own asks everybody for a token, which is printed."""
+    port: int | None = None
+    """Port to listen at; default: 8765, or if that is taken any that is free."""
+    browser: bool = True
+    """Open the page in the browser."""
+    export: Path | None = None
+    """Write the page of the first picture as one file, and end."""
 
-        model: Annotated[str, tyro.conf.Positional]
-        """Run folder, model file, or a folder or hf:org/name of Hugging Face."""
-        images: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-        """Pictures, or folders of pictures, to begin with; others can be dropped on the page."""
-        against: str | None = None
-        """Another model to compare with."""
-        neighbours: str | None = None
-        """Data among whose images the most alike ones are found: a folder, table or built-in name; default the run's own."""
-        host: str = "127.0.0.1"
-        """Address to listen at; any other than this computer's own asks everybody for a token, which is printed."""
-        port: int | None = None
-        """Default 8765, or if that is taken any that is free."""
-        browser: bool = True
-        """Open the page."""
-        export: Path | None = None
-        """Write the page of the first picture as one file, and end."""
 
-    given = parse(View, "view", words)
+def view(given: View, words: list[str]) -> int:
     if given.export is not None and not given.images:
         raise VitralError("--export writes the page of a picture; name one after the model")
     if given.export is not None and given.export.suffix != ".html":

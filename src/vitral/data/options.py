@@ -1,8 +1,31 @@
 """What a person may say about the data. Free of torch, so that the command line's help stays fast."""
 
+import functools
+import typing
 from dataclasses import dataclass
+from typing import Any, Literal
 
 from vitral.errors import VitralError
+
+
+def check_choices(options: object, section: str = "") -> None:
+    """Refuse a value that is not among those that its field's type lists. section: what the error names before the field."""
+    kind: Any = type(options)
+    for name, allowed in _choices(kind).items():
+        if getattr(options, name) not in allowed:
+            listed = ", ".join(str(each) for each in allowed if each is not None)
+            raise VitralError(f"{section}{name} {getattr(options, name)!r}: choose one of {listed}")
+
+
+@functools.cache
+def _choices(kind: Any) -> dict[str, tuple[object, ...]]:
+    """Field -> what it may be, for the fields whose type lists that: Literal[...], or that or None."""
+    found = {}
+    for name, hint in typing.get_type_hints(kind).items():
+        parts = (hint,) if typing.get_origin(hint) is Literal else typing.get_args(hint)
+        if any(typing.get_origin(part) is Literal for part in parts):
+            found[name] = tuple(value for part in parts for value in (typing.get_args(part) or (None,)))
+    return found
 
 
 @dataclass(frozen=True)
@@ -20,17 +43,17 @@ class DataOptions:
     them (a Parquet column of lists needs no separator); default: an image has one label.
     """
     split_column: str = "split"
-    """Table column with train, val or test; optional."""
+    """Table column with train, val or test; a table needs none."""
     val_fraction: float = 0.1
-    """Share of the images set aside for validation when the data give no validation split; 0 for none."""
+    """Share set aside for validation if the data give no such split; 0 for none."""
     test_fraction: float = 0.2
-    """Share of the images set aside for testing when the data give no test split; 0 for none."""
+    """Share set aside for testing if the data give no such split; 0 for none."""
     train_fraction: float = 1.0
     """Share of each class's training images that is used, the same ones each time: to see what fewer images give."""
     class_depth: int | None = None
     """How many folders deep in DATA, or in its split folders, the class folders lie: 1 for DATA/cat, 2 for DATA/colour/cat."""
     skip_unreadable: bool = False
-    """Leave unreadable images out (and list them) instead of stopping before the start."""
+    """Leave out, and list, what cannot be read, instead of stopping."""
     channels: int | None = None
     """Channels that the model sees, 1 (grey) or 3 (RGB); default: 1 if every image is grey, else 3."""
 
@@ -68,32 +91,34 @@ AUGREG = {  # level: RandAugment's operations and magnitude, Mixup's alpha
 class AugmentOptions:
     """What training does to an image before the model sees it."""
 
-    crop: str | None = None
-    """resized (a random box, resized), padded (a random shift over a border of zeros), reflected (resized whole, then a random shift
-    over 4 mirrored pixels: DeiT III's simple crop) or none; default by image size.
+    crop: Literal["resized", "padded", "reflected", "none"] | None = None
+    """How an image is cropped: resized (a random box, resized), padded (a random shift over a border of zeros), reflected (resized whole, then a
+    random shift over 4 mirrored pixels: DeiT III's simple crop) or none; default: by the images' size.
     """
     scale: tuple[float, float] | None = None
-    """Smallest and largest share of the image's area that a resized crop takes; default by the number of images."""
+    """Smallest and largest share of the image's area that a resized crop takes; default: by the number of images."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
     """Narrowest and widest aspect ratio of a resized crop."""
     padding: float = 0.04
     """Border of a padded crop, as a share of the image's side; at least one pixel unless 0."""
     hflip: float | None = None
-    """Probability of a left-right flip; default by data set."""
+    """Probability of a left-right flip; default: by the data set."""
     vflip: float = 0.0
     """Probability of an upside-down flip."""
     quarter_turns: bool = False
     """Turn by 0, 90, 180 or 270 degrees, for images with no up."""
     brightness: float = 0.0
-    """Brightness and contrast are each multiplied by a factor in [1 - x, 1 + x]."""
+    """Brightness and contrast are each multiplied by a factor in [1 - X, 1 + X]; 0 for none."""
     jitter: float = 0.0
-    """Colour jitter: brightness, contrast and saturation by factors in [1 - x, 1 + x], in random order (timm's single number, which timm leaves
+    """Colour jitter: brightness, contrast and saturation by factors in [1 - X, 1 + X], in random order (timm's single number, which timm leaves
     out where there is RandAugment).
     """
-    policy: str = "none"
-    """randaugment (https://arxiv.org/abs/1909.13719), 3augment (grey, solarize or blur: https://arxiv.org/abs/2204.07118) or none."""
-    augreg: str | None = None
-    """RandAugment and Mixup at a level of AugReg (https://arxiv.org/abs/2106.10270): none, light1, light2, medium1, medium2, strong1 or strong2."""
+    policy: Literal["none", "randaugment", "3augment"] = "none"
+    """Random operations on each image. randaugment: https://arxiv.org/abs/1909.13719; 3augment (grey, solarize or blur):
+    https://arxiv.org/abs/2204.07118."""
+    augreg: Literal["none", "light1", "light2", "medium1", "medium2", "strong1", "strong2"] | None = None
+    """RandAugment and Mixup at a level of AugReg (https://arxiv.org/abs/2106.10270): none, light1, light2, medium1, medium2, strong1 or strong2;
+    default: as --policy and --mixup say."""
     operations: int = 2
     """RandAugment: operations on an image."""
     operation_probability: float = 0.5
@@ -106,12 +131,13 @@ class AugmentOptions:
     """RandAugment: a larger magnitude is a stronger change for every operation (timm's inc1)."""
     erase: float = 0.0
     """Probability of random erasing: a box of 2 to 33 % of the area is filled."""
-    erase_with: str = "mean"
-    """mean (the mean colour) or noise (a value of its own for each pixel)."""
+    erase_with: Literal["mean", "noise"] = "mean"
+    """What fills an erased box: mean (the mean colour) or noise (a value of its own for each pixel)."""
     mixup: float = 0.0
-    """Mixup (https://arxiv.org/abs/1710.09412): the weight is drawn from Beta(x, x); 0 for none."""
+    """Mix pairs of images and labels; 0 for none. Mixup (https://arxiv.org/abs/1710.09412): the weight is drawn from Beta(X, X)."""
     cutmix: float = 0.0
-    """CutMix (https://arxiv.org/abs/1905.04899): the share of the box is drawn from Beta(x, x); 0 for none."""
+    """Paste boxes of other images, and mix labels; 0 for none. CutMix (https://arxiv.org/abs/1905.04899): the share of the box is drawn from
+    Beta(X, X)."""
     switch: float = 0.5
     """Probability of CutMix where there are both."""
     mix_probability: float = 1.0
@@ -120,14 +146,7 @@ class AugmentOptions:
     """Repeated augmentation (https://arxiv.org/abs/1902.05509): each image this often in a batch, each time changed otherwise."""
 
     def __post_init__(self) -> None:
-        for name, allowed in (
-            ("crop", (None, "resized", "padded", "reflected", "none")),
-            ("policy", ("none", "randaugment", "3augment")),
-            ("erase_with", ("mean", "noise")),
-            ("augreg", (None, *AUGREG)),
-        ):
-            if getattr(self, name) not in allowed:
-                raise VitralError(f"{name} {getattr(self, name)!r}: choose one of {', '.join(filter(None, allowed))}")
+        check_choices(self)
         for name in ("hflip", "vflip", "erase", "operation_probability", "switch", "mix_probability"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise VitralError(f"{name} {getattr(self, name)}: a probability lies in 0 to 1")

@@ -43,18 +43,6 @@ class Recipe:
             raise VitralError("train.workers: must be 0 (none) or more")
         if self.train.time is not None:
             seconds(self.train.time)
-        for name, value, allowed in (
-            ("objective.name", self.objective.name, ("classify", "mae", "beit", "patch", "dino", "tokenizer")),
-            ("objective.loss", self.objective.loss, (None, "ce", "bce")),
-            ("objective.class_weights", self.objective.class_weights, ("none", "balanced")),
-            ("objective.sampling", self.objective.sampling, ("uniform", "balanced")),
-            ("objective.distillation", self.objective.distillation, ("hard", "soft")),
-            ("train.precision", self.train.precision, ("auto", "fp32", "bf16", "fp16")),
-            ("train.keep", self.train.keep, ("best", "last")),
-            ("train.score_split", self.train.score_split, ("test", "val")),
-        ):
-            if value not in allowed:
-                raise VitralError(f"{name} {value!r}: choose one of {', '.join(filter(None, allowed))}")
 
 
 def seconds(text: str) -> float:

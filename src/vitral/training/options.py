@@ -3,30 +3,33 @@
 `None` means "decide from the data": `training.defaults` fills it in and says why.
 """
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, field
+from typing import Literal
 
-import tyro
-
+from vitral.data.options import check_choices
 from vitral.errors import VitralError
+
+RECIPE_ONLY = {"flag": ""}  # a field that no flag of the command line sets
 
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """The model, and whatever differs from its row in the zoo."""
+    """The model, and whatever differs from its row in the zoo; default: as the model's name has it."""
 
-    name: Annotated[str | None, tyro.conf.arg(name="model")] = None
-    """Name in the zoo, see vitral models; default: that of the weights of --init, else vit_tiny_patch16_224."""
+    name: str | None = field(default=None, metadata={"flag": "model"})
+    """Name that vitral models lists; default: that of --init, else a ViT by the images."""
     image_size: tuple[int, int] | None = None
-    """Height and width in pixels; default by the images' size."""
+    """Pixels, height and width or one for both; default: by the images' size."""
     patch_size: int | None = None
+    """Pixels of a patch's side; default: of small images by their size, else as the model's name has it."""
     dim: int | None = None
     """Width of the tokens."""
     depth: int | None = None
     """Number of encoder blocks."""
     num_heads: int | tuple[int, ...] | None = None
-    """In a pyramid one number a stage."""
+    """Attention heads; in a pyramid one number a stage."""
     mlp_ratio: float | None = None
+    """Width of an MLP's hidden layer over that of the tokens."""
     dims: tuple[int, ...] | None = None
     """Widths of a PVT's stages."""
     depths: tuple[int, ...] | None = None
@@ -44,16 +47,19 @@ class ModelOptions:
     stem: tuple[int, ...] | None = None
     """Widths of the 3x3 convolutions that replace a ViT's linear patches (https://arxiv.org/abs/2106.14881): stride 2 where the width changes."""
     position: str | None = None
-    """learned, learned2d, sincos2d or none."""
+    """Position embeddings: learned, learned2d, sincos2d or none."""
     pooling: str | None = None
-    """cls or mean."""
+    """What the head reads: cls (the class token) or mean (the average patch)."""
     class_token: bool | None = None
+    """A class token before the patches."""
     num_registers: int | None = None
+    """Register tokens beside the patches (https://arxiv.org/abs/2309.16588)."""
     fc_norm: bool | None = None
     """The final norm after pooling, as MAE fine-tunes."""
     representation_dim: int | None = None
     """Width of the tanh layer before the head; 0 for none."""
     dropout: float | None = None
+    """Share of the values that are set to 0 in training, in the MLPs and after the positions."""
     drop_path: float | None = None
     """Stochastic depth of the last block."""
     drop_path_uniform: bool | None = None
@@ -63,27 +69,28 @@ class ModelOptions:
     layer_scale: float | None = None
     """Initial factor of the residual branches; 0 for none."""
     pre_norm: bool | None = None
+    """Norms before attention and MLP, instead of after."""
     activation: str | None = None
-    """gelu or relu."""
+    """Of the MLPs: gelu or relu."""
     # What a recipe file alone says, so that it holds the whole architecture of a model that came from elsewhere.
-    position_resize: Annotated[str | None, tyro.conf.Suppress] = None
-    norm_eps: Annotated[float | None, tyro.conf.Suppress] = None
-    conv_norm_eps: Annotated[float | None, tyro.conf.Suppress] = None
-    qkv_bias: Annotated[bool | None, tyro.conf.Suppress] = None
-    key_bias: Annotated[bool | None, tyro.conf.Suppress] = None
-    distilled: Annotated[bool | None, tyro.conf.Suppress] = None
-    teacher_head: Annotated[bool | None, tyro.conf.Suppress] = None
-    class_position: Annotated[bool | None, tyro.conf.Suppress] = None
-    class_depth: Annotated[int | None, tyro.conf.Suppress] = None
-    relative: Annotated[str | None, tyro.conf.Suppress] = None
-    absolute: Annotated[bool | None, tyro.conf.Suppress] = None
-    hidden: Annotated[int | None, tyro.conf.Suppress] = None
-    swiglu: Annotated[bool | None, tyro.conf.Suppress] = None
-    rotary_base: Annotated[float | None, tyro.conf.Suppress] = None
-    windowing: Annotated[str | None, tyro.conf.Suppress] = None
-    pretrained_windows: Annotated[tuple[int, ...] | None, tyro.conf.Suppress] = None
-    linear: Annotated[bool | None, tyro.conf.Suppress] = None
-    bottleneck: Annotated[bool | None, tyro.conf.Suppress] = None
+    position_resize: str | None = field(default=None, metadata=RECIPE_ONLY)
+    norm_eps: float | None = field(default=None, metadata=RECIPE_ONLY)
+    conv_norm_eps: float | None = field(default=None, metadata=RECIPE_ONLY)
+    qkv_bias: bool | None = field(default=None, metadata=RECIPE_ONLY)
+    key_bias: bool | None = field(default=None, metadata=RECIPE_ONLY)
+    distilled: bool | None = field(default=None, metadata=RECIPE_ONLY)
+    teacher_head: bool | None = field(default=None, metadata=RECIPE_ONLY)
+    class_position: bool | None = field(default=None, metadata=RECIPE_ONLY)
+    class_depth: int | None = field(default=None, metadata=RECIPE_ONLY)
+    relative: str | None = field(default=None, metadata=RECIPE_ONLY)
+    absolute: bool | None = field(default=None, metadata=RECIPE_ONLY)
+    hidden: int | None = field(default=None, metadata=RECIPE_ONLY)
+    swiglu: bool | None = field(default=None, metadata=RECIPE_ONLY)
+    rotary_base: float | None = field(default=None, metadata=RECIPE_ONLY)
+    windowing: str | None = field(default=None, metadata=RECIPE_ONLY)
+    pretrained_windows: tuple[int, ...] | None = field(default=None, metadata=RECIPE_ONLY)
+    linear: bool | None = field(default=None, metadata=RECIPE_ONLY)
+    bottleneck: bool | None = field(default=None, metadata=RECIPE_ONLY)
 
 
 @dataclass(frozen=True)
@@ -91,10 +98,11 @@ class ViewOptions:
     """How an image becomes the model's input in use."""
 
     resize: str = "crop"
-    """crop (keep the aspect ratio, cut the centre out) or squash."""
+    """To the model's size: crop (keep the aspect ratio, cut the centre out) or squash."""
     crop_fraction: float | None = None
-    """Share of the image's side that the centre crop keeps; default 0.875 for photographs, 1 for small images."""
+    """Share of the image's side that the centre crop keeps; default: 0.875 for photographs, 1 for small images."""
     interpolation: str = "bicubic"
+    """Filter of the resizing: bicubic or bilinear."""
     mean: tuple[float, ...] | None = None
     """Mean of each channel, 0..1, that is subtracted; default: the training images' own."""
     std: tuple[float, ...] | None = None
@@ -106,9 +114,10 @@ class TransferOptions:
     """Whose weights training starts from, and what of them it may change."""
 
     init: str | None = None
-    """A model file, a run, a folder or file of timm, Hugging Face or Google, or hf:org/name; its model is taken unless one is named."""
-    freeze: str = "none"
-    """none, encoder (only the head learns: a linear probe) or embed (patches and positions stay, as in MoCo v3)."""
+    """Weights to start from: run, model file or hf:org/name. A folder or file of timm, Hugging Face or Google will do; its model is taken unless
+    one is named; default: from scratch."""
+    freeze: Literal["none", "encoder", "embed"] = "none"
+    """What does not learn: none, encoder (only the head learns: a linear probe) or embed (patches and positions stay, as in MoCo v3)."""
     lora_rank: int = 0
     """Rank of the updates that LoRA (https://arxiv.org/abs/2106.09685) learns instead of the encoder's matrices; 0 for no LoRA."""
     lora_alpha: float = 16.0
@@ -121,8 +130,7 @@ class TransferOptions:
     """Read .pt and .pth files, which can run code when opened."""
 
     def __post_init__(self) -> None:
-        if self.freeze not in ("none", "encoder", "embed"):
-            raise VitralError(f"transfer.freeze {self.freeze!r}: choose one of none, encoder, embed")
+        check_choices(self, "transfer.")
         if self.lora_rank < 0 or not self.lora_alpha > 0:
             raise VitralError(
                 f"transfer.lora_rank {self.lora_rank} and lora_alpha {self.lora_alpha}: give a rank of 0 (no LoRA) or more, and a factor "
@@ -138,34 +146,39 @@ class TransferOptions:
 class ObjectiveOptions:
     """What is learned: classes, a teacher's answers, or the images themselves."""
 
-    name: Annotated[str, tyro.conf.arg(name="objective")] = "classify"
-    """classify; without labels: mae, beit, patch, dino or tokenizer (vitral pretrain)."""
-    loss: str | None = None
-    """ce (softmax cross-entropy) or bce (a yes or no for each class); default ce, and bce where an image can have several labels."""
+    name: Literal["classify", "mae", "beit", "patch", "dino", "tokenizer"] = field(
+        default="classify", metadata={"flag": "objective"}
+    )
+    """What is learned: classify, or without labels mae, beit, patch, dino or tokenizer."""
+    loss: Literal["ce", "bce"] | None = None
+    """Loss: ce (softmax cross-entropy) or bce (a yes or no for each class); default: ce, and bce where an image can have several labels."""
     smoothing: float = 0.1
     """Label smoothing."""
     head_bias: float = 0.0
     """Where the head's biases start; with bce and many classes near -log(classes)."""
     binarise: bool = False
     """With bce: of a mixed image both classes count wholly, as in DeiT III, not each by its share."""
-    class_weights: str = "none"
-    """balanced (losses weighted by the inverse of a class's share) or none."""
-    sampling: str = "uniform"
-    """balanced (every class equally often) or uniform (every image once an epoch)."""
+    class_weights: Literal["none", "balanced"] = "none"
+    """Weights of the losses: balanced (by the inverse of a class's share) or none."""
+    sampling: Literal["uniform", "balanced"] = "uniform"
+    """Which images are drawn: uniform (every image once an epoch) or balanced (every class equally often)."""
     teacher: str | None = None
-    """Distillation (https://arxiv.org/abs/2012.12877): a model file, run or folder whose answers are learned beside the labels."""
-    distillation: str = "hard"
-    """hard (the teacher's class) or soft (its probabilities)."""
+    """Distillation (https://arxiv.org/abs/2012.12877): a model file, run or folder whose answers are learned beside the labels;
+    default: no teacher."""
+    distillation: Literal["hard", "soft"] = "hard"
+    """What of the teacher is learned: hard (its class) or soft (its probabilities)."""
     distillation_weight: float = 0.5
     """Share of the loss that is the teacher's."""
     temperature: float = 3.0
     """Softening of both answers in soft distillation."""
     mask_ratio: float | None = None
-    """Share of hidden patches; default 0.75 (mae), 0.5 (patch), 0.4 (beit), 0.3 (dino's masked patches)."""
+    """Share of hidden patches; default: 0.75 (mae), 0.5 (patch), 0.4 (beit), 0.3 (dino's masked patches)."""
     decoder_dim: int | None = None
-    """Width of MAE's decoder; default the paper's 512 with 8 blocks and 16 heads, and less for encoders narrower than 384."""
+    """Width of MAE's decoder; default: the paper's 512, and less for encoders narrower than 384."""
     decoder_depth: int | None = None
+    """Blocks of MAE's decoder; default: the paper's 8, and fewer for narrow encoders."""
     decoder_num_heads: int | None = None
+    """Attention heads of MAE's decoder; default: the paper's 16, and fewer for narrow encoders."""
     norm_pixels: bool = True
     """MAE paints patches less their mean over their deviation, not plain pixels."""
     tokenizer: str | None = None
@@ -173,7 +186,7 @@ class ObjectiveOptions:
     codes: int = 512
     """Size of the tokenizer's codebook."""
     code_dim: int = 32
-    """Width of its codes."""
+    """Width of the tokenizer's codes."""
     prototypes: int = 1024
     """Outputs of DINO's head (65,536 in the paper, for ImageNet)."""
     local_crops: int = 4
@@ -181,59 +194,61 @@ class ObjectiveOptions:
     local_share: float = 0.5
     """Side of a small view over that of a large one."""
     local_scale: tuple[float, float] = (0.05, 0.4)
-    """Smallest and largest share of the image's area in a small view; large ones follow `scale`."""
+    """Smallest and largest share of the image's area in a small view; large ones follow --scale."""
     teacher_momentum: float = 0.996
     """Where the momentum of DINO's teacher starts; it rises to 1."""
     teacher_temperature: float = 0.04
+    """Temperature of DINO's teacher: the lower, the more certain are its answers."""
     patch_loss: float = 0.0
     """Weight of iBOT's loss on masked patches (https://arxiv.org/abs/2111.07832) beside DINO's."""
+
+    def __post_init__(self) -> None:
+        check_choices(self, "objective.")
 
 
 @dataclass(frozen=True)
 class OptimOptions:
     """The optimiser and its schedule: warm-up, a decline, and perhaps a cool-down."""
 
-    optimizer: str | None = None
-    """adamw, sgd, lamb, lars, or muon for the encoder's matrices (orthogonalised momentum) with AdamW for the rest; default muon."""
+    optimizer: Literal["adamw", "sgd", "lamb", "lars", "muon"] | None = None
+    """Optimiser: adamw, sgd, lamb, lars, or muon for the encoder's matrices (orthogonalised momentum) with AdamW for the rest; default: muon."""
     lr: float | None = None
-    """Peak learning rate."""
+    """Peak learning rate; default: by optimiser, width and batch."""
     lr_per: int | None = None
-    """Images in a batch that `lr` is stated for: the rate is scaled with the batch, `min_lr` and `warmup_lr` are not; default: no scaling."""
+    """Images in a batch that --lr is stated for: the rate is scaled with the batch, --min-lr and --warmup-lr are not; default: no scaling."""
     weight_decay: float = 0.05
-    """On weight matrices only; norms, biases, tokens and positions have none."""
+    """Weight decay, of weight matrices only: norms, biases, tokens and positions have none."""
     weight_decay_end: float | None = None
-    """Where the weight decay ends, on a cosine from `weight_decay` (DINO); default: it stays."""
+    """Where the weight decay ends, on a cosine from --weight-decay (DINO); default: it stays."""
     momentum: float = 0.9
-    """Of sgd and lars."""
+    """Momentum of sgd and lars."""
     beta1: float = 0.9
+    """Decay of the mean gradient, in adamw and lamb."""
     beta2: float = 0.999
+    """Decay of the mean squared gradient, in adamw and lamb."""
     layer_decay: float = 1.0
     """Layer-wise decay: the rate of each layer over that of the next one (https://arxiv.org/abs/2106.08254); 1 for none."""
-    schedule: str = "cosine"
-    """cosine, linear, rsqrt (1 over the square root of what is spent over the warm-up) or constant, after the warm-up."""
+    schedule: Literal["cosine", "linear", "rsqrt", "constant"] = "cosine"
+    """Learning rate after the warm-up: cosine, linear, rsqrt (1 over the square root of what is spent over the warm-up) or constant."""
     min_lr: float = 0.0
-    """Where the schedule ends."""
+    """Learning rate where the schedule ends."""
     warmup_lr: float = 0.0
-    """Where the warm-up starts."""
+    """Learning rate where the warm-up starts."""
     warmup_steps: int | None = None
-    """Steps of linear warm-up; default: `warmup_fraction` of the budget."""
+    """Steps of linear warm-up; default: --warmup-fraction of the budget."""
     warmup_epochs: float | None = None
-    """The same in epochs."""
+    """Epochs of linear warm-up; default: --warmup-fraction of the budget."""
     warmup_fraction: float = 0.05
+    """Share of the budget that is warm-up."""
     cooldown: float = 0.0
-    """Share of the budget at the end: rsqrt and constant fall to `min_lr` in it, cosine and linear are over and stay there."""
+    """Share of the budget at the end: rsqrt and constant fall to --min-lr in it, cosine and linear are over and stay there."""
     clip: float = 1.0
     """Largest global gradient norm; 0 for no clipping."""
     ema: float = 0.0
     """Decay of the weights' moving average, which then is what is validated and saved; 0 for none."""
 
     def __post_init__(self) -> None:
-        for name, value, allowed in (
-            ("optimizer", self.optimizer, (None, "adamw", "sgd", "lamb", "lars", "muon")),
-            ("schedule", self.schedule, ("cosine", "linear", "rsqrt", "constant")),
-        ):
-            if value not in allowed:
-                raise VitralError(f"optim.{name} {value!r}: choose one of {', '.join(filter(None, allowed))}")
+        check_choices(self, "optim.")
         for name, number in (("lr", self.lr), ("lr_per", self.lr_per)):
             if number is not None and not number > 0:
                 raise VitralError(f"optim.{name} {number}: must be above 0")
@@ -261,30 +276,35 @@ class TrainOptions:
     """How long, how much at once, and where."""
 
     epochs: float | None = None
+    """Budget in passes over the images; default: as many as pay, in half an hour at most."""
     steps: int | None = None
-    """Budget in optimiser steps."""
+    """Budget in optimiser steps; default: as --epochs."""
     time: str | None = None
-    """Budget by the clock, such as 90s, 10m or 2h; the schedule then follows the clock."""
+    """Budget by the clock, such as 90s, 10m or 2h. The schedule then follows the clock; default: as --epochs."""
     batch_size: int | None = None
-    """Images in one forward pass."""
+    """Images in one forward pass; default: by their number."""
     accumulation: int = 1
-    """Forward passes to one optimiser step."""
+    """Forward passes to one optimiser step; more make a larger batch in the same memory."""
     progressive: float = 1.0
     """Side of the images at the start over that at the end; it grows over the first three quarters of the budget. 1: the same throughout."""
     gradient_checkpointing: bool = False
     """Compute each block again in the backward pass instead of keeping its activations: less memory, a third more work."""
-    precision: str = "auto"
-    """auto, fp32, bf16 or fp16."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Numbers to compute with: auto, fp32, bf16 or fp16."""
     device: str = "auto"
-    """auto, cpu, cuda or mps."""
+    """Where to compute: auto, cpu, cuda or mps."""
     workers: int | None = None
-    """Loader processes; default by the data's kind."""
+    """Loader processes; default: by the data's kind."""
     seed: int = 0
+    """Number that all chance follows from."""
     validate_every: int | None = None
     """Steps between validations; default: an epoch."""
     checkpoint_every: int | None = None
     """Steps between checkpoints; default: at every validation."""
-    keep: str = "best"
+    keep: Literal["best", "last"] = "best"
     """Which weights model.safetensors gets: best (on the validation split) or last."""
-    score_split: str = "test"
+    score_split: Literal["test", "val"] = "test"
     """Split that the finished model is scored on, once: test or val."""
+
+    def __post_init__(self) -> None:
+        check_choices(self, "train.")

@@ -74,6 +74,8 @@ def _checked(value: object, hint: object, what: str) -> object:
                 parts = (parts[0],) * len(value)
             if isinstance(value, list | tuple) and len(value) == len(parts):
                 return tuple(_checked(v, p, what) for v, p in zip(value, parts, strict=True))
+        elif typing.get_origin(option) is typing.Literal and isinstance(value, str):
+            return value  # which ones there are, the section itself knows
         elif option is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
         elif isinstance(option, type) and type(value) is option:
@@ -88,6 +90,8 @@ def _in_words(hint: object) -> str:
         if parts[-1] is Ellipsis:
             return f"a list of {_in_words(parts[0]).removeprefix('a ')}s, such as [0.5, 0.5, 0.5]"
         return {int: "[height, width], such as [32, 32]"}.get(parts[0], "[smallest, largest], such as [0.5, 1.0]")
+    if typing.get_origin(hint) is typing.Literal:
+        hint = str
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text in quotes"}
     return words[hint]  # type: ignore[index]
 
