@@ -18,7 +18,7 @@ from vitral.models.zoo import FAMILIES, build, model_config
 from vitral.training.config import Recipe
 from vitral.training.defaults import resolve
 from vitral.training.optim import build_optimizers, decays, layer_of, rate_scales, set_rates
-from vitral.training.optimizers import Lamb, Lars
+from vitral.training.optimizers import Lamb, Lars, Muon, orthogonal
 from vitral.training.options import ModelOptions, OptimOptions, TrainOptions
 from vitral.training.schedule import Schedule
 from vitral.training.state import Checkpoints, Progress, collect, restore
@@ -145,29 +145,94 @@ def test_torchs_own_are_used_as_they_are():
         some = [p for n, p in named if decays(n, p)], [p for n, p in named if not decays(n, p)]
         groups = [{"params": some[0], "weight_decay": 0.2}, {"params": some[1], "weight_decay": 0.0}]
         if name == "sgd":
-            return [torch.optim.SGD(groups, 0.1, momentum=0.7)]
-        if name == "adamw":
-            return [torch.optim.AdamW(groups, 0.1, (0.8, 0.95), fused=True)]
-        inner = [p for n, p in named if n.startswith("blocks.") and p.ndim == 2]
-        groups[0]["params"] = [p for p in some[0] if not any(p is q for q in inner)]
-        muon = torch.optim.Muon(inner, 0.1, weight_decay=0.2, adjust_lr_fn="match_rms_adamw")
-        return [torch.optim.AdamW(groups, 0.1, (0.8, 0.95), fused=True), muon]
+            return torch.optim.SGD(groups, 0.1, momentum=0.7)
+        return torch.optim.AdamW(groups, 0.1, (0.8, 0.95), fused=True)
 
-    for name in ("sgd", "adamw", "muon"):
+    for name in ("sgd", "adamw"):
         ours, theirs = small("vit"), small("vit")
         options = OptimOptions(name, lr=0.1, weight_decay=0.2, momentum=0.7, beta1=0.8, beta2=0.95)
-        for model, optimizers in (
-            (ours, build_optimizers(ours, options)),
-            (theirs, reference(name, list(theirs.named_parameters()))),
-        ):
-            for step in range(3):
+        (optimizer,) = build_optimizers(ours, options)
+        reference_ = reference(name, list(theirs.named_parameters()))
+        for step in range(3):
+            for model, each in ((ours, optimizer), (theirs, reference_)):
                 gradients(model, step)
-                for optimizer in optimizers:
-                    optimizer.step()
+                each.step()
         start = dict(small("vit").named_parameters())
         for (n, a), b in zip(ours.named_parameters(), theirs.parameters(), strict=True):
             assert torch.equal(a, b), (name, n)
             assert not torch.equal(a, start[n]), (name, n)
+
+
+# Muon
+
+
+def torchs_muon(monkeypatch, params, **options):
+    """torch's, whose orthogonalisation is then in float32, too."""
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
+    return torch.optim.Muon(params, adjust_lr_fn="match_rms_adamw", **options)
+
+
+@pytest.mark.parametrize(
+    "shapes", [[(24, 24)] * 3, [(16, 48), (48, 16), (16, 48)], [(8, 9), (40, 8), (1, 5), (7, 1), (33, 70)]]
+)
+def test_muon_equals_torchs_where_both_are_in_float32(monkeypatch, shapes):
+    def parameters():
+        generator = torch.Generator().manual_seed(3)
+        return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+
+    ours, theirs = parameters(), parameters()
+    optimizers = (
+        Muon(ours, 0.1, weight_decay=0.2),
+        torchs_muon(monkeypatch, theirs, lr=0.1, weight_decay=0.2),
+    )
+    for step in range(4):
+        generator = torch.Generator().manual_seed(step)
+        for a, b in zip(ours, theirs, strict=True):
+            # Singular values over five decades, as gradients of few images have them.
+            decay = torch.logspace(0, -5, a.shape[1])
+            a.grad = torch.randn(a.shape, generator=generator) * decay
+            b.grad = a.grad.clone()
+        if step == 2:  # a matrix that learns nothing for once stays as it is
+            ours[0].grad = theirs[0].grad = None
+        for optimizer in optimizers:
+            optimizer.step()
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5)
+
+
+def test_muon_computes_layers_at_rates_of_their_own_and_in_parts(monkeypatch):
+    def trained(stacked):
+        monkeypatch.setattr("vitral.training.optimizers.STACKED", stacked)
+        model = small("vit")
+        optimizers = build_optimizers(model, OptimOptions("muon", lr=0.01, weight_decay=0.1, layer_decay=0.5))
+        for step in range(2):
+            gradients(model, step)
+            for optimizer in optimizers:
+                optimizer.step()
+        return dict(model.named_parameters())
+
+    start, together, apart = dict(small("vit").named_parameters()), trained(2**24), trained(1)
+    for name, p in together.items():
+        torch.testing.assert_close(p, apart[name], rtol=1e-5, atol=1e-6)
+    moved = [float((together[n] - start[n] * (1 - 0.01 * 0.1 * s) ** 2).detach().norm())
+             for n, s in (("blocks.0.mlp.fc1.weight", 0.125), ("blocks.1.mlp.fc1.weight", 0.25), ("blocks.2.mlp.fc1.weight", 0.5))]  # fmt: skip
+    assert moved[1] == pytest.approx(2 * moved[0], rel=0.1)
+    assert moved[2] == pytest.approx(2 * moved[1], rel=0.1)
+
+
+@pytest.mark.parametrize("shape", [(3, 40, 40), (2, 40, 100)])
+def test_orthogonalised_matrices_have_singular_values_near_one_in_every_precision(shape):
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    exact = orthogonal(matrices.double(), torch.float64)
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.float16, 2e-2), (torch.bfloat16, 1e-1)):
+        result = orthogonal(matrices, dtype)
+        assert result.dtype == torch.float32
+        assert float((result - exact).abs().max() / exact.abs().max()) < tolerance
+    values = torch.linalg.svdvals(exact)
+    assert float(values.max()) < 1.3
+    if shape[2] > shape[1]:  # a square one has tiny singular values, which five iterations do not bring up
+        assert float(values.min()) > 0.6
+    assert torch.equal(orthogonal(torch.zeros(1, 4, 8), torch.float32), torch.zeros(1, 4, 8))
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)

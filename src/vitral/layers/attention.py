@@ -17,6 +17,7 @@ from vitral.errors import VitralError
 Recorder = Callable[[Tensor], None]
 HeadMix = Callable[[Tensor], Tensor]
 EXPLICIT_UP_TO = 1024**2  # queries times keys
+TRAINED_EXPLICITLY_UP_TO = 32**2
 
 
 def attend(
@@ -53,8 +54,14 @@ def attend(
 
 
 def _explicit_is_faster(q: Tensor, k: Tensor) -> bool:
-    """On a processor the fused kernel in bfloat16 is slower than two products and a softmax, forward and backward (benchmarks/LOG.md)."""
-    return q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[-2] * k.shape[-2] <= EXPLICIT_UP_TO
+    """Where two products and a softmax beat the fused kernel on a processor (benchmarks/LOG.md): in bfloat16, and in training on few tokens, as the
+    kernel's backward pass takes long to start."""
+    pairs = q.shape[-2] * k.shape[-2]
+    if q.device.type != "cpu":
+        return False
+    return pairs <= (
+        EXPLICIT_UP_TO if q.dtype == torch.bfloat16 else TRAINED_EXPLICITLY_UP_TO if q.requires_grad else 0
+    )
 
 
 class AttentionLayer(nn.Module):

@@ -1,12 +1,25 @@
 """What the machine can do, and the settings under which it does it fastest."""
 
+import contextlib
 import ctypes
+import functools
+import hashlib
+import json
 import os
+import platform
 import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 
+from vitral.checkpoints.atomic import write_atomically
+from vitral.data.files import cache_folder
 from vitral.errors import VitralError
+
+FASTER = 1.2  # times the rate of float32, from which on bfloat16 pays: casts cost something
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -23,10 +36,10 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def choose_precision(wanted: str, device: torch.device) -> str:
-    """auto: bf16 where the processor multiplies it natively, fp16 on older GPUs, else fp32."""
+    """auto: bf16 where the device multiplies it faster than fp32, fp16 on older GPUs, else fp32."""
     if device.type == "cpu":
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        best = "bf16" if native else "fp32"
+        rates = product_rates()
+        best = "bf16" if rates.bf16 > FASTER * rates.fp32 else "fp32"
     elif device.type == "cuda":
         best = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     else:
@@ -34,6 +47,106 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     if wanted == "fp16" and device.type == "cpu":
         raise VitralError(f"precision fp16: not on a processor; use {best} or auto")
     return best if wanted == "auto" else wanted
+
+
+def torch_dtype(precision: str) -> torch.dtype:
+    """fp32, bf16 or fp16 as torch's type."""
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def precision_cost(wanted: str, device: torch.device) -> str | None:
+    """What bf16 by name costs on a processor that has no instructions for it, in a sentence; None where it costs nothing."""
+    if wanted != "bf16" or device.type != "cpu" or choose_precision("auto", device) == "bf16":
+        return None
+    rates = product_rates()
+    slower = rates.fp32 / rates.bf16
+    said = f"about {slower:,.0f} times" if slower >= 2 else f"{slower:.1f} times"
+    return (
+        f"precision bf16: a core of this processor makes {rates.bf16 / 1e9:,.1f} GFLOP/s in bfloat16 and {rates.fp32 / 1e9:,.0f} in float32, so that "
+        f"a step's products take {said} as long; --precision auto takes fp32"
+    )
+
+
+@dataclass(frozen=True)
+class Rates:
+    """FLOP/s of matrix products on one core of this processor."""
+
+    fp32: float
+    bf16: float
+
+
+@functools.cache
+def product_rates() -> Rates:
+    """The rates, measured once (in less than a second) and kept in the user's cache for this processor, this torch and its limits on instructions.
+
+    Where bfloat16 is emulated it is ten to hundreds of times slower, where the processor has it two to three times faster: noise decides nothing.
+    """
+    place, key = cache_folder() / "machine.json", _machine()
+    try:
+        known = json.loads(place.read_text())
+        return Rates(**known[key])
+    except (OSError, ValueError):
+        known = {}  # nothing was measured yet, or nothing that can be read
+    except (KeyError, TypeError):
+        pass
+    rates = measured_rates()
+    with contextlib.suppress(OSError, VitralError):  # a cache that cannot be written is done without
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(place, json.dumps(known | {key: asdict(rates)}).encode())
+    return rates
+
+
+def measured_rates() -> Rates:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return Rates(_product_rate(torch.float32), _product_rate(torch.bfloat16))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _product_rate(dtype: torch.dtype) -> float:
+    """FLOP/s of the best of some products, of larger and larger matrices while one takes less than 20 ms."""
+    rate = 0.0
+    for side in (64, 256, 512):
+        a = torch.ones(side, side, dtype=dtype)
+        took = [_seconds(lambda a=a: torch.mm(a, a)) for _ in range(6)]  # type: ignore[misc]
+        rate = max(rate, 2 * side**3 / min(took))
+        if 2 * (2 * side) ** 3 / rate > 0.02:
+            break
+    return rate
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def processor() -> str:
+    """The processor's name and the widest instructions that torch uses on it, as in "AMD EPYC (AVX2)"."""
+    return f"{_cpuinfo().get('model name') or platform.processor() or platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
+
+
+def _cpuinfo() -> dict[str, str]:
+    """Linux's facts about the first core; none elsewhere."""
+    try:
+        first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
+    except OSError:
+        return {}
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+
+
+def _machine() -> str:
+    """A hash of what the rates depend on."""
+    facts = {
+        key: value
+        for key, value in _cpuinfo().items()
+        if key in ("vendor_id", "cpu family", "model", "model name", "stepping", "flags")
+    }
+    limits = [os.environ.get(name) for name in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")]
+    told = json.dumps([facts, platform.machine(), torch.__version__, limits], sort_keys=True)
+    return hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def keep_freed_memory() -> None:

@@ -10,7 +10,8 @@ from vitral.models.beit import Beit
 from vitral.models.common import ImageModel
 from vitral.models.hybrid import HybridTransformer
 from vitral.models.pvt import PyramidVisionTransformer
-from vitral.training.optimizers import Lamb, Lars
+from vitral.training.machine import choose_precision, torch_dtype
+from vitral.training.optimizers import Lamb, Lars, Muon
 from vitral.training.options import OptimOptions
 
 # Matrices between the embedding and the head: blocks of the plain encoders, stages of the pyramids.
@@ -74,9 +75,8 @@ def rate_scales(learner: nn.Module, layer_decay: float) -> dict[str, float]:
 def build_optimizers(model: nn.Module, options: OptimOptions) -> list[torch.optim.Optimizer]:
     """One optimiser for everything, or Muon for the matrices inside the encoder and AdamW for the rest. Frozen parameters are left out.
 
-    A group is {params, scale, decays}: `set_rates` sets its learning rate and weight decay from these. Muon
-    (https://kellerjordan.github.io/posts/muon/) orthogonalises the momentum of a matrix; its update is scaled to AdamW's size
-    (https://arxiv.org/abs/2502.16982, section 2.2), so that one learning rate and one decay serve both.
+    A group is {params, scale, decays}: `set_rates` sets its learning rate and weight decay from these. Muon's updates are of AdamW's size, so
+    that one learning rate and one decay serve both; it computes in the precision that the parameters' device multiplies fastest.
     """
     assert options.lr is not None
     scales = rate_scales(model, options.layer_decay)
@@ -90,10 +90,10 @@ def build_optimizers(model: nn.Module, options: OptimOptions) -> list[torch.opti
     groups: dict[bool, list[dict[str, object]]] = {True: [], False: []}
     for (by_muon, decaying, scale), params in sorted(parted.items(), key=lambda item: item[0], reverse=True):
         groups[by_muon].append({"params": params, "scale": scale, "decays": decaying})
-    devices = {p.device.type for params in parted.values() for p in params}
-    optimizers = [_optimizer(groups[False], options, fused=devices <= {"cpu", "cuda"})] if groups[False] else []
+    device = next(p.device for params in parted.values() for p in params)
+    optimizers = [_optimizer(groups[False], options, fused=device.type in ("cpu", "cuda"))] if groups[False] else []
     if groups[True]:
-        optimizers.append(torch.optim.Muon(groups[True], lr=options.lr, adjust_lr_fn="match_rms_adamw"))
+        optimizers.append(Muon(groups[True], options.lr, dtype=torch_dtype(choose_precision("auto", device))))
     set_rates(optimizers, options.lr, options.weight_decay)
     return optimizers
 

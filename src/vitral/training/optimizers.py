@@ -1,8 +1,12 @@
-"""Two optimisers that torch lacks: LAMB and LARS, which hold each tensor's step to a share of the tensor's own norm.
+"""Optimisers that torch lacks, or has in a form that not every machine computes fast.
+
+LAMB and LARS hold each tensor's step to a share of the tensor's own norm. Muon orthogonalises the momentum of whole matrices: all matrices of one
+shape at once, and in the precision that the machine multiplies fast (torch's takes them one by one and always in bfloat16).
 
 Their state is tensors in `optimizer.state[parameter]`, so that checkpoints keep it; the loop sets the rates and clips the gradients.
 """
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -10,6 +14,10 @@ from torch import Tensor
 
 Group = dict[str, object]
 Tensors = list[Tensor] | tuple[Tensor, ...]
+
+QUINTIC = (3.4445, -4.7750, 2.0315)  # Muon's a, b, c: https://kellerjordan.github.io/posts/muon/
+ITERATIONS = 5
+STACKED = 2**24  # numbers in one stack of matrices, so that a large model needs little memory beside its own
 
 
 class Lamb(torch.optim.Optimizer):
@@ -88,3 +96,91 @@ def trust_ratios(params: Tensors, updates: Tensors, trust: float = 1.0) -> tuple
     """For each tensor `trust` times its norm over that of its update, a scalar; 1 where either norm is 0."""
     norms, lengths = torch.stack(torch._foreach_norm(params)), torch.stack(torch._foreach_norm(updates))  # [tensors]
     return torch.where((norms > 0) & (lengths > 0), trust * norms / lengths, 1.0).unbind()
+
+
+class Muon(torch.optim.Optimizer):
+    """SGD with Nesterov momentum whose update of a matrix is orthogonalised: https://kellerjordan.github.io/posts/muon/.
+
+    The update is scaled to the size of AdamW's (https://arxiv.org/abs/2502.16982, section 2.2), so that both share a learning rate and a decay.
+    The numbers are those of `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")`, if that computed in `dtype`.
+
+    Args:
+        groups: parameters or groups of them, all of two dimensions.
+        dtype: of the orthogonalisation; momentum and parameters keep their own.
+    """
+
+    def __init__(
+        self,
+        groups: Iterable[Group] | Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.0,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.dtype = dtype
+        assert all(p.ndim == 2 for group in self.param_groups for p in group["params"]), "Muon is for matrices"
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One update of every parameter that has a gradient."""
+        shapes: dict[tuple[int, ...], list[tuple[Tensor, Tensor, float]]] = {}
+        for group in self.param_groups:
+            if not (params := [p for p in group["params"] if p.grad is not None]):
+                continue
+            grads = [p.grad for p in params]
+            for p in params:
+                if not self.state[p]:
+                    self.state[p] = {"momentum_buffer": torch.zeros_like(p)}
+            momenta = [self.state[p]["momentum_buffer"] for p in params]
+            torch._foreach_lerp_(momenta, grads, 1 - group["momentum"])
+            updates = torch._foreach_lerp(grads, momenta, group["momentum"])
+            torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+            for p, update in zip(params, updates, strict=True):
+                wide = update if p.shape[0] <= p.shape[1] else update.T
+                shapes.setdefault(tuple(wide.shape), []).append((p, wide, group["lr"]))
+        for (rows, columns), matrices in shapes.items():
+            count = max(1, STACKED // (rows * columns))
+            for start in range(0, len(matrices), count):
+                part = matrices[start : start + count]
+                stack = orthogonal(torch.stack([wide for _, wide, _ in part]), self.dtype)  # [n, rows, columns]
+                for (p, _, lr), wide in zip(part, stack, strict=True):
+                    p.add_(wide if p.shape == wide.shape else wide.T, alpha=-lr * 0.2 * math.sqrt(columns))
+
+
+def orthogonal(matrices: Tensor, dtype: torch.dtype) -> Tensor:
+    """Matrices [n, r, c], r <= c, near U Vᵀ of their singular value decompositions, computed in `dtype`: five Newton-Schulz iterations.
+
+    An iteration is X <- (a + b XXᵀ + c (XXᵀ)²) X with Muon's coefficients, which bring every singular value that is not tiny to 0.7 to 1.2.
+    """
+    x = matrices / torch.linalg.matrix_norm(matrices, keepdim=True).clamp(min=1e-7)
+    x = x.to(dtype)
+    if dtype == torch.float32 and x.shape[2] >= 2 * x.shape[1]:
+        return _by_squares(_by_squares(x, 3), ITERATIONS - 3)
+    for _ in range(ITERATIONS):
+        x = torch.bmm(_polynomial(torch.bmm(x, x.mT)), x)
+    return x.to(matrices.dtype)
+
+
+def _polynomial(gram: Tensor) -> Tensor:
+    """a + b G + c G² of G = XXᵀ [n, r, r]."""
+    a, b, c = QUINTIC
+    sum_ = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+    sum_.diagonal(dim1=1, dim2=2).add_(a)
+    return sum_
+
+
+def _by_squares(x: Tensor, iterations: int) -> Tensor:
+    """The same iterations of wide matrices [n, r, c] with a third fewer products: the polynomials P of G = XXᵀ commute with G, so that the next
+    G is P (P G) and needs no X; their product meets X once, at the end.
+
+    Small singular values drown in the rounding of G; restarted after three iterations it is as exact as the plain way (benchmarks/LOG.md).
+    """
+    gram, product = torch.bmm(x, x.mT), None
+    for i in range(iterations):
+        p = _polynomial(gram)
+        product = p if product is None else torch.bmm(p, product)
+        if i + 1 < iterations:
+            gram = torch.bmm(p, torch.bmm(p, gram))
+    assert product is not None
+    return torch.bmm(product, x)

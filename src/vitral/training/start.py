@@ -4,7 +4,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import platform
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,14 @@ from vitral.training.config import Recipe
 from vitral.training.defaults import check, resolve
 from vitral.training.display import Display, clock
 from vitral.training.loop import Loop
-from vitral.training.machine import choose_device, choose_precision, cores, keep_freed_memory
+from vitral.training.machine import (
+    choose_device,
+    choose_precision,
+    cores,
+    keep_freed_memory,
+    precision_cost,
+    processor,
+)
 from vitral.training.optim import build_optimizers
 from vitral.training.run import Run
 from vitral.training.shape import patch_for, preprocess, shape
@@ -74,7 +80,7 @@ def start(
         "seed": recipe.train.seed,
         "version": vitral.__version__,
         "torch": torch.__version__,
-        "machine": f"{platform.processor() or platform.machine()}, {cores()} cores, {run.loop.device.type} in {run.loop.precision}",
+        "machine": f"{processor()}, {cores()} cores, {run.loop.device.type} in {run.loop.precision}",
         "parameters": sum(p.numel() for p in run.loop.model.parameters()),
     }
     write_atomically(out / "recipe.toml", to_toml(recipe).encode())
@@ -199,6 +205,8 @@ def open_for(
     data: str, recipe: Recipe, display: Display, least_side: Callable[[int, int], int] | None = None
 ) -> DataSet:
     """The data as a run with this recipe would open them. least_side: as in `open_data`; default: the patch that the recipe resolves to."""
+    if (warning := precision_cost(recipe.train.precision, choose_device(recipe.train.device))) is not None:
+        display.say(warning)
     try:
         dataset = open_data(
             data,
