@@ -82,13 +82,12 @@ def product_rates() -> Rates:
     Where bfloat16 is emulated it is ten to hundreds of times slower, where the processor has it two to three times faster: noise decides nothing.
     """
     place, key = cache_folder() / "machine.json", _machine()
-    try:
-        known = json.loads(place.read_text())
+    known: dict[str, dict[str, float]] = {}
+    with contextlib.suppress(OSError, ValueError):  # nothing was measured yet, or nothing that can be read
+        read = json.loads(place.read_text())
+        known = read if isinstance(read, dict) else {}
+    with contextlib.suppress(KeyError, TypeError):
         return Rates(**known[key])
-    except (OSError, ValueError):
-        known = {}  # nothing was measured yet, or nothing that can be read
-    except (KeyError, TypeError):
-        pass
     rates = measured_rates()
     with contextlib.suppress(OSError, VitralError):  # a cache that cannot be written is done without
         place.parent.mkdir(parents=True, exist_ok=True)
