@@ -24,11 +24,12 @@ browser:
 		$$sudo apt-get update -qq && $$sudo apt-get install -qq --no-install-recommends chromium chromium-driver; } || \
 		echo "no Chromium could be installed: the viewer's tests in a browser are skipped"
 
+# Neighbours stay together (worksteal), so that what a module's tests share is made once. Random: other examples every time.
 test: setup browser
-	$(BIN)/python -m pytest -n 2 -m 'not slow'
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
 test-all: setup browser
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal --hypothesis-profile=random
 
 lint: setup
 	$(BIN)/ruff check .

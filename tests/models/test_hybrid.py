@@ -169,15 +169,3 @@ def test_every_parameter_learns():
     model(torch.randn(4, 3, 32, 32)).square().sum().backward()
     dead = [n for n, p in model.named_parameters() if p.grad is None or p.grad.abs().sum() == 0]
     assert not dead
-
-
-@pytest.mark.parametrize("stages", [(), (1, 2)])
-def test_compile_export_and_bfloat16(stages):
-    model, images = small(stages), torch.randn(2, 3, 36, 56)
-    wanted = model(images)
-    torch.compiler.reset()
-    assert torch.allclose(torch.compile(model, fullgraph=True, backend="eager")(images), wanted, atol=1e-5)
-    exported = torch.export.export(model, (images,)).module()
-    assert torch.allclose(exported(images), wanted, atol=1e-5)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert model(images).isfinite().all()

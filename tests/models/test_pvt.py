@@ -262,17 +262,3 @@ def test_every_parameter_learns_and_drop_path_drops(variant):
     assert model(images).equal(model(images))
     model.train()
     assert not model(images).equal(model(images))
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_compile_export_and_bfloat16(variant):
-    model, images = small(variant), torch.randn(2, 3, 36, 56)
-    wanted = model(images)
-    torch.compiler.reset()
-    assert torch.allclose(torch.compile(model, fullgraph=True, backend="eager")(images), wanted, atol=1e-5)
-    batch = torch.export.Dim("batch", min=1, max=64)
-    exported = torch.export.export(model, (images,), dynamic_shapes=({0: batch},)).module()
-    more = torch.randn(3, 3, 36, 56)
-    assert torch.allclose(exported(more), model(more), atol=1e-5)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert model(images).isfinite().all()

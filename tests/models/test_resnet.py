@@ -145,15 +145,3 @@ def test_every_parameter_learns():
     model = settled().train()
     model(torch.randn(4, 3, 64, 64)).square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
-
-
-def test_compile_export_and_bfloat16():
-    model, images = settled(), torch.randn(2, 3, 40, 56)
-    wanted = model(images)
-    assert torch.allclose(torch.compile(model, fullgraph=True, backend="eager")(images), wanted, atol=1e-5)
-    batch = torch.export.Dim("batch", min=1, max=64)
-    exported = torch.export.export(model, (images,), dynamic_shapes=({0: batch},)).module()
-    more = torch.randn(3, 3, 40, 56)
-    assert torch.allclose(exported(more), model(more), atol=1e-5)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert model(images).isfinite().all()

@@ -318,19 +318,6 @@ def test_gradients_reach_everything_and_bfloat16_stays_finite(model, config):
         assert p.grad.any(), name
 
 
-@pytest.mark.parametrize(("model", "config"), VERSIONS)
-def test_compile_and_export_have_no_graph_break(model, config):
-    built, images = small(model, config), torch.randn(2, 1, 64, 40)
-    with torch.no_grad():
-        wanted = built(images)
-        torch._dynamo.reset()
-        assert torch.allclose(torch.compile(built, fullgraph=True, backend="eager")(images), wanted, atol=1e-5)
-        batch = torch.export.Dim("batch", min=1)
-        exported = torch.export.export(built, (images,), dynamic_shapes=({0: batch},)).module()
-        assert torch.allclose(exported(images), wanted, atol=1e-5)
-        assert torch.allclose(exported(images[:1]), wanted[:1], atol=1e-5)
-
-
 def test_what_cannot_be_built_or_read_is_refused():
     with pytest.raises(VitralError, match="one entry a stage"):
         SwinConfig(depths=(2, 2))

@@ -85,10 +85,12 @@ def _measure(model: ImageModel) -> Cost:
     root = type(model).__name__
 
     def spent(name: str, part: nn.Module) -> int:
-        names = [f"{name}.{i}" for i in range(len(part))] if isinstance(part, nn.ModuleList) else [name]
-        return sum(flops.get(f"{root}.{each}", 0) for each in names) // 2
+        """Of a part that is not called as a whole, such as a list or MAE's encoder, what its own parts spend."""
+        if (all_of_it := flops.get(f"{root}.{name}")) is not None:
+            return all_of_it
+        return sum(spent(f"{name}.{child}", module) for child, module in part.named_children())
 
-    table = [Part(name, shapes.get(name, ()), _size(part), spent(name, part)) for name, part in parts.items()]
+    table = [Part(name, shapes.get(name, ()), _size(part), spent(name, part) // 2) for name, part in parts.items()]
     if rest := _size(model) - sum(part.parameters for part in table):
         table.append(Part("tokens, positions", (), rest, 0))
     return Cost(_size(model), counter.get_total_flops() // 2, table, sum(kept.values()))
