@@ -1,25 +1,20 @@
 """Batches by number: batch `step` of a run is a pure function of (data, seed, step), whoever computes it and whenever."""
 
-import itertools
-import signal
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 
 from vitral.data.augment import Augmentation
 from vitral.data.mix import MIX_DRAWS, Mix
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import Split
-from vitral.errors import VitralError
+from vitral.data.workers import Failed, stream, tell
 from vitral.randomness import Permutation, derive, keys, uniforms
 
-T = TypeVar("T")
 REMEMBERED = 2**30  # bytes
 Pixels = tuple[Tensor, Tensor]  # [B, C, H, W] on the 0..255 scale, targets
 
@@ -121,10 +116,9 @@ class TrainingBatches(Dataset[Batch]):
             )
         return Batch(tuple(views), targets, torch.from_numpy(keys(self.seed, "sample", epoch, occasions)))
 
-    def stream(self, start: int, stop: int | None, workers: int) -> Iterator[Batch]:
-        """Batches start, start + 1, ... (without end if `stop` is None), computed ahead by `workers` processes."""
-        steps = itertools.count(start) if stop is None else range(start, stop)
-        return _stream(self, steps, workers)
+    def stream(self, start: int, stop: int | None, workers: int, failed: Failed = tell) -> Iterator[Batch]:
+        """Batches start, start + 1, ... (without end if `stop` is None), computed ahead by `workers` processes; see `vitral.data.workers`."""
+        return stream(self, start, stop, workers, failed)
 
 
 class EvaluationBatches(Dataset[Pixels]):
@@ -139,8 +133,8 @@ class EvaluationBatches(Dataset[Pixels]):
         images = [self.preprocess.view(self.read(i)) for i in rows]
         return stack(images), torch.from_numpy(self.split.targets[rows.start : rows.stop])
 
-    def stream(self, workers: int) -> Iterator[Pixels]:
-        return _stream(self, range(-(-len(self.split) // self.batch_size)), workers)
+    def stream(self, workers: int, failed: Failed = tell) -> Iterator[Pixels]:
+        return stream(self, 0, -(-len(self.split) // self.batch_size), workers, failed)
 
 
 class Reader:
@@ -170,45 +164,3 @@ def stack(images: list[Tensor]) -> Tensor:
     """[B, C, H, W]; float32 if any image came with more than 8 bits."""
     deep = any(image.dtype != torch.uint8 for image in images)
     return torch.stack([image.float() for image in images] if deep else images)
-
-
-class Carried(Dataset[T | VitralError]):
-    """Batches, with an error of the user's in place of the batch: it crosses from a worker process without its traceback."""
-
-    def __init__(self, batches: Dataset[T]) -> None:
-        self.batches = batches
-
-    def __getitem__(self, number: int) -> T | VitralError:
-        try:
-            return self.batches[number]
-        except VitralError as error:
-            return VitralError(str(error))
-
-
-def _stream(batches: Dataset[T], numbers: Iterable[int], workers: int) -> Iterator[T]:
-    """The batches of these numbers in order, computed ahead by `workers` processes, or here if 0."""
-    # The explicit generator keeps the loader's own draws away from the global one; nothing here uses what it draws.
-    generator = torch.Generator().manual_seed(0)
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="This DataLoader will create"
-        )  # more workers than cores is the caller's choice
-        loader: DataLoader[T | VitralError] = DataLoader(
-            Carried(batches),
-            batch_size=None,
-            sampler=numbers,
-            num_workers=workers,
-            generator=generator,
-            worker_init_fn=_ignore_interrupt,
-        )
-        items = iter(loader)
-    for item in items:
-        if isinstance(item, VitralError):
-            raise item
-        yield item
-
-
-def _ignore_interrupt(worker: int) -> None:
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches the whole group; the main process decides when to stop

@@ -8,6 +8,7 @@ import torch
 
 from vitral.data.loader import EvaluationBatches
 from vitral.data.sources import DataSet, Split
+from vitral.data.workers import Failed, tell
 from vitral.errors import VitralError
 from vitral.evaluation.metrics import Evaluation, score
 from vitral.evaluation.multilabel import MultiLabelEvaluation, score_labels
@@ -24,8 +25,12 @@ def split_logits(
     workers: int = 0,
     precision: str = "fp32",
     progress: Callable[[int, int], None] | None = None,
+    failed: Failed = tell,
 ) -> np.ndarray:
-    """float32 [n, K] in the split's order, computed on the model's device in evaluation mode."""
+    """float32 [n, K] in the split's order, computed on the model's device in evaluation mode.
+
+    workers, failed: loader processes, and who hears of it if they fail, as in `vitral.data.workers.stream`.
+    """
     device = next(predictor.model.parameters()).device
     steps = predictor.card.preprocess
     parts, done = [], 0
@@ -37,7 +42,7 @@ def split_logits(
         else torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
     )
     with torch.inference_mode(), lower:
-        for pixels, _ in EvaluationBatches(split, steps, batch_size).stream(workers):
+        for pixels, _ in EvaluationBatches(split, steps, batch_size).stream(workers, failed):
             logits = predictor.model(steps.normalise(pixels.to(device)))
             parts.append(logits.float().cpu().numpy())
             done += len(pixels)

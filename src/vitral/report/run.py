@@ -73,7 +73,7 @@ def _classified(run: Path, described: dict[str, Any], curves: Curves, data: Data
         evaluation=score_split(answers["logits"], answers["targets"], predictor),
         curves=curves,
         examples=examples,
-        facts=_facts(described, scores["training_seconds"]),
+        facts=_facts(described, scores["training_seconds"], scores.get("kept")),
         recipe=(run / "recipe.toml").read_text(),
         split=scores["split"],
         baselines=described.get("baselines", {}),  # which older runs do not have
@@ -97,7 +97,7 @@ def _pretrained(run: Path, described: dict[str, Any], curves: Curves) -> Path:
     )
 
 
-def _facts(described: dict[str, Any], seconds: float) -> dict[str, str]:
+def _facts(described: dict[str, Any], seconds: float, kept: str | None = None) -> dict[str, str]:
     counts = ", ".join(f"{n:,} {name}" for name, n in described["images"].items())
     return {
         "parameters": f"{described['parameters']:,}",
@@ -106,6 +106,7 @@ def _facts(described: dict[str, Any], seconds: float) -> dict[str, str]:
         "data fingerprint": described["fingerprint"],
         "cost": f"{seconds:,.0f} s of training on {described['machine']}",
         "seed": str(described["seed"]),
+        **({} if kept is None else {"weights kept and scored": kept}),
         **({"about the data": "; ".join(described["notes"])} if described["notes"] else {}),
         "decided from the data": "; ".join(described["reasons"]),
         "versions": f"vitral {described['version']}, torch {described['torch']}",

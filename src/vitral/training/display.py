@@ -1,12 +1,17 @@
-"""A run's progress for people, on stderr: a live line in a terminal, plain lines in a pipe."""
+"""A run's progress for people, on stderr: one live line in a terminal, a few plain lines in a pipe."""
 
+import contextlib
+import os
 import sys
 import time
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-PLAIN_EVERY = 10.0  # seconds between plain lines
+PLAIN_EVERY = 10.0  # seconds between plain lines, at least
+PLAIN_SHARE = 0.05  # of the time so far: a log of ten hours has some hundred lines
+WIDE = 100  # columns from which scores have a digit after the point
 
 
 def clock(seconds: float) -> str:
@@ -17,12 +22,18 @@ def clock(seconds: float) -> str:
 
 
 class Display:
-    """Throughput, loss, top-1 and time left; `say` prints a line that stays."""
+    """Throughput, losses, the last validation and the best, and time left; `say` prints a line that stays.
+
+    Where nobody reads any more (the terminal is closed, the pipe broken) it falls silent, and the run goes on.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True, highlight=False)
         self.live: Progress | None = None
-        self.printed = 0.0
+        self.printed = -PLAIN_EVERY
+        self.began = time.monotonic()
+        self.trained = self.scored = ""
+        self.share = 0.0
         if self.console.is_terminal:
             self.live = Progress(
                 TextColumn("{task.description}"),
@@ -32,13 +43,15 @@ class Display:
                 transient=True,
             )
             self.task = self.live.add_task("", total=1.0, text="", visible=False)
-            self.live.start()
+            if not self._out(self.live.start):
+                self.live = None
 
     def say(self, text: str) -> None:
         if self.live is not None:
-            self.live.console.print(text, markup=False)
+            console = self.live.console
+            self._out(lambda: console.print(text, markup=False))
         else:
-            print(text, file=sys.stderr, flush=True)
+            self._out(lambda: print(text, file=sys.stderr, flush=True))
 
     def count(self, what: str, done: int, total: int) -> None:
         """Progress of something counted, such as images checked."""
@@ -51,22 +64,54 @@ class Display:
         epoch, loss = float(record["epoch"]), float(record["loss"])
         top1 = float(record["top1"]) if "top1" in record else None  # where an image has one class
         speed = f"{float(record['images_per_s']):,.0f} images/s"
+        self.share = share
         if self.live is not None:  # all of it fits 80 columns
-            right = "" if top1 is None else f"top-1 {top1:.0%}  "
+            right = self.scored or ("" if top1 is None else f"top-1 {top1:.0%}  ")
             self._show("", share, f"epoch {epoch:.1f}  loss {loss:.3f}  {right}{speed}  {left} left", force=False)
         else:
             right = "" if top1 is None else f"top-1 {top1:.1%}  "
-            text = f"step {record['step']}  epoch {epoch:.2f}  loss {loss:.4f}  {right}{speed}  {clock(spent)} spent, {left} left"
-            self._show("training", share, text, force=False)
+            self.trained = f"step {record['step']}  epoch {epoch:.2f}  loss {loss:.4f}  {right}{speed}  {clock(spent)} spent, {left} left"
+            self._show("training", share, self.trained + self.scored, force=False)
+
+    def validated(
+        self, epoch: float, step: int, said: str, score: float | None, best: float | None, best_step: int, *, last: bool
+    ) -> None:
+        """A validation and the best so far. said: its scores in words. last: of the run, so that it is printed for certain."""
+        if self.live is not None:
+            digits = 1 if self.console.width >= WIDE else 0
+            now, top = ("-" if x is None else f"{x:.{digits}%}" for x in (score, best))
+            self.scored = f"val {now} best {top}  "
+            text = f"epoch {epoch:.1f}  {said}  best {top}"
+            self._show("", self.share, text, force=False)
+            return
+        top = (
+            ""
+            if best is None
+            else f"  (best so far: {'this' if best_step == step else f'{best:.2%} at step {best_step}'})"
+        )
+        self.scored = f"  validation {said}{top}"
+        where = self.trained or f"step {step}  epoch {epoch:.2f}"
+        self._show("training", 1.0 if last else self.share, where + self.scored, force=last)
 
     def _show(self, what: str, share: float, text: str, *, force: bool) -> None:
+        now = time.monotonic()
         if self.live is not None:
             self.live.update(self.task, description=what, completed=share, text=text, visible=True)
-        elif force or time.monotonic() - self.printed > PLAIN_EVERY:
-            self.printed = time.monotonic()
-            print(f"{what} {share:4.0%}  {text}", file=sys.stderr, flush=True)
+        elif force or now - self.printed > max(PLAIN_EVERY, PLAIN_SHARE * (now - self.began)):
+            self.printed = now
+            self._out(lambda: print(f"{what} {share:4.0%}  {text}", file=sys.stderr, flush=True))
+
+    def _out(self, write: Callable[[], object]) -> bool:
+        """Whether it could be written."""
+        try:
+            write()
+            return True
+        except OSError:  # the reader is gone: from here on what anyone prints goes nowhere, and stops nothing
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+            return False
 
     def close(self) -> None:
         if self.live is not None:
-            self.live.stop()
+            self._out(self.live.stop)
             self.live = None

@@ -3,6 +3,7 @@
 Every random number comes from the step (`vitral.randomness`), so a run that is stopped anywhere and resumed ends with the same bits.
 """
 
+import threading
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -78,6 +79,8 @@ class Loop:
         self.budget = Budget.of(self.recipe, self.batches.steps_per_epoch)
         self.schedule = Schedule.of(self.recipe.optim, self.budget.steps, self.batches.steps_per_epoch)
         self.signs = Signs(self.model)
+        self.workers = self.recipe.train.workers or 0
+        """Loader processes; none any more once they failed."""
         self.multiple = getattr(self.objective.result(self.model), "patch_size", 1)
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=self.precision == "fp16", init_scale=self.progress.loss_scale
@@ -160,15 +163,23 @@ class Loop:
         self.objective.stepped(self.model, self.budget.share(self.progress))
         return norm
 
+    def without_workers(self, why: str, listener: Listener, stop: threading.Event | None = None) -> None:
+        """From now on batches are computed in this process. A signal that ends the run can end its loader processes too; that is no news."""
+        self.workers = 0
+        if stop is None or not stop.is_set():
+            listener.message(why)
+
     def run(self, listener: Listener) -> bool:
         """Train until the budget is spent (True) or a signal asks to stop (False); a checkpoint is saved either way."""
         train, progress = self.recipe.train, self.progress
         every = train.validate_every or self.batches.steps_per_epoch
         save_every = train.checkpoint_every or every
-        stream = self.batches.stream(progress.step, self.budget.steps, train.workers or 0)
         before, began = progress.elapsed, time.monotonic()
         window, self.signs, logged = Window(self.batches.steps_per_epoch), Signs(self.model), progress.step
         with stop_requested() as stop:
+            stream = self.batches.stream(
+                progress.step, self.budget.steps, self.workers, lambda why: self.without_workers(why, listener, stop)
+            )
             while self.budget.share(progress) < 1:
                 batch = window.next(stream)
                 check_pixels(batch, progress.step, self.batches)

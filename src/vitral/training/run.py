@@ -13,6 +13,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ from vitral.predict import Predictor, load
 from vitral.training.config import Recipe
 from vitral.training.display import Display, clock
 from vitral.training.facts import answer_facts, data_facts, scored_training_images
+from vitral.training.keep import by_what, consider, in_words
 from vitral.training.loop import Loop
 from vitral.training.pretrain import neighbours, pictures
 from vitral.training.state import Checkpoints, Progress, collect
@@ -78,43 +80,54 @@ class Run:
     def checkpoint(self, progress: Progress, *, validate: bool) -> None:
         """Validate if asked, write the checkpoint, and the model file if these weights are the ones to keep."""
         model = self.averaged_model()
-        keep = self.recipe.train.keep == "last" or "val" not in self.data.splits or not self.classifies
-        if (
-            validate
-            and "val" in self.data.splits
-            and not self.classifies
-            and not self.data.multi_label
-            and len(self.data.labels) > 1
-        ):
-            top1 = neighbours(Predictor(model, self.card(model, {})), self.data, self.loop.precision)
-            epoch = progress.step / self.loop.batches.steps_per_epoch
-            self.record(
-                {"event": "val", "step": progress.step, "epoch": epoch, "knn": top1, "seconds": progress.elapsed}
-            )
-            self.display.say(
-                f"epoch {epoch:6.2f}  step {progress.step:6d}  validation top-1 by nearest neighbours {top1:.2%}"
-            )
-        elif validate and "val" in self.data.splits and self.classifies:
-            predictor = Predictor(model, self.card(model, {}))
-            scores, logits = self.score(predictor, self.data.splits["val"])
-            value = scores.headline
-            better = value is not None and (progress.best is None or value > progress.best)
-            if better:
-                progress.best, progress.best_step = value, progress.step
-            keep = keep or better or value is None  # no label occurs in the split: the last weights are as good as any
-            self.record({"event": "val", "step": progress.step, "epoch": progress.step / self.loop.batches.steps_per_epoch,
-                         "loss": scores.loss, scores.HEADLINE: value, "seconds": progress.elapsed,
-                         **self.answers(predictor, scores, logits)})  # fmt: skip
-            self.display.say(f"epoch {progress.step / self.loop.batches.steps_per_epoch:6.2f}  step {progress.step:6d}  "
-                             f"validation {scores.line()}" + ("  best so far" if better else ""))  # fmt: skip
+        keep, found = self.keeps_last, dict[str, object]()
+        if validate and "val" in self.data.splits:
+            if self.classifies:
+                better, found = self.validate(model)
+                keep = keep or better
+            elif not self.data.multi_label and len(self.data.labels) > 1:
+                self.validate_features(model)
         # The model file first: a kill between the two repeats the step from the checkpoint before, and writes the same file again.
         if keep:
-            headline = "map" if self.data.multi_label else "top1"
-            scores_so_far: dict[str, object] = {} if progress.best is None else {"val": {headline: progress.best}}
-            save_model(
-                self.folder / "model.safetensors", model, self.card(model, {**scores_so_far, "step": progress.step})
-            )
+            save_model(self.folder / "model.safetensors", model, self.card(model, {**found, "step": progress.step}))
         self.checkpoints.save(collect(self.loop.model, self.loop.optimizers, self.loop.average), progress, best=keep)
+
+    @property
+    def keeps_last(self) -> bool:
+        """Whether the last weights are the ones to keep, whatever validation says."""
+        return self.recipe.train.keep == "last" or "val" not in self.data.splits or not self.classifies
+
+    def validate(self, model: ImageModel) -> tuple[bool, dict[str, object]]:
+        """Score the validation split: whether these are the weights to keep, and what the model file says of their score."""
+        progress = self.loop.progress
+        predictor = Predictor(model, self.card(model, {}))
+        scores, logits = self.score(predictor, self.data.splits["val"])
+        value, epoch = scores.headline, progress.step / self.loop.batches.steps_per_epoch
+        # No label occurs in the split: the last weights are as good as any.
+        better = value is None or consider(progress, value, scores.loss, scores.images)
+        self.record({"event": "val", "step": progress.step, "epoch": epoch,
+                     "loss": scores.loss, scores.HEADLINE: value, "seconds": progress.elapsed,
+                     **self.answers(predictor, scores, logits)})  # fmt: skip
+        self.display.validated(
+            epoch, progress.step, scores.line(), value, progress.best, progress.best_step, last=self.done
+        )
+        return better, {"val": {scores.HEADLINE: value, "loss": scores.loss, "images": scores.images}}
+
+    def validate_features(self, model: ImageModel) -> None:
+        """Nearest neighbours among labelled images, for a run that learns without labels; nothing is chosen by it."""
+        progress, step = self.loop.progress, self.loop.progress.step
+        top1 = neighbours(Predictor(model, self.card(model, {})), self.data, self.loop.precision)
+        epoch = step / self.loop.batches.steps_per_epoch
+        self.record({"event": "val", "step": step, "epoch": epoch, "knn": top1, "seconds": progress.elapsed})
+        if progress.best is None or top1 >= progress.best:
+            progress.best, progress.best_step = top1, step
+        said = f"top-1 by nearest neighbours {top1:.2%}"
+        self.display.validated(epoch, step, said, top1, progress.best, progress.best_step, last=self.done)
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is spent."""
+        return self.loop.budget.share(self.loop.progress) >= 1
 
     @property
     def classifies(self) -> bool:
@@ -134,8 +147,8 @@ class Run:
         if not isinstance(scores, Evaluation):
             return {}
         batches = self.loop.batches
-        done, turn = self.loop.budget.share(self.loop.progress) >= 1, self.loop.progress.step // batches.steps_per_epoch
-        seen = scored_training_images(batches.split, turn, last=done)
+        turn = self.loop.progress.step // batches.steps_per_epoch
+        seen = scored_training_images(batches.split, turn, last=self.done)
         own, _ = self.score(predictor, seen)
         assert isinstance(own, Evaluation)
         return {
@@ -144,10 +157,10 @@ class Run:
         }
 
     def score(self, predictor: Predictor, split: Split) -> tuple[Scores, np.ndarray]:
-        train = self.recipe.train
         predictor.model.to(self.loop.device)
         return evaluate(
-            predictor, split, self.data.labels, workers=train.workers or 0, precision=self.loop.precision,
+            predictor, split, self.data.labels, precision=self.loop.precision,
+            workers=self.loop.workers, failed=lambda why: self.loop.without_workers(why, self),
             batch_size=max(1, min(256, 64 * 224 * 224 // (self.preprocess.height * self.preprocess.width))),
         )  # fmt: skip
 
@@ -189,15 +202,54 @@ class Run:
         predictor = load(self.folder)
         scores, logits = self.score(predictor, self.data.splits[split])
         predictor.model.to("cpu")
-        result = {"split": split, "training_seconds": round(self.loop.progress.elapsed, 1), **scores.to_json()}
+        kept = self.kept(predictor.card)
+        result = {
+            "split": split,
+            "training_seconds": round(self.loop.progress.elapsed, 1),
+            "step": predictor.card.scores["step"],
+            "kept": kept,
+            **scores.to_json(),
+        }
         save_model(
             self.folder / "model.safetensors",
             predictor.model,
-            dataclasses.replace(predictor.card, scores={**predictor.card.scores, split: scores.brief()}),
+            dataclasses.replace(
+                predictor.card,
+                scores={**predictor.card.scores, "kept": kept, split: _brief(predictor.card, split) | scores.brief()},
+            ),
         )
         write_atomically(self.folder / "scores.json", json.dumps(result, indent=1).encode())
         arrays = io.BytesIO()
         np.savez(arrays, logits=logits, targets=self.data.splits[split].targets)
         write_atomically(self.folder / "predictions.npz", arrays.getvalue())
-        self.display.say(f"\n{split} split: {scores.summary()}\n{clock(self.loop.progress.elapsed)} of training")
+        self.display.say(
+            f"\n{split} split: {scores.summary()}\nkept and scored: {kept}\n{clock(self.loop.progress.elapsed)} of training"
+        )
         return True
+
+    def kept(self, card: ModelCard) -> str:
+        """Which step's weights the model file holds, and why these."""
+        step, last = card.scores["step"], self.loop.progress.step
+        assert isinstance(step, int)
+        if not self.keeps_last:
+            validated, images = _brief(card, "val"), len(self.data.splits["val"])
+            named = [
+                f"{name} {validated[key]:.2%}" for key, name in HEADLINES.items() if validated.get(key) is not None
+            ]
+            loss = [f"loss {validated['loss']:.4f}"] if "loss" in validated else []  # which older runs do not have
+            chosen = by_what(", ".join([*named, *loss]), images)
+        elif self.recipe.train.keep == "last":
+            chosen = "the last, as --keep last asks"
+        else:
+            chosen = "the last: there is no validation split to choose by"
+        return in_words(step, self.loop.batches.steps_per_epoch, last, chosen)
+
+
+HEADLINES = {"top1": "top-1", "map": "mAP"}
+
+
+def _brief(card: ModelCard, split: str) -> dict[str, Any]:
+    """What the model file says of its score on a split."""
+    known = card.scores.get(split, {})
+    assert isinstance(known, dict)
+    return known

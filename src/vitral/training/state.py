@@ -6,7 +6,7 @@ only when that checkpoint is whole.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -26,8 +26,13 @@ class Progress:
     batch_size: int = 0
     accumulation: int = 1
     best: float | None = None
-    """Top-1 on the validation split of the best checkpoint so far, 0..1."""
+    """Top-1 (or mAP) on the validation split of the best checkpoint so far, 0..1."""
     best_step: int = 0
+    best_loss: float | None = None
+    best_mean: float | None = None
+    """What it was compared by; see `vitral.training.keep`."""
+    recent: list[float] = field(default_factory=list)
+    """Scores of the last validations, where they are averaged."""
     loss_scale: float = 2.0**16
 
 

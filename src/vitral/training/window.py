@@ -141,7 +141,10 @@ def check_pixels(batch: Batch, step: int, batches: TrainingBatches) -> None:
 
 @contextmanager
 def stop_requested() -> Iterator[threading.Event]:
-    """An event that the first SIGINT or SIGTERM sets, so that the step ends and is saved; a second Ctrl-C interrupts at once."""
+    """An event that the first SIGINT, SIGTERM or SIGHUP sets, so that the step ends and is saved; a second Ctrl-C interrupts at once.
+
+    A SIGHUP that is ignored (nohup) stays ignored.
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
@@ -152,7 +155,10 @@ def stop_requested() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         event.set()
 
-    previous = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    heard = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        heard.append(signal.SIGHUP)
+    previous = {s: signal.signal(s, handle) for s in heard}
     try:
         yield event
     finally:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vitral.data.loader import REMEMBERED, Batch, TrainingBatches
 from vitral.data.sources import DataSet
+from vitral.data.workers import Failed, tell
 from vitral.errors import VitralError
 from vitral.guidance.plan.trial import OPENED, Cost
 from vitral.report.run import report_run
@@ -109,9 +110,9 @@ class Clocked(TrainingBatches):
         self.seconds: list[tuple[int, float, float]] = []
         """Batch number, and seconds an image of waiting for it and of learning from it."""
 
-    def stream(self, start: int, stop: int | None, workers: int) -> Iterator[Batch]:
+    def stream(self, start: int, stop: int | None, workers: int, failed: Failed = tell) -> Iterator[Batch]:
         asked = time.monotonic()
-        for number, batch in enumerate(super().stream(start, stop, workers), start):
+        for number, batch in enumerate(super().stream(start, stop, workers, failed), start):
             fetched = time.monotonic()
             yield batch
             done = time.monotonic()

@@ -161,8 +161,8 @@ class Conduct:
         return one["top1"]
 
     def _tell_best(self, trials: Sequence[tuple[float, list[Point]]]) -> None:
-        """The trial with the best mean on the validation images, as a recipe to go on with."""
-        top1, points = max(trials, key=lambda trial: trial[0])
+        """The trial with the best mean on the validation images, of equal ones that with the lowest loss, as a recipe to go on with."""
+        top1, points = max(trials, key=lambda trial: (trial[0], -fmean(self.rows[p.name]["loss"] for p in trial[1])))
         recipe = next(point.recipe for point in self.points if point.name == points[0].name)
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, score_split="test"))
         path = self.runs.folder / "best.toml"

@@ -1,0 +1,180 @@
+"""Batches computed ahead by loader processes; where these fail, the same batches are computed here, and it is said once why.
+
+A batch is a function of its number, so nothing but speed depends on who computes it.
+"""
+
+import contextlib
+import dataclasses
+import errno
+import itertools
+import os
+import shutil
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from vitral.errors import VitralError
+
+T = TypeVar("T")
+Failed = Callable[[str], None]
+"""Is told, once, why the loader processes are given up."""
+SHARED = Path("/dev/shm")
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def stream(batches: Dataset[T], start: int, stop: int | None, workers: int, failed: Failed = tell) -> Iterator[T]:
+    """Batches start, start + 1, ... (without end if `stop` is None) in order, computed ahead by `workers` processes, or here if 0.
+
+    Raises VitralError as a batch does. What befalls a loader process (killed, out of memory, no shared memory, no more files) stops nothing.
+    """
+    done = start
+    if workers:
+        try:
+            for batch in _ahead(batches, _numbers(start, stop), workers):
+                done += 1
+                yield batch
+            return
+        except _LoadersFailed as failure:
+            text = str(failure)
+        failed(text)
+    for number in _numbers(done, stop):
+        yield batches[number]
+
+
+def _numbers(start: int, stop: int | None) -> Iterator[int]:
+    return itertools.count(start) if stop is None else iter(range(start, stop))
+
+
+class _LoadersFailed(Exception):
+    """What befell the processes, in words for a person."""
+
+
+class _Carried(Dataset[T | VitralError | _LoadersFailed]):
+    """Batches in shared memory, with an error in place of the batch: it crosses from a worker process without its traceback.
+
+    The batch is put into shared memory here, and not when it is sent: where that fails, the loader would print a traceback and wait for ever.
+    """
+
+    def __init__(self, batches: Dataset[T]) -> None:
+        self.batches = batches
+
+    def __getitem__(self, number: int) -> T | VitralError | _LoadersFailed:
+        try:
+            batch = self.batches[number]
+        except VitralError as error:
+            return VitralError(str(error))
+        except MemoryError:
+            return _LoadersFailed(_in_words("a loader process ran out of memory", "fewer --workers"))
+        try:
+            for tensor in _tensors(batch):
+                tensor.share_memory_()
+        except (RuntimeError, OSError) as error:
+            return _LoadersFailed(_why(error, []))
+        return batch
+
+
+def _tensors(item: object) -> Iterator[Tensor]:
+    if isinstance(item, Tensor):
+        yield item
+    elif isinstance(item, tuple | list):
+        for one in item:
+            yield from _tensors(one)
+    elif dataclasses.is_dataclass(item):
+        for each in dataclasses.fields(item):
+            yield from _tensors(getattr(item, each.name))
+
+
+def _ahead(batches: Dataset[T], numbers: Iterator[int], workers: int) -> Iterator[T]:
+    """The batches from worker processes; _LoadersFailed where these fail, whatever they die of."""
+    # The explicit generator keeps the loader's own draws away from the global one; nothing here uses what it draws.
+    generator = torch.Generator().manual_seed(0)
+    with warnings.catch_warnings(), _deaths_wait():
+        warnings.filterwarnings(
+            "ignore", message="This DataLoader will create"
+        )  # more workers than cores is the caller's choice
+        loader: DataLoader[T | VitralError | _LoadersFailed] = DataLoader(
+            _Carried(batches), batch_size=None, sampler=numbers, num_workers=workers, generator=generator,
+            worker_init_fn=_keep_quiet,
+        )  # fmt: skip
+        try:
+            items = iter(loader)
+        except OSError as error:
+            text = f"no loader process could be started ({error.strerror})"
+            raise _LoadersFailed(_in_words(text, "fewer --workers")) from None
+    processes = list(items._workers)  # type: ignore[attr-defined]
+    while True:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        except Exception as error:
+            if str(error).startswith(
+                "Caught "
+            ):  # a fault of ours in computing a batch, with the traceback of the worker
+                raise
+            raise _LoadersFailed(_why(error, [p.exitcode for p in processes if p.exitcode])) from None
+        if isinstance(item, VitralError | _LoadersFailed):
+            raise item
+        yield item
+
+
+@contextlib.contextmanager
+def _deaths_wait() -> Iterator[None]:
+    """Without torch's handler, which raises an error wherever the main thread is when a loader process dies, in the middle of a step too.
+
+    The death shows when the next batch is asked for.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None else before)
+
+
+def _keep_quiet(worker: int) -> None:
+    """In a worker: the main process decides when to stop, though a signal reaches the whole group, and says what a worker died of."""
+    for each in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
+    for each in (signal.SIGBUS, signal.SIGSEGV, signal.SIGFPE):
+        signal.signal(each, signal.SIG_DFL)
+
+
+def _why(error: Exception, codes: list[int]) -> str:
+    """What befell the loader processes, from what was raised and the exit codes of those that ended."""
+    text, number = str(error), getattr(error, "errno", None)
+    died = {-code for code in codes if code < 0}
+    if signal.SIGBUS in died or number in FULL or "shared memory" in text or "No space left" in text:
+        size = f" ({shutil.disk_usage(SHARED).total / 2**20:,.1f} MiB in all)" if SHARED.exists() else ""
+        remedy = "a larger one (docker run --shm-size 2g, or mount -o remount,size=2g /dev/shm)"
+        return _in_words(f"the shared memory {SHARED} is full{size}", remedy)
+    if number == errno.EMFILE or "open files" in text or "ancdata" in text:
+        return _in_words("too many files are open", "ulimit -n 65536")
+    if signal.SIGKILL in died:
+        return _in_words("one was killed, as the system does when memory runs out", "fewer --workers")
+    if died:
+        return _in_words(f"one ended by {signal.Signals(min(died)).name}", "fewer --workers")
+    if codes:
+        return _in_words(f"one ended with exit code {codes[0]}", "fewer --workers")
+    return _in_words(f"{os.path.basename(type(error).__name__)}: {text}".splitlines()[0], "fewer --workers")
+
+
+def _in_words(what: str, remedy: str) -> str:
+    return (
+        f"loader processes failed: {what}. From here on this process reads the images, with the same result, perhaps more slowly; "
+        f"to have loader processes: {remedy}; to have none from the start: --workers 0"
+    )
