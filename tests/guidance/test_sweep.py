@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 
 from test_cli import run
+from vitral.checkpoints.claim import Claim
 from vitral.cli import main
 from vitral.data.options import DataOptions
 from vitral.data.sources import open_data, share_of
 from vitral.errors import VitralError
 from vitral.guidance.sweep.cost import Ground, seen
 from vitral.guidance.sweep.page import write_sweep_page
-from vitral.guidance.sweep.runs import Runs, alone
+from vitral.guidance.sweep.runs import Runs
 from vitral.guidance.sweep.search import search
 from vitral.guidance.sweep.sweep import Point, Range, Sweep, grid, parse_values, read_sweep, verify, write_sweep
 from vitral.guidance.sweep.table import LAWS, axes, curves, summary
@@ -319,9 +320,9 @@ def test_a_run_that_another_process_still_trains_is_left_to_it(tmp_path):
 
 
 def test_two_sweeps_in_one_folder_are_refused(tmp_path):
-    with alone(tmp_path), pytest.raises(VitralError, match="going on"), alone(tmp_path):
+    with Claim(tmp_path, "sweep"), pytest.raises(VitralError, match="a sweep is going on"), Claim(tmp_path, "sweep"):
         pass
-    with alone(tmp_path):
+    with Claim(tmp_path, "sweep"):
         pass
 
 

@@ -10,17 +10,20 @@ import signal
 import sys
 
 import pytest
+import torch
 from rich.console import Console
 
 from vitral.checkpoints.atomic import read_safetensors
+from vitral.cli import main
 from vitral.data.options import DataOptions
+from vitral.errors import VitralError
 from vitral.report.run import report_run
 from vitral.training import display as shown
 from vitral.training.config import Recipe
 from vitral.training.display import Display
 from vitral.training.keep import FEW, SPAN, consider
-from vitral.training.options import ModelOptions, TrainOptions
-from vitral.training.start import start
+from vitral.training.options import ModelOptions, ObjectiveOptions, TrainOptions
+from vitral.training.start import resume, start
 from vitral.training.state import Checkpoints, Progress
 
 TINY = Recipe(
@@ -201,3 +204,100 @@ def test_a_terminal_has_one_live_line_with_the_best_so_far(capsys):
     for part in ("epoch 123.4", "val 100% best 100%", "12,346 images/s", "9:00:00 left"):
         assert part in drawn[0]
     assert capsys.readouterr().err == ""
+
+
+# Two runs and one folder.
+
+
+def test_a_folder_in_which_a_run_goes_on_is_refused_before_and_while_it_trains(shapes_folder, tmp_path):
+    out = tmp_path / "run"
+    run = start(str(shapes_folder), tiny(), out, Display())  # nothing but its description is written yet
+    with pytest.raises(VitralError, match="a run is going on there"):
+        start(str(shapes_folder), tiny(), out, Display())
+    with pytest.raises(VitralError, match="a run is going on there"):
+        resume(out, Display())
+    second = start(str(shapes_folder), tiny(), out, Display(), fresh=True)
+    assert second.folder == tmp_path / "run-2"
+    assert second.metrics.parent == second.checkpoints.folder.parent == second.folder
+    assert run.train()
+    assert second.train()
+    steps = [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()]
+    assert steps == sorted(steps)
+    with pytest.raises(VitralError, match="there is a run already"):
+        start(str(shapes_folder), tiny(), out, Display())
+
+
+def test_a_run_that_cannot_start_leaves_no_folder(shapes_folder, tmp_path, monkeypatch):
+    recipe = dataclasses.replace(TINY, objective=ObjectiveOptions(teacher=str(tmp_path / "teacher")))
+    with pytest.raises(VitralError, match="teacher"):
+        start(str(shapes_folder), recipe, tmp_path / "run", Display())
+
+    def full(*given):
+        raise VitralError("the disk is full")
+
+    monkeypatch.setattr("vitral.training.start.write_seen", full)
+    with pytest.raises(VitralError, match="the disk is full"):
+        start(str(shapes_folder), TINY, tmp_path / "run", Display())
+    monkeypatch.undo()
+    assert start(str(shapes_folder), tiny(steps=2), tmp_path / "run", Display()).train()
+
+
+# Data that moved.
+
+
+def vitral(*words):
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+    return stop.value.code
+
+
+@pytest.fixture(scope="module")
+def stopped(shapes_folder, tmp_path_factory):
+    """A run that a signal ended at step 10, over data that are gone since; and the weights of one that was left alone."""
+    place = tmp_path_factory.mktemp("moved")
+    data = shutil.copytree(shapes_folder, place / "here")
+    whole = start(str(data), tiny(steps=20, validate_every=10), place / "whole", Display())
+    assert whole.train()
+    run = start(str(data), tiny(steps=20, validate_every=20), place / "run", Display())
+    run.watch = raising(signal.SIGTERM, 10)
+    assert not run.train()
+    data.rename(place / "there")
+    return place
+
+
+def weights(run):
+    return read_safetensors(run / "checkpoints" / "step-00000020.safetensors")[0]
+
+
+def test_a_run_goes_on_where_its_data_moved_to_bit_for_bit(stopped, tmp_path, capsys):
+    run = shutil.copytree(stopped / "run", tmp_path / "run")
+    assert vitral("train", "--resume", run) == 2
+    assert f"--resume {run} --data NEW_PLACE" in capsys.readouterr().err
+    assert vitral("train", stopped / "there", "--resume", run) == 2
+    assert f"--data {stopped / 'there'}" in capsys.readouterr().err
+    renamed = tmp_path / "renamed"
+    for i, path in enumerate(
+        sorted(stopped.joinpath("there").glob("*/*.png"), reverse=True)
+    ):  # listed in another order
+        (renamed / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, renamed / path.parent.name / f"{i:03d}.png")
+    assert vitral("train", "--resume", run, "--data", renamed) == 0
+    assert f"the data are in {renamed} now" in capsys.readouterr().err
+    assert json.loads((run / "run.json").read_text())["data"] == str(renamed)
+    alone, resumed = weights(stopped / "whole"), weights(run)
+    assert all(torch.equal(alone[name], resumed[name]) for name in alone)
+    assert vitral("report", run) == 0
+
+
+def test_other_data_are_refused(stopped, tmp_path, capsys):
+    run = shutil.copytree(stopped / "run", tmp_path / "run")
+    other = shutil.copytree(stopped / "there", tmp_path / "other")
+    (other / "disc" / "00.png").unlink()
+    for words in (("--data", other), (f"--data={other}",)):
+        assert vitral("train", "--resume", run, *words) == 2
+        said = capsys.readouterr().err
+        assert f"these are not the data that the run of {run} began with" in said
+        assert str(stopped / "here") in said
+    assert json.loads((run / "run.json").read_text())["data"] == str(stopped / "here")
+    assert vitral("train", "--data", other) == 2
+    assert "without a flag" in capsys.readouterr().err

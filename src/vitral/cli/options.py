@@ -19,7 +19,7 @@ DEFAULT = re.compile(r"(?:^|[;.,] )default:? ", re.IGNORECASE)  # before the def
 METAVARS: dict[object, str] = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 PLACEHOLDERS = {  # where a name tells more than the type
     "time": "TIME", "set": "FIELD=VALUES", "model": "NAME", "models": "NAME ...", "init": "SOURCE",
-    "teacher": "MODEL", "tokenizer": "RUN", "against": "MODEL", "neighbours": "DATA", "resume": "RUN", "recipe": "FILE",
+    "teacher": "MODEL", "tokenizer": "RUN", "against": "MODEL", "neighbours": "DATA", "resume": "RUN", "moved": "NEW", "recipe": "FILE",
     "recipes": "FILE ...", "device": "NAME", "data_dir": "FOLDER", "target": "CLASS", "layer": "N|mean",
     "query": "ROW COLUMN|N|cls|mean", "image_size": "H W", "window": "H W",
     "scale": "FROM TO", "local_scale": "FROM TO", "ratio": "FROM TO", "num_heads": "N ...", "host": "ADDRESS", "family": "NAME",

@@ -121,8 +121,9 @@ def _absolute(path: str) -> str:
 
 
 def _conduct(described: "Sweep", out: Path, given: Any) -> int:
+    from vitral.checkpoints.claim import Claim
     from vitral.guidance.sweep.conduct import Conduct, begin, cost_text, plan
-    from vitral.guidance.sweep.runs import Runs, alone
+    from vitral.guidance.sweep.runs import Runs
     from vitral.training.display import Display
     from vitral.training.window import stop_requested
 
@@ -131,7 +132,7 @@ def _conduct(described: "Sweep", out: Path, given: Any) -> int:
         planned = plan(described, lambda n, total: display.count("checking images", n, total))
         for line in filter(None, (cost_text(planned, given.jobs), planned.decided)):
             display.say(line)
-        with alone(out), stop_requested() as stop:
+        with Claim(out, "sweep"), stop_requested() as stop:
             described = begin(described, out, given.jobs)
             assert described.threads is not None
             runs = Runs(out, described.data, given.jobs, described.threads, display.say)

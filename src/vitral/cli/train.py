@@ -38,6 +38,8 @@ class Train:
     """Run folder to make; default: runs/ and the data's name."""
     resume: Path | None = None
     """Go on with the run in this folder. It continues exactly where its last checkpoint left it; only --workers may change."""
+    moved: str | None = argument(None, flags=("--data",))
+    """With --resume: where the run's data are now, if they moved. They must be the same images and labels."""
     show_augmentation: Path | None = None
     """Draw what the model would see to this PNG file, and do not train."""
     settings: Recipe = field(default_factory=Recipe)
@@ -73,6 +75,8 @@ class Pretrain:
     """Run folder to make; default: runs/ and the data's name with -pretrained."""
     resume: Path | None = None
     """Go on with the run in this folder. It continues exactly where its last checkpoint left it; only --workers may change."""
+    moved: str | None = argument(None, flags=("--data",))
+    """With --resume: where the run's data are now, if they moved. They must be the same images and labels."""
     settings: Recipe = field(default_factory=lambda: Recipe(objective=ObjectiveOptions("mae")))
 
 
@@ -91,16 +95,21 @@ def pretrain(given: Pretrain, words: list[str]) -> int:
 def _tokenizer_first(given: Any, words: list[str]) -> int:
     """BEiT without a tokenizer: train one in RUN/tokenizer, then BEiT in RUN; RUN/beit.toml tells a resumed run what is to come."""
     from vitral.checkpoints.atomic import write_atomically
+    from vitral.checkpoints.claim import Claim, claim_unused
     from vitral.training.pretrain import tokenizer_first
     from vitral.training.start import check_place
     from vitral.training.toml import to_toml
 
-    given = _settled(given, words, "pretrain")
-    check_place(given.out)
+    given, fresh = _settled(given, words, "pretrain")
+    check_place(unused(given.out) if fresh else given.out)
+    claim = claim_unused(given.out) if fresh else Claim(given.out)
+    given = replace(given, out=claim.folder)
     first, second = tokenizer_first(given.settings, str((given.out / "tokenizer").resolve()))
-    given.out.mkdir(parents=True, exist_ok=True)
     write_atomically(given.out / TWO_STAGES, to_toml(second).encode())
-    code = _run(replace(given, settings=first, out=given.out / "tokenizer"), words, "pretrain", given.out)
+    try:
+        code = _run(replace(given, settings=first, out=given.out / "tokenizer"), words, "pretrain", given.out)
+    finally:
+        claim.release()
     return code or _run(replace(given, settings=second), words, "pretrain", given.out)
 
 
@@ -113,8 +122,8 @@ def _resume_tokenizer(given: Any, words: list[str]) -> int:
     inner = given.resume / "tokenizer"
     finished = (inner / "pictures.npz").exists()
     code = 0 if finished else _run(replace(given, resume=inner), words, "pretrain", given.resume)
-    data = json.loads((inner / "run.json").read_text())["data"]
-    second = replace(given, data=data, settings=read_recipe(given.resume / TWO_STAGES), out=given.resume, resume=None)
+    data = given.moved or json.loads((inner / "run.json").read_text())["data"]
+    second = replace(given, data=data, moved=None, settings=read_recipe(given.resume / TWO_STAGES), out=given.resume, resume=None)
     return code or _run(second, [], "pretrain", given.resume)
 
 
@@ -170,30 +179,33 @@ def _show_augmentation(given: Any, words: list[str]) -> int:
 def _resumed(given: Any, words: list[str], display: "Display") -> "Run":
     from vitral.training.start import resume
 
-    changed = [w for w in words if w.startswith("--") and w.partition("=")[0] not in ("--resume", "--workers")]
-    if changed or given.data is not None:
+    kept = ("--resume", "--workers", "--data", "--moved")
+    changed = [w for w in words if w.startswith("--") and w.partition("=")[0] not in kept]
+    if changed:
+        raise VitralError(f"--resume keeps the run's data and recipe; leave out {' '.join(changed)}, or start a new run")
+    if given.data is not None:
         raise VitralError(
-            f"--resume keeps the run's data and recipe; leave out {' '.join(changed) or given.data}, or start a new run"
+            f"--resume keeps the run's data and recipe; leave out {given.data}, or write --data {given.data} if they moved there"
         )
-    return resume(given.resume, display, given.settings.train.workers)
+    return resume(given.resume, display, given.settings.train.workers, given.moved)
 
 
 def _started(given: Any, words: list[str], command: str, display: "Display") -> "Run":
     from vitral.training.start import start
 
-    given = _settled(given, words, command)
+    given, fresh = _settled(given, words, command)
     spoken = shlex.join(["vitral", command, *words])
     if command == "pretrain" or not unspoken(given.settings):
-        return start(given.data, given.settings, given.out, display, spoken)
+        return start(given.data, given.settings, given.out, display, spoken, fresh=fresh)
     from vitral.guidance.plan.plan import make_plan
     from vitral.training.machine import choose_device
     from vitral.training.start import check_place
 
-    check_place(given.out)
+    check_place(unused(given.out) if fresh else given.out)
     choose_device(given.settings.train.device)  # a plan could be for another machine, a run cannot
     made = make_plan(given.data, given.settings, display, brief=True)
     reasons = [*made.brief(), *made.reasons]
-    return start(given.data, made.recipe, given.out, display, spoken, made.data, reasons, made.baselines)
+    return start(given.data, made.recipe, given.out, display, spoken, made.data, reasons, made.baselines, fresh=fresh)
 
 
 def unspoken(recipe: "Recipe") -> bool:
@@ -205,14 +217,16 @@ def unspoken(recipe: "Recipe") -> bool:
     return all(getattr(recipe, part) == getattr(default, part) for part in parts)
 
 
-def _settled(given: Any, words: list[str], command: str) -> Any:
-    """What was given with one budget and a run folder."""
+def _settled(given: Any, words: list[str], command: str) -> tuple[Any, bool]:
+    """What was given with one budget and a run folder; and whether nobody named that folder, so that the next free name will do."""
+    if given.moved is not None:
+        raise VitralError("--data: says with --resume where a run's data moved to; a new run's DATA is given without a flag")
     if given.data is None:
         raise VitralError(f"{command}: which data? Give a folder, a table or a built-in name such as digits")
     settings = one_budget(given.settings, words)
-    name = Path(given.data).resolve().stem or "run"  # of ".", the folder that it is
-    out = given.out or unused(Path("runs") / (name if command == "train" else f"{name}-pretrained"))
-    return replace(given, settings=settings, out=out)
+    name = Path(given.data).resolve().stem or "run"
+    out = given.out or Path("runs") / (name if command == "train" else f"{name}-pretrained")
+    return replace(given, settings=settings, out=out), given.out is None
 
 
 def one_budget(settings: "Recipe", words: list[str]) -> "Recipe":

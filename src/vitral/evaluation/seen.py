@@ -1,7 +1,7 @@
 """Which images a model was trained on, so that a score on them is never taken for one on new images.
 
-RUN/training-images.bin holds the first eight bytes of each training image's content hash, sorted. Two different images
-share them by chance with a probability of one in 10^19.
+RUN/training-images.bin holds the first eight bytes of each training image's content hash, in the order in which the run counts them (sorted in runs
+of earlier versions). Two different images share them by chance with a probability of one in 10^19.
 """
 
 import json
@@ -20,7 +20,7 @@ KIND = np.dtype(">u8")
 
 def write_seen(run: Path, train: Split) -> None:
     """Remember beside the run what its model is trained on."""
-    write_atomically(run / NAME, np.sort(train.contents).astype(KIND).tobytes())
+    write_atomically(run / NAME, train.contents.astype(KIND).tobytes())
 
 
 def count_seen(model: Path, card: ModelCard, split: Split) -> int | None:
@@ -39,3 +39,27 @@ def count_seen(model: Path, card: ModelCard, split: Split) -> int | None:
     except (OSError, ValueError, KeyError) as error:
         raise VitralError(f"{run / NAME}: cannot be read ({error}); restore it, or remove it to go without") from error
     return int(np.isin(split.contents, seen.astype(np.uint64)).sum())
+
+
+def count_known(run: Path, split: Split) -> int:
+    """How many images of the split are among those that a run was trained on, whatever else changed."""
+    return int(np.isin(split.contents, _stored(run)).sum())
+
+
+def as_trained(run: Path, train: Split) -> Split:
+    """The run's own training images in the order in which it counted them: file names, and so the order of a listing, may have changed since."""
+    stored = _stored(run)
+    older = bool((stored[:-1] <= stored[1:]).all())  # sorted by an earlier version: the order is not known
+    if older or len(stored) != len(train) or np.array_equal(stored, train.contents):
+        return train
+    order = np.empty(len(train), np.int64)
+    order[np.argsort(stored, kind="stable")] = np.argsort(train.contents, kind="stable")
+    return train.take(order)
+
+
+def _stored(run: Path) -> np.ndarray:
+    """uint64 [n]; none where the run has no list."""
+    try:
+        return np.frombuffer((run / NAME).read_bytes(), KIND).astype(np.uint64)
+    except FileNotFoundError:
+        return np.zeros(0, np.uint64)

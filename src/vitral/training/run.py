@@ -19,6 +19,7 @@ import numpy as np
 
 from vitral.checkpoints.atomic import write_atomically
 from vitral.checkpoints.bundle import ModelCard, save_model
+from vitral.checkpoints.claim import Claim
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import DataSet, Split
 from vitral.errors import VitralError
@@ -53,7 +54,11 @@ class Run:
     watch: Callable[[dict[str, object]], Iterable[tuple[str, str]]] | None = None
     """Is shown every line of metrics.jsonl as it is written; what it remarks on, as (kind, text), is said and written down too."""
 
+    claim: Claim | None = None
+    """That no other process writes to the folder; it is released when training ends."""
+
     def __post_init__(self) -> None:
+        self.folder = self.folder if self.claim is None else self.claim.folder
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
         self.metrics = self.folder / "metrics.jsonl"
 
@@ -186,6 +191,13 @@ class Run:
 
     def train(self) -> bool:
         """Train to the end (True) or until a signal (False); then score once and write everything down."""
+        try:
+            return self._train()
+        finally:
+            if self.claim is not None:
+                self.claim.release()
+
+    def _train(self) -> bool:
         if not (
             self.metrics.exists() and '"event": "data"' in self.metrics.read_text()
         ):  # a resumed run has it already

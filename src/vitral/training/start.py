@@ -7,15 +7,17 @@ import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import vitral
 from vitral.checkpoints.atomic import write_atomically
+from vitral.checkpoints.claim import NAME, Claim, claim_unused, going_on
 from vitral.data.loader import TrainingBatches
 from vitral.data.sources import DataSet, open_data, write_skipped
 from vitral.errors import VitralError
-from vitral.evaluation.seen import write_seen
+from vitral.evaluation.seen import as_trained, count_known, write_seen
 from vitral.objectives.distill import Distill
 from vitral.randomness import derive
 from vitral.training.assemble import assemble, training_batches
@@ -38,7 +40,7 @@ from vitral.training.state import Checkpoints, Progress, collect, restore
 from vitral.training.toml import read_recipe, to_toml
 from vitral.training.transfer import Initial, learning, open_initial
 
-BEGUN = ("run.json", "recipe.toml", "beit.toml", "tokenizer")  # what a run that ended early has left
+BEGUN = ("run.json", "recipe.toml", "beit.toml", "tokenizer", NAME)  # what a run that ended early has left
 
 
 def start(
@@ -50,17 +52,40 @@ def start(
     opened: DataSet | None = None,
     planned: Sequence[str] = (),
     baselines: Mapping[str, float] | None = None,
+    *,
+    fresh: bool = False,
 ) -> Run:
-    """A new run in the folder `out`, which must not hold one that came as far as a checkpoint.
+    """A new run in the folder `out`, which must not hold one that came as far as a checkpoint; no other process writes to it meanwhile.
 
-    opened: the data, if they were opened for this recipe already. planned: reasons for what the recipe says, and baselines: top-1 on the
-    validation images of what needs no training, both to be kept with the run.
+    fresh: in `out` or the first of out-2, out-3, ... that is not there yet. opened: the data, if they were opened for this recipe already. planned:
+    reasons for what the recipe says, and baselines: top-1 on the validation images of what needs no training, both to be kept with the run.
     """
-    check_place(out)
+    if not fresh:
+        check_place(out)
     inputs = _inputs(_placed(recipe))
     run, initial, decided = draft(data, recipe, out, display, opened)
-    reasons = [*planned, *decided]
-    dataset, recipe, source = run.data, run.recipe, run.source
+    # As late as that: a folder made earlier could lie among the data that are looked through.
+    run = dataclasses.replace(run, claim=claim_unused(out) if fresh else Claim(out))
+    assert run.claim is not None
+    try:
+        check_place(run.folder, run.claim)
+        _write_down(run, initial, inputs, [*planned, *decided], command, baselines or {})
+    except BaseException:
+        run.claim.undo()
+        raise
+    return run
+
+
+def _write_down(
+    run: Run,
+    initial: Initial | None,
+    inputs: dict[str, str],
+    reasons: list[str],
+    command: str,
+    baselines: Mapping[str, float],
+) -> None:
+    """All that a run knows before its first step, into its folder and for a person."""
+    dataset, recipe, source, out, display = run.data, run.recipe, run.source, run.folder, run.display
     reasons += [] if initial is None else initial.notes
     reasons += learning(run.loop.model, recipe.transfer)
     if isinstance(run.loop.objective, Distill):
@@ -75,7 +100,7 @@ def start(
         "inputs": inputs,
         "notes": notes,
         "reasons": reasons,
-        "baselines": dict(baselines or {}),
+        "baselines": dict(baselines),
         "command": command,
         "seed": recipe.train.seed,
         "version": vitral.__version__,
@@ -95,7 +120,6 @@ def start(
         run.checkpoints.save(collect(loop.model, loop.optimizers, loop.average), loop.progress, best=False)
     for line in (*notes, *reasons):
         display.say(f"- {line}")
-    return run
 
 
 def draft(
@@ -111,7 +135,7 @@ def draft(
     device = choose_device(recipe.train.device)
     choose_precision(recipe.train.precision, device)
     recipe = _placed(recipe)
-    source = str(Path(data).resolve()) if Path(data).exists() else data
+    source = _rooted(data)
     dataset = open_for(source, recipe, display) if opened is None else opened
     recipe, reasons = resolve(recipe, dataset, device.type, None if initial is None else initial.preprocess)
     return _build(out, source, dataset, recipe, device, Progress(), display, initial), initial, reasons
@@ -127,34 +151,46 @@ def preview(data: str, recipe: Recipe, display: Display) -> tuple[TrainingBatche
     return training_batches(recipe, dataset, preprocess(recipe, dataset, shape(recipe, dataset))), dataset.labels
 
 
-def check_place(out: Path) -> None:
-    """A run can be written to `out`, and what is there already is no run that one could go on with."""
+def check_place(out: Path, own: Claim | None = None) -> None:
+    """A run can be written to `out`, and what is there already is no run that goes on or that one could go on with. own: our claim to it."""
     there = next(place for place in (out, *out.absolute().parents) if place.exists())
     if not there.is_dir():
         raise VitralError(f"{out}: {'this' if there == out else there} is a file, not a folder; choose another --out")
     if not os.access(there, os.W_OK | os.X_OK):
         raise VitralError(f"{out}: {there} cannot be written to; choose another --out")
+    if own is None and going_on(out):
+        raise VitralError(f"{out}: a run is going on there; wait for it, or choose another --out")
     if (out / "model.safetensors").exists() or Checkpoints(out / "checkpoints").pointed("latest") is not None:
         raise VitralError(f"{out}: there is a run already; go on with --resume {out}, or choose another --out")
     if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in BEGUN):
         raise VitralError(f"{out}: holds other files already; name a new or an empty folder with --out")
 
 
-def resume(folder: Path, display: Display, workers: int | None = None) -> Run:
-    """The run in `folder`, where its latest checkpoint left it; the data must be the same, the workers may differ."""
+def resume(folder: Path, display: Display, workers: int | None = None, moved: str | None = None) -> Run:
+    """The run in `folder`, where its latest checkpoint left it; the data must be the same, the workers may differ.
+
+    moved: where the data are now, if they are not where they were; the run remembers it.
+    """
     try:
         described = json.loads((folder / "run.json").read_text())
     except (OSError, ValueError) as error:
         why = "there is no run.json" if isinstance(error, FileNotFoundError) else f"run.json cannot be read: {error}"
         raise VitralError(f"{folder}: holds no run to resume ({why}); give the folder that --out named") from error
+    claim = Claim(folder)
+    try:
+        run = _resumed(folder, described, display, workers, moved)
+    except BaseException:
+        claim.release()
+        raise
+    run.claim = claim
+    return run
+
+
+def _resumed(folder: Path, described: dict[str, Any], display: Display, workers: int | None, moved: str | None) -> Run:
     recipe = read_recipe(folder / "recipe.toml")
     if workers is not None:
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, workers=workers))
-    dataset = open_for(described["data"], recipe, display)
-    if dataset.fingerprint != described["fingerprint"]:
-        raise VitralError(
-            f"{described['data']}: the images or labels changed since the run began; restore them, or start a new run"
-        )
+    dataset = _same_data(folder, described, recipe, display, moved)
     for path, digest in _inputs(recipe).items():
         if described["inputs"].get(path) != digest:
             raise VitralError(f"{path}: changed since the run began; restore it, or start a new run")
@@ -174,6 +210,37 @@ def resume(folder: Path, display: Display, workers: int | None = None) -> Run:
     _forget_after(folder / "metrics.jsonl", progress.step)
     display.say(f"going on at step {progress.step}, after {clock(progress.elapsed)} of training")
     return run
+
+
+def _same_data(folder: Path, described: dict[str, Any], recipe: Recipe, display: Display, moved: str | None) -> DataSet:
+    """The run's data, in the order in which it has learned from them; `described` says where they are now."""
+    source = described["data"] if moved is None else _rooted(moved)
+    built_in = source == described["name"]
+    if moved is None and not built_in and not Path(source).exists():
+        raise VitralError(
+            f"{source}: the data are gone; if they moved, say where to: --resume {folder} --data NEW_PLACE"
+        )
+    dataset = open_for(source, recipe, display)
+    if dataset.fingerprint != described["fingerprint"]:
+        what = "the images or labels changed since the run began; restore them, or start a new run"
+        if moved is not None:
+            known = count_known(folder, dataset.splits["train"])
+            what = (
+                f"these are not the data that the run of {folder} began with ({known:,} of {len(dataset.splits['train']):,} training "
+                f"images are); give the place that {described['data']} moved to, or start a new run"
+            )
+        raise VitralError(f"{source}: {what}")
+    dataset.splits["train"] = as_trained(folder, dataset.splits["train"])
+    if source != described["data"]:
+        display.say(f"the data are in {source} now: the same images, labels and splits")
+        described["data"] = source
+        write_atomically(folder / "run.json", json.dumps(described, indent=1).encode())
+    return dataset
+
+
+def _rooted(data: str) -> str:
+    """The data as any folder sees them; a built-in name stays."""
+    return str(Path(data).resolve()) if Path(data).exists() else data
 
 
 def _placed(recipe: Recipe) -> Recipe:

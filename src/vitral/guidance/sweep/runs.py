@@ -11,8 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -156,16 +155,6 @@ class Runs:
         lines = self.log(run.point).read_bytes()[run.logged_before :].decode(errors="replace").strip().splitlines()
         said = next((i for i in reversed(range(len(lines))) if lines[i].startswith("vitral: ")), len(lines) - 1)
         return " ".join(line.strip() for line in lines[said:]).removeprefix("vitral: ")
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """No other sweep works in this folder meanwhile."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "ab") as lock:
-        if not _locked(lock):
-            raise VitralError(f"{folder}: a sweep is going on there; wait for it, or choose another --out")
-        yield
 
 
 def _locked(file: BinaryIO) -> bool:
