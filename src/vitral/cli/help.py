@@ -56,7 +56,17 @@ GROUPS = {  # the sections by what a person wants
 }
 ELSEWHERE = {  # options that another group than their section's is asked for
     "Machine": ("accumulation", "gradient_checkpointing", "precision", "device", "workers"),
-    OUTPUT: ("out", "resume", "show_augmentation", "json", "keep", "score_split", "validate_every", "checkpoint_every"),
+    OUTPUT: (
+        "out",
+        "resume",
+        "moved",
+        "show_augmentation",
+        "json",
+        "keep",
+        "score_split",
+        "validate_every",
+        "checkpoint_every",
+    ),
 }
 ORDER = (OWN, "Model", "Images", "Augmentation", "Budget", "Optimiser", "Transfer", "Objective", "Machine", OUTPUT)
 

@@ -123,7 +123,9 @@ def _resume_tokenizer(given: Any, words: list[str]) -> int:
     finished = (inner / "pictures.npz").exists()
     code = 0 if finished else _run(replace(given, resume=inner), words, "pretrain", given.resume)
     data = given.moved or json.loads((inner / "run.json").read_text())["data"]
-    second = replace(given, data=data, moved=None, settings=read_recipe(given.resume / TWO_STAGES), out=given.resume, resume=None)
+    second = replace(
+        given, data=data, moved=None, settings=read_recipe(given.resume / TWO_STAGES), out=given.resume, resume=None
+    )
     return code or _run(second, [], "pretrain", given.resume)
 
 
@@ -182,7 +184,9 @@ def _resumed(given: Any, words: list[str], display: "Display") -> "Run":
     kept = ("--resume", "--workers", "--data", "--moved")
     changed = [w for w in words if w.startswith("--") and w.partition("=")[0] not in kept]
     if changed:
-        raise VitralError(f"--resume keeps the run's data and recipe; leave out {' '.join(changed)}, or start a new run")
+        raise VitralError(
+            f"--resume keeps the run's data and recipe; leave out {' '.join(changed)}, or start a new run"
+        )
     if given.data is not None:
         raise VitralError(
             f"--resume keeps the run's data and recipe; leave out {given.data}, or write --data {given.data} if they moved there"
@@ -220,7 +224,9 @@ def unspoken(recipe: "Recipe") -> bool:
 def _settled(given: Any, words: list[str], command: str) -> tuple[Any, bool]:
     """What was given with one budget and a run folder; and whether nobody named that folder, so that the next free name will do."""
     if given.moved is not None:
-        raise VitralError("--data: says with --resume where a run's data moved to; a new run's DATA is given without a flag")
+        raise VitralError(
+            "--data: says with --resume where a run's data moved to; a new run's DATA is given without a flag"
+        )
     if given.data is None:
         raise VitralError(f"{command}: which data? Give a folder, a table or a built-in name such as digits")
     settings = one_budget(given.settings, words)

@@ -3,7 +3,9 @@
 Axes: n images, K classes. A ratio whose denominator is zero is undefined and is `None`, never a warning or a
 NaN: the recall of a class without images, the precision of a class that is never predicted, the F1 of a class
 that is neither. Macro averages are over the classes that have images in the split, so that a class that is not
-there counts neither for nor against the model; that of the precision leaves out those that are never predicted.
+there counts neither for nor against the model. A class that has images and is never predicted counts with a precision
+of 0 in them, as with an F1 of 0: scikit-learn's convention (zero_division=0, labels=those of the split). Leaving it out
+would reward a model that gives it up.
 """
 
 import math
@@ -106,6 +108,8 @@ class Evaluation:
             lines.append(
                 f"averages are over {len(with_images)} of {len(self.classes)} classes: no images of {some(absent)}"
             )
+        if missed := [row.label for row in with_images if not row.predicted]:
+            lines.append(f"never predicted, so with precision and F1 of 0 in the averages: {some(missed)}")
         worst = sorted(with_images, key=lambda row: row.f1 or 0.0)[:3]
         if len(with_images) > 3:
             lines.append("weakest classes by F1: " + ", ".join(f"{row.label} {percent(row.f1)}" for row in worst))
@@ -148,7 +152,7 @@ def score(logits: ArrayLike, targets: ArrayLike, labels: list[str]) -> Evaluatio
         top5=float((rank < TOP).mean()) if len(labels) > TOP else None,
         loss=float(losses.mean()),
         ece=expected_calibration_error(bins),
-        macro_precision=mean_defined([row.precision for row in here]),
+        macro_precision=mean_defined([row.precision or 0.0 for row in here]),
         macro_recall=macro_recall,
         macro_f1=mean_defined([row.f1 for row in here]),
         balanced_accuracy=macro_recall,  # the same figure by its other name
