@@ -194,7 +194,8 @@ def head(option: Option) -> str:
     flags = list(spellings(option))
     if option.switch and option.value is False:
         flags = flags[:-1]  # --no-... is for over a recipe only
-    named = ", ".join([*sorted(option.also), *(flag for flag in flags if flag not in option.also)])
+    short = [flag for flag in option.also if not flag.startswith("--")]
+    named = ", ".join([*sorted(short), *(flag for flag in flags if flag not in short)])
     return f"{named} {option.metavar}".rstrip()
 
 
