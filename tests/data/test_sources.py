@@ -403,7 +403,7 @@ def test_columns_and_splits_of_a_table(tmp_path: Path) -> None:
     options = DataOptions(image_column="file", label_column="kind", split_column="part")
     data = open_data(path, options)
     assert {name: len(split) for name, split in data.splits.items()} == {"train": 26, "val": 4, "test": 10}
-    with pytest.raises(VitralError, match=r"no column 'image'; the columns are 'file', 'kind', 'part'.*--image-column"):
+    with pytest.raises(VitralError, match=r"no column 'label'; the columns are 'file', 'kind', 'part'.*--label-column"):
         open_data(path)
     with pytest.raises(VitralError, match=r"no column 'fold'.*--split-column"):
         open_data(path, DataOptions(image_column="file", label_column="kind", split_column="fold"))

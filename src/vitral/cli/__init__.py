@@ -66,10 +66,21 @@ def overview() -> str:
     ])  # fmt: skip
 
 
+def with_folder(words: list[str]) -> list[str]:
+    """The words, with --images FOLDER as --images-folder FOLDER; with a number it says how many, where a command has that."""
+    spread = [word for each in words for word in (each.split("=", 1) if each.startswith("--images=") else [each])]
+    return [
+        "--images-folder"
+        if word == "--images" and i + 1 < len(spread) and not spread[i + 1].lstrip("-").isdigit()
+        else word
+        for i, word in enumerate(spread)
+    ]
+
+
 def main(arguments: list[str] | None = None) -> None:
     """The entry point; exits with 0, 1 (some images failed), 2 (an error the user can mend) or 130 (interrupted)."""
     try:
-        sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
+        sys.exit(_run(with_folder(list(sys.argv[1:] if arguments is None else arguments))))
     except VitralError as error:
         print(f"vitral: {error}", file=sys.stderr)
         sys.exit(2)

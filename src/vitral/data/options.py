@@ -34,16 +34,26 @@ class DataOptions:
 
     data_dir: str | None = None
     """Folder that holds a built-in data set's files (fashion-mnist, elpv)."""
-    image_column: str = "image"
-    """Table column with the image's path, relative to the table (Parquet: or the encoded image itself)."""
-    label_column: str = "label"
-    """Table column with the class name."""
+    image_column: str | None = None
+    """Table column with the image's path (Parquet: or the encoded image itself); default: the one with a usual name (image, file_name, id ...)."""
+    label_column: str | None = None
+    """Table column with the class name; default: the one with a usual name (label, class, category, target ...)."""
+    label_columns: tuple[str, ...] = ()
+    """Table columns of zeros and ones, one for each class; default: all that hold nothing else, where no column has the labels."""
     label_separator: str | None = None
     """A character: each cell of the label column holds any number of labels with it between them, and an empty cell means none of
     them (a Parquet column of lists needs no separator); default: an image has one label.
     """
-    split_column: str = "split"
-    """Table column with train, val or test; a table needs none."""
+    header: bool = True
+    """Whether the first line of a CSV or TSV table names its columns; --no-header if not: the columns are then called 1, 2, 3 and so on."""
+    images_folder: str | None = None
+    """Folder that a table's image paths are relative to, also written --images; default: the table's own. Endings may be missing there."""
+    split_column: str | None = None
+    """Table column with train, val or test, or with folds; default: split or fold, if there is one; none to have splits made."""
+    val_fold: str | None = None
+    """The value of the split column whose rows are for validation; all that is named by neither this nor test_fold is trained on."""
+    test_fold: str | None = None
+    """The value of the split column whose rows are for testing."""
     val_fraction: float = 0.1
     """Share set aside for validation if the data give no such split; 0 for none."""
     test_fraction: float = 0.2

@@ -18,13 +18,15 @@ from torch import Tensor
 
 from vitral.data.builtin import BUILTIN
 from vitral.data.folder import UNLABELLED, list_folder
+from vitral.data.hub import list_hub
 from vitral.data.images import Images
 from vitral.data.listing import Listing
 from vitral.data.options import DataOptions
 from vitral.data.remarks import notes, problems
+from vitral.data.rows import TABLES
 from vitral.data.scan import Progress, Scan, UnreadableError, scan
 from vitral.data.splits import SPLITS, common, keep_in_train, make_splits
-from vitral.data.table import TABLES, list_table
+from vitral.data.table import list_table
 from vitral.errors import VitralError, all_of
 
 _DEFAULTS = DataOptions()
@@ -169,6 +171,11 @@ def list_data(
     data of which nothing can be listed.
     """
     path = Path(data)
+    listing = None
+    if path.is_dir() and data not in BUILTIN:
+        listing = list_hub(path, options, training=training and labelled, labelled=labelled, strict=strict)
+    if listing is not None:
+        return listing
     if options.label_separator is not None and (data in BUILTIN or path.is_dir()):
         raise VitralError(
             f"{data}: several labels an image (label_separator {options.label_separator!r}) come from a table; give one"
@@ -183,7 +190,7 @@ def list_data(
     if path.is_dir():
         return list_folder(path, options, training=training and labelled, labelled=labelled, strict=strict)
     if path.suffix.lower() in TABLES:
-        return list_table(path, options, training=training and labelled, strict=strict)
+        return list_table(path, options, training=training, labelled=labelled, strict=strict)
     raise VitralError(
         f"{data}: is neither a folder nor a table ({', '.join(TABLES)}); give a folder of class folders, "
         "or a table with image and label columns"

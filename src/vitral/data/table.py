@@ -1,28 +1,39 @@
-"""Tables as a data set: a CSV, TSV or Parquet file with a column of images, one of labels, perhaps one of
-splits.
+"""Tables as a data set: a CSV, TSV, JSON lines or Parquet file with a column of images, one of labels (or several of zeros and ones), perhaps
+one of splits or folds; or several such files that are one data set (`hub`).
 
-Images are paths relative to the table's folder. A Parquet column may also hold the encoded images, as bytes
-or as Hugging Face's struct of `bytes` and `path`; names of its ClassLabel features are used. A cell holds one
-label, or any number of them: with a separator between them, or as a Parquet column's lists.
+Images are paths relative to the table's folder, or to the one that --images names. A Parquet column may also hold the encoded images, as bytes
+or as Hugging Face's struct of `bytes` and `path`; names of its ClassLabel features are used. A cell holds one label, or any number of them: with
+a separator between them, as a list, or as zeros and ones.
 """
 
-import csv
-import json
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vitral.data.columns import Chosen, choose, labels_of
+from vitral.data.folder import UNLABELLED
 from vitral.data.images import FileImages, Images, PackedImages
 from vitral.data.listing import Labels, Listing, Problem, build_listing, in_words, split_of
 from vitral.data.options import DataOptions
+from vitral.data.places import Places
+from vitral.data.rows import Rows, read_rows
 from vitral.errors import VitralError, counted, some
 
-TABLES = (".csv", ".tsv", ".parquet")
+
+@dataclass
+class Part:
+    """One file of a data set that is several tables, or the only one."""
+
+    rows: Rows
+    inside: str = ""
+    """The folder, under the data set's, that its paths are relative to."""
+    split: str | None = None
+    """The split that all its rows are of."""
 
 
 @dataclass
@@ -31,31 +42,117 @@ class _Columns:
     """Paths, bytes, or {bytes, path}, one for each row."""
     labels: Labels
     splits: list[str] | None
-    first_row: int
-    """What a person calls the first row: 2 in a CSV file, whose line 1 is the header."""
+    rows: list[str]
+    """What a person calls each row."""
+    column: str
+    """The images' column."""
+    said: list[str] = field(default_factory=list)
+    numbers: bool = False
+    """Whether the images are numbers, ids, which have become texts."""
 
 
-def list_table(path: Path, options: DataOptions, *, training: bool = True, strict: bool = True) -> Listing:
+def list_table(
+    path: Path, options: DataOptions, *, training: bool = True, labelled: bool = True, strict: bool = True
+) -> Listing:
     """The images that a table names or holds; VitralError for what is missing in it or contradicts itself.
 
     strict: False to leave out the rows that lack something, and keep the problems in the listing, instead of raising them.
     """
-    read = _read_parquet if path.suffix.lower() == ".parquet" else _read_csv
-    columns = read(path, options)
-    if not columns.images:
-        raise VitralError(f"{path}: has no rows; add one for each image")
-    if options.label_separator is not None:
-        columns.labels = [
-            _parts(label, options.label_separator) if isinstance(label, str) else label for label in columns.labels
-        ]
-    problems = _incomplete(columns)
-    given = None if columns.splits is None else [_split(cell) for cell in columns.splits]
-    images = _images(path, columns, options) if columns.images else FileImages(path.parent, [])
-    if isinstance(images, FileImages):
-        problems += _contradictions(columns, images, options)
-    return build_listing(
-        path.stem, str(path), images, columns.labels, given, training=training, problems=problems, strict=strict
+    parts = [Part(read_rows(path, options))]
+    return list_parts(path.stem, path, path.parent, parts, options, training=training, labelled=labelled, strict=strict)
+
+
+def list_parts(
+    name: str,
+    where: Path,
+    folder: Path,
+    parts: Sequence[Part],
+    options: DataOptions,
+    *,
+    training: bool,
+    labelled: bool,
+    strict: bool,
+    problems: Sequence[Problem] = (),
+    said: Sequence[str] = (),
+) -> Listing:
+    """The images of one or several tables, as one data set. name, where: what to call it, and in an error. folder: that paths are relative to."""
+    columns = _joined(where, parts, options, labelled)
+    wrong = [*problems, *_incomplete(columns, options)]
+    given = None if columns.splits is None else [_split(cell, options) for cell in columns.splits]
+    if columns.images and not all(isinstance(image, str) for image in columns.images):
+        images = _packed(where, columns)
+    else:
+        root = Path(os.path.abspath(folder if options.images_folder is None else options.images_folder))
+        if not root.is_dir():
+            raise VitralError(
+                f"--images {options.images_folder}: there is no such folder; name the one that the table's images are in"
+            )
+        places = Places(root)
+        names = places.find(columns.images, elsewhere=options.images_folder is not None)
+        if columns.numbers and len(places.missing) == len(names) and columns.column.casefold() == "image":
+            raise VitralError(
+                f"{where}: column {columns.column!r} must hold paths or encoded images, not numbers; write it again"
+            )
+        wrong += _contradictions(columns, names) + places.problems(skipping=options.skip_unreadable)
+        columns.said += places.said
+        images = FileImages(root, names)
+    listing = build_listing(
+        name, str(where), images, columns.labels, given,
+        training=training and bool(columns.labels) and labelled, problems=wrong, strict=strict,
+    )  # fmt: skip
+    listing.understood = [*said, *columns.said]
+    return listing
+
+
+def _joined(where: Path, parts: Sequence[Part], options: DataOptions, labelled: bool) -> _Columns:
+    """The columns of all parts, which must be called alike."""
+    first: Chosen | None = None
+    joined = _Columns([], [], [], [], "")
+    labels: list[Any] = []
+    for part in parts:
+        rows = part.rows
+        if not len(rows):
+            choose(rows, options, labelled=labelled)
+            if len(parts) == 1:
+                raise VitralError(f"{rows.path}: has no rows; add one for each image")
+            continue
+        chosen = choose(rows, options, labelled=labelled)
+        if first is not None and (first.image, first.labels, first.split) != (
+            chosen.image,
+            chosen.labels,
+            chosen.split,
+        ):
+            raise VitralError(
+                f"{rows.path}: has other columns for images, labels and splits than {parts[0].rows.path.name}; write them alike"
+            )
+        own, said = labels_of(rows, chosen, options) if chosen.labels else ([UNLABELLED] * len(rows), [])
+        joined.said += [] if first is not None else [*chosen.said, *said]
+        if options.label_separator is not None and not said:
+            own = [_parts(label, options.label_separator) if isinstance(label, str) else label for label in own]
+        first, joined.column = first or chosen, chosen.image
+        labels += list(own)
+        joined.images += [_cell(cell, part) for cell in _files_only(rows.columns[chosen.image])]
+        column = None if chosen.split is None else rows.columns[chosen.split]
+        splits = [part.split or "" for _ in own] if column is None or part.split else [_plain(cell) for cell in column]
+        assert joined.splits is not None
+        joined.splits += splits
+        before = f"{rows.path.name} " if len(parts) > 1 else ""
+        joined.rows += [f"{before}row {i + rows.first_row}" for i in range(len(rows))]
+    if first is None:
+        raise VitralError(f"{where}: has no rows; add one for each image")
+    kinds = {type(label) for label in labels}
+    joined.labels = (
+        labels
+        if len(kinds) == 1
+        else [label if isinstance(label, frozenset) else frozenset([label]) for label in labels]
     )
+    if first.split is None and not any(part.split for part in parts):
+        joined.splits = None
+    elif first.split is not None:
+        _check_folds(where, first.split, joined, options)
+    if (options.val_fold or options.test_fold) and first.split is None:
+        raise VitralError(f"{where}: --val-fold and --test-fold need a column of folds; name it by --split-column")
+    return joined
 
 
 def _parts(cell: str, separator: str) -> frozenset[str]:
@@ -63,182 +160,122 @@ def _parts(cell: str, separator: str) -> frozenset[str]:
     return frozenset(label for part in cell.split(separator) if (label := part.strip()))
 
 
-def _read_csv(path: Path, options: DataOptions) -> _Columns:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            header = file.readline()
-            file.seek(0)
-            delimiter = "\t" if path.suffix.lower() == ".tsv" else ";" if "," not in header and ";" in header else ","
-            reader = csv.reader(file, delimiter=delimiter, strict=True)
-            names = next(reader, [])
-            wanted = _wanted(path, names, options)
-            rows = []
-            for row in reader:
-                if row and len(row) != len(names):
-                    raise VitralError(
-                        f"{path}: line {reader.line_num} has {len(row)} fields where the header has "
-                        f"{len(names)}; quote fields that contain the delimiter"
-                    )
-                if row:
-                    rows.append(row)
-    except UnicodeDecodeError as error:
-        raise VitralError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from error
-    except csv.Error as error:
-        raise VitralError(f"{path}: line {reader.line_num} is not valid CSV ({error}); mend the line") from error
-    except OSError as error:
-        raise VitralError(f"{path}: cannot be read ({error.strerror}); make it a readable file") from error
-
-    def column(name: str) -> list[str]:
-        return [row[names.index(name)] for row in rows]
-
-    image, label, split = wanted
-    return _Columns(column(image), column(label), column(split) if split else None, first_row=2)
+def _plain(cell: Any) -> str:
+    """A cell as text, a whole number without its point."""
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
+    return "" if cell is None else str(cell).strip()
 
 
-def _read_parquet(path: Path, options: DataOptions) -> _Columns:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise VitralError(f"{path}: Parquet needs pyarrow; run pip install 'vitral[parquet]'") from None
-    try:
-        with parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            wanted = _wanted(path, names, options)
-            metadata = file.schema_arrow.metadata or {}
-            table = file.read(columns=[name for name in wanted if name])
-    except (ArrowException, OSError) as error:
-        raise VitralError(f"{path}: is not a readable Parquet file ({error}); write it again") from error
-    image, label, split = wanted
-    labels = _class_names(path, table.column(label).to_pylist(), metadata, label)
-    splits = ["" if value is None else str(value) for value in table.column(split).to_pylist()] if split else None
-    images = table.column(image).to_pylist()
-    structs = [value for value in images if isinstance(value, dict)]
-    if structs and all(struct.get("bytes") is None for struct in structs):  # files beside the table
-        images = [value.get("path") if isinstance(value, dict) else value for value in images]
-    return _Columns(images, labels, splits, first_row=1)
+def _files_only(column: Sequence[Any]) -> Sequence[Any]:
+    """Hugging Face's structs without bytes as the paths that they hold."""
+    structs = [cell for cell in column if isinstance(cell, dict)]
+    if structs and all(struct.get("bytes") is None for struct in structs):
+        return [cell.get("path") if isinstance(cell, dict) else cell for cell in column]
+    return column
 
 
-def _class_names(path: Path, values: list[Any], metadata: dict[bytes, bytes], column: str) -> Labels:
-    """Labels, or sets of labels, as text; whole numbers become names where Hugging Face's ClassLabel gives some."""
-    lists = any(isinstance(value, list) for value in values)
-    flat = [one for value in values for one in value or []] if lists else values
-    feature = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {}).get(column, {})
-    if lists:  # what the lists hold: [feature], or {"feature": feature}
-        feature = feature[0] if isinstance(feature, list) else feature.get("feature", feature)
-    names = feature.get("names")
-    if names is not None and any(not isinstance(one, int) or not 0 <= one < len(names) for one in flat):
-        raise VitralError(f"{path}: column {column} holds labels outside of 0..{len(names) - 1}; label every row")
-
-    def name(value: Any) -> str:
-        return ("" if value is None else str(value)) if names is None else str(names[value])
-
-    if not lists:
-        return [name(value) for value in values]
-    sets = [frozenset(name(one) for one in value or []) for value in values]
-    if any(not label.strip() for each in sets for label in each):
-        raise VitralError(f"{path}: column {column} holds lists with an empty label; leave it out of the list")
-    return sets
+def _cell(cell: Any, part: Part) -> Any:
+    if isinstance(cell, str) and part.inside and cell.strip():
+        return f"{part.inside}/{cell}"
+    return cell
 
 
-def _wanted(path: Path, names: Sequence[str], options: DataOptions) -> tuple[str, str, str | None]:
-    """The image, label and split columns; the last is None if there is none and none was asked for."""
-    default_split = options.split_column == DataOptions.split_column
-    wanted = [("--image-column", options.image_column), ("--label-column", options.label_column)]
-    if options.split_column in names or not default_split:
-        wanted.append(("--split-column", options.split_column))
-    for option, name in wanted:
-        if name not in names:
-            raise VitralError(
-                f"{path}: there is no column {name!r}; the columns are "
-                f"{', '.join(map(repr, names)) or 'none'}; choose one by {option}"
-            )
-        if names.count(name) > 1:
-            raise VitralError(f"{path}: there are several columns {name!r}; rename all but one")
-    return options.image_column, options.label_column, wanted[2][1] if len(wanted) == 3 else None
+def _check_folds(where: Path, column: str, columns: _Columns, options: DataOptions) -> None:
+    """Folds must be told which is for what; a fold that was told must be there."""
+    assert columns.splits is not None
+    values = sorted({cell for cell in columns.splits if cell}, key=lambda cell: (len(cell), cell))
+    folds = f"column {column!r} holds {some([repr(value) for value in values])}"
+    for flag, fold in (("--val-fold", options.val_fold), ("--test-fold", options.test_fold)):
+        if fold is not None and fold not in values:
+            raise VitralError(f"{where}: {folds}, not {fold!r}; choose one of them by {flag}")
+    if options.val_fold is not None or options.test_fold is not None:
+        if options.val_fold == options.test_fold:
+            raise VitralError(f"{where}: --val-fold and --test-fold are both {options.val_fold!r}; choose two")
+        columns.said.append(f"{folds}: " + ", ".join(
+            f"{value} is {what}" for what, value in (("val", options.val_fold), ("test", options.test_fold)) if value is not None
+        ) + ", all others train")  # fmt: skip
+    elif len(values) > 1 and all(value.lstrip("-").isdigit() for value in values):
+        raise VitralError(
+            f"{where}: {folds}: these look like folds; say which is for what, for example --val-fold {values[0]} --test-fold {values[1]} "
+            "(all others train), or --split-column none to have splits made"
+        )
 
 
-def _split(cell: str) -> str:
+def _split(cell: str, options: DataOptions) -> str:
     """train, val or test, or "" for none of them."""
+    if options.val_fold is not None or options.test_fold is not None:
+        return {options.val_fold: "val", options.test_fold: "test"}.get(cell, "train" if cell else "")
     return (
         "" if cell.strip().casefold() == "dev" else split_of(cell) or ""
     )  # dev is some people's test: --val-fold dev says
 
 
-def _incomplete(columns: _Columns) -> list[Problem]:
+def _incomplete(columns: _Columns, options: DataOptions) -> list[Problem]:
     """What is missing in some rows, which are then taken out of the columns."""
     rows = range(len(columns.images))
 
     def blank(cells: Sequence[Any]) -> list[int]:
-        return [i for i in rows if not cells[i] or not str(cells[i]).strip()]
+        return [i for i in rows if (not cells[i] and cells[i] != 0) or not str(cells[i]).strip()]
 
     problems = []
     lacking = {"image": blank(columns.images)}
     lacking["label"] = blank(columns.labels) if isinstance(columns.labels[0], str) else []
     for what, found in lacking.items():
         if found:
-            have, named = _in_rows(found, columns)
-            text = f"{have} no {what}: {some(named)}; fill it in or remove the rows"
+            named = [columns.rows[i] for i in found]
+            text = (
+                f"{counted(len(found), 'row has', 'rows have')} no {what}: {some(named)}; fill it in or remove the rows"
+            )
             problems.append(Problem(f"no_{what}", text, tuple(named)))
     splits = columns.splits
-    wrong = [] if splits is None else [i for i in rows if not _split(splits[i])]
+    wrong = [] if splits is None else [i for i in rows if not _split(splits[i], options)]
     if splits is not None and wrong:
-        _, named = _in_rows(wrong, columns)
-        named = [f"{row}: {splits[i]!r}" for row, i in zip(named, wrong, strict=True)]
+        named = [f"{columns.rows[i]}: {splits[i]!r}" for i in wrong]
         text = (
             f"the split of each row must be train, val or test, not ({counted(len(wrong), 'row')}) "
-            f"{some(named)}; correct them, or leave the column out to have splits made"
+            f"{some(named)}; correct them, say which is for what (--val-fold, --test-fold), or --split-column none to have splits made"
         )
         problems.append(Problem("wrong_split", text, tuple(named)))
     if problems:
         _take(columns, sorted(set(rows).difference(wrong, *lacking.values())))
+    columns.numbers = bool(columns.images) and all(type(image) is int for image in columns.images)
+    if columns.numbers:
+        columns.images = [str(image) for image in columns.images]
     return problems
-
-
-def _in_rows(found: Sequence[int], columns: _Columns) -> tuple[str, list[str]]:
-    """How many rows have something, and what a person calls them."""
-    return counted(len(found), "row has", "rows have"), [f"row {i + columns.first_row}" for i in found]
 
 
 def _take(columns: _Columns, rows: Sequence[int]) -> None:
     columns.images = [columns.images[i] for i in rows]
     columns.labels = [columns.labels[i] for i in rows]  # type: ignore[assignment]  # all of one kind
     columns.splits = None if columns.splits is None else [columns.splits[i] for i in rows]
+    columns.rows = [columns.rows[i] for i in rows]
 
 
-def _images(path: Path, columns: _Columns, options: DataOptions) -> Images:
-    if all(isinstance(image, str) for image in columns.images):
-        return FileImages(Path(os.path.abspath(path)).parent, columns.images)
+def _packed(where: Path, columns: _Columns) -> Images:
     structs = [image if isinstance(image, dict) else {"bytes": image} for image in columns.images]
     blobs = [blob for struct in structs if isinstance(blob := struct.get("bytes"), bytes)]
     if len(blobs) < len(structs):
         raise VitralError(
-            f"{path}: column {options.image_column!r} must hold paths or encoded images, the same in every "
+            f"{where}: column {columns.column!r} must hold paths or encoded images, the same in every "
             "row; write it again"
         )
     ends = np.concatenate([[0], np.cumsum([len(blob) for blob in blobs], dtype=np.int64)])
-    names = [f"{path.stem}/{struct.get('path') or i}" for i, struct in enumerate(structs)]
+    names = [f"{where.stem}/{struct.get('path') or i}" for i, struct in enumerate(structs)]
     return PackedImages(np.frombuffer(b"".join(blobs), np.uint8), ends, names)
 
 
-def _contradictions(columns: _Columns, images: FileImages, options: DataOptions) -> list[Problem]:
-    """Images by path that have two labels (or sets of labels), or are not there."""
+def _contradictions(columns: _Columns, names: Sequence[str]) -> list[Problem]:
+    """Images by path that have two labels, or sets of labels."""
     labels: dict[str, set[str]] = defaultdict(set)
-    for name, label in zip(columns.images, columns.labels, strict=True):
+    for name, label in zip(names, columns.labels, strict=True):
         labels[os.path.normpath(name)].add(label if isinstance(label, str) else f"[{in_words(sorted(label))}]")
-    problems = []
     clashing = [f"{name} ({', '.join(sorted(given))})" for name, given in labels.items() if len(given) > 1]
-    if clashing:
-        one = isinstance(columns.labels[0], str)
-        text = (
-            f"{counted(len(clashing), 'image has', 'images have')} {'two labels' if one else 'rows with different labels'}: "
-            f"{some(clashing)}; {'keep the right row of each' if one else 'give each image one row with all its labels'}"
-        )
-        problems.append(Problem("clashing_rows", text, tuple(clashing)))
-    missing = [name for name in labels if not os.path.lexists(images.root / name)]
-    if missing and not options.skip_unreadable:
-        text = (
-            f"names {counted(len(missing), 'image')} that are not there: {some(missing)}; "
-            f"paths are relative to {images.root}; correct them, or leave these images out with --skip-unreadable"
-        )
-        problems.append(Problem("missing_images", text, tuple(missing)))
-    return problems
+    if not clashing:
+        return []
+    one = isinstance(columns.labels[0], str)
+    text = (
+        f"{counted(len(clashing), 'image has', 'images have')} {'two labels' if one else 'rows with different labels'}: "
+        f"{some(clashing)}; {'keep the right row of each' if one else 'give each image one row with all its labels'}"
+    )
+    return [Problem("clashing_rows", text, tuple(clashing))]

@@ -251,7 +251,8 @@ def _placed(recipe: Recipe) -> Recipe:
 
     objective = recipe.objective
     located = dataclasses.replace(objective, teacher=placed(objective.teacher), tokenizer=placed(objective.tokenizer))
-    return dataclasses.replace(recipe, objective=located)
+    data = dataclasses.replace(recipe.data, images_folder=placed(recipe.data.images_folder))
+    return dataclasses.replace(recipe, objective=located, data=data)
 
 
 def _inputs(recipe: Recipe) -> dict[str, str]:
