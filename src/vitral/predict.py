@@ -88,7 +88,7 @@ class Predictor:
                 )
             pixels = image if image.dtype == torch.uint8 else image.float()
         else:
-            pixels = decode(image, steps.channels, hint=steps.hint)
+            pixels = decode(image, steps.channels)
         steps.check(pixels.shape[1], pixels.shape[2], _name(image))
         return pixels
 
@@ -126,7 +126,10 @@ class Predictor:
         """Predictions for preprocessed images, in one forward pass."""
         if top_k < 1:
             raise VitralError(f"top_k {top_k}: ask for at least 1 class")
-        logits = self.logits(torch.stack(list(inputs)))  # [B, K]
+        if len({x.shape for x in inputs}) > 1:  # steps that give each image a size of its own
+            logits = torch.cat([self.logits(x[None]) for x in inputs])
+        else:
+            logits = self.logits(torch.stack(list(inputs)))  # [B, K]
         yes = (logits >= 0).sum(-1).tolist()  # labels at or above 50 %
         classes = logits.topk(min(max(top_k, *yes), len(self.labels))).indices
         values = self.probabilities(logits).gather(1, classes)
@@ -172,6 +175,11 @@ def _adopt(source: str) -> Predictor:
     opened = open_model(source)
     if not opened.model.num_classes:
         opened.labels = []
+    if opened.unprepared:
+        raise VitralError(
+            f"{opened.unprepared}; what is predicted without this preprocessing would be wrong. Bring the images to the model with the library "
+            "it comes from"
+        )
     if opened.labels is None or opened.preprocess is None:
         missing = "class names" if opened.labels is None else "preprocessing (preprocessor_config.json)"
         raise VitralError(
@@ -251,6 +259,10 @@ def predict_stream(
             return item[0], predictor.preprocess(item[1])
         except VitralError as error:
             return item[0], error
+        except (MemoryError, RuntimeError) as error:  # PyTorch's allocator raises the latter
+            if isinstance(error, RuntimeError) and "memory" not in str(error):
+                raise
+            return item[0], VitralError(f"{item[0]}: takes more memory than there is; make the image smaller")
 
     source = iter(images)
     with ThreadPoolExecutor(2) as pool:

@@ -14,7 +14,8 @@ from vitral.errors import VitralError
 from vitral.models.common import ImageModel
 from vitral.models.zoo import build, model_config
 
-FORMAT = "1"
+FORMAT = "2"
+READABLE = ("1", "2")  # the first had no steps in its preprocessing
 
 
 @dataclass
@@ -43,7 +44,7 @@ class ModelCard:
     def from_json(cls, text: str, path: Path) -> "ModelCard":
         try:
             stored = json.loads(text)
-            if stored.pop("format") != FORMAT:
+            if stored.pop("format") not in READABLE:
                 raise VitralError(f"{path}: written by a newer vitral; upgrade with pip install -U vitral")
             return cls(**{**stored, "preprocess": Preprocess.from_json(stored["preprocess"])})
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -29,6 +29,8 @@ class Opened:
     source: Source
     multi_label: bool
     """Whether an image can have several of the labels."""
+    unprepared: str = ""
+    """Why `preprocess` is None, where the source has preprocessing that cannot be done here."""
 
 
 def create_model(
@@ -84,5 +86,5 @@ def open_model(
     if preprocess is not None and config.in_channels != preprocess.channels:
         preprocess = None  # its means and deviations are those of other channels
     elif preprocess is not None and config.image_size != found.config.image_size:
-        preprocess = replace(preprocess, height=config.image_size[0], width=config.image_size[1])
-    return Opened(model, report, found.architecture, labels, preprocess, source, found.multi_label)
+        preprocess = preprocess.sized(*config.image_size)
+    return Opened(model, report, found.architecture, labels, preprocess, source, found.multi_label, found.unprepared)

@@ -2,14 +2,16 @@
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from vitral.checkpoints.bundle import read_card
-from vitral.checkpoints.from_transformers import read_config, read_processing, sides
+from vitral.checkpoints.from_transformers import read_config, sides
+from vitral.checkpoints.processors import read_processor
 from vitral.checkpoints.recognise import Source
+from vitral.checkpoints.timm_pixels import read_timm
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError
 from vitral.models.common import ModelConfig
@@ -27,6 +29,8 @@ class Description:
     labels: list[str] | None = None
     preprocess: Preprocess | None = None
     multi_label: bool = False
+    unprepared: str = ""
+    """Why there is no preprocessing, where the source has one that cannot be done here."""
 
 
 def describe(source: Source, architecture: str | None = None) -> Description:
@@ -74,9 +78,20 @@ def _of_transformers(source: Source) -> Description:
     labels = None
     if classes and isinstance(named := c.get("id2label"), dict) and len(named) == classes:
         labels = [str(named[k]) for k in sorted(named, key=int)]
-    preprocess = read_processing(source.processor, config) if source.processor else None
+    preprocess, why = None, ""
+    if source.processor:
+        shape = config.in_channels, config.image_size, getattr(config, "patch_size", 1)
+        preprocess, why = _or_why(lambda: read_processor(source.processor, c["model_type"], *shape), source.name)
     multi_label = c.get("problem_type") == "multi_label_classification"
-    return Description(config, family_of(config), labels, preprocess, multi_label)
+    return Description(config, family_of(config), labels, preprocess, multi_label, why)
+
+
+def _or_why(read: Callable[[], Preprocess], name: str) -> tuple[Preprocess | None, str]:
+    """The preprocessing, or why it cannot be done here: weights can be read without."""
+    try:
+        return read(), ""
+    except VitralError as error:
+        return None, f"{name}: {error}"
 
 
 def _of_timm(source: Source) -> Description:
@@ -93,20 +108,11 @@ def _of_timm(source: Source) -> Description:
         overrides["image_size"] = sides(arguments["img_size"])
     config = model_config(name, **overrides)
     labels = given.get("label_names") or c.get("label_names")
-    preprocess = None
-    if len(given.get("mean", ())) == channels:
-        preprocess = Preprocess(
-            height,
-            width,
-            channels,
-            tuple(given["mean"]),
-            tuple(given["std"]),
-            resize="squash" if given.get("crop_mode") == "squash" else "crop",
-            crop_fraction=given.get("crop_pct", 0.875),
-            interpolation=given.get("interpolation", "bicubic"),
-            min_size=getattr(config, "patch_size", 1),
-        )
-    return Description(config, name, list(labels) if labels else None, preprocess)
+    preprocess, why = None, ""
+    if "mean" in given or "crop_pct" in given:
+        read = {"input_size": (channels, height, width), **given}
+        preprocess, why = _or_why(lambda: read_timm(read, getattr(config, "patch_size", 1)), source.name)
+    return Description(config, name, list(labels) if labels else None, preprocess, unprepared=why)
 
 
 def _of_google(source: Source) -> ViTConfig:

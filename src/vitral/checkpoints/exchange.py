@@ -67,27 +67,77 @@ def exchange(
         )  # fmt: skip
         save_model(out, model, card)
     else:
+        if opened.unprepared:
+            raise VitralError(
+                f"{opened.unprepared}; convert it to our own format with --to vitral, or remove that file for the weights alone"
+            )
         same = opened.report.layout.split("5")[0] == to  # a layout of Transformers keeps its dialect
         layout = opened.report.layout if same else to
-        write_folder(out, model, layout, labels, steps, opened.report if same else None, multi_label=opened.multi_label)
+        unlike = write_folder(
+            out, model, layout, labels, steps, opened.report if same else None, multi_label=opened.multi_label
+        )
+        assumed += [f"preprocessing: {each}" for each in unlike]
         if opened.multi_label and to == "timm":
             assumed.append(
                 "timm's config.json cannot say that an image can have several labels: take the sigmoid of the logits"
             )
-    again = open_model(out).model.eval()
-    difference = change(model, again)
+    back = open_model(out)
+    difference = change(model, back.model.eval())
     if not difference <= TOLERANCE:
         raise VitralError(
             f"{out}: read back, its representation differs by {difference:.1e}; please report this, and do not use it"
         )
-    return Exchanged(
-        opened.report,
-        "\n".join([*assumed, f"read back: the representation of a test image differs by {difference:.1e}"]),
-    )
+    says = [*assumed, f"read back: the representation of a test image differs by {difference:.1e}"]
+    if steps is not None:
+        says.append(_pixels(steps, back.preprocess, out, told=bool(assumed)))
+    return Exchanged(opened.report, "\n".join(says))
+
+
+SHAPES = ((97, 33), (51, 200), (64, 64), (240, 427), (333, 250))  # of the test pictures
+LEVEL = 1.0
+
+
+def _pixels(steps: Preprocess, again: Preprocess | None, out: Path, *, told: bool) -> str:
+    """How far the pixels that the written preprocessing makes are from those of the source, in words; a VitralError if that was not told."""
+    assert again is not None, f"{out}: written without preprocessing"
+    most, total, count, shapes = 0.0, 0.0, 0, 0
+    for h, w in SHAPES:
+        if min(h, w) < steps.min_size:
+            continue
+        picture = test_picture(steps.channels, h, w)
+        one, other = steps(picture), again(picture)
+        if one.shape != other.shape:
+            raise VitralError(
+                f"{out}: read back, a picture of {h}x{w} becomes {tuple(other.shape)} pixels and not {tuple(one.shape)}"
+            )
+        levels = (one - other).abs() * 255 * torch.tensor(steps.std)[:, None, None]
+        most, total, count, shapes = (
+            max(most, float(levels.max())),
+            total + float(levels.sum()),
+            count + levels.numel(),
+            shapes + 1,
+        )
+    if most > LEVEL and not told:
+        raise VitralError(
+            f"{out}: read back, its pixels differ by {most:.1f} levels of 255; please report this, and do not use it"
+        )
+    return f"read back: the pixels of {shapes} test pictures differ by at most {most:.2g} levels of 255, {total / max(1, count):.2g} on average"
+
+
+def test_picture(channels: int, height: int, width: int) -> Tensor:
+    """Coarse noise made smooth, uint8 [C, h, w]."""
+    generator = torch.Generator().manual_seed(derive(0, "test picture"))
+    coarse = torch.randint(0, 256, (1, channels, 7, 9), generator=generator, dtype=torch.uint8).float()
+    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)[0]
+    return smooth.round().to(torch.uint8)
 
 
 def assume(opened: Opened) -> Preprocess:
     """The preprocessing of the family's releases, where the source has none: Google's ViTs scale to -1..1, the others by ImageNet's statistics."""
+    if opened.unprepared:
+        raise VitralError(
+            f"{opened.unprepared}; remove that file to have the family's usual preprocessing instead, which is another"
+        )
     config = opened.model.config
     C = config.in_channels
     google = opened.report.layout == "google" or (

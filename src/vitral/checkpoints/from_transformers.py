@@ -1,12 +1,11 @@
-"""The config.json and preprocessor_config.json of Hugging Face's Transformers as our architectures and preprocessing.
+"""The config.json of Hugging Face's Transformers as our architectures.
 
-https://github.com/huggingface/transformers; `to_transformers.py` is the way back.
+https://github.com/huggingface/transformers; `to_transformers.py` is the way back, `processors.py` has the preprocessing.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError
 from vitral.models.beit import BeitConfig
 from vitral.models.common import ModelConfig
@@ -26,7 +25,6 @@ ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
 }
-RESAMPLES = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 
 
 def read_config(c: dict[str, Any], keys: set[str], name: str) -> ModelConfig:
@@ -44,37 +42,6 @@ def read_config(c: dict[str, Any], keys: set[str], name: str) -> ModelConfig:
         raise VitralError(f"{name}: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise VitralError(f"{name}: its config.json lacks or garbles {error}; download it again") from error
-
-
-def read_processing(p: dict[str, Any], config: ModelConfig) -> Preprocess | None:
-    """preprocessor_config.json as our steps; None where it does something that they do not."""
-    if not p.get("do_normalize", True) or len(p.get("image_mean", ())) != config.in_channels:
-        return None
-    size, crop = p.get("size", {}), p.get("crop_size", {})
-    size = {"height": size, "width": size} if isinstance(size, int) else size
-    crop = {"height": crop, "width": crop} if isinstance(crop, int) else crop
-    height, width = config.image_size
-    fraction, rule = 1.0, "squash"
-    if p.get("do_center_crop", False) and crop:
-        height, width = crop["height"], crop["width"]
-        shortest = size.get("shortest_edge", size.get("height", height))
-        fraction, rule = min(1.0, height / shortest), "crop" if "shortest_edge" in size else "squash"
-    elif "height" in size:
-        height, width = size["height"], size["width"]
-    elif "shortest_edge" in size:  # resize the short side to size / crop_pct, then cut the centre
-        height = width = size["shortest_edge"]
-        fraction, rule = p.get("crop_pct") or 1.0, "crop"
-    return Preprocess(
-        height,
-        width,
-        config.in_channels,
-        tuple(p["image_mean"]),
-        tuple(p["image_std"]),
-        resize=rule,
-        crop_fraction=fraction,
-        interpolation=RESAMPLES.get(p.get("resample", 2), "bicubic"),
-        min_size=getattr(config, "patch_size", 1),
-    )
 
 
 def sides(value: int | list[int]) -> tuple[int, int]:

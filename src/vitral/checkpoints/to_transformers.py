@@ -6,6 +6,7 @@ https://github.com/huggingface/transformers; `from_transformers.py` is the way b
 from typing import Any
 
 from vitral.checkpoints import from_transformers
+from vitral.checkpoints.processors import write_processor
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError
 from vitral.models.beit import BeitConfig
@@ -20,13 +21,12 @@ from vitral.models.swinv2 import SwinV2Config
 from vitral.models.vit import ViTConfig
 
 ACTIVATIONS = {ours: theirs for theirs, ours in from_transformers.ACTIVATIONS.items()}  # of two names the newer
-RESAMPLES = {name: number for number, name in from_transformers.RESAMPLES.items()}
 
 
 def transformers_files(
     config: ModelConfig, labels: list[str] | None, steps: Preprocess | None, multi_label: bool
-) -> dict[str, dict[str, Any]]:
-    """The files by their names: config.json, and preprocessor_config.json where the steps are known."""
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """The files by their names: config.json, and preprocessor_config.json where the steps are known; and what that does otherwise."""
     named = labels or [f"LABEL_{i}" for i in range(config.num_classes)]
     content = {
         **transformers_config(config),
@@ -35,10 +35,11 @@ def transformers_files(
         "label2id": {label: i for i, label in enumerate(named)},
         **({"problem_type": "multi_label_classification"} if multi_label else {}),
     }
-    files = {"config.json": content}
+    files: dict[str, dict[str, Any]] = {"config.json": content}
+    unlike: list[str] = []
     if steps is not None:
-        files["preprocessor_config.json"] = _processor(steps)
-    return files
+        files["preprocessor_config.json"], unlike = write_processor(steps)
+    return files, unlike
 
 
 def transformers_config(config: ModelConfig) -> dict[str, Any]:
@@ -234,27 +235,3 @@ WRITERS: tuple[tuple[type[ModelConfig], Any], ...] = (
     (PvtV2Config, _pvt),
     (ResNetConfig, _resnet),
 )
-
-
-def _processor(steps: Preprocess) -> dict[str, Any]:
-    """preprocessor_config.json that does what our steps do."""
-    common = {
-        "do_resize": True,
-        "do_rescale": True,
-        "do_normalize": True,
-        "rescale_factor": 1 / 255,
-        "image_mean": list(steps.mean),
-        "image_std": list(steps.std),
-        "resample": RESAMPLES[steps.interpolation],
-    }
-    exact = {"height": steps.height, "width": steps.width}
-    if steps.resize == "squash" and steps.crop_fraction == 1:
-        return {"image_processor_type": "ViTImageProcessor", **common, "size": exact}
-    shortest = round(max(steps.height, steps.width) / steps.crop_fraction)
-    return {
-        "image_processor_type": "BitImageProcessor",
-        **common,
-        "size": {"shortest_edge": shortest},
-        "do_center_crop": True,
-        "crop_size": exact,
-    }

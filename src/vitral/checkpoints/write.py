@@ -8,6 +8,7 @@ from typing import Any
 from vitral.checkpoints.atomic import write_atomically, write_safetensors
 from vitral.checkpoints.bundle import LoadReport
 from vitral.checkpoints.convert import to_layout
+from vitral.checkpoints.timm_pixels import write_timm
 from vitral.checkpoints.to_transformers import transformers_files
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError
@@ -24,20 +25,27 @@ def write_folder(
     like: LoadReport | None = None,
     *,
     multi_label: bool = False,
-) -> None:
-    """A folder that Transformers ("hf", "hf5") or timm ("timm") loads: config.json, model.safetensors and, if known, the preprocessing."""
+) -> list[str]:
+    """A folder that Transformers ("hf", "hf5") or timm ("timm") loads: config.json, model.safetensors and, if known, the preprocessing.
+
+    Returns in words what of the preprocessing the other library does a little otherwise. Raises VitralError, before anything is written, for
+    what it cannot do.
+    """
     tensors = to_layout(model, layout, like)
     if layout == "timm":
-        files = timm_files(model, labels, steps)
+        files, unlike = timm_files(model, labels, steps)
     else:
-        files = transformers_files(model.config, labels, steps, multi_label)
+        files, unlike = transformers_files(model.config, labels, steps, multi_label)
     write_safetensors(folder / "model.safetensors", tensors, {"format": "pt"})
     for name, content in files.items():
         write_atomically(folder / name, (json.dumps(content, indent=2) + "\n").encode())
+    return unlike
 
 
-def timm_files(model: ImageModel, labels: list[str] | None, steps: Preprocess | None) -> dict[str, dict[str, Any]]:
-    """timm's config.json: the row of the zoo that the model is, but for its classes, channels and image size."""
+def timm_files(
+    model: ImageModel, labels: list[str] | None, steps: Preprocess | None
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """timm's config.json: the row of the zoo that the model is, but for its classes, channels and image size; and what it does otherwise."""
     config = model.config
     name = next((n for n, e in MODELS.items() if _same_shape(e.config, config)), None)
     if name is None:
@@ -45,15 +53,10 @@ def timm_files(model: ImageModel, labels: list[str] | None, steps: Preprocess | 
             "timm has no name for a model of this shape; write Hugging Face's layout or our own file instead"
         )
     prepared: dict[str, Any] = {"input_size": [config.in_channels, *config.image_size]}
+    unlike: list[str] = []
     if steps is not None:
-        prepared |= {
-            "input_size": [steps.channels, steps.height, steps.width],
-            "mean": list(steps.mean),
-            "std": list(steps.std),
-            "crop_pct": steps.crop_fraction,
-            "crop_mode": "squash" if steps.resize == "squash" else "center",
-            "interpolation": steps.interpolation,
-        }
+        settings, unlike = write_timm(steps)
+        prepared |= settings
     if labels:
         prepared["label_names"] = labels
     arguments = (
@@ -61,14 +64,13 @@ def timm_files(model: ImageModel, labels: list[str] | None, steps: Preprocess | 
         if config.image_size != MODELS[name].config.image_size and "resnet" not in name
         else {}
     )
-    return {
-        "config.json": {
-            "architecture": name,
-            "num_classes": config.num_classes,
-            "model_args": {**arguments, **({"in_chans": config.in_channels} if config.in_channels != 3 else {})},
-            "pretrained_cfg": {"num_classes": config.num_classes, **prepared},
-        }
+    content = {
+        "architecture": name,
+        "num_classes": config.num_classes,
+        "model_args": {**arguments, **({"in_chans": config.in_channels} if config.in_channels != 3 else {})},
+        "pretrained_cfg": {"num_classes": config.num_classes, **prepared},
     }
+    return {"config.json": content}, unlike
 
 
 def _same_shape(row: ModelConfig, config: ModelConfig) -> bool:

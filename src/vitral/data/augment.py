@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from vitral.data.options import AugmentOptions
 from vitral.data.policies import JITTER_DRAWS, THREE_DRAWS, RandAugment, jitter, three_augment
 from vitral.data.preprocess import Preprocess, resize
+from vitral.data.steps import Resize
 from vitral.randomness import keyed, uniforms
 
 
@@ -83,17 +84,18 @@ def reflected_crop(preprocess: Preprocess) -> Transform:
     mirrored around the image, and a box of the model's size is cut out anywhere.
     """
     H, W = preprocess.height, preprocess.width
+    whole = Resize("share", H, W, preprocess.interpolation, arithmetic="torch")
 
     def apply(image: Tensor, u: np.ndarray) -> Tensor:
-        h, w = image.shape[1:]
-        factor = max(H / h, W / w)
-        image = resize(image, max(H, round(h * factor)), max(W, round(w * factor)), preprocess.interpolation)
-        h, w = image.shape[1:]
+        h, w = whole.size(image.shape[1], image.shape[2])
         top, left = (
             int(x * (side - size + 2 * MIRRORED + 1)) - MIRRORED
             for x, side, size in zip(u, (h, w), (H, W), strict=True)
         )
-        return image[:, mirrored(top, H, h)][:, :, mirrored(left, W, w)]
+        rows, columns = mirrored(top, H, h), mirrored(left, W, w)
+        y, x = int(rows.min()), int(columns.min())
+        image = whole.apply(image, (y, x, int(rows.max()) + 1 - y, int(columns.max()) + 1 - x))
+        return image[:, rows - y][:, :, columns - x]
 
     return Transform("reflected_crop", 2, apply)
 

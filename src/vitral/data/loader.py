@@ -126,7 +126,7 @@ class EvaluationBatches(Dataset[Pixels]):
 
     def __init__(self, split: Split, preprocess: Preprocess, batch_size: int) -> None:
         self.split, self.preprocess, self.batch_size = split, preprocess, batch_size
-        self.read = Reader(split, preprocess, preprocess.hint)
+        self.read = Reader(split, preprocess)
 
     def __getitem__(self, number: int) -> Pixels:
         rows = range(number * self.batch_size, min((number + 1) * self.batch_size, len(self.split)))
@@ -143,7 +143,7 @@ class Reader:
     In the main process decoded images are remembered, up to a gibibyte: most data sets that a person collects are then decoded once.
     """
 
-    def __init__(self, split: Split, preprocess: Preprocess, hint: int) -> None:
+    def __init__(self, split: Split, preprocess: Preprocess, hint: int | None = None) -> None:
         self.split, self.preprocess, self.hint = split, preprocess, hint
         self.kept: dict[int, Tensor] = {}
         self.room = REMEMBERED
@@ -161,6 +161,14 @@ class Reader:
 
 
 def stack(images: list[Tensor]) -> Tensor:
-    """[B, C, H, W]; float32 if any image came with more than 8 bits."""
+    """[B, C, H, W]; float32 if any image came with more than 8 bits.
+
+    Raises VitralError where the steps of another library give each image a size of its own.
+    """
+    if len(shapes := {tuple(image.shape[1:]) for image in images}) > 1:
+        raise VitralError(
+            f"the model's preprocessing brings images to different sizes ({sorted(shapes)[:3]}), which make no batch; predict one by one, or "
+            "convert the model with a preprocessing that crops"
+        )
     deep = any(image.dtype != torch.uint8 for image in images)
     return torch.stack([image.float() for image in images] if deep else images)

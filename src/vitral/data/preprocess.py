@@ -1,24 +1,20 @@
 """From a decoded image to what the model reads: the one path that training's evaluation, prediction, export and serving share."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from vitral.data import steps as named
+from vitral.data.resample import INTERPOLATIONS, resize
+from vitral.data.steps import CenterCrop, Resize, Step
+from vitral.data.view import View
 from vitral.errors import VitralError
 
-RESIZES = ("crop", "squash")
-INTERPOLATIONS = ("bicubic", "bilinear")
+__all__ = ["INTERPOLATIONS", "RESIZES", "Preprocess", "resize"]
 
-
-def resize(image: Tensor, height: int, width: int, interpolation: str) -> Tensor:
-    """[C, h, w] on the 0..255 scale (uint8 or float32) to [C, height, width] of the same kind, antialiased as Pillow does."""
-    if image.shape[1:] == (height, width):
-        return image
-    resized = F.interpolate(image[None], (height, width), mode=interpolation, antialias=True, align_corners=False)[0]
-    return resized if resized.dtype == torch.uint8 else resized.clamp(0, 255)
+RESIZES = ("crop", "squash", "steps")
 
 
 @dataclass(frozen=True)
@@ -29,14 +25,18 @@ class Preprocess:
     width: int
     channels: int
     mean: tuple[float, ...]
+    """Of the pixels, which lie in 0..1; other scales, as of a `rescale_factor`, are expressed in these two."""
     std: tuple[float, ...]
     resize: str = "crop"
-    """crop: resize so that the model's view is the centre `crop_fraction` of the image; squash: resize both sides, ratio given up."""
+    """crop: resize so that the model's view is the centre `crop_fraction` of the image; squash: resize both sides, ratio given up; steps: as
+    `steps` say, which then are another library's."""
     crop_fraction: float = 1.0
     interpolation: str = "bicubic"
     bit_depth: int = 8
     min_size: int = 1
     """Images with a shorter side than this (one patch) are refused."""
+    steps: tuple[Step, ...] = ()
+    """In order, from the decoded image to `height` x `width`; with `resize` crop or squash they follow from the fields above."""
 
     def __post_init__(self) -> None:
         for name, allowed in (("resize", RESIZES), ("interpolation", INTERPOLATIONS)):
@@ -50,42 +50,81 @@ class Preprocess:
             raise VitralError(f"preprocessing: crop_fraction={self.crop_fraction}: a share lies above 0, up to 1")
         if not all(s > 0 for s in self.std):
             raise VitralError(f"preprocessing: std {self.std}: deviations must be above 0")
+        if bool(self.steps) != (self.resize == "steps"):
+            raise VitralError(
+                f"preprocessing: resize={self.resize!r} with steps {self.steps}: steps are for resize=steps"
+            )
+
+    @classmethod
+    def of_steps(
+        cls,
+        size: tuple[int, int],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        steps: tuple[Step, ...],
+        **more: int,
+    ) -> "Preprocess":
+        """With another library's steps, to the height and width of `size`. more: bit_depth and min_size."""
+        filters = [step.interpolation for step in steps if isinstance(step, Resize)]
+        return cls(
+            *size, len(mean), mean, std, "steps" if steps else "crop", interpolation=(*filters, "bicubic")[0], steps=steps, **more
+        )  # fmt: skip
+
+    @property
+    def plan(self) -> tuple[Step, ...]:
+        """The steps, written out."""
+        if self.resize == "steps":
+            return self.steps
+        how = self.interpolation
+        if self.resize == "squash":
+            return (Resize("exact", self.height, self.width, how, arithmetic="torch"),)
+        whole = Resize("share", self.height, self.width, how, self.crop_fraction, arithmetic="torch")
+        return whole, CenterCrop(self.height, self.width)
 
     @property
     def hint(self) -> int:
         """The shorter side that an image is resized to at least, for decoders that can shrink as they decode."""
-        return round(max(self.height, self.width) / self.crop_fraction)
+        sides = [max(s.height, s.width) / s.fraction for s in self.plan if isinstance(s, Resize)]
+        return round(max(sides, default=max(self.height, self.width)))
+
+    def sized(self, height: int, width: int) -> "Preprocess":
+        """The same for a model of another image size: what steps resize and crop to grows and shrinks with it."""
+        by = height / self.height, width / self.width
+        return replace(self, height=height, width=width, steps=tuple(step.scaled(*by) for step in self.steps))
 
     def check(self, height: int, width: int, name: str) -> None:
-        """A VitralError where an image is smaller than one patch."""
+        """A VitralError where an image is smaller than one patch, or of a shape that the steps cannot bring to the model's."""
         if min(height, width) < self.min_size:
             raise VitralError(
                 f"{name}: {height}x{width} pixels are fewer than one {self.min_size}x{self.min_size} patch; "
                 "leave the image out or use a model with smaller patches"
             )
+        view = View(height, width)
+        for step in self.plan:
+            if isinstance(step, Resize) and min(step.size(view.height, view.width)) < 1:
+                raise VitralError(
+                    f"{name}: {height}x{width} pixels are too long and thin: resized in proportion no pixel of the short side "
+                    "is left; crop the image or leave it out"
+                )
+            try:
+                view = step.follow(view)
+            except VitralError as error:
+                raise VitralError(f"{name}: {error}; leave the image out") from error
 
     def view(self, image: Tensor) -> Tensor:
         """The pixels that the model sees: [C, h, w] to [C, height, width], still on the 0..255 scale."""
-        if self.resize == "squash":
-            return resize(image, self.height, self.width, self.interpolation)
-        inner_h, inner_w, top, left = self._inner(*image.shape[1:])
-        image = resize(image, inner_h, inner_w, self.interpolation)
-        return image[:, top : top + self.height, left : left + self.width]
+        return named.run(self.plan, image)
+
+    def where(self, h: int, w: int) -> View:
+        """Where those pixels lie in an image of h x w."""
+        view = View(h, w)
+        for step in self.plan:
+            view = step.follow(view)
+        return view
 
     def box(self, h: int, w: int) -> tuple[int, int, int, int]:
-        """Top, left, height, width of what the model sees, in pixels of an image of h x w."""
-        if self.resize == "squash":
-            return 0, 0, h, w
-        inner_h, inner_w, top, left = self._inner(h, w)
-        top, bottom = round(top * h / inner_h), round((top + self.height) * h / inner_h)
-        left, right = round(left * w / inner_w), round((left + self.width) * w / inner_w)
-        return top, left, bottom - top, right - left
-
-    def _inner(self, h: int, w: int) -> tuple[int, int, int, int]:
-        """Height and width that the whole image is resized to, and the top and left of the centre crop in it."""
-        factor = max(self.height / h, self.width / w) / self.crop_fraction
-        inner_h, inner_w = max(self.height, round(h * factor)), max(self.width, round(w * factor))
-        return inner_h, inner_w, (inner_h - self.height) // 2, (inner_w - self.width) // 2
+        """Top, left, height, width of what the model sees, in pixels of an image of h x w; beyond it where the view is padded."""
+        return self.where(h, w).box()
 
     def normalise(self, pixels: Tensor) -> Tensor:
         """[..., C, H, W] on the 0..255 scale to float32 with the training data's mean and deviation removed."""
@@ -103,9 +142,13 @@ class Preprocess:
         return self.normalise(self.view(image))
 
     def to_json(self) -> dict[str, object]:
-        return dataclasses.asdict(self)
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {**fields, "steps": [named.to_json(step) for step in self.steps]}
 
     @classmethod
     def from_json(cls, stored: dict[str, object]) -> "Preprocess":
+        """Of what `to_json` wrote, now or before there were steps."""
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()}
-        return cls(**values)  # type: ignore[arg-type]
+        written = values.pop("steps", ())
+        assert isinstance(written, tuple)
+        return cls(**values, steps=tuple(named.from_json(step) for step in written))  # type: ignore[arg-type]

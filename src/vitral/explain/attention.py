@@ -14,7 +14,7 @@ from PIL import Image
 from vitral.errors import VitralError
 from vitral.explain.figure import Explanation, grid_figure, png
 from vitral.explain.geometry import Floats, Geometry, Reader, Tokens, weights
-from vitral.explain.maps import Query, rollout
+from vitral.explain.maps import Query, rollout, shown
 from vitral.layers.attention import check_layer
 
 LayerChoice = int | Literal["mean"]
@@ -81,11 +81,10 @@ class Attention:
 
     def figure(self, title: str, query: Query | None = None) -> Image.Image:
         """The grid of layers x heads, as the model saw the picture, with its padding."""
-        top, left, height, width = self.box
-        picture, geometry = self.picture[top : top + height, left : left + width], self.geometry[-1]
+        height, width = self.box[2:]
+        geometry = self.geometry[-1]
         taller, wider = extent(geometry.grid, geometry.stride, self.size)
-        beyond = (round(height * taller) - height, round(width * wider) - width)
-        picture = np.pad(picture, ((0, beyond[0]), (0, beyond[1]), (0, 0)))
+        picture = shown(self.picture, self.box, (round(height * taller) - height, round(width * wider) - width))
         return grid_figure(picture, self.heads(query), title, asking=query if isinstance(query, tuple) else None)
 
     def _repr_png_(self) -> bytes:

@@ -60,7 +60,7 @@ def cases(predictor: Predictor, split: Split, count: int, seed: int = 0) -> list
     """`count` images of the split (all, if it has fewer), drawn without repetition."""
     steps = predictor.card.preprocess
     chosen = Permutation(len(split), seed, 0)(np.arange(min(count, len(split))))
-    return [Case(split.names[i], split.read(i, steps.channels, steps.hint)) for i in chosen.tolist()]
+    return [Case(split.names[i], split.read(i, steps.channels)) for i in chosen.tolist()]
 
 
 def compare(

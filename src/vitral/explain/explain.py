@@ -93,7 +93,7 @@ def look(predictor: Predictor, image: ImageLike) -> Attention:
         num_prefix=model.num_prefix,
         grid=found.layers[-1].geometry.grid,
         box=steps.box(*picture.shape[:2]),
-        size=(steps.height, steps.width),
+        size=(batch.shape[2], batch.shape[3]),
         picture=picture,
         label=label,
         probability=probability,
@@ -145,7 +145,7 @@ def explain(
         query if isinstance(query, tuple) else None,
         target=name,
         floor=floor,
-        extent=extent((values.shape[0], values.shape[1]), stride, (steps.height, steps.width)),
+        extent=extent((values.shape[0], values.shape[1]), stride, (batch.shape[2], batch.shape[3])),
         colours=colours,
     )
 

@@ -64,18 +64,31 @@ def place(values: NDArray[np.floating], box: tuple[int, int, int, int], size: tu
 
     Args:
         values: [h, w] at any resolution.
-        box: (top, left, height, width) of the crop, in pixels of the whole picture.
+        box: (top, left, height, width) of the crop, in pixels of the whole picture; what lies beyond it was padding.
         size: (H, W) of the whole picture.
 
     Returns:
         [H, W]; 0 where the model saw nothing.
     """
     top, left, height, width = box
-    assert 0 <= top <= top + height <= size[0], f"box {box} in a picture of {size}"
-    assert 0 <= left <= left + width <= size[1], f"box {box} in a picture of {size}"
     whole = np.zeros(size)
-    whole[top : top + height, left : left + width] = upsample(values, (height, width))
+    fine = upsample(values, (height, width))
+    y, x = max(0, top), max(0, left)
+    inside = fine[y - top : size[0] - top, x - left : size[1] - left]
+    whole[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
     return whole
+
+
+def shown(
+    picture: NDArray[np.uint8], box: tuple[int, int, int, int], beyond: tuple[int, int] = (0, 0)
+) -> NDArray[np.uint8]:
+    """The part of a picture [H, W, 3] that a box shows, black where it reaches beyond, and `beyond` rows and columns more."""
+    top, left, height, width = box
+    seen = np.zeros((height + beyond[0], width + beyond[1], picture.shape[2]), np.uint8)
+    y, x = max(0, top), max(0, left)
+    inside = picture[y : max(0, top + height), x : max(0, left + width)]
+    seen[y - top : y - top + inside.shape[0], x - left : x - left + inside.shape[1]] = inside
+    return seen
 
 
 def colourise(values: NDArray[np.floating], colours: str = "viridis") -> NDArray[np.uint8]:

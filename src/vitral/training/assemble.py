@@ -112,7 +112,7 @@ def _views(recipe: Recipe, preprocess: Preprocess) -> list[Augmentation]:
     sides = [
         max(1, round(side * options.local_share / patch)) * patch for side in (preprocess.height, preprocess.width)
     ]
-    small = replace(preprocess, height=sides[0], width=sides[1])
+    small = preprocess.sized(sides[0], sides[1])
     local = replace(recipe.augment, crop="resized", scale=options.local_scale)
     return [
         *(Augmentation(recipe.augment, preprocess, f"view{i}") for i in range(2)),

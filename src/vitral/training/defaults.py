@@ -145,13 +145,23 @@ def _normalisation(view: ViewOptions, data: DataSet, reasons: Reasons) -> ViewOp
     rows = range(0, len(train), -(-len(train) // NORMALISED_BY))
     sums = torch.zeros(3, data.channels, dtype=torch.float64)  # count, sum, sum of squares
     for i in rows:
-        pixels = train.read(i, data.channels, SMALL).flatten(1).double() / 255
-        sums += torch.stack([torch.full((data.channels,), pixels.shape[1]), pixels.sum(1), pixels.square().sum(1)])
+        whole = train.read(i, data.channels, SMALL).flatten(1)
+        sums += sum(_sums(part) for part in whole.split(AT_ONCE, dim=1))
     mean = sums[1] / sums[0]
     std = (sums[2] / sums[0] - mean.square()).clamp(min=1e-6).sqrt()
     view = replace(view, mean=view.mean or _rounded(mean), std=view.std or _rounded(std))
     reasons.append(f"normalised by {_statistics(view)}: of {len(rows):,} training images")
     return view
+
+
+AT_ONCE = 2**22
+"""Pixels: an image that is no larger gives the very sums that it gives as a whole."""
+
+
+def _sums(part: torch.Tensor) -> torch.Tensor:
+    """Count, sum and sum of squares, float64 [3, C], of pixels [C, n] on the 0..255 scale, taken as 0..1."""
+    pixels = part.double() / 255
+    return torch.stack([torch.full((len(part),), pixels.shape[1]), pixels.sum(1), pixels.square().sum(1)])
 
 
 def _statistics(view: ViewOptions) -> str:
