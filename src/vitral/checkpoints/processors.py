@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitral.data.preprocess import Preprocess
-from vitral.data.steps import CenterCrop, Pad, Resize, ReverseChannels, Step
+from vitral.data.steps import AsIs, CenterCrop, Pad, Resize, ReverseChannels, Step
 from vitral.errors import VitralError, some
 
 RESAMPLES = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
@@ -31,7 +31,7 @@ COMMON = frozenset(
         "image_std",
         "do_pad",
         "pad_size",
-    }  # fmt: skip
+    }
 )
 """Settings that change pixels and that every processor here has."""
 NEUTRAL = frozenset(
@@ -54,7 +54,7 @@ NEUTRAL = frozenset(
         "_processor_class",
         "num_channels",
         "transformers_version",
-    }  # fmt: skip
+    }
 )
 """Settings that change no pixel of an image that has been decoded in the model's channels."""
 
@@ -196,7 +196,7 @@ def _steps(s: dict[str, Any], processor: Processor, mean: tuple[float, ...]) -> 
         pad = _sides(s["pad_size"], True, "pad_size")
         zero = tuple(255 * m for m in mean)  # there it is padded when all else is done, so with what becomes 0
         steps.append(Pad(pad["height"], pad["width"], zero))
-    return tuple(steps)
+    return tuple(steps) or (AsIs(),)
 
 
 def _resizes(s: dict[str, Any], processor: Processor) -> list[Step]:
@@ -283,7 +283,7 @@ def write_processor(steps: Preprocess) -> tuple[dict[str, Any], list[str]]:
         "image_mean": list(steps.mean), "image_std": list(steps.std),
     }  # fmt: skip
     unlike: list[str] = []
-    kind, plan = "Bit", list(steps.plan)
+    kind, plan = "Bit", [step for step in steps.plan if not isinstance(step, AsIs)]
     if plan and isinstance(plan[0], Resize):
         first = plan.pop(0)
         assert isinstance(first, Resize)

@@ -49,7 +49,7 @@ NEUTRAL = frozenset(
         "sha256",
         "sha",
         "drop_rate",
-    }  # fmt: skip
+    }
 )
 """Fields of timm's PretrainedCfg that change no pixel (the test_ ones only where they are asked for)."""
 

@@ -67,7 +67,7 @@ class Preprocess:
         """With another library's steps, to the height and width of `size`. more: bit_depth and min_size."""
         filters = [step.interpolation for step in steps if isinstance(step, Resize)]
         return cls(
-            *size, len(mean), mean, std, "steps" if steps else "crop", interpolation=(*filters, "bicubic")[0], steps=steps, **more
+            *size, len(mean), mean, std, "steps", interpolation=(*filters, "bicubic")[0], steps=steps, **more
         )  # fmt: skip
 
     @property

@@ -88,7 +88,8 @@ def resize(
     if (h, w) == (height, width):
         return image[:, top : top + rows, left : left + columns]
     if interpolation == "nearest":
-        return image[:, _nearest(h, height, top, rows)][:, :, _nearest(w, width, left, columns)]
+        ys, xs = _nearest(h, height, top, rows, arithmetic), _nearest(w, width, left, columns, arithmetic)
+        return image[:, ys][:, :, xs]
     if max(height, h) * width > max(h * w, WHOLE):
         return _part(image, height, width, interpolation, (top, left, rows, columns), rounded)
     if interpolation in ("bicubic", "bilinear") and arithmetic == "torch":
@@ -101,8 +102,17 @@ def resize(
     return whole[:, top : top + rows, left : left + columns]
 
 
-def _nearest(size: int, new: int, start: int, count: int) -> Tensor:
-    return torch.from_numpy(np.floor((np.arange(start, start + count) + 0.5) * (size / new)).astype(np.int64))
+def _nearest(size: int, new: int, start: int, count: int, arithmetic: str) -> Tensor:
+    """Where pixels `start`, `start` + 1, ... of a line of `new` come from: the middle of each, multiplied in float32 (PyTorch's nearest-exact),
+    or added up (Pillow), which decides where it falls between two pixels.
+    """
+    if arithmetic == "torch":
+        places = (np.arange(start, start + count, dtype=np.float32) + np.float32(0.5)) * np.float32(size / new)
+    else:
+        steps = np.full(start + count, size / new)
+        steps[0] /= 2
+        places = np.add.accumulate(steps)[start:]
+    return torch.from_numpy(np.minimum(np.floor(places).astype(np.int64), size - 1))
 
 
 def _by_pillow(image: Tensor, height: int, width: int, interpolation: str) -> Tensor:
@@ -147,12 +157,20 @@ def _part(image: Tensor, height: int, width: int, interpolation: str, region: Re
     C = len(image)
     low, high = vertical[0].first, max(t.first + len(t.weights) for t in vertical)
     block = max(1, BLOCK // (C * max(count_x, max(len(t.weights) for t in horizontal))))
+    dense = None  # the horizontal weights as one matrix [w, count_x], where lines are short
+    if image.shape[2] <= 4 * count_x:
+        dense = torch.zeros(image.shape[2], count_x)
+        for j, (first, weights) in enumerate(horizontal):
+            dense[first : first + len(weights), j] = weights
     result = torch.zeros(C, count_y, count_x)
     for start in range(low, high, block):
         stop = min(start + block, high)
         across = torch.empty(C, stop - start, count_x)
-        for j, (first, weights) in enumerate(horizontal):
-            across[:, :, j] = image[:, start:stop, first : first + len(weights)].float() @ weights
+        if dense is not None:
+            across = image[:, start:stop].float() @ dense
+        else:
+            for j, (first, weights) in enumerate(horizontal):
+                across[:, :, j] = image[:, start:stop, first : first + len(weights)].float() @ weights
         if whole_numbers:
             across = (across + 0.5).floor().clamp(0, 255)
         for i, (first, weights) in enumerate(vertical):

@@ -181,12 +181,27 @@ class ReverseChannels:
         return self
 
 
-Step = Resize | CenterCrop | Pad | ReverseChannels
+@dataclass(frozen=True)
+class AsIs:
+    """The image in its own size."""
+
+    def follow(self, view: View) -> View:
+        return view
+
+    def apply(self, image: Tensor) -> Tensor:
+        return image
+
+    def scaled(self, by_height: float, by_width: float) -> "AsIs":
+        return self
+
+
+Step = Resize | CenterCrop | Pad | ReverseChannels | AsIs
 STEPS: dict[str, type[Step]] = {
     "resize": Resize,
     "center_crop": CenterCrop,
     "pad": Pad,
     "reverse_channels": ReverseChannels,
+    "as_is": AsIs,
 }
 
 
