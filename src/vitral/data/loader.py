@@ -13,6 +13,7 @@ from vitral.data.mix import MIX_DRAWS, Mix
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import Split
 from vitral.data.workers import Failed, stream, tell
+from vitral.errors import VitralError
 from vitral.randomness import Permutation, derive, keys, uniforms
 
 REMEMBERED = 2**30  # bytes
