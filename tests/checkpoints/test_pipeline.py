@@ -45,8 +45,9 @@ CASES = {
 def test_probabilities_are_the_pipelines(case, tmp_path):
     family, shape, processor, settings = CASES[case]
     transformers.set_seed(0)
+    spread = 0.02 if family == "Pvt" else 0.1  # PVT's answers depend on single levels where its weights are larger
     config = getattr(transformers, f"{family}Config")(
-        **shape, initializer_range=0.02 if family == "Pvt" else 0.1, num_labels=4, id2label=dict(enumerate("abcd")), label2id={c: i for i, c in enumerate("abcd")}
+        **shape, initializer_range=spread, num_labels=4, id2label=dict(enumerate("abcd")), label2id={c: i for i, c in enumerate("abcd")}
     )  # fmt: skip
     model = getattr(transformers, f"{family}ForImageClassification")(config).eval()
     prepare = getattr(transformers, f"{processor}ImageProcessorPil")(**settings)
