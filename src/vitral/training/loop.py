@@ -165,8 +165,8 @@ class Loop:
 
     def without_workers(self, why: str, listener: Listener, stop: threading.Event | None = None) -> None:
         """From now on batches are computed in this process. A signal that ends the run can end its loader processes too; that is no news."""
-        self.workers = 0
-        if stop is None or not stop.is_set():
+        known, self.workers = self.workers == 0, 0
+        if not known and (stop is None or not stop.is_set()):
             listener.message(why)
 
     def run(self, listener: Listener) -> bool:
