@@ -1,4 +1,4 @@
-"""The one kind of error that a user can cause, and words for its message."""
+"""The one kind of error that a user can cause, and words for its message and for figures."""
 
 from collections.abc import Sequence
 
@@ -27,3 +27,21 @@ def some(items: Sequence[str], shown: int = 10) -> str:
     """The first of a list for a person, and how many more there are."""
     more = f" and {len(items) - shown} more" if len(items) > shown else ""
     return ", ".join(items[:shown]) + more
+
+
+FEW = 20
+"""A share of fewer cases than this is given as a count: 6 % of 16 images are one image."""
+
+
+def ratio(share: float, whole: int, digits: int = 0) -> str:
+    """A share of so many cases for a person: 3 of 16, and from `FEW` cases on 45%. NaN or no cases are none."""
+    if whole < 1 or share != share:
+        return "none"
+    part = round(share * whole)
+    return f"{part:,} of {whole:,}" if part < FEW else f"{share:.{digits}%}"
+
+
+def portion(share: float, whole: int, one: str, many: str | None = None) -> str:
+    """`ratio` with what is counted: 3 of 16 images, 45% of 120 images."""
+    what = counted(whole, one, many)
+    return f"{round(share * whole):,} of {what}" if round(share * whole) < FEW else f"{share:.0%} of {what}"

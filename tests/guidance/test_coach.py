@@ -438,13 +438,26 @@ def test_a_remark_names_its_step_and_the_images():
     lines = run_of(lambda s: {"loss": 1.2, "top1": 0.8}, lambda s: {"top1": 0.1, "train_top1": 0.8})
     made = coach(val=60)
     (remark,) = [remark for line in lines for remark in made.see(line)]
-    assert remark.seen.startswith("step 300: top-1 is 80% on 600 training images and 10% on 60 validation images")
+    assert remark.seen.startswith("step 300: right are 80% of 600 training images and 6 of 60 validation images, where")
 
 
 @pytest.mark.parametrize(
     ("top1", "images", "majority", "words"),
     [
-        (0.3667, 60, 0.35, "36.7% on 60 test images is no better than always saying the commonest class (35.0%)"),
+        (
+            0.3667,
+            60,
+            0.35,
+            "36.7% on 60 test images is more than always saying the commonest class (35.0%), but so few",
+        ),
+        (
+            17 / 31,
+            31,
+            12 / 31,
+            "17 right of 31 test images is more than always saying the commonest class (12 of 31), but so few",
+        ),
+        (0.35, 60, 0.35, "35.0% on 60 test images is no better than always saying the commonest class (35.0%)"),
+        (1.0, 3, 2 / 3, "3 right of 3 test images is more than always saying the commonest class (2 of 3), but so few"),
         (0.2, 200, 0.35, "is worse than always saying the commonest class (35.0%)"),
         (0.5, 200, 0.35, None),
     ],
@@ -470,7 +483,8 @@ def test_validation_stands_in_for_a_test_score():
         made.see(line)
     assert (
         by_luck(made.run)
-        == "top-1 11.0% on 1,000 validation images is no better than always saying the commonest class (10.0%)"
+        == "top-1 11.0% on 1,000 validation images is more than always saying the commonest class (10.0%), "
+        "but so few images cannot show that it is better"
     )
 
 

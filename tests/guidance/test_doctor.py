@@ -272,8 +272,9 @@ def test_labels_that_the_pixels_do_not_tell_are_not_judged(capsys, tmp_path):
     (note,) = [finding for finding in report["findings"] if "label" in finding["kind"]]
     assert note["kind"] == "unjudged_labels"
     assert note["severity"] == "note"
-    assert note["text"].startswith("labels were not judged: the pixels do not tell these classes apart (")
-    assert note["text"].endswith(" right, 66.7% by always saying the commonest)")
+    assert note["text"].startswith("labels were not judged: the pixels do not tell these classes apart: ")
+    assert " on 60 images is " in note["text"]
+    assert "always saying the commonest class (66.7%)" in note["text"]
     assert "--model" in note["remedy"]
     assert report["labels"] == {"agreement": None, "ranking": []}
     assert err.count("labels were not judged") == 1
@@ -291,6 +292,10 @@ def test_a_judge_must_beat_the_commonest_answer_on_images_that_are_not_copies():
     x = np.random.default_rng(0).normal(size=(60, 8)).astype(np.float32)
     judged = judge(x, np.arange(60) % 3 // 2, np.arange(60) // 2)
     assert (judged.commonest, judged.images) == (pytest.approx(2 / 3), 30)
+    said = judgement(0.7, 0.6, 60).in_words()
+    assert said == (
+        "70.0% on 60 images is more than always saying the commonest class (60.0%), but so few images cannot show that it is better"
+    )
     several = judge(x, np.stack([np.arange(60) % 4 > 0, np.arange(60) % 2], 1).astype(np.float32), np.arange(60))
     assert several.commonest == pytest.approx((0.75 + 0.5) / 2)
 

@@ -5,6 +5,7 @@ into equal-width bins by the probability of their predicted class, and its mean 
 several labels each label is a question of its own, and the probability of yes is compared with the share of yes.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,3 +62,23 @@ def expected_calibration_error(bins: list[ReliabilityBin]) -> float:
         if b.confidence is not None and b.accuracy is not None:
             gap += b.images * abs(b.accuracy - b.confidence)
     return gap / images
+
+
+def error_by_chance(bins: list[ReliabilityBin]) -> float:
+    """The calibration error to expect of probabilities that are right, in 0..1: of few images in many bins it is large.
+
+    The mean absolute deviation of a binomial share from its probability, bin by bin (De Moivre's closed form, Diaconis and Zabell 1991,
+    https://doi.org/10.1214/ss/1177011699), weighted by images.
+    """
+    images = sum(b.images for b in bins)
+    assert images > 0, "no images in the bins"
+    return sum(_deviation(b.images, min(1.0, b.confidence)) for b in bins if b.confidence is not None) / images
+
+
+def _deviation(n: int, p: float) -> float:
+    """The mean of |X - n p| over binomial X."""
+    if not 0 < p < 1:
+        return 0.0
+    m = min(n, math.floor(n * p) + 1)
+    ways = math.lgamma(n + 1) - math.lgamma(m + 1) - math.lgamma(n - m + 1)
+    return 2 * m * math.exp(ways + m * math.log(p) + (n - m + 1) * math.log1p(-p))

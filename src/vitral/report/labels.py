@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitral.evaluation.multilabel import MultiLabelEvaluation, sigmoid
+from vitral.evaluation.words import OF_YES, calibration_words
 from vitral.report.charts import reliability_chart
 from vitral.report.parts import escape, meter, percent, table
 
@@ -37,8 +38,8 @@ def label_sections(evaluation: MultiLabelEvaluation) -> str:
         "<section><h2>Labels</h2><p class=soft>Weakest first. A label is said to be there from a probability of 50 %; average "
         f"precision needs no such threshold.{absent}</p>{table(heads, rows)}</section>"
         "<div class=pair><section><h3>Can its probabilities be trusted?</h3>" + diagram + "</section>"
-        "<section><h3>Calibration</h3><p>Each label is a question of its own. The expected calibration error of the probabilities of yes, over "
-        f"{len(evaluation.reliability)} groups, is <b>{evaluation.ece:.1%}</b>; loss {evaluation.loss:.4f}.</p>"
+        "<section><h3>Calibration</h3><p>Each label is a question of its own. Of the probabilities of yes: "
+        f"{calibration_words(evaluation.reliability, OF_YES)}. The loss is {evaluation.loss:.4f}.</p>"
         "<p class=soft>In the diagram, all answers are grouped by the probability of yes; on the dashed line that is how often the "
         "label is there. Bars of few answers are faint: they say little.</p></section></div>"
     )

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitral.errors import counted
+from vitral.errors import FEW, counted, ratio
 from vitral.evaluation.evaluate import Scores
 from vitral.evaluation.metrics import Evaluation
+from vitral.evaluation.words import calibration_words
 from vitral.report.charts import reliability_chart
 from vitral.report.frame import curves_section, how_section, picture, remarks_section, tiles, write_page
 from vitral.report.labels import label_sections, label_tiles
@@ -127,9 +128,12 @@ def _tiles(evaluation: Scores, facts: dict[str, str], baselines: Mapping[str, fl
 def _class_tiles(evaluation: Evaluation, baselines: Mapping[str, float]) -> list[tuple[str, str]]:
     """The headline score, what it is to be held against, and the other scores."""
     low, high = evaluation.top1_interval
-    tiles = [(f"{evaluation.top1:.2%}", f"top-1, 95 % interval {low:.2%} to {high:.2%}")]
+    right = _in_counts(evaluation.top1, evaluation.images)
+    tiles = [(f"{evaluation.top1:.2%}", f"top-1, 95 % interval {low:.2%} to {high:.2%}{right}")]
     commonest = max(evaluation.classes, key=lambda row: row.support)
-    tiles.append((f"{commonest.support / evaluation.images:.2%}", f"top-1 of answering {commonest.label} to all"))
+    always = commonest.support / evaluation.images
+    by_it = f"top-1 of answering {commonest.label} to all{_in_counts(always, evaluation.images)}"
+    tiles.append((f"{always:.2%}", by_it))
     if baselines:
         best = max(baselines, key=lambda name: baselines[name])
         tiles.append((f"{baselines[best]:.2%}", f"top-1 without training: {best}, validation images"))
@@ -138,6 +142,11 @@ def _class_tiles(evaluation: Evaluation, baselines: Mapping[str, float]) -> list
     tiles.append(("–" if evaluation.macro_f1 is None else f"{evaluation.macro_f1:.2%}", "macro F1"))
     tiles.append((f"{evaluation.ece:.2%}", "expected calibration error"))
     return tiles
+
+
+def _in_counts(share: float, images: int) -> str:
+    """Few images as a count, beside their share."""
+    return f", {ratio(share, images)} images" if round(share * images) < FEW else ""
 
 
 def _matrix(evaluation: Evaluation) -> str:
@@ -205,11 +214,9 @@ def _classes(evaluation: Evaluation) -> str:
 def _calibration_words(evaluation: Evaluation) -> str:
     filled = [b for b in evaluation.reliability if b.confidence is not None]
     said = sum(b.images * (b.confidence or 0.0) for b in filled) / evaluation.images
-    lean = "more sure than it should be" if said > evaluation.top1 else "less sure than it could be"
     return (
         f"On average the model gives its answer a probability of <b>{said:.1%}</b>, and it is right "
-        f"<b>{evaluation.top1:.1%}</b> of the time: it is {lean}. The expected calibration error, over "
-        f"{len(evaluation.reliability)} groups, is <b>{evaluation.ece:.1%}</b>; loss {evaluation.loss:.4f}."
+        f"<b>{evaluation.top1:.1%}</b> of the time: {calibration_words(evaluation.reliability)}. Its loss is {evaluation.loss:.4f}."
     )
 
 

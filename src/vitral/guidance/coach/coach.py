@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from vitral.errors import VitralError, counted
-from vitral.evaluation.metrics import wilson
+from vitral.errors import VitralError, ratio
+from vitral.evaluation.words import against, beside_commonest
 from vitral.guidance.coach import generalise, symptoms
 from vitral.guidance.coach.history import History, Line
 from vitral.guidance.coach.symptoms import Remark, Symptom
@@ -127,9 +127,11 @@ def summary(run: History) -> tuple[str, str]:
     scored = [v for v in run.val if v.get("top1") is not None]
     if scored and run.one_class_an_image:
         best = max(v["top1"] for v in scored)
-        parts.append(f"validation top-1 {scored[-1]['top1']:.1%} (best {best:.1%})")
+        n = run.size("val")
+        parts.append(f"validation top-1 {ratio(scored[-1]['top1'], n, 1)} (best {ratio(best, n, 1)})")
     if images:
-        parts.append(f"training images in the same view {train:.1%}, gap {train - scored[-1]['top1']:+.1%}")
+        gap = 100 * (train - scored[-1]["top1"])
+        parts.append(f"training images in the same view {ratio(train, images, 1)}, gap {gap:+.1f} points")
     for name, text in (("knn", "nearest neighbours"), ("map", "mAP")):
         values = [v[name] for v in run.val if v.get(name) is not None]
         parts += [f"{text} {values[-1]:.1%}"] if values else []
@@ -149,7 +151,7 @@ def summary(run: History) -> tuple[str, str]:
 
 
 def by_luck(run: History) -> str | None:
-    """That a finished run scores no better than naming the commonest class, as far as the scored images can tell (Wilson's 95 % interval)."""
+    """That a finished run is not shown to be better than naming the commonest class, by the images that were scored (Wilson's 95 % interval)."""
     if not run.train or run.train[-1]["share"] < 1 or not run.one_class_an_image:
         return None
     path = Path(run.described["folder"]) / "scores.json"
@@ -161,12 +163,9 @@ def by_luck(run: History) -> str | None:
     else:
         return None
     chance = run.chance(split)
-    low, high = wilson(round(top1 * images), images)
-    if low > chance:
+    if against(top1, chance, images) == "better":
         return None
-    better = "worse" if high < chance else "no better"
-    where = counted(images, "validation image" if split == "val" else f"{split} image")
-    return f"top-1 {top1:.1%} on {where} is {better} than always saying the commonest class ({chance:.1%})"
+    return beside_commonest(top1, chance, images, "validation image" if split == "val" else f"{split} image")
 
 
 def _command(run: History) -> str:

@@ -1,5 +1,6 @@
 """Faults that show only when training and validation are compared, and those of time."""
 
+from vitral.errors import portion
 from vitral.guidance.coach.history import History, mean
 from vitral.guidance.coach.symptoms import LINES, SIGMAS, Remark
 from vitral.training.config import seconds
@@ -24,14 +25,18 @@ def noise(run: History) -> Remark | None:
     doctor = f"vitral doctor {run.source()}"
     error = (run.noise(train, images) ** 2 + run.noise(val, run.size("val")) ** 2) ** 0.5
     if images and val - train > max(ABOVE, SIGMAS * error):
-        seen = f"top-1 is {val:.0%} on {run.size('val')} validation images and only {train:.0%} on {images} training images in the same view"
+        seen = f"right are {_on(run, val)} and only {portion(train, images, 'training image')} in the same view"
         return Remark("noise", seen, "many training labels are wrong (or validation is easier)", doctor)
     # What was learned by heart says nothing: there clean labels give such mistakes too.
     if not _random_mistakes(run) or train - val > max(GAP, SIGMAS * error):
         return None
     top1 = mean(run.val[-LINES:], "top1")
-    seen = f"{1 - top1:.0%} of the labels of {run.size('val')} validation images disagree, by mistakes of all kinds, as surely as the others agree"
+    seen = f"{portion(1 - top1, run.size('val'), 'label')} of validation images disagree, by mistakes of all kinds, as surely as the others agree"
     return Remark("noise", seen, "a good part of the labels is wrong at random", doctor)
+
+
+def _on(run: History, share: float) -> str:
+    return portion(share, run.size("val"), "validation image")
 
 
 def _random_mistakes(run: History) -> bool:
@@ -61,7 +66,7 @@ def memorised(run: History) -> Remark | None:
         return None
     if train < run.chance("train") + max(BY_HEART, SIGMAS * run.noise(run.chance("train"), images)):
         return None
-    seen = f"top-1 is {train:.0%} on {images} training images and {val:.0%} on {run.size('val')} validation images, where chance gives {chance:.0%}"
+    seen = f"right are {portion(train, images, 'training image')} and {_on(run, val)}, where chance gives {portion(chance, run.size('val'), 'image')}"
     cause = "the labels do not go with the images (shuffled, or a wrong column): they are learned by heart"
     return Remark("memorised", seen, cause, f"vitral doctor {run.source()}")
 
@@ -83,7 +88,7 @@ def overfitting(run: History) -> Remark | None:
     rises = best < len(losses) - LINES and min(losses[-LINES:]) > RISEN * losses[best]
     if gap < SIGMAS * error or not ((gap >= GAP and rises) or (gap >= WIDE and train >= MASTERED)):
         return None
-    seen = f"top-1 is {train:.0%} on {images} training images and {val:.0%} on {run.size('val')} validation images in the same view"
+    seen = f"right are {portion(train, images, 'training image')} and {_on(run, val)} in the same view"
     if rises:
         seen += f"; the validation loss was {losses[best]:.2f} at step {run.val[best]['step']} and is {losses[-1]:.2f}"
     augment = run.recipe.augment

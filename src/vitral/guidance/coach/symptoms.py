@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from vitral.errors import portion
 from vitral.guidance.coach.history import History, Line, mean
 
 LINES = 3  # log lines in a row: what holds in one may be chance
@@ -43,7 +44,7 @@ def inputs(run: History) -> Remark | None:
     doctor = f"vitral doctor {run.source()}"
     flat = run.data.get("flat", 0.0)
     if flat >= FLAT:
-        seen = f"{flat:.0%} of {run.data['looked_at']} training images are of a single colour"
+        seen = f"{portion(flat, run.data['looked_at'], 'training image')} are of a single colour"
         return Remark(
             "inputs", seen, "the files are empty or were read wrongly: there is nothing to see in them", doctor
         )
@@ -70,14 +71,18 @@ def leak(run: History) -> Remark | None:
         shared, images = facts.get("shared", 0), max(1, facts.get("images", 0))
         near, inside = facts.get("near", 0.0), facts.get("near_inside", 0.0)
         if shared / images >= LEAK:
-            seen = f"{shared} of {images} {name} images ({shared / images:.0%}) are in training too"
+            seen = f"{_of_split(shared / images, images, name)} are in training too"
         elif near >= NEAR and near >= NEAR_OVER * inside:
-            seen = f"{near:.0%} of the {images} {name} images have an almost equal one in training"
+            seen = f"{_of_split(near, images, name)} have an almost equal one in training"
         else:
             continue
         cause = f"copies lie in both parts of the data: scores on {name} are too good"
         return Remark("leak", seen, cause, f"vitral doctor {run.source()}")
     return None
+
+
+def _of_split(share: float, images: int, name: str) -> str:
+    return portion(share, images, "validation image" if name == "val" else f"{name} image")
 
 
 STILL = 0.1  # share of the parameters: in a run that learns every one moves in each window
@@ -244,7 +249,9 @@ def _above_chance(run: History, lines: list[Line]) -> bool:
 def _one_answer(run: History) -> str:
     """That the model says the same of every image, if it does."""
     largest = run.val[-1].get("largest", 0.0) if run.val else 0.0
-    return f", {largest:.0%} of the answers are one class" if largest >= COLLAPSED else ""
+    if largest < COLLAPSED:
+        return ""
+    return f", {portion(largest, run.size('val'), 'answer')} on validation images are one class"
 
 
 COLLAPSED = 0.95  # share of the answers that are one class
@@ -260,7 +267,10 @@ def collapsed(run: History) -> Remark | None:
     images = run.size("val")
     if largest < COLLAPSED or largest < majority + max(CLEAR, SIGMAS * run.noise(majority, images)):
         return None
-    seen = f"{largest:.0%} of the answers to {images} validation images are one class, which at most {majority:.0%} of the images are"
+    majority_words = portion(majority, images, "image")
+    seen = (
+        f"{portion(largest, images, 'answer')} on validation images are one class, which at most {majority_words} are"
+    )
     uneven = majority > 1.5 / run.classes and run.recipe.objective.class_weights == "none"
     if uneven:
         return Remark("collapsed", seen, "the commonest class drowns the others", run.again(class_weights="balanced"))

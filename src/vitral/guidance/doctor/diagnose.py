@@ -128,10 +128,7 @@ def _judged(
 def _unjudged(judgement: Judgement, predictor: Predictor | None) -> Finding:
     """That what judges the labels does not know these classes, so its doubts are worth nothing."""
     who = "the pixels do" if predictor is None else "the model's features do"
-    text = (
-        f"labels were not judged: {who} not tell these classes apart ({judgement.agreement:.1%} right, "
-        f"{judgement.commonest:.1%} by always saying the commonest)"
-    )
+    text = f"labels were not judged: {who} not tell these classes apart: {judgement.in_words()}"
     remedy = "let a model judge them: --model RUN" if predictor is None else "let another model judge them"
     return Finding("unjudged_labels", "note", text, f"{remedy}, one that was trained on images like these")
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitral.evaluation.metrics import wilson
+from vitral.evaluation.words import against, beside_commonest
 from vitral.guidance.doctor.reading import COLOUR_SIDE, Looks
 from vitral.randomness import derive
 
@@ -50,7 +50,11 @@ class Judgement:
     @property
     def tells(self) -> bool:
         """Whether the classifier is clearly better than always saying the commonest, by Wilson's 95 % interval; else it cannot judge."""
-        return wilson(round(self.agreement * self.images), self.images)[0] > self.commonest
+        return against(self.agreement, self.commonest, self.images) == "better"
+
+    def in_words(self) -> str:
+        """How the classifier stands to always saying the commonest."""
+        return beside_commonest(self.agreement, self.commonest, self.images, "image", score="")
 
 
 def described(looks: Looks) -> NDArray[np.float32]:
