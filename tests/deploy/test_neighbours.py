@@ -2,8 +2,11 @@
 
 import base64
 import io
+import json
+import shutil
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +22,7 @@ from vitral.deploy.viewer import neighbours
 from vitral.deploy.viewer.neighbours import Neighbours, sample
 from vitral.deploy.viewer.worker import Worker
 from vitral.evaluation.probes import features
-from vitral.predict import load
+from vitral.predict import Predictor, load
 
 LABELS = ["cross", "disc", "square"]
 
@@ -169,6 +172,82 @@ def test_a_run_knows_its_own_images(shapes_run):
     assert found["words"] == "the nearest in shapes, among all 63 training images"
     other = answered(Neighbours([predictor], [""], "digits", Turns(), most=20), encoded(20, 20, seed=1199), 3)
     assert other["words"].endswith("the model was trained on other images, or on these divided otherwise")
+
+
+@pytest.fixture
+def cleaned(shapes_run, shapes_folder, tmp_path):
+    """(a copy of a run and of its data, the names of its training images), to be cleaned."""
+    data, run = tmp_path / "shapes", tmp_path / "run"
+    shutil.copytree(shapes_folder, data)
+    shutil.copytree(shapes_run, run)
+    described = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(described | {"data": str(data)}))
+    return run, data, open_data(data, DataOptions()).splits["train"].names
+
+
+def test_a_folder_that_was_cleaned_shows_those_that_remain_and_says_how_many_are_gone(cleaned):
+    """What the doctor advises: remove images, correct labels, rename; and images that are new, some smaller than a patch."""
+    run, data, names = cleaned
+    image = encoded(20, 20, seed=1199)
+    gone, moved = names[:2], names[2]
+    for name in gone:
+        (data / name).unlink()
+    to = next(label for label in LABELS if not moved.startswith(label))
+    (data / moved).rename(data / to / "moved.png")
+    (data / to / "new.png").write_bytes(image)
+    (data / to / "tiny.png").write_bytes(encoded(2, 2))
+    (data / to / "cut.png").write_bytes(encoded(20, 20)[:-50])
+    found = answered(Neighbours([load(run)], [str(run)], None, Turns()), image, 99)
+    assert found["state"] == "ready"
+    assert {one["name"] for one in found["neighbours"]} == {*names[3:], f"{to}/moved.png"}
+    assert found["words"] == (
+        "the nearest in shapes, among all 61 training images that are still there (1 image that cannot be read and 1 image that is "
+        "smaller than one patch left out); 2 of the 63 that the model was trained on are gone"
+    )
+    assert [to] in [one["labels"] for one in found["neighbours"] if one["name"] == f"{to}/moved.png"]
+
+
+def test_one_class_that_is_left_has_neighbours_and_none_that_is_has_a_sentence(cleaned):
+    run, data, names = cleaned
+    image = encoded(20, 20, seed=1199)
+    for label in LABELS[1:]:
+        shutil.rmtree(data / label)
+    left = [name for name in names if name.startswith(LABELS[0])]
+    found = answered(Neighbours([load(run)], [str(run)], None, Turns()), image, 99)
+    assert {one["name"] for one in found["neighbours"]} == set(left)
+    assert found["words"].endswith(f"{63 - len(left)} of the 63 that the model was trained on are gone")
+    for name in left:
+        (data / name).unlink()
+    none = answered(Neighbours([load(run)], [str(run)], None, Turns()), image, 99)
+    assert none["state"] == "none"
+    assert "holds none of the 63 images" in none["why"]
+    assert "--neighbours DATA" in none["why"]
+    shutil.rmtree(data)
+    none = answered(Neighbours([load(run)], [str(run)], None, Turns()), image, 99)
+    assert "there is no such folder" in none["why"]
+    assert "--neighbours DATA" in none["why"]
+
+
+def test_a_run_that_does_not_know_its_images_shows_them_while_they_are_the_same(cleaned):
+    run, data, names = cleaned
+    (run / "training-images.bin").unlink()
+    found = answered(Neighbours([load(run)], [str(run)], None, Turns()), encoded(20, 20, seed=1199), 99)
+    assert {one["name"] for one in found["neighbours"]} == set(names)
+    (data / names[0]).unlink()
+    found = answered(Neighbours([load(run)], [str(run)], None, Turns()), encoded(20, 20, seed=1199), 99)
+    assert "changed since the run" in found["why"]
+
+
+def test_images_smaller_than_a_patch_are_left_out_of_any_folder(predictor, tmp_path):
+    predictor = Predictor(
+        predictor.model, replace(predictor.card, preprocess=replace(predictor.card.preprocess, min_size=4))
+    )
+    for i in range(6):
+        (tmp_path / f"{i}.png").write_bytes(encoded(20, 20, seed=1000 + i))
+    (tmp_path / "thin.png").write_bytes(encoded(3, 200))
+    found = answered(Neighbours([predictor], [""], str(tmp_path), Turns()), encoded(20, 20, seed=1001))
+    assert sorted(one["name"] for one in found["neighbours"]) == [f"{i}.png" for i in range(6)]
+    assert "all 6 training images (1 image that is smaller than one patch left out)" in found["words"]
 
 
 def test_without_a_run_or_its_data_there_are_none_and_a_sentence(predictor, tmp_path):

@@ -109,6 +109,7 @@ def open_data(
     labelled: bool = True,
     least_side: Callable[[int, int], int] | None = None,
     progress: Progress | None = None,
+    strict: bool = True,
 ) -> DataSet:
     """Find, read, check and divide a data set.
 
@@ -116,14 +117,20 @@ def open_data(
     file; or a built-in name (digits, fashion-mnist, elpv). training: whether there must be two classes and
     images of each to train on. labelled: False if images need no class, as in pre-training; a folder without
     class folders will do then. least_side: from the images' median height and width, the pixels that each side
-    must have at least (one patch). progress: called with (images checked, images in all) now and then. Raises
+    must have at least (one patch). progress: called with (images checked, images in all) now and then. strict:
+    False for whoever only looks: what cannot be read or is too small is left out and in `skipped`, and nothing
+    but that there is no image is an error. Raises
     VitralError with all that is wrong: first in how the images lie and are labelled, then, when all have been
     read, in what they hold. UnreadableError, a VitralError, lists every image that cannot be read.
     """
-    listing = list_data(data, options, training=training, labelled=labelled)
+    listing = list_data(data, options, training=training, labelled=labelled, strict=strict)
     if listing.labels == [UNLABELLED]:
         options = replace(options, val_fraction=0.0, test_fraction=0.0)
     scanned = scan(listing.images, progress)
+    if not strict:
+        scanned = _usable(listing, scanned, least_side)
+        if not scanned.rows:
+            raise VitralError(f"{data}: holds no image that can be used; restore them")
     # of several labels as a list, so that no two sets read alike
     groups = [json.dumps(listing.of(i)) if listing.multi_label else listing.of(i)[0] for i in scanned.rows]
     splits = _divide(listing, scanned, groups, options)
@@ -131,7 +138,7 @@ def open_data(
     height, width = (int(np.median([getattr(info, side) for info in train] or [1])) for side in ("height", "width"))
     least = None if least_side is None else least_side(height, width)
     skipping = options.skip_unreadable
-    if wrong := problems(listing, scanned, skipping=skipping, training=training, least_side=least):
+    if strict and (wrong := problems(listing, scanned, skipping=skipping, training=training, least_side=least)):
         message = all_of(str(data), wrong)
         raise (
             VitralError(message) if skipping or not scanned.unreadable else UnreadableError(message, scanned.unreadable)
@@ -194,6 +201,28 @@ def list_data(
     raise VitralError(
         f"{data}: is neither a folder nor a table ({', '.join(TABLES)}); give a folder of class folders, "
         "or a table with image and label columns"
+    )
+
+
+SMALL = "smaller than one patch"
+"""How the reason begins for which an image that is too small is left out."""
+
+
+def _usable(listing: Listing, scanned: Scan, least_side: Callable[[int, int], int] | None) -> Scan:
+    """Without the images that are too small, which are then among those that cannot be read."""
+    sides = [(info.height, info.width) for info in scanned.infos]
+    least = 1 if least_side is None or not sides else least_side(*(int(side) for side in np.median(sides, axis=0)))
+    fits = [k for k, side in enumerate(sides) if min(side) >= least]
+    small = [
+        (listing.images.names[row], f"{SMALL} ({height}x{width} pixels)")
+        for row, (height, width) in zip(scanned.rows, sides, strict=True)
+        if min(height, width) < least
+    ]
+    return Scan(
+        [scanned.rows[k] for k in fits],
+        [scanned.digests[k] for k in fits],
+        [scanned.infos[k] for k in fits],
+        scanned.unreadable + small,
     )
 
 

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vitral.checkpoints.atomic import write_atomically
 from vitral.checkpoints.bundle import ModelCard
@@ -57,9 +58,17 @@ def as_trained(run: Path, train: Split) -> Split:
     return train.take(order)
 
 
-def _stored(run: Path) -> np.ndarray:
-    """uint64 [n]; none where the run has no list."""
+def contents_seen(run: Path) -> NDArray[np.uint64] | None:
+    """What `Split.contents` held of the images that the model of a run was trained on, [n]; None where the run has no such list."""
     try:
         return np.frombuffer((run / NAME).read_bytes(), KIND).astype(np.uint64)
     except FileNotFoundError:
-        return np.zeros(0, np.uint64)
+        return None
+    except (OSError, ValueError) as error:
+        raise VitralError(f"{run / NAME}: cannot be read ({error}); restore it, or remove it to go without") from error
+
+
+def _stored(run: Path) -> NDArray[np.uint64]:
+    """`contents_seen`; none where the run has no list."""
+    found = contents_seen(run)
+    return np.zeros(0, np.uint64) if found is None else found

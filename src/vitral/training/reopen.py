@@ -1,14 +1,20 @@
 """Data opened again for a model that is trained: read and divided as its run did it, so that no test image was a training image then."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from vitral.checkpoints.bundle import ModelCard
 from vitral.data.scan import Progress
-from vitral.data.sources import DataSet, open_data
+from vitral.data.sources import DataSet, Split, open_data
 from vitral.errors import VitralError
+from vitral.evaluation.evaluate import merged
+from vitral.evaluation.seen import contents_seen
 from vitral.training.config import Recipe
 from vitral.training.toml import read_recipe, stored_data_options
 
@@ -21,10 +27,11 @@ def open_as_in_training(
     *,
     training: bool = False,
     labelled: bool = True,
+    strict: bool = True,
 ) -> DataSet:
     """Any data, with the data options of the run that made the model.
 
-    said: fields of `DataOptions` that a person set; they go before the run's own. progress, training, labelled: as in `open_data`.
+    said: fields of `DataOptions` that a person set; they go before the run's own. progress, training, labelled, strict: as in `open_data`.
     Raises VitralError as `open_data` does.
     """
     steps = card.preprocess
@@ -32,7 +39,7 @@ def open_as_in_training(
     return open_data(
         data, replace(options, **said), training=training, labelled=labelled,
         least_side=lambda height, width: steps.min_size,
-        progress=progress,
+        progress=progress, strict=strict,
     )  # fmt: skip
 
 
@@ -49,6 +56,50 @@ def data_of_run(model: Path, progress: Progress | None = None) -> DataSet | None
     if data.fingerprint != fingerprint:
         raise VitralError(f"{source}: the images or labels changed since the run of {model}; restore them")
     return data
+
+
+def training_images_left(
+    model: Path, card: ModelCard, progress: Progress | None = None
+) -> tuple[DataSet, Split, int] | None:
+    """(the data of a model's run as they are now, those of its training images that are still there, how many are gone); None if no run lies
+    beside it.
+
+    An image is known by its content, so one that was renamed or given another class is still there. progress: as in `open_data`.
+
+    Raises:
+        VitralError: the data are gone, or none of the training images is left, or the run is too old to know them and its data have changed.
+    """
+    found = source_of_run(model)
+    if found is None:
+        return None
+    source, fingerprint, recipe = found
+    labelled, least = recipe.objective.name == "classify", card.preprocess.min_size
+    data = open_data(
+        source, replace(recipe.data, skip_unreadable=True), training=False, labelled=labelled, strict=False,
+        least_side=lambda height, width: least, progress=progress,
+    )  # fmt: skip
+    seen = contents_seen(model if model.is_dir() else model.parent)
+    if seen is None:
+        if data.fingerprint != fingerprint:
+            raise VitralError(f"{source}: the images or labels changed since the run of {model}; restore them")
+        return data, data.splits["train"], 0
+    order = [part for name in ("train", "val", "test") if (part := data.splits.get(name))]
+    whole = merged(replace(data, splits={part.name: part for part in order}))
+    kept = _counted_once_each(whole.contents, seen)
+    if not len(kept):
+        raise VitralError(f"{source}: holds none of the {len(seen):,} images any more that the model was trained on")
+    return data, replace(whole.take(kept), name="train"), len(seen) - len(kept)
+
+
+def _counted_once_each(contents: NDArray[np.uint64], seen: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Positions of the contents that are among those seen, of each content no more than were seen."""
+    left = Counter(seen.tolist())
+    kept = []
+    for position, content in enumerate(contents.tolist()):
+        if left[content] > 0:
+            left[content] -= 1
+            kept.append(position)
+    return np.array(kept, np.int64)
 
 
 def source_of_run(model: Path) -> tuple[str, str, Recipe] | None:

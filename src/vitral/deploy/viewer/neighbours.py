@@ -23,18 +23,19 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitral.checkpoints.atomic import read_safetensors, write_safetensors
+from vitral.checkpoints.bundle import ModelCard
 from vitral.data.decode import decode
 from vitral.data.files import cache_folder
 from vitral.data.folder import UNLABELLED
 from vitral.data.images import content_hash
 from vitral.data.scan import Progress
-from vitral.data.sources import DataSet, Split, list_data
+from vitral.data.sources import SMALL, DataSet, Split, list_data
 from vitral.errors import VitralError, counted
 from vitral.evaluation.evaluate import merged
 from vitral.evaluation.probes import features
 from vitral.predict import Predictor, to_rgb
 from vitral.randomness import Permutation, derive
-from vitral.training.reopen import data_of_run, open_as_in_training
+from vitral.training.reopen import open_as_in_training, training_images_left
 from vitral.training.toml import stored_data_options
 
 MOST = 5000  # images of an index: half a minute for a small model, and a few megabytes
@@ -129,20 +130,17 @@ class Neighbours:
                 raise
 
     def _known(self, path: str, turns: "Turns", index: Index) -> Known:
+        card, gone = turns.predictor.card, None
         if self.data is None:
-            data = data_of_run(Path(path), index.count)
+            data, split, gone = images_of_run(path, card, index.count)
         else:
             said = {"skip_unreadable": True}
-            data = open_as_in_training(self.data, turns.predictor.card, said, index.count, labelled=False)
-        if data is None:
-            raise VitralError(
-                "where the training images are is not known: no run lies beside the model; name some with vitral view --neighbours DATA"
-            )
-        split = data.splits.get("train") or merged(data)
+            data = open_as_in_training(self.data, card, said, index.count, labelled=False, strict=False)
+            split = data.splits.get("train") or merged(data)
         chosen = sample(split, self.most)
         index.doing = "reading images"
         index.count(0, len(chosen))
-        words = in_words(turns.predictor, data, split, chosen)
+        words = in_words(card, data, split, chosen, gone)
         return Known(words, chosen, data.labels, rows_of(turns, chosen, index.count))
 
 
@@ -191,14 +189,37 @@ def sample(split: Split, most: int) -> Split:
     return split.take(np.sort(order(np.arange(most))))
 
 
-def in_words(predictor: Predictor, data: DataSet, split: Split, chosen: Split) -> str:
-    """Whose neighbours these are, for people."""
-    whole = counted(len(split), "training image" if split.name == "train" else "image")
+def images_of_run(path: str, card: ModelCard, progress: Progress) -> tuple[DataSet, Split, int]:
+    """As `training_images_left`; VitralError also where no run lies beside the model."""
+    elsewhere = "name some with vitral view --neighbours DATA"
+    try:
+        found = training_images_left(Path(path), card, progress)
+    except VitralError as error:
+        raise VitralError(f"{error}; or {elsewhere}") from error
+    if found is None:
+        raise VitralError(f"where the training images are is not known: no run lies beside the model; {elsewhere}")
+    return found
+
+
+def in_words(card: ModelCard, data: DataSet, split: Split, chosen: Split, gone: int | None) -> str:
+    """Whose neighbours these are, for people. gone: how many of the run's training images are no longer there; None for other data."""
+    kind = "training image" if split.name == "train" else "image"
+    whole = counted(len(split), kind) if not gone else counted(
+        len(split), f"{kind} that is still there", f"{kind}s that are still there"
+    )  # fmt: skip
     which = f"all {whole}" if len(chosen) == len(split) else f"{len(chosen):,} of {whole}, drawn at random"
     words = f"the nearest in {data.name}, among {which}"
-    if data.skipped:
-        words += f" ({counted(len(data.skipped), 'image')} that cannot be read left out)"
-    if predictor.card.data.get("fingerprint", data.fingerprint) == data.fingerprint:
+    small = sum(reason.startswith(SMALL) for _, reason in data.skipped)
+    broken = len(data.skipped) - small
+    left_out = [counted(broken, "image that cannot be read", "images that cannot be read")] if broken else []
+    left_out += [counted(small, f"image that is {SMALL}", f"images that are {SMALL}")] if small else []
+    if left_out:
+        words += f" ({' and '.join(left_out)} left out)"
+    if gone:
+        words += (
+            f"; {gone:,} of the {gone + len(split):,} that the model was trained on {'is' if gone == 1 else 'are'} gone"
+        )
+    if gone is not None or card.data.get("fingerprint", data.fingerprint) == data.fingerprint:
         return words
     return f"{words}; the model was trained on other images, or on these divided otherwise"
 
