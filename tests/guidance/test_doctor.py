@@ -19,6 +19,8 @@ from vitral.errors import VitralError
 from vitral.guidance.doctor.diagnose import diagnose
 from vitral.guidance.doctor.reading import look
 from vitral.guidance.doctor.suspects import Judgement, described, judge
+from vitral.training.options import ModelOptions
+from vitral.training.shape import patch_for
 
 _spec = importlib.util.spec_from_file_location(
     "doctor_benchmark", Path(__file__).parents[2] / "benchmarks" / "doctor.py"
@@ -69,11 +71,13 @@ def test_every_planted_fault_is_found_and_nothing_else(capsys, messy, tmp_path):
     said = {finding["kind"]: finding["count"] for finding in report["findings"]}
     expected = dict.fromkeys([*benchmark.FILE_FAULTS, *benchmark.KINDS.values()], EACH)
     expected["near_copies"] = 3 * EACH  # of three sorts
+    expected["smaller_than_patch"] = EACH  # the tiny ones, for which training stops
     assert {kind: n for kind, n in said.items() if kind not in benchmark.QUIET} == expected
     listed = IMAGES + len(benchmark.KINDS) * EACH
     assert report["images"] == {"listed": listed, "readable": listed - 4 * EACH}
     assert not report["training"]["starts"]
-    assert set(report["training"]["stops_for"]) == {"damaged", "empty", "not_an_image", "animated", "copies_two_labels"}
+    stopping = {"damaged", "empty", "not_an_image", "animated", "copies_two_labels", "smaller_than_patch"}
+    assert set(report["training"]["stops_for"]) == stopping
     severities = [finding["severity"] for finding in report["findings"]]
     assert severities == sorted(severities, key=["error", "warning", "note"].index)
     page = (tmp_path / "page.html").read_text()
@@ -179,7 +183,9 @@ def test_a_table_that_training_refuses_is_reported_in_one_go(tmp_path):
     assert not diagnose(tabled(root, rows), DataOptions()).stops_for
 
 
-@pytest.mark.parametrize("spoil", ["nothing", "empty", "one class", "spelling", "two labels", "all of a class"])
+@pytest.mark.parametrize(
+    "spoil", ["nothing", "empty", "one class", "spelling", "two labels", "all of a class", "smaller than a patch"]
+)
 def test_it_says_what_training_does(tmp_path, spoil):
     root = folder(tmp_path / "data", [f"{label}/{i}.png" for label in ("a", "b") for i in range(4)])
     match spoil:
@@ -194,15 +200,44 @@ def test_it_says_what_training_does(tmp_path, spoil):
         case "all of a class":
             for path in (root / "a").iterdir():
                 path.write_text("")
+        case "smaller than a patch":
+            Image.new("L", (200, 1), 50).save(root / "a/thin.png")
     for skip in (False, True):
         options = DataOptions(skip_unreadable=skip)
         try:
-            open_data(root, options)
+            open_data(root, options, least_side=lambda height, width: patch_for(ModelOptions(), height, width))
             starts = True
         except VitralError:
             starts = False
         assert (not diagnose(root, options).stops_for) == starts
         assert starts == (spoil == "nothing" or (spoil == "empty" and skip))
+
+
+@pytest.mark.parametrize("splits", [("",), ("train/", "test/")])
+def test_a_single_class_is_an_error(splits, capsys, tmp_path):
+    """Wherever training would stop for it, the doctor shows it as an error, on screen, in JSON and on the page."""
+    root = folder(tmp_path / "one", [f"{split}cats/{i}.png" for split in splits for i in range(4)])
+    code, out, err = run(capsys, "doctor", root, "--json", "--out", tmp_path / "page.html")
+    assert code == 1
+    (finding,) = [finding for finding in json.loads(out)["findings"] if finding["kind"] == "one_class"]
+    assert (finding["severity"], finding["stops"]) == ("error", True)
+    assert "ERROR  there is one class only (cats)" in err
+    assert "a classifier needs two or more" in err
+    assert "training would refuse them" in err
+    assert "there is one class only (cats)" in (tmp_path / "page.html").read_text()
+
+
+def test_images_smaller_than_a_patch_are_an_error_with_their_remedy(capsys, tmp_path):
+    root = folder(tmp_path / "data", [f"{label}/{i}.png" for label in "ab" for i in range(12)])
+    for i in range(2):
+        Image.effect_noise((3, 200), 90).save(root / f"a/thin{i}.png")
+    code, out, err = run(capsys, "doctor", root, "--json", "--out", tmp_path / "page.html")
+    assert code == 1
+    found = {finding["kind"]: finding for finding in json.loads(out)["findings"]}
+    assert found["smaller_than_patch"]["stops"]
+    assert [item["names"] for item in found["smaller_than_patch"]["items"]] == [["a/thin0.png"], ["a/thin1.png"]]
+    assert "--patch-size 3 or less" in found["smaller_than_patch"]["remedy"]
+    assert "--skip-unreadable" not in err, "which does not leave them out"
 
 
 def test_several_labels_an_image_are_judged_one_by_one(tmp_path):

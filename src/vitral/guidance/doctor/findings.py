@@ -17,6 +17,8 @@ from vitral.data.walk import JUNK
 from vitral.errors import counted
 from vitral.guidance.doctor.copies import Copies
 from vitral.guidance.doctor.reading import Looks, Unusable
+from vitral.training.options import ModelOptions
+from vitral.training.shape import patch_for
 
 SEVERITIES = ("error", "warning", "note")
 TINY = 16  # pixels: a side that holds next to nothing,
@@ -105,6 +107,7 @@ def file_findings(listing: Listing, looks: Looks, unusable: dict[int, Unusable],
     return [
         *_unusable(listing, unusable, skipping),
         *_emptied(listing, looks, unusable),
+        *_too_small(listing, looks),
         *_odd_pixels(listing, looks),
         *_odd_packings(listing, looks),
     ]
@@ -122,6 +125,30 @@ def _unusable(listing: Listing, unusable: dict[int, Unusable], skipping: bool) -
                 remedy += "; or train without, by --skip-unreadable"
             found.append(Finding(kind, "note" if skipping else "error", text, remedy, items, not skipping))
     return found
+
+
+def _too_small(listing: Listing, looks: Looks) -> list[Finding]:
+    """Images that are smaller than one patch of the model that training would choose for data of this size."""
+    side = patch_of(listing, looks)
+    if side < 2:
+        return []
+    sizes = [f"{info.height}x{info.width} pixels" for info in looks.infos]
+    remedy = f"enlarge or remove them, or train with smaller patches: --patch-size {max(1, int(looks.least_sides.min()))} or less"
+    what = f"smaller than one {side}x{side} patch of the model"
+    found = _odd(listing, looks, "smaller_than_patch", "error", what, remedy, looks.least_sides < side, sizes)
+    for finding in found:
+        finding.stops = True
+    return found
+
+
+def patch_of(listing: Listing, looks: Looks) -> int:
+    """The side of a patch that training without options takes, from the median size of the images to train on; 1 where there are none."""
+    trained = [k for k, row in enumerate(looks.rows) if listing.given is None or listing.given[row] == "train"]
+    infos = [looks.infos[k] for k in trained] or looks.infos
+    if not infos:
+        return 1
+    height, width = (int(np.median([getattr(info, side) for info in infos])) for side in ("height", "width"))
+    return patch_for(ModelOptions(), height, width)
 
 
 def _odd_pixels(listing: Listing, looks: Looks) -> list[Finding]:
