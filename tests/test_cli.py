@@ -398,7 +398,6 @@ def test_settings_are_checked_before_any_image_is_read(capsys, monkeypatch, shap
         "--position rope": "choose one of learned",
         "--interpolation cubic": "choose one of bicubic, bilinear",
         "--crop-fraction 0": "crop_fraction=0",
-        "--mean 0.5 0.5": "one number for each channel",
         "--mean 0.5 --std 0.1 0.1 0.1": "one number for each channel",
         "--mean 0.5 --channels 3": "one number for each channel",
         "--pooling cls --class-token False": "class_token=True",

@@ -4,7 +4,7 @@ import html
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +16,11 @@ from torch import Tensor
 
 from vitral.checkpoints.bundle import ModelCard, load_model
 from vitral.checkpoints.create import open_model
-from vitral.data.decode import decode
+from vitral.data.arrays import arranged, array_pixels
+from vitral.data.bands import in_words, with_channels
+from vitral.data.decode import PageOf, count_pages, decode
+from vitral.data.files import read_file
+from vitral.data.options import DataOptions
 from vitral.data.walk import Walk, is_text, starts_like_an_image
 from vitral.errors import VitralError, counted, some
 from vitral.models.common import ImageModel
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from vitral.explain.figure import Explanation
     from vitral.explain.maps import Query
 
-ImageLike = str | Path | bytes | Image.Image | np.ndarray | Tensor
+ImageLike = str | Path | bytes | PageOf | Image.Image | np.ndarray | Tensor
 
 
 @dataclass(frozen=True)
@@ -65,14 +69,22 @@ class Predictor:
     def __repr__(self) -> str:
         steps = self.card.preprocess
         return (
-            f"<Predictor {self.card.architecture}, {steps.height}x{steps.width} {'grey' if steps.channels == 1 else 'colour'}, "
+            f"<Predictor {self.card.architecture}, {steps.height}x{steps.width} {in_words(steps.channels)}, "
             f"{counted(len(self.labels), 'class', 'classes')}: {some(self.labels)}>"
         )
+
+    def reading_as(self, value_range: tuple[float, float] | None = None, page: str | None = None) -> "Predictor":
+        """The same model, reading files by another value range or page, as `DataOptions` has them; None: as before."""
+        said = DataOptions(value_range=value_range, page=page)  # checked there
+        steps = self.card.preprocess
+        changed = replace(steps, value_range=said.value_range or steps.value_range, page=said.page or steps.page)
+        return Predictor(self.model, replace(self.card, preprocess=changed))
 
     def decode(self, image: ImageLike) -> Tensor:
         """Any image to [C, h, w] on the 0..255 scale with the model's channels; refused if smaller than a patch.
 
-        Arrays are uint8 [h, w] or [h, w, 3], or uint16 [h, w]; tensors are [C, h, w] on the 0..255 scale.
+        Arrays are what a .npy file may hold: uint8, uint16, or with the model's value range any real numbers, [h, w], [h, w, C] or [C, h, w];
+        tensors are [C, h, w] on the 0..255 scale. Files are read as those that the model learned from were; `PageOf` is one page of a file.
         """
         steps = self.card.preprocess
         if isinstance(image, list | tuple):
@@ -80,7 +92,7 @@ class Predictor:
         if not isinstance(image, ImageLike):
             raise VitralError(f"{image!r} is no image: give a path, bytes, a Pillow image, an array or a tensor")
         if isinstance(image, np.ndarray):
-            image = _from_array(image)
+            image = self._from_array(image)
         if isinstance(image, Tensor):
             if image.ndim != 3 or image.shape[0] != steps.channels:
                 raise VitralError(
@@ -88,7 +100,7 @@ class Predictor:
                 )
             pixels = image if image.dtype == torch.uint8 else image.float()
         else:
-            pixels = decode(image, steps.channels)
+            pixels = decode(image, steps.channels, reading=steps.reading)
         steps.check(pixels.shape[1], pixels.shape[2], _name(image))
         return pixels
 
@@ -98,7 +110,21 @@ class Predictor:
 
     def view(self, image: ImageLike) -> np.ndarray:
         """What the model sees of the image, for people: uint8 [H, W, 3]."""
-        return to_rgb(self.card.preprocess.view(self.decode(image)))
+        return self.card.preprocess.shown(self.card.preprocess.view(self.decode(image)))
+
+    def _from_array(self, array: np.ndarray) -> Tensor:
+        """[C, h, w] on the 0..255 scale, with the model's channels."""
+        pages = arranged(array, "array")
+        if len(pages) > 1:
+            raise VitralError(f"an array of shape {array.shape}, {len(pages)} images: give one at a time")
+        steps = self.card.preprocess
+        if array.dtype not in (np.bool_, np.uint8, np.uint16) and steps.value_range is None:
+            raise VitralError(
+                f"an array of {array.dtype} {array.shape}: give uint8 or uint16, or say what is black and white in it with "
+                "vit.reading_as(value_range=(LOW, HIGH))"
+            )
+        pixels = with_channels(array_pixels(pages[0], steps.reading, "array")[0], steps.channels, "array")
+        return torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)  # [h, w, C] -> [C, h, w]
 
     @torch.inference_mode()
     def logits(self, batch: Tensor) -> Tensor:
@@ -213,6 +239,20 @@ def find_images(sources: Sequence[str]) -> Iterator[tuple[str, str | bytes]]:
             yield source, source
 
 
+def by_page(images: Iterable[tuple[str, str | bytes]], page: str | None) -> Iterator[tuple[str, str | bytes | PageOf]]:
+    """(name, image) as `find_images` gives them, with every page of a file where `page` is "all"."""
+    for name, image in images:
+        try:
+            data = image if isinstance(image, bytes) or page != "all" else read_file(Path(image), name)[0]
+            total = count_pages(data, name) if page == "all" and isinstance(data, bytes) else 1
+        except VitralError:
+            total = 1  # and is refused when it is read
+        if total == 1:
+            yield name, image
+        else:
+            yield from ((f"{name} page {k}", PageOf(image, k)) for k in range(total))
+
+
 def _from_stdin() -> Iterator[tuple[str, str | bytes]]:
     first = sys.stdin.buffer.readline()
     if not first:
@@ -250,11 +290,11 @@ def _whole_list(data: bytes) -> list[str] | None:
 
 
 def predict_stream(
-    predictor: Predictor, images: Iterable[tuple[str, str | bytes]], top_k: int = 5, batch_size: int = 16
+    predictor: Predictor, images: Iterable[tuple[str, str | bytes | PageOf]], top_k: int = 5, batch_size: int = 16
 ) -> Iterator[Prediction | tuple[str, VitralError]]:
     """A prediction, or (name, error), for each image in order, computed batch by batch as the images come."""
 
-    def prepare(item: tuple[str, str | bytes]) -> tuple[str, Tensor | VitralError]:
+    def prepare(item: tuple[str, str | bytes | PageOf]) -> tuple[str, Tensor | VitralError]:
         try:
             return item[0], predictor.preprocess(item[1])
         except VitralError as error:
@@ -276,22 +316,5 @@ def predict_stream(
                 yield next(answers) if isinstance(x, Tensor) else (name, x)
 
 
-def to_rgb(pixels: Tensor) -> np.ndarray:
-    """[1 or 3, H, W] on the 0..255 scale to uint8 [H, W, 3]."""
-    plain = pixels.round().clamp(0, 255).to(torch.uint8) if pixels.dtype != torch.uint8 else pixels
-    return plain.expand(3, -1, -1).permute(1, 2, 0).contiguous().cpu().numpy()
-
-
-def _from_array(array: np.ndarray) -> Image.Image:
-    if array.ndim == 3 and array.shape[2] == 1:
-        array = array[..., 0]
-    if not (
-        (array.dtype == np.uint8 and (array.ndim == 2 or array.shape[2:] == (3,)))
-        or (array.dtype == np.uint16 and array.ndim == 2)
-    ):
-        raise VitralError(f"an array of {array.dtype} {array.shape}: give uint8 [h, w] or [h, w, 3], or uint16 [h, w]")
-    return Image.fromarray(array)
-
-
 def _name(image: object) -> str:
-    return str(image) if isinstance(image, str | Path) else "image"
+    return str(image) if isinstance(image, str | Path | PageOf) else "image"

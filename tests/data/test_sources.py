@@ -514,7 +514,7 @@ def test_parquet_without_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        ({"channels": 2}, "1 .grey. or 3"),
+        ({"channels": 0}, "1 .grey., 3 .RGB. or the number of bands"),
         ({"val_fraction": 1.5}, "not a share"),
         ({"test_fraction": 0.95}, "leave"),
     ],

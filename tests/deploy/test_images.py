@@ -96,8 +96,8 @@ def test_rare_kinds_are_read_and_shown(data, colour):
 FRAMES = [Image.new("RGB", (9, 9), c) for c in ("red", "blue")]
 HOSTILE = {
     "nothing": (b"", "is empty"),
-    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "is not a JPEG"),
-    "html": (b"<!doctype html><script>alert(1)</script>", "is not a JPEG"),
+    "svg": (b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>", "is SVG .* which is not read"),
+    "html": (b"<!doctype html><script>alert(1)</script>", "is HTML .* which is not read"),
     "text": (b"hello", "is not a JPEG"),
     "cut short": (encoded()[:-40], "damaged or cut short"),
     "cut JPEG": (encoded(kind="JPEG")[:-100], "damaged or cut short"),
@@ -107,8 +107,8 @@ HOSTILE = {
     "larger bomb": (bomb(20_000, 20_000), "more pixels than the limit of 50,000,000; shrink it$"),
     "largest bomb": (bomb(2**31 - 1, 2**31 - 1), "more pixels than the limit of 50,000,000; shrink it$"),
     "promise": (bomb(5_000, 5_000), "damaged or cut short"),
-    "PDF": (b"%PDF-1.4", "is not a JPEG"),
-    "EPS": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not a JPEG"),
+    "PDF": (b"%PDF-1.4", "is PDF, which is not read"),
+    "EPS": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is PostScript, which is not read"),
 }
 
 

@@ -165,16 +165,20 @@ class Predict:
     """How many classes to show."""
     batch_size: int = 16
     """Images in one forward pass."""
+    page: str | None = None
+    """Of files with several pages or frames the one that is read, from 0, or all; default: as in training."""
+    value_range: tuple[float, float] | None = None
+    """What is black and what is white in files of more than 8 bits; default: as in training."""
 
 
 def predict(given: Predict, words: list[str]) -> int:
-    from vitral.predict import find_images, load, predict_stream
+    from vitral.predict import by_page, find_images, load, predict_stream
     from vitral.training.toml import stored_data_options
 
     at_least(1, top_k=given.top_k, batch_size=given.batch_size)
     if not given.images:
         raise VitralError("predict: which images? Give files, folders, or - to read from stdin")
-    predictor = load(given.model)
+    predictor = load(given.model).reading_as(given.value_range, given.page)
     separator = (
         stored_data_options(predictor.card.recipe).label_separator or ";" if predictor.card.multi_label else None
     )
@@ -183,7 +187,9 @@ def predict(given: Predict, words: list[str]) -> int:
     print_row = Rows(given.format, min(given.top_k, len(predictor.labels)), separator)
     failed = total = 0
     batch = 1 if given.images == ["-"] else given.batch_size  # a pipe wants each answer at once
-    for row in predict_stream(predictor, find_images(given.images), given.top_k, batch):
+    for row in predict_stream(
+        predictor, by_page(find_images(given.images), predictor.card.preprocess.page), given.top_k, batch
+    ):
         total += 1
         failed += isinstance(row, tuple)
         print_row(row)

@@ -1,13 +1,15 @@
 """An image becomes a tensor [C,h,w] (C channels, h height, w width), 0..255, or an error that names it.
 
-`uint8` normally; `float32`, value / 257, where the source holds 16 bits, so that nothing is lost. Grey and
-RGB JPEG goes through simplejpeg (libjpeg-turbo), all else through Pillow (`raster`). EXIF orientation is
-applied. Transparency is laid over white. CMYK becomes RGB without a colour profile; embedded profiles are not
-applied. Colour to grey is ITU-R 601 luma. What cannot be represented without loss (several frames, floating
-point, 32-bit integers) is refused.
+`uint8` normally; `float32` where the source holds more bits, so that nothing is lost: value / 257 of 16, and of all others by their stated range
+(`values`). The first bytes say what a file is, not its name (`formats`). Grey and RGB JPEG goes through simplejpeg (libjpeg-turbo), TIFF of
+many bands through tifffile (`tiff`), arrays through numpy (`arrays`), all else through Pillow (`raster`). EXIF orientation is applied.
+Transparency is laid over white. CMYK becomes RGB without a colour profile; embedded profiles are not applied. Colour to grey is ITU-R 601 luma.
+What cannot be represented without loss is refused: several pages or frames of which none was chosen, values whose range is not stated.
 """
 
+import dataclasses
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,64 +18,224 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from vitral.data.files import read_file
+from vitral.data.arrays import array_info, array_pixels, deep_netpbm, read_npy
+from vitral.data.bands import with_channels
+from vitral.data.files import ImageError, read_file
+from vitral.data.formats import EXTENSIONS as EXTENSIONS
+from vitral.data.formats import Format, recognise
+from vitral.data.headers import bits_of, count_heif, heif_info, heif_pixels, without_texts
 from vitral.data.raster import (
-    ImageInfo,
+    Packing,
     check_pixels,
+    count_frames,
     damaged,
     image_info,
     image_pixels,
-    open_image,
+    open_frame,
     orientation,
+    packing,
     turn,
     turned_size,
 )
+from vitral.data.tiff import Page as TiffPage
+from vitral.data.tiff import pages, tiff_info, tiff_pixels
+from vitral.data.values import PLAIN, ImageInfo, Reading
 
-EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"}
-)
-
-Source = str | Path | bytes | Image.Image
+_MOST_CUT = 8  # bits a channel that Pillow keeps of an AVIF or of a JPEG 2000 in colour
 
 
-def probe(source: Source) -> ImageInfo:
+@dataclass(frozen=True)
+class PageOf:
+    """One page of a file of several: what `decode` and a predictor take where they take a file."""
+
+    file: str | Path | bytes
+    page: int
+    """From 0."""
+
+    def __str__(self) -> str:
+        return f"{self.file if not isinstance(self.file, bytes) else 'image bytes'} page {self.page}"
+
+
+Source = str | Path | bytes | Image.Image | PageOf
+
+
+def probe(source: Source, reading: Reading = PLAIN) -> ImageInfo:
     """Size, channels and bits by the header alone. Raises VitralError if it is none, too large, or of a
     refused kind.
     """
-    name = _name_of(source)
+    name, reading = _name_of(source), _reading_of(source, reading)
     if isinstance(source, Image.Image):
         return image_info(source, None, name)
-    data = source if isinstance(source, bytes) else read_file(Path(source), name)[0]
-    return _jpeg_info(data, name) or image_info(open_image(data, name), data, name)
+    return probe_bytes(_bytes_of(source, name), name, reading)
 
 
-def decode(source: Source, channels: int | None = None, *, name: str | None = None, hint: int | None = None) -> Tensor:
-    """Decode an image to [C,h,w], 0..255, `uint8` or (16-bit sources) `float32`; in memory the channels may
+def probe_bytes(data: bytes, name: str, reading: Reading = PLAIN) -> ImageInfo:
+    """`probe` of an encoded image."""
+    return _jpeg_info(data, name, reading) or _Opened(data, name, reading).info()
+
+
+def decode(
+    source: Source,
+    channels: int | None = None,
+    *,
+    name: str | None = None,
+    hint: int | None = None,
+    reading: Reading = PLAIN,
+) -> Tensor:
+    """Decode an image to [C,h,w], 0..255, `uint8` or (of more than 8 bits) `float32`; in memory the channels may
     lie last.
 
-    channels: 1, 3, or None to keep what the file has (palettes count as colour). name: what to call it in an
-    error. hint: the shorter side in pixels that the caller will resize to; a JPEG more than 2.5 times as
+    channels: how many are wanted (1 and 3 become each other, no others), or None to keep what the file has (palettes count as colour). name: what
+    to call it in an error. hint: the shorter side in pixels that the caller will resize to; a JPEG more than 2.5 times as
     large may then come back smaller, but no less than 1.25 times the hint (its DCT is scaled, at a fraction
-    of the cost). Raises VitralError, which names the image, for everything that is not one whole, readable,
-    still image.
+    of the cost). reading: what the file does not say of its values and pages. Raises VitralError, which names the image, for everything that
+    is not one whole, readable, still image.
     """
-    assert channels in (None, 1, 3), channels
-    name = name or _name_of(source)
+    name, reading = name or _name_of(source), _reading_of(source, reading)
     if isinstance(source, Image.Image):
-        return _to_tensor(image_pixels(source, None, channels, name)[0])
-    data = source if isinstance(source, bytes) else read_file(Path(source), name)[0]
-    return decode_bytes(data, channels, name, hint)[0]
+        pixels, _ = image_pixels(source, reading, name, None)
+        return _to_tensor(with_channels(pixels, channels, name))
+    return decode_bytes(_bytes_of(source, name), channels, name, hint, reading)[0]
 
 
-def decode_bytes(data: bytes, channels: int | None, name: str, hint: int | None = None) -> tuple[Tensor, ImageInfo]:
-    """`decode` of an encoded image, and what its header says (the file's own size and channels, whatever was
+def decode_bytes(
+    data: bytes, channels: int | None, name: str, hint: int | None = None, reading: Reading = PLAIN
+) -> tuple[Tensor, ImageInfo]:
+    """`decode` of an encoded image, and what the file says (its own size and channels, whatever was
     asked).
     """
-    info = _jpeg_info(data, name)
-    if info is not None:
+    info = _jpeg_info(data, name, reading)
+    if info is not None and channels in (None, 1, 3):
         return _to_tensor(_jpeg_pixels(data, info, channels or info.channels, name, hint)), info
-    pixels, info = image_pixels(open_image(data, name), data, channels, name)
-    return _to_tensor(pixels), info
+    pixels, info = _Opened(data, name, reading).pixels()
+    return _to_tensor(with_channels(pixels, channels, name)), info
+
+
+def count_pages(data: bytes, name: str) -> int:
+    """How many pages or frames a file has. Raises VitralError where it cannot be opened."""
+    return 1 if _jpeg_info(data, name, PLAIN) else _Opened(data, name, None).total
+
+
+def packed(data: bytes, name: str, reading: Reading = PLAIN) -> Packing:
+    """How a file that has been decoded packs its picture."""
+    return _Opened(data, name, reading).packing()
+
+
+class _Opened:
+    """A file that is no plain JPEG: recognised, with the page chosen that is to be read.
+
+    reading: None only to count pages.
+    """
+
+    def __init__(self, data: bytes, name: str, reading: Reading | None) -> None:
+        self.format = _known(data, name)
+        self.data = without_texts(data) if self.format.reader == "PNG" else data
+        self.name, self.reading = name, reading or PLAIN
+        self.array: np.ndarray | None = None
+        self.tiff: list[TiffPage] = []
+        if self.format.reader == "numpy":
+            self.array = read_npy(data, name)
+            self.total = len(self.array)
+        elif self.format.reader == "TIFF":
+            self.tiff = pages(data, name)
+            self.total = len(self.tiff)
+        elif self.format.reader == "heif":
+            self.total = count_heif(data, name)
+        else:
+            self.total = count_frames(self._frame(0), name)
+        self.page = 0 if reading is None else _chosen(self.total, reading.page, name)
+
+    def _frame(self, frame: int) -> Image.Image:
+        image = open_frame(self.data, self.name, self.format.reader, frame)
+        if (
+            self.format.reader == "JPEG2000"
+            and (bits := bits_of(self.data, "JPEG2000")) > _MOST_CUT
+            and image.mode != "I;16"
+        ):
+            raise ImageError(
+                f"{self.name}: is a JPEG 2000 of {bits} bits a colour, of which Pillow keeps 8; convert it to 16-bit TIFF "
+                "(opj_decompress -i IN -o OUT.tif)",
+                "other_format",
+            )
+        return image
+
+    def info(self) -> ImageInfo:
+        """Facts by the header."""
+        if self.array is not None:
+            return array_info(self.array)
+        if self.tiff:
+            page = self.tiff[self.page]
+            known = tiff_info(page, self.name)
+            return known or image_info(open_frame(self.data, self.name, "TIFF", page.index), self.data, self.name)
+        if self.format.reader == "heif":
+            return heif_info(self.data, self.page, self.name)
+        return self._said(image_info(self._frame(self.page), self.data, self.name))
+
+    def pixels(self) -> tuple[np.ndarray, ImageInfo]:
+        """[h,w,C] and the facts, all of it read."""
+        name, reading = self.name, self.reading
+        if self.array is not None:
+            return array_pixels(self.array[self.page], reading, name)
+        if self.tiff:
+            return tiff_pixels(self.data, self.tiff[self.page], reading, name)
+        if self.format.reader == "heif":
+            return heif_pixels(self.data, self.page, reading, name)
+        if self.format.reader == "PPM" and (deep := deep_netpbm(self.data, reading, name)) is not None:
+            return deep
+        pixels, info = image_pixels(self._frame(self.page), reading, name, lambda: self._frame(self.page))
+        return pixels, self._said(info)
+
+    def packing(self) -> Packing:
+        if self.array is not None or self.format.reader == "heif":
+            return Packing(self.format.name, "", 1, False)
+        if self.tiff:
+            page = self.tiff[self.page]
+            if not page.plain:
+                return Packing("TIFF", "", page.orientation, page.alpha is not None)
+            return packing(open_frame(self.data, self.name, "TIFF", page.index), self.data)
+        return packing(self._frame(self.page), self.data)
+
+    def _said(self, info: ImageInfo) -> ImageInfo:
+        bits = bits_of(self.data, self.format.reader)
+        return dataclasses.replace(info, cut=bits) if bits > _MOST_CUT and info.bit_depth == 8 else info
+
+
+def _known(data: bytes, name: str) -> Format:
+    """The format of a file that can be read; an ImageError that names it, or says that it is none."""
+    found = recognise(data, name)
+    if found is None:
+        raise ImageError(
+            f"{name}: is not a JPEG, PNG, WebP, AVIF, TIFF, GIF, BMP or other image that is read, or its header is cut short; "
+            "replace it or remove it",
+            "not_an_image",
+        )
+    if not found.reader:
+        kind = "other_format" if found.picture else "not_an_image"
+        raise ImageError(f"{name}: is {found.name}, which is not read; {found.remedy}", kind)
+    return found
+
+
+def _chosen(total: int, page: int | None, name: str) -> int:
+    """The page that is read; an ImageError where none was chosen of several, or one that is not there."""
+    if page is None and total > 1:
+        raise ImageError(
+            f"{name}: holds {total:,} frames or pages; extract the one wanted into a file of its own, or choose with --page: "
+            f"--page 0 is the first, --page all makes an image of every one",
+            "animated",
+        )
+    if page is not None and page >= total:
+        have = "has one page" if total == 1 else f"has the pages 0 to {total - 1:,}"
+        raise ImageError(f"{name}: {have}, and --page asks for {page}; choose one that is there", "animated")
+    return page or 0
+
+
+def _reading_of(source: Source, reading: Reading) -> Reading:
+    return dataclasses.replace(reading, page=source.page) if isinstance(source, PageOf) else reading
+
+
+def _bytes_of(source: str | Path | bytes | PageOf, name: str) -> bytes:
+    file = source.file if isinstance(source, PageOf) else source
+    return file if isinstance(file, bytes) else read_file(Path(file), name)[0]
 
 
 def _name_of(source: Source) -> str:
@@ -85,10 +247,12 @@ def _name_of(source: Source) -> str:
 
 
 def _to_tensor(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)  # [h,w,C] -> [C,h,w], not copied
+    return torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(
+        2, 0, 1
+    )  # [h,w,C] -> [C,h,w], not copied
 
 
-def _jpeg_info(data: bytes, name: str) -> ImageInfo | None:
+def _jpeg_info(data: bytes, name: str, reading: Reading = PLAIN) -> ImageInfo | None:
     """Header facts of a JPEG that simplejpeg decodes, grey or RGB; None for everything else."""
     if not data.startswith(b"\xff\xd8\xff"):
         return None
@@ -99,12 +263,13 @@ def _jpeg_info(data: bytes, name: str) -> ImageInfo | None:
     if colour not in ("Gray", "YCbCr", "RGB"):
         return None
     check_pixels(height, width, name)
+    _chosen(1, reading.page, name)
     height, width = turned_size(height, width, _jpeg_orientation(data, name))
     return ImageInfo(height, width, 1 if colour == "Gray" else 3, 8)
 
 
 def _jpeg_orientation(data: bytes, name: str) -> int:
-    return orientation(open_image(data, name)) if b"Exif\x00\x00" in data else 1
+    return orientation(open_frame(data, name, "JPEG")) if b"Exif\x00\x00" in data else 1
 
 
 def _jpeg_pixels(data: bytes, info: ImageInfo, channels: int, name: str, hint: int | None) -> np.ndarray:

@@ -5,20 +5,23 @@ Each kind can be sent to another process, names image i, hashes its content, che
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from vitral.data.decode import decode_bytes
+from vitral.data.bands import with_channels
+from vitral.data.decode import count_pages, decode_bytes
 from vitral.data.files import read_file
-from vitral.data.raster import ImageInfo
+from vitral.data.values import PLAIN, ImageInfo, Reading
 from vitral.errors import VitralError
+
+T = TypeVar("T")
 
 
 def content_hash(data: bytes) -> bytes:
@@ -37,25 +40,40 @@ class Inspected(NamedTuple):
     """[C,h,w] on the 0..255 scale, not to be written to."""
     encoded: bytes | None
     """The file's bytes; None where pixels are held, not a file."""
+    page: int | None = None
+    """Which page of the file it is, if it was not `Images.reading` that chose it."""
 
 
 class Images(ABC):
     """The images of one data set, 0 to n-1."""
 
     names: Sequence[str]
+    reading: Reading = PLAIN
+    """What the files do not say of their values and pages."""
 
     def check(self, i: int) -> tuple[bytes, ImageInfo]:
         """Read image i to its end: its content hash and header facts, or VitralError."""
         seen = self.inspect(i, hint=1)  # a JPEG is then parsed whole, at an eighth
         return seen.digest, seen.info
 
-    @abstractmethod
-    def inspect(self, i: int, hint: int | None) -> Inspected:
-        """Read image i to its end, as `check` does, and keep what was read; hint as in `read`."""
+    def together(self, i: int, digest: bytes) -> bytes:
+        """What image i shares with those that belong into its split: its content, and of a page its file's. digest: its own."""
+        return digest
+
+    def pages(self, i: int) -> int:
+        """How many pages or frames the file of image i has, or VitralError."""
+        return 1
 
     @abstractmethod
-    def read(self, i: int, channels: int | None, hint: int | None) -> Tensor:
-        """Image i as [C,h,w] on the 0..255 scale, as `decode` gives it, or VitralError."""
+    def inspect(self, i: int, hint: int | None, page: int | None = None) -> Inspected:
+        """Read image i to its end, as `check` does, and keep what was read; hint, page as in `read`."""
+
+    @abstractmethod
+    def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> Tensor:
+        """Image i as [C,h,w] on the 0..255 scale, as `decode` gives it, or VitralError. page: default, as `reading` says."""
+
+    def _reading(self, page: int | None) -> Reading:
+        return self.reading if page is None else replace(self.reading, page=page)
 
     @abstractmethod
     def path(self, i: int) -> Path | None:
@@ -75,14 +93,17 @@ class FileImages(Images):
     def path(self, i: int) -> Path:
         return self.root / self.names[i]
 
-    def inspect(self, i: int, hint: int | None) -> Inspected:
+    def pages(self, i: int) -> int:
+        return count_pages(read_file(self.path(i), self.names[i])[0], self.names[i])
+
+    def inspect(self, i: int, hint: int | None, page: int | None = None) -> Inspected:
         data, status = read_file(self.path(i), self.names[i])
-        pixels, info = decode_bytes(data, None, self.names[i], hint)
+        pixels, info = decode_bytes(data, None, self.names[i], hint, self._reading(page))
         digest = content_hash(data)
         self._seen[i] = (status.st_size, status.st_mtime_ns, digest)  # a size of 0 means: not checked yet
         return Inspected(digest, info, pixels, data)
 
-    def read(self, i: int, channels: int | None, hint: int | None) -> Tensor:
+    def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> Tensor:
         name = self.names[i]
         data, status = read_file(self.path(i), name)
         size, changed_ns, digest = self._seen[i]
@@ -91,7 +112,7 @@ class FileImages(Images):
             raise VitralError(
                 f"{name}: has changed since the data were scanned; start again, so that splits and fingerprint hold"
             )
-        return decode_bytes(data, channels, name, hint)[0]
+        return decode_bytes(data, channels, name, hint, self._reading(page))[0]
 
 
 @dataclass
@@ -106,12 +127,14 @@ class ArrayImages(Images):
     def path(self, i: int) -> None:
         return None
 
-    def inspect(self, i: int, hint: int | None) -> Inspected:
+    def inspect(self, i: int, hint: int | None, page: int | None = None) -> Inspected:
         _, height, width = self.pixels.shape
         digest = content_hash(self.pixels[i].tobytes())
         return Inspected(digest, ImageInfo(height, width, 1, 8), self.read(i, 1, hint), None)
 
-    def read(self, i: int, channels: int | None, hint: int | None) -> Tensor:
+    def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> Tensor:
+        if channels not in (None, 1, 3):
+            with_channels(self.pixels[i][:, :, None], channels, self.names[i])  # which refuses
         return torch.from_numpy(self.pixels[i]).expand(channels or 1, -1, -1)  # [h,w] -> [C,h,w]
 
 
@@ -131,10 +154,56 @@ class PackedImages(Images):
     def _bytes(self, i: int) -> bytes:
         return self.buffer[self.ends[i] : self.ends[i + 1]].tobytes()
 
-    def inspect(self, i: int, hint: int | None) -> Inspected:
+    def pages(self, i: int) -> int:
+        return count_pages(self._bytes(i), self.names[i])
+
+    def inspect(self, i: int, hint: int | None, page: int | None = None) -> Inspected:
         data = self._bytes(i)
-        pixels, info = decode_bytes(data, None, self.names[i], hint)
+        pixels, info = decode_bytes(data, None, self.names[i], hint, self._reading(page))
         return Inspected(content_hash(data), info, pixels, data)
 
-    def read(self, i: int, channels: int | None, hint: int | None) -> Tensor:
-        return decode_bytes(self._bytes(i), channels, self.names[i], hint)[0]
+    def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> Tensor:
+        return decode_bytes(self._bytes(i), channels, self.names[i], hint, self._reading(page))[0]
+
+
+class PagedImages(Images):
+    """Every page of other images' files as an image of its own.
+
+    files: of each page the image that it belongs to, int64 [n], and pages: its number there.
+    """
+
+    def __init__(self, base: Images, files: np.ndarray, pages: np.ndarray) -> None:
+        self.base, self.files, self.numbers = base, files, pages
+        several = np.bincount(files, minlength=len(base.names)) > 1
+        self.names = [
+            f"{base.names[i]} page {page}" if several[i] else base.names[i]
+            for i, page in zip(files.tolist(), pages.tolist(), strict=True)
+        ]
+        self.reading = base.reading
+        self._digests: dict[int, bytes] = {}
+
+    def path(self, i: int) -> Path | None:
+        return self.base.path(int(self.files[i]))
+
+    def together(self, i: int, digest: bytes) -> bytes:
+        return self._digests.get(int(self.files[i]), digest)
+
+    def inspect(self, i: int, hint: int | None, page: int | None = None) -> Inspected:
+        file, number = int(self.files[i]), int(self.numbers[i])
+        seen = self._named(i, lambda: self.base.inspect(file, hint, number))
+        self._digests[file] = seen.digest
+        if self.names[i] == self.base.names[file]:
+            return seen
+        return seen._replace(digest=content_hash(seen.digest + number.to_bytes(8, "little")), page=number)
+
+    def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> Tensor:
+        file, number = int(self.files[i]), int(self.numbers[i])
+        return self._named(i, lambda: self.base.read(file, channels, hint, number))
+
+    def _named(self, i: int, get: Callable[[], T]) -> T:
+        """What `get` gives, its errors under the page's name."""
+        try:
+            return get()
+        except VitralError as error:
+            error.args = (str(error).replace(self.base.names[int(self.files[i])], self.names[i], 1),)
+            raise

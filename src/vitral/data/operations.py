@@ -1,17 +1,20 @@
 """What can be done to an image's pixels, each with one strength: the operations of RandAugment, 3-Augment and colour jitter.
 
-Images are numpy arrays [C, h, w] on the 0..255 scale, uint8 or (16-bit sources) float32, grey (C = 1) or RGB, and are not written to; the results
-are Pillow's (ImageOps, ImageEnhance) but for rounding. numpy, because its uint8 arithmetic is several times faster than torch's on one core;
-only resampling is torch's.
+Images are numpy arrays [C, h, w] on the 0..255 scale, uint8 or (of more than 8 bits) float32, and are not written to. What needs red, green and
+blue (saturation, grey) leaves images of other channels as they are. Levels and thresholds are shares of the scale that a picture uses
+(`values.white`), which for pictures of 10 and 12 bits in 16-bit files is its lowest part. The results are Pillow's (ImageOps, ImageEnhance) but for
+rounding. numpy, because its uint8 arithmetic is several times faster than torch's on one core; only resampling is torch's.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch.nn import functional as F
 
-from vitral.data.raster import LUMA
+from vitral.data.bands import LUMA
+from vitral.data.values import white
 
 Affine = tuple[float, float, float, float, float, float]
 """(a, b, c, d, e, f): the result at (x, y) shows the source at (ax + by + c, dx + ey + f), in pixels, of which the first spans 0 to 1."""
@@ -29,8 +32,8 @@ def restore(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def luma(values: np.ndarray) -> np.ndarray:
-    """float32 [C, h, w] to its grey version [h, w] (ITU-R 601)."""
-    return values[0] if len(values) == 1 else (LUMA @ values.reshape(3, -1)).reshape(values.shape[1:])
+    """float32 [3, h, w] to its grey version [h, w] (ITU-R 601)."""
+    return (LUMA @ values.reshape(3, -1)).reshape(values.shape[1:])
 
 
 # Towards or away from a plainer image, in place and not yet clipped: factor 0 gives the plain one, 1 changes nothing.
@@ -42,15 +45,15 @@ def brighten(values: np.ndarray, factor: float) -> None:
 
 
 def contrast(values: np.ndarray, factor: float) -> None:
-    """Plain is the mean of the grey version."""
+    """Plain is the mean of the grey version, of bands that of all of them."""
     means = torch.from_numpy(values).mean((1, 2)).numpy()  # numpy's is slower
-    mean = means[0] if len(values) == 1 else LUMA @ means
+    mean = LUMA @ means if len(values) == 3 else means.mean()
     values *= np.float32(factor)
     values += np.float32((1 - factor) * mean)
 
 
 def saturate(values: np.ndarray, factor: float) -> None:
-    """Plain is the grey version; grey images have no saturation and stay as they are."""
+    """Plain is the grey version; images of other channels have no saturation and stay as they are."""
     if len(values) == 3:
         grey = luma(values) * np.float32(1 - factor)
         values *= np.float32(factor)
@@ -79,26 +82,35 @@ def sharpen(values: np.ndarray, factor: float) -> None:
 
 
 def grey(image: np.ndarray) -> np.ndarray:
-    """The grey version in every channel."""
-    if len(image) == 1:
+    """The grey version in every channel; images that are not of three stay as they are."""
+    if len(image) != 3:
         return image
     return np.repeat(restore(luma(floats(image)), image.dtype)[None], 3, axis=0)
 
 
+def on_own_scale(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """What `change` makes of the image where the scale that it uses is spread over 0..255, back on its own."""
+    end = white(image)
+    if end == 255:
+        return change(image)
+    return change(image * np.float32(255 / end)) * np.float32(end / 255)
+
+
 def invert(image: np.ndarray) -> np.ndarray:
-    return 255 - image
+    return on_own_scale(image, lambda x: 255 - x)
 
 
 def solarize(image: np.ndarray, threshold: int) -> np.ndarray:
     """Values from the threshold on are inverted."""
     if threshold > 255:
         return image
-    return image + (image >= threshold) * (255 - 2 * image)  # in uint8 the excess wraps around twice, to 255 - image
+    # in uint8 the excess wraps around twice, to 255 - image
+    return on_own_scale(image, lambda x: x + (x >= threshold) * (255 - 2 * x))
 
 
 def solarize_add(image: np.ndarray, addition: int) -> np.ndarray:
     """The darker half of the scale gets brighter."""
-    return image + (image < 128) * np.minimum(255 - image, min(addition, 255))
+    return on_own_scale(image, lambda x: x + (x < 128) * np.minimum(255 - x, min(addition, 255)))
 
 
 def posterize(image: np.ndarray, bits: int) -> np.ndarray:
@@ -106,11 +118,15 @@ def posterize(image: np.ndarray, bits: int) -> np.ndarray:
     if bits >= 8:
         return image
     step = 2 ** (8 - bits)
-    return image // step * step if bits > 0 else np.zeros_like(image)
+    return on_own_scale(image, lambda x: x // step * step) if bits > 0 else np.zeros_like(image)
 
 
 def autocontrast(image: np.ndarray) -> np.ndarray:
     """Each channel is stretched to the whole scale."""
+    return on_own_scale(image, _stretched)
+
+
+def _stretched(image: np.ndarray) -> np.ndarray:
     low, high = image.min((1, 2)).astype(np.float32), image.max((1, 2)).astype(np.float32)
     even = high <= low
     scale = np.where(even, 1, 255 / np.where(even, 1, high - low)).astype(np.float32)
@@ -123,6 +139,10 @@ def autocontrast(image: np.ndarray) -> np.ndarray:
 
 def equalize(image: np.ndarray) -> np.ndarray:
     """Each channel's values are spread so that all parts of the scale are equally frequent."""
+    return on_own_scale(image, _equalized)
+
+
+def _equalized(image: np.ndarray) -> np.ndarray:
     result = np.empty_like(image)
     for channel, out in zip(image, result, strict=True):
         counts = torch.from_numpy(channel.astype(np.uint8).ravel()).bincount(minlength=256).numpy()

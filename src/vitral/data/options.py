@@ -3,6 +3,7 @@
 import functools
 import typing
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Literal
 
 from vitral.errors import VitralError
@@ -65,13 +66,36 @@ class DataOptions:
     skip_unreadable: bool = False
     """Leave out, and list, what cannot be read, instead of stopping."""
     channels: int | None = None
-    """Channels that the model sees, 1 (grey) or 3 (RGB); default: 1 if every image is grey, else 3."""
+    """Channels that the model sees: 1 (grey), 3 (RGB), or the number of bands that every file has; default: 1 if every image is grey, 3 if some
+    are in colour, else their bands.
+    """
+    value_range: tuple[float, float] | None = None
+    """What is black and what is white in files of more than 8 bits, such as 0 1 or -1000 400; values beyond are clipped. Floating point, signed
+    and 32-bit files need it; default for 16 unsigned bits: 0 65535.
+    """
+    page: str | None = None
+    """Of files with several pages or frames (TIFF, GIF, WebP, ...) the one that is read, from 0, or all: each page is an image; default: refuse
+    them.
+    """
+    show_bands: tuple[int, int, int] | None = None
+    """Bands, counted from 1, that pictures for people show as red, green and blue; default: the first three."""
 
     def __post_init__(self) -> None:
         if self.label_separator is not None and len(self.label_separator) != 1:
             raise VitralError(f"label_separator {self.label_separator!r}: give one character, such as ';'")
-        if self.channels not in (None, 1, 3):
-            raise VitralError(f"channels {self.channels}: an image has 1 (grey) or 3 (RGB); choose one of them")
+        if self.channels is not None and self.channels < 1:
+            raise VitralError(
+                f"channels {self.channels}: give 1 (grey), 3 (RGB) or the number of bands that the files have"
+            )
+        if self.value_range is not None and not -inf < self.value_range[0] < self.value_range[1] < inf:
+            low, high = self.value_range
+            raise VitralError(
+                f"value_range {low:g} {high:g}: give the value that is black and a larger one that is white"
+            )
+        if self.page is not None and self.page != "all" and not (self.page.isascii() and self.page.isdigit()):
+            raise VitralError(f"page {self.page}: give the page's number, from 0, or all")
+        if self.show_bands is not None and min(self.show_bands) < 1:
+            raise VitralError(f"show_bands {' '.join(map(str, self.show_bands))}: bands are counted from 1")
         for name, value in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
             if not 0 <= value < 1:
                 raise VitralError(f"{name} {value}: is not a share; give a number from 0 up to, not including, 1")

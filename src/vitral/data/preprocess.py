@@ -3,12 +3,15 @@
 import dataclasses
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from vitral.data import steps as named
+from vitral.data.bands import check_shown, to_rgb
 from vitral.data.resample import INTERPOLATIONS, resize
 from vitral.data.steps import CenterCrop, Resize, Step
+from vitral.data.values import Reading, reading
 from vitral.data.view import View
 from vitral.errors import VitralError
 
@@ -37,6 +40,12 @@ class Preprocess:
     """Images with a shorter side than this (one patch) are refused."""
     steps: tuple[Step, ...] = ()
     """In order, from the decoded image to `height` x `width`; with `resize` crop or squash they follow from the fields above."""
+    value_range: tuple[float, float] | None = None
+    """The values that are black and white in files of more than 8 bits, as `DataOptions` has it."""
+    page: str | None = None
+    """Of files with several pages the one that is read, or all, as `DataOptions` has it."""
+    show_bands: tuple[int, int, int] | None = None
+    """Bands, from 1, that pictures for people show as red, green and blue."""
 
     def __post_init__(self) -> None:
         for name, allowed in (("resize", RESIZES), ("interpolation", INTERPOLATIONS)):
@@ -54,6 +63,8 @@ class Preprocess:
             raise VitralError(
                 f"preprocessing: resize={self.resize!r} with steps {self.steps}: steps are for resize=steps"
             )
+        if self.show_bands is not None:
+            check_shown(self.show_bands, self.channels)
 
     @classmethod
     def of_steps(
@@ -62,12 +73,14 @@ class Preprocess:
         mean: tuple[float, ...],
         std: tuple[float, ...],
         steps: tuple[Step, ...],
-        **more: int,
+        *,
+        bit_depth: int = 8,
+        min_size: int = 1,
     ) -> "Preprocess":
-        """With another library's steps, to the height and width of `size`. more: bit_depth and min_size."""
+        """With another library's steps, to the height and width of `size`."""
         filters = [step.interpolation for step in steps if isinstance(step, Resize)]
         return cls(
-            *size, len(mean), mean, std, "steps", interpolation=(*filters, "bicubic")[0], steps=steps, **more
+            *size, len(mean), mean, std, "steps", interpolation=(*filters, "bicubic")[0], bit_depth=bit_depth, min_size=min_size, steps=steps
         )  # fmt: skip
 
     @property
@@ -80,6 +93,15 @@ class Preprocess:
             return (Resize("exact", self.height, self.width, how, arithmetic="torch"),)
         whole = Resize("share", self.height, self.width, how, self.crop_fraction, arithmetic="torch")
         return whole, CenterCrop(self.height, self.width)
+
+    @property
+    def reading(self) -> Reading:
+        """How files are read where they do not say it themselves."""
+        return reading(self.value_range, self.page)
+
+    def shown(self, pixels: Tensor) -> np.ndarray:
+        """[C, h, w] on the 0..255 scale, for people: uint8 [h, w, 3]. Pictures of other channels than the model's are shown by their first ones."""
+        return to_rgb(pixels, self.show_bands if len(pixels) == self.channels else None)
 
     @property
     def hint(self) -> int:

@@ -8,7 +8,7 @@ import io
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -16,13 +16,12 @@ import numpy as np
 from PIL import Image
 
 from vitral.data.files import ImageError
+from vitral.data.values import ImageInfo, Range, Reading, on_scale
 from vitral.errors import VitralError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")
 MAX_PIXELS = 178_956_970  # the most that Pillow opens: twice its MAX_IMAGE_PIXELS
-LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601
-_ORIENTATION, _BITS_PER_SAMPLE, _PHOTOMETRIC = 0x0112, 258, 262  # EXIF and TIFF tags
-_GREY_MODES = frozenset({"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N"})
+_ORIENTATION, _PHOTOMETRIC = 0x0112, 262  # EXIF and TIFF tags
+_GREY_MODES = frozenset({"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N", "F", "I"})
 _COLOUR_MODES = frozenset({"RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV"})
 # Pillow scales the pixels of shallow PNGs, but not their transparent key
 _GREY_KEY_SCALE = {"1": 255, "L;2": 85, "L;4": 17}
@@ -39,26 +38,23 @@ _OTHER_BYTE = {
 _header_lock = threading.Lock()
 
 
-@dataclass(frozen=True)
-class ImageInfo:
-    """What a header says: pixels (after EXIF orientation), channels (1 or 3) and bits a channel (8 or 16)."""
-
-    height: int
-    width: int
-    channels: int
-    bit_depth: int
-
-
-def open_image(data: bytes, name: str) -> Image.Image:
-    """Pillow's image with only the header read, checked for size and for being one still picture."""
-    with _named(name), _quiet():
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        frames = getattr(image, "n_frames", 1)  # Pillow defines it for the formats that can have several
+def open_frame(data: bytes, name: str, reader: str, frame: int = 0) -> Image.Image:
+    """Pillow's image of one frame with only the header read, checked for size. reader: Pillow's name of the format."""
+    with named(name), quiet():
+        image = Image.open(io.BytesIO(data), formats=(reader,))
+        check_pixels(image.height, image.width, name)
+        if frame:
+            image.seek(frame)
     check_pixels(image.height, image.width, name)
-    if frames > 1 and image.format != "MPO":  # phones append previews to the one picture
-        text = f"{name}: holds {frames} frames or pages; extract the one wanted into a file of its own"
-        raise ImageError(text, "animated")
     return image
+
+
+def count_frames(image: Image.Image, name: str) -> int:
+    """Frames that follow each other; the previews that telephones append to a picture (MPO) and an icon's sizes are none."""
+    if image.format in ("MPO", "ICO", "ICNS"):
+        return 1
+    with named(name), quiet():
+        return getattr(image, "n_frames", 1)  # Pillow defines it for the formats that can have several
 
 
 @dataclass(frozen=True)
@@ -75,9 +71,8 @@ class Packing:
     """Whether it has an alpha channel, or a colour that stands for nothing."""
 
 
-def packing(data: bytes, name: str) -> Packing:
+def packing(image: Image.Image, data: bytes) -> Packing:
     """By the header alone; for a file that has been decoded already. A rare PNG's EXIF that lies behind its pixels is read with them."""
-    image = open_image(data, name)
     plain = image.format == "PNG" and "exif" not in image.info and b"eXIf" not in data
     turned = 1 if plain else orientation(image)
     alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
@@ -104,43 +99,34 @@ def image_info(image: Image.Image, data: bytes | None, name: str) -> ImageInfo:
 
 
 def image_pixels(
-    image: Image.Image, data: bytes | None, channels: int | None, name: str
+    image: Image.Image, reading: Reading, name: str, again: Callable[[], Image.Image] | None
 ) -> tuple[np.ndarray, ImageInfo]:
-    """Pixels [h,w,C], upright, `uint8` or (16-bit sources) `float32` value / 257, and the header's facts.
+    """Pixels [h,w,C], upright, `uint8` or (of more than 8 bits) `float32` on the 0..255 scale, and the facts.
 
-    data: the file that the image was opened from, if any. channels: 1 or 3, None to keep. Loads the image.
-    Raises VitralError for kinds that are refused and for files that are damaged or cut short.
+    again: opens the file that the image comes from once more, if there is one. Loads the image. Raises VitralError for kinds that are refused and
+    for files that are damaged or cut short.
     """
     raw = _raw_mode(image)
     stored, bit_depth = _kind(image, name)
-    with _named(name):
-        if not _is_deep(image):
+    extremes: Range | None = None
+    with named(name):
+        if _is_wide(image):
+            pixels, extremes = _wide_pixels(image, reading, name)
+        elif not _is_deep(image):
             pixels = _shallow_pixels(image, raw)
-        elif data is None:
+        elif again is None:
             raise VitralError(f"{name}: holds 16 bits a colour, of which Pillow keeps 8; give the file's path instead")
         else:
-            pixels = _deep_pixels(image, open_image(data, name), raw)
-    pixels = turn(with_channels(pixels, channels), orientation(image))
-    return pixels, ImageInfo(pixels.shape[0], pixels.shape[1], stored, bit_depth)
-
-
-def with_channels(pixels: np.ndarray, channels: int | None) -> np.ndarray:
-    """[h,w,C] with 1 channel (ITU-R 601 luma, as Pillow's) or 3 (grey repeated)."""
-    stored = pixels.shape[2]
-    if channels is None or channels == stored:
-        return pixels
-    if channels == 3:
-        return np.repeat(pixels, 3, axis=2)
-    if pixels.dtype == np.uint8:
-        return np.array(Image.fromarray(pixels).convert("L"))[:, :, None]
-    return (pixels @ LUMA)[:, :, None]
+            pixels, extremes = _deep_pixels(image, again(), raw, reading, name)
+    pixels = turn(pixels, orientation(image))
+    return pixels, ImageInfo(pixels.shape[0], pixels.shape[1], stored, bit_depth, extremes)
 
 
 def orientation(image: Image.Image) -> int:
     """EXIF orientation, 1 to 8; 1 where there is none, or where the metadata are too damaged to say."""
     if image.format == "TIFF":
         return 1  # Pillow turns TIFFs itself, and says the turned size
-    with _quiet():
+    with quiet():
         try:
             value = image.getexif().get(_ORIENTATION, 1)
         except Exception:  # whatever Pillow's parser trips over: the pixels do not depend on it
@@ -163,7 +149,7 @@ def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 
 @contextmanager
-def _named(name: str) -> Iterator[None]:
+def named(name: str) -> Iterator[None]:
     """Whatever Pillow raises on a damaged file, as a VitralError that names the file."""
     try:
         yield
@@ -173,22 +159,19 @@ def _named(name: str) -> Iterator[None]:
         text = f"{name}: over the limit of {MAX_PIXELS:,} pixels ({error}); cut it into tiles"
         raise ImageError(text, "too_large") from error
     except Image.UnidentifiedImageError:
-        raise ImageError(
-            f"{name}: is not a JPEG, PNG, WebP, BMP, TIFF or GIF image, or its header is cut short; "
-            "replace it or remove it",
-            "not_an_image",
-        ) from None
+        text = f"{name}: is not a JPEG, PNG or other image that can be opened, or its header is cut short; replace it or remove it"
+        raise ImageError(text, "not_an_image") from None
     except Exception as error:  # Pillow's decoders raise a dozen kinds
         raise damaged(name, error) from error
 
 
-def damaged(name: str, error: Exception) -> ImageError:
+def damaged(name: str, error: Exception | str) -> ImageError:
     """The error for an image that starts well and cannot be decoded to its end."""
     return ImageError(f"{name}: is damaged or cut short ({error}); restore it from its source or remove it", "damaged")
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No Pillow warnings about size or metadata: we decide on the one and do without the other."""
     with _header_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -198,16 +181,11 @@ def _quiet() -> Iterator[None]:
 def _kind(image: Image.Image, name: str) -> tuple[int, int]:
     """Channels (1 or 3) and bits a channel (8 or 16); VitralError where something would be lost."""
     raw = _raw_mode(image)
-    if image.mode in ("F", "I"):
-        kind = "floating point" if image.mode == "F" else "signed or 32-bit integers"
-        raise VitralError(
-            f"{name}: holds {kind}, whose black and white are not stated; convert it to 8 or 16 unsigned bits"
-        )
     known = image.mode in _GREY_MODES | _COLOUR_MODES and raw != "I;12"
     if not known or (_is_deep(image) and raw not in _OTHER_BYTE and raw != "LA;16B"):
         raise VitralError(f"{name}: has pixels of the kind {raw or image.mode}; convert it to PNG")
     grey = image.mode in _GREY_MODES or raw == "LA;16B"
-    deep = image.mode.startswith("I;16") or _is_deep(image)
+    deep = _is_wide(image) or _is_deep(image)
     return 1 if grey else 3, 16 if deep else 8
 
 
@@ -220,22 +198,21 @@ def _raw_mode(image: Image.Image) -> str:
     return args if isinstance(args, str) else str(args[0]) if args else ""
 
 
+def _is_wide(image: Image.Image) -> bool:
+    """Is this a mode of 16 or 32 bits, integers or floating point?"""
+    return image.mode.startswith(("I", "F"))
+
+
 def _is_deep(image: Image.Image) -> bool:
     """Is this 16-bit colour (or grey with alpha), which Pillow would cut to 8 bits?"""
-    return ";16" in _raw_mode(image) and not image.mode.startswith("I")
+    return ";16" in _raw_mode(image) and not _is_wide(image)
 
 
 def _shallow_pixels(image: Image.Image, raw: str) -> np.ndarray:
-    """Pixels [h,w,C] of every mode that Pillow holds without loss."""
+    """Pixels [h,w,C] of every mode of 8 bits or fewer."""
     key = image.info.get("transparency")
     inverted = image.format == "JPEG" and image.mode == "CMYK" and "adobe" not in image.info
-    tags = getattr(image, "tag_v2", {})  # TIFF only
     image.load()
-    if image.mode.startswith("I;16"):
-        values = np.asarray(image)[:, :, None].astype(np.float32)
-        if tags.get(_PHOTOMETRIC) == 0:  # white is zero; Pillow minds that for 8 bits only
-            values = 65535 - values
-        return _key_to_white(values, key, 65535) / np.float32(257)
     if image.mode == "P" and key is not None:
         image = image.convert("RGBA")
     elif image.mode in ("RGBa", "La", "PA"):
@@ -250,25 +227,42 @@ def _shallow_pixels(image: Image.Image, raw: str) -> np.ndarray:
         image = image.convert("RGB")
     pixels = np.array(image)
     if image.mode in ("LA", "RGBA"):
-        return _over_white(pixels)
+        return over_white(pixels[:, :, :-1], pixels[:, :, -1:])
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
         key = key * _GREY_KEY_SCALE.get(raw, 1) if isinstance(key, int) else key
-    return _key_to_white(pixels, key, 255)
+    return _key_to_white(pixels, key)
 
 
-def _deep_pixels(image: Image.Image, again: Image.Image, raw: str) -> np.ndarray:
-    """Pixels [h,w,C] float32, value / 257, of a 16-bit colour image; `again`: the same file, opened anew."""
+def _wide_pixels(image: Image.Image, reading: Reading, name: str) -> tuple[np.ndarray, Range | None]:
+    """Pixels [h,w,1] float32 of a mode of 16 or 32 bits, and their extremes."""
+    key = image.info.get("transparency")
+    tags = getattr(image, "tag_v2", {})  # TIFF only
+    values = np.asarray(image)[:, :, None]
+    pixels, extremes = on_scale(values.astype(np.uint16) if image.mode.startswith("I;16") else values, reading, name)
+    if tags.get(_PHOTOMETRIC) == 0:  # white is zero; Pillow minds that for 8 bits only
+        pixels = 255 - pixels
+    return np.where(values == key, np.float32(255), pixels) if isinstance(key, int) else pixels, extremes
+
+
+def _deep_pixels(
+    image: Image.Image, again: Image.Image, raw: str, reading: Reading, name: str
+) -> tuple[np.ndarray, Range | None]:
+    """Pixels [h,w,C] float32 of a 16-bit colour image, and their extremes; `again`: the same file, opened anew."""
     key = image.info.get("transparency")
     if raw == "LA;16B":  # grey and alpha, two bytes each: read as if they were four channels
         _set_raw_mode(image, "RGBA")
-        packed = np.asarray(image).astype(np.float32)
-        values = packed[:, :, 0::2] * 256 + packed[:, :, 1::2]
+        packed = np.asarray(image).astype(np.uint16)
+        values = packed[:, :, 0::2] * np.uint16(256) + packed[:, :, 1::2]
     else:
         _set_raw_mode(again, _OTHER_BYTE[raw])
-        values = np.asarray(image).astype(np.float32) * 256 + np.asarray(again)
-    values = _key_to_white(values, key, 65535) / np.float32(257)
-    return _over_white(values) if values.shape[2] in (2, 4) else values
+        values = np.asarray(image).astype(np.uint16) * np.uint16(256) + np.asarray(again)
+    if values.shape[2] == 3:
+        pixels, extremes = on_scale(values, reading, name)
+        clear = False if key is None else (values == np.asarray(key)).all(axis=2, keepdims=True)
+        return np.where(clear, np.float32(255), pixels), extremes
+    pixels, extremes = on_scale(values[:, :, :-1], reading, name)
+    return over_white(pixels, values[:, :, -1:].astype(np.float32) / 257), extremes
 
 
 def _set_raw_mode(image: Image.Image, raw: str) -> None:
@@ -277,17 +271,17 @@ def _set_raw_mode(image: Image.Image, raw: str) -> None:
     image.tile = [tile._replace(args=args)]  # type: ignore[attr-defined]
 
 
-def _over_white(pixels: np.ndarray) -> np.ndarray:
-    """[h,w,C+1], alpha last and not premultiplied, laid over white: [h,w,C]."""
-    if pixels.dtype == np.uint8:
-        colour, alpha = pixels[:, :, :-1].astype(np.uint16), pixels[:, :, -1:].astype(np.uint16)
-        return ((colour * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)  # at most 65,152: no overflow
-    opacity = pixels[:, :, -1:] / np.float32(255)
-    return pixels[:, :, :-1] * opacity + 255 * (1 - opacity)
+def over_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """[h,w,C] laid over white by their alpha [h,w,1], all on the 0..255 scale and not multiplied by it yet."""
+    if colours.dtype == np.uint8:
+        wide, share = colours.astype(np.uint16), alpha.astype(np.uint16)
+        return ((wide * share + 255 * (255 - share) + 127) // 255).astype(np.uint8)  # at most 65,152: no overflow
+    opacity = (alpha / 255).astype(np.float32)
+    return colours * opacity + 255 * (1 - opacity)
 
 
-def _key_to_white(pixels: np.ndarray, key: object, white: int) -> np.ndarray:
+def _key_to_white(pixels: np.ndarray, key: object) -> np.ndarray:
     """The one fully transparent value that a PNG may name, [h,w,C], becomes white."""
-    if key is None or pixels.shape[2] in (2, 4):
+    if key is None:
         return pixels
-    return np.where((pixels == np.asarray(key)).all(axis=2, keepdims=True), pixels.dtype.type(white), pixels)
+    return np.where((pixels == np.asarray(key)).all(axis=2, keepdims=True), np.uint8(255), pixels)

@@ -8,6 +8,7 @@ import numpy as np
 from vitral.data.listing import Listing
 from vitral.data.scan import Scan
 from vitral.data.splits import SPLITS
+from vitral.data.values import ImageInfo
 from vitral.errors import counted, some
 
 _SHOWN = 20  # images of a kind in an error's text
@@ -53,6 +54,31 @@ def notes(listing: Listing, scan: Scan, splits: Sequence[str]) -> list[str]:
     if absent:
         found.append(f"there is no {' or '.join(absent)} split")
     return [*found, *listing.understood]
+
+
+def of_values(infos: Sequence[ImageInfo], value_range: tuple[float, float] | None) -> list[str]:
+    """What a person should know of how the files' values become pixels."""
+    found = []
+    if cut := [info.cut for info in infos if info.cut]:
+        found.append(
+            f"{counted(len(cut), 'image')} of up to {max(cut)} bits a channel are read with 8, all that their decoder gives"
+        )
+    deep = [info.extremes for info in infos if info.extremes is not None]
+    if value_range is None or not infos:
+        return found
+    low, high = value_range
+    beyond = [each for each in deep if each[0] < low or each[1] > high]
+    if beyond:
+        least, most = min(each[0] for each in beyond), max(each[1] for each in beyond)
+        have = counted(len(beyond), "image has", "images have")
+        found.append(
+            f"{have} values outside of --value-range {low:g} {high:g} (from {least:g} to {most:g}), which are clipped to it"
+        )
+    if shallow := len(infos) - len(deep):
+        found.append(
+            f"--value-range is not for images of 8 bits: {counted(shallow, 'image keeps', 'images keep')} 0 to 255"
+        )
+    return found
 
 
 def _unreadable(scan: Scan) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from vitral.data.images import Images
-from vitral.data.raster import ImageInfo
+from vitral.data.values import ImageInfo
 from vitral.errors import VitralError
 
 Progress = Callable[[int, int], None]

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from vitral.data.bands import to_rgb
 from vitral.data.listing import in_words, named
 from vitral.data.loader import TrainingBatches
 
@@ -31,6 +31,10 @@ def contact_sheet(
     _, indices, _ = batches.indices(0)
     chosen = list(dict.fromkeys(indices.tolist()))[:images]
     kinds = len(batches.augmentations)
+
+    def shown(pixels: list[Tensor]) -> list[Image.Image]:
+        return [picture(p, batches.preprocess.show_bands) for p in pixels]
+
     columns = 1 + views * kinds
     names = [f"epoch {v + 1}" + (f", view {k + 1}" if kinds > 1 else "") for k in range(kinds) for v in range(views)]
     rows = [Row(["as evaluated", *names], [], heading=True)]
@@ -41,7 +45,7 @@ def contact_sheet(
             for epoch in range(views):
                 draws = augmentation.draw(batches.seed, epoch, np.array([index * batches.repeats]))
                 cells.append(augmentation(original, [d[0] for d in draws]))
-        rows.append(Row([f"{in_words(named(targets[index], labels))}   {batches.split.names[index]}"], cells))
+        rows.append(Row([f"{in_words(named(targets[index], labels))}   {batches.split.names[index]}"], shown(cells)))
     if batches.mix is not None:
         for first in (0, columns):
             mixed = [batches.ends(step) for step in range(first, first + columns)]
@@ -49,7 +53,7 @@ def contact_sheet(
                 Row([f"mixed, batch {first + 1}", *map(str, range(first + 2, first + columns + 1))], [], heading=True)
             )
             rows.append(
-                Row([shares(batch.targets[0], labels) for batch in mixed], [batch.images[0] for batch in mixed])
+                Row([shares(batch.targets[0], labels) for batch in mixed], shown([batch.images[0] for batch in mixed]))
             )
     return draw(rows, columns)
 
@@ -57,19 +61,20 @@ def contact_sheet(
 class Row:
     """Pictures side by side with texts below (one for the whole row, or one for each), or texts alone."""
 
-    def __init__(self, texts: list[str], pixels: list[Tensor], *, heading: bool = False) -> None:
-        self.texts, self.heading = texts, heading
-        self.pictures = [picture(p) for p in pixels]
+    def __init__(self, texts: list[str], pictures: list[Image.Image], *, heading: bool = False) -> None:
+        self.texts, self.heading, self.pictures = texts, heading, pictures
 
     @property
     def height(self) -> int:
         return max((p.height for p in self.pictures), default=0) + LINE + (GAP // 2 if self.heading else GAP)
 
 
-def picture(pixels: Tensor) -> Image.Image:
-    """[C, h, w] on the 0..255 scale, about as large as a sheet's cell: tiny images by whole factors, so that their pixels can be seen."""
-    array = pixels.round().to(torch.uint8).permute(1, 2, 0).numpy()
-    image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else np.ascontiguousarray(array)).convert("RGB")
+def picture(pixels: Tensor, bands: tuple[int, int, int] | None = None) -> Image.Image:
+    """[C, h, w] on the 0..255 scale, about as large as a sheet's cell: tiny images by whole factors, so that their pixels can be seen.
+
+    bands: as in `to_rgb`.
+    """
+    image = Image.fromarray(to_rgb(pixels, bands))
     factor = SIDE / max(image.size)
     if factor >= 2:
         return image.resize((image.width * int(factor), image.height * int(factor)), Image.Resampling.NEAREST)

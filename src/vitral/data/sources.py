@@ -16,17 +16,19 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from vitral.data.bands import count_channels
 from vitral.data.builtin import BUILTIN
 from vitral.data.folder import UNLABELLED, list_folder
 from vitral.data.hub import list_hub
-from vitral.data.images import Images
+from vitral.data.images import Images, PagedImages
 from vitral.data.listing import Listing
 from vitral.data.options import DataOptions
-from vitral.data.remarks import notes, problems
+from vitral.data.remarks import notes, of_values, problems
 from vitral.data.rows import TABLES
-from vitral.data.scan import Progress, Scan, UnreadableError, scan
+from vitral.data.scan import Progress, Scan, UnreadableError, in_threads, scan
 from vitral.data.splits import SPLITS, common, keep_in_train, make_splits
 from vitral.data.table import list_table
+from vitral.data.values import reading
 from vitral.errors import VitralError, all_of
 
 _DEFAULTS = DataOptions()
@@ -80,7 +82,7 @@ class DataSet:
     splits: dict[str, Split]
     """train where there is to be training; val and test where given or made."""
     channels: int
-    """1 or 3, what the model should see."""
+    """What the model should see: 1 grey, 3 RGB, or so many bands."""
     bit_depth: int
     """8, or 16 if any image holds 16 bits a channel."""
     height: int
@@ -138,7 +140,9 @@ def open_data(
     height, width = (int(np.median([getattr(info, side) for info in train] or [1])) for side in ("height", "width"))
     least = None if least_side is None else least_side(height, width)
     skipping = options.skip_unreadable
-    if strict and (wrong := problems(listing, scanned, skipping=skipping, training=training, least_side=least)):
+    channels, differ = count_channels(scanned.infos, [listing.images.names[i] for i in scanned.rows], options.channels)
+    wrong = problems(listing, scanned, skipping=skipping, training=training, least_side=least)
+    if strict and (wrong := [*wrong, *filter(None, [differ])]):
         message = all_of(str(data), wrong)
         raise (
             VitralError(message) if skipping or not scanned.unreadable else UnreadableError(message, scanned.unreadable)
@@ -147,14 +151,14 @@ def open_data(
         name=listing.name,
         labels=listing.labels,
         splits=_build_splits(listing, scanned, splits, options.train_fraction),
-        channels=options.channels or max(info.channels for info in scanned.infos),
+        channels=channels,
         bit_depth=max(info.bit_depth for info in scanned.infos),
         height=height,
         width=width,
         fingerprint=_fingerprint(scanned.digests, groups, splits),
         skipped=scanned.unreadable,
         given=frozenset(listing.given or ()),
-        notes=notes(listing, scanned, splits),
+        notes=[*notes(listing, scanned, splits), *of_values(scanned.infos, options.value_range)],
     )
 
 
@@ -175,8 +179,36 @@ def list_data(
     """The images of `open_data` and their labels, before any image is opened.
 
     strict: False to find the mistakes for which training would stop in the listing's `problems`, instead of raising them; VitralError is then for
-    data of which nothing can be listed.
+    data of which nothing can be listed. Only `options.page` "all" opens files, to count their pages.
     """
+    return _read_as(_listed(data, options, training, labelled, strict), options)
+
+
+def _read_as(listing: Listing, options: DataOptions) -> Listing:
+    """The listing with what its files do not say of themselves, and every page of them where that was asked for."""
+    listing.images.reading = reading(options.value_range, options.page)
+    if options.page != "all":
+        return listing
+
+    def count(i: int) -> int:
+        try:
+            return listing.images.pages(i)
+        except VitralError:
+            return 1  # and is refused when it is read
+
+    counts = in_threads(count, len(listing.images.names), None)
+    files = np.repeat(np.arange(len(counts)), counts)
+    pages = np.concatenate([np.arange(n) for n in counts]) if counts else files
+    return replace(
+        listing,
+        images=PagedImages(listing.images, files, pages),
+        targets=listing.targets[files],
+        given=None if listing.given is None else [listing.given[i] for i in files.tolist()],
+        strata=None if listing.strata is None else [listing.strata[i] for i in files.tolist()],
+    )
+
+
+def _listed(data: str | Path, options: DataOptions, training: bool, labelled: bool, strict: bool) -> Listing:
     path = Path(data)
     listing = None
     if path.is_dir() and data not in BUILTIN:
@@ -229,11 +261,12 @@ def _usable(listing: Listing, scanned: Scan, least_side: Callable[[int, int], in
 def _divide(listing: Listing, scanned: Scan, groups: Sequence[str], options: DataOptions) -> list[str]:
     """The split of each image that was read. groups: its label, or all its labels."""
     given = None if listing.given is None else [listing.given[i] for i in scanned.rows]
+    digests = [listing.images.together(i, digest) for i, digest in zip(scanned.rows, scanned.digests, strict=True)]
     strata = groups if listing.strata is None else [listing.strata[i] for i in scanned.rows]
     if listing.multi_label:
-        strata = common(groups, scanned.digests)
+        strata = common(groups, digests)
     splits = make_splits(
-        scanned.digests,
+        digests,
         strata,
         given,
         val_fraction=options.val_fraction,
@@ -241,7 +274,7 @@ def _divide(listing: Listing, scanned: Scan, groups: Sequence[str], options: Dat
         test_count=listing.test_count,
     )
     if listing.multi_label:
-        keep_in_train(splits, given, scanned.digests, [listing.of(i) for i in scanned.rows])
+        keep_in_train(splits, given, digests, [listing.of(i) for i in scanned.rows])
     return splits
 
 

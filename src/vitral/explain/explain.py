@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from vitral.checkpoints.bundle import ModelCard
-from vitral.data.decode import decode
+from vitral.data.decode import PageOf, decode
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError, some
 from vitral.explain.attention import Attention, LayerChoice, extent
@@ -22,7 +22,7 @@ from vitral.explain.maps import Query
 from vitral.explain.methods import FOLLOWED, METHODS, Question, undefined
 from vitral.models.common import ImageModel
 from vitral.models.zoo import family_of
-from vitral.predict import ImageLike, Predictor, load, to_rgb
+from vitral.predict import ImageLike, Predictor, load
 
 __all__ = ["METHODS", "Attention", "Plain", "explain", "look", "undefined", "visualize_attention"]
 
@@ -66,7 +66,11 @@ def _class(predictor: Predictor, target: int | str | None, logits: Tensor) -> in
 
 
 def _picture(predictor: Predictor, image: ImageLike, pixels: Tensor) -> np.ndarray:
-    return to_rgb(decode(image, 3) if isinstance(image, str | Path | bytes | Image.Image) else pixels)
+    """The picture for people, uint8 [h, w, 3]: a file's in its own colours, also where the model sees grey."""
+    steps = predictor.card.preprocess
+    if isinstance(image, str | Path | bytes | PageOf | Image.Image):
+        pixels = decode(image, reading=steps.reading)
+    return steps.shown(pixels)
 
 
 def _best(predictor: Predictor, logits: Tensor) -> tuple[str, float]:

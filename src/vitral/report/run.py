@@ -15,7 +15,7 @@ from vitral.errors import VitralError
 from vitral.evaluation.evaluate import score_split
 from vitral.explain.explain import look
 from vitral.explain.methods import undefined
-from vitral.predict import Predictor, load, to_rgb
+from vitral.predict import Predictor, load
 from vitral.report.labels import choose_label_examples, furthest
 from vitral.report.page import Example, choose_examples, write_report
 from vitral.report.pretraining import write_pretraining_report
@@ -61,7 +61,8 @@ def _classified(run: Path, described: dict[str, Any], curves: Curves, data: Data
     examples = [
         _example(predictor, split, i, answers["logits"][i]) for i in choose(answers["logits"], answers["targets"])
     ]
-    picture = to_rgb(split.read(0, predictor.card.preprocess.channels))
+    steps = predictor.card.preprocess
+    picture = steps.shown(split.read(0, steps.channels))
     buffer = io.BytesIO()
     Image.fromarray(picture).save(buffer, "PNG")
     write_atomically(run / "example.png", buffer.getvalue())
@@ -143,7 +144,7 @@ def _example(predictor: Predictor, split: Split, index: int, logits: np.ndarray)
         label=label,
         predicted=predicted,
         probability=probability,
-        image=to_rgb(pixels),
+        image=predictor.card.preprocess.shown(pixels),
         overlay=overlay,
         furthest=furthest_off,
     )

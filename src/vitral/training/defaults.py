@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import torch
 
+from vitral.data.bands import COLOURS, in_words
 from vitral.data.loader import REMEMBERED
 from vitral.data.options import AugmentOptions, augreg
 from vitral.data.preprocess import Preprocess
@@ -22,6 +23,7 @@ from vitral.training.options import (
 from vitral.training.shape import MODEL, SMALL, decoder, open_config, open_shape, patch_for, plain, row, width
 
 NORMALISED_BY = 1000  # images
+NARROW = 1 / 6  # of the deviation that the weights know: 12 bits in a file of 16 have a sixteenth
 FINE_TUNING = 0.5  # the learning rate from trained weights over that from scratch
 Reasons = list[str]
 
@@ -38,10 +40,10 @@ def check(recipe: Recipe) -> None:
     view = recipe.view
     known = [("channels", recipe.data.channels)] if recipe.data.channels else []
     known += [(name, len(values)) for name, values in (("mean", view.mean), ("std", view.std)) if values is not None]
-    if len({count for _, count in known}) > 1 or any(count not in (1, 3) for _, count in known):
+    if len({count for _, count in known}) > 1 or any(count < 1 for _, count in known):
         values = {"channels": (recipe.data.channels,), "mean": view.mean, "std": view.std}
         said = ", ".join(f"{name} {' '.join(map(str, values[name] or ()))}" for name, _ in known)
-        raise VitralError(f"{said}: give one number for each channel, 1 (grey) or 3 (RGB)")
+        raise VitralError(f"{said}: give one number for each channel: 1 (grey), 3 (RGB) or as many as there are bands")
     channels = known[0][1] if known else 1
     Preprocess(
         *config.image_size, channels, view.mean or (0.5,) * channels, view.std or (0.5,) * channels,
@@ -74,8 +76,7 @@ def resolve(recipe: Recipe, data: DataSet, device: str, own: Preprocess | None =
     if view.crop_fraction is None:
         view = replace(view, crop_fraction=1.0 if small else 0.875)
     if view.mean is None and view.std is None and own is not None and own.channels == data.channels:
-        view = replace(view, mean=own.mean, std=own.std)
-        reasons.append(f"normalised by {_statistics(view)}: as the weights that training starts from were trained")
+        view = _as_the_weights(view, own, data, reasons)
     elif view.mean is None or view.std is None:
         view = _normalisation(view, data, reasons)
     augment = _augment(recipe.augment, recipe.objective.name, data, small, reasons)
@@ -139,6 +140,27 @@ def _model(
     return replace(model, **({"name": model.name or MODEL} | changes))  # type: ignore[arg-type]
 
 
+def _as_the_weights(view: ViewOptions, own: Preprocess, data: DataSet, reasons: Reasons) -> ViewOptions:
+    """The weights' mean and deviation; but for files of more than 8 bits that use a small part of the scale their own, or all would look black."""
+    theirs = replace(view, mean=own.mean, std=own.std)
+    if data.bit_depth > 8:
+        found: Reasons = []
+        measured = _normalisation(view, data, found)
+        assert measured.std is not None
+        if max(measured.std) < NARROW * max(own.std):
+            reasons.append(
+                f"{found[0]}, as they use a small part of the scale; by those of the weights that training starts from ({_statistics(theirs)}) they "
+                "would look plain; --value-range LOW HIGH states what is black and white in them"
+            )
+            return measured
+        if max(abs(a - b) / s for a, b, s in zip(measured.mean or (), own.mean, own.std, strict=True)) > 1:
+            reasons.append(
+                f"these images have {_statistics(measured)}, far from the weights': --value-range states what is black and white in them"
+            )
+    reasons.append(f"normalised by {_statistics(theirs)}: as the weights that training starts from were trained")
+    return theirs
+
+
 def _normalisation(view: ViewOptions, data: DataSet, reasons: Reasons) -> ViewOptions:
     """Mean and deviation of the training images' pixels, from up to 1,000 of them."""
     train = data.splits["train"]
@@ -148,7 +170,7 @@ def _normalisation(view: ViewOptions, data: DataSet, reasons: Reasons) -> ViewOp
         whole = train.read(i, data.channels, SMALL).flatten(1)
         sums += sum(_sums(part) for part in whole.split(AT_ONCE, dim=1))
     mean = sums[1] / sums[0]
-    std = (sums[2] / sums[0] - mean.square()).clamp(min=1e-6).sqrt()
+    std = (sums[2] / sums[0] - mean.square()).clamp(min=1e-10).sqrt()
     view = replace(view, mean=view.mean or _rounded(mean), std=view.std or _rounded(std))
     reasons.append(f"normalised by {_statistics(view)}: of {len(rows):,} training images")
     return view
@@ -170,7 +192,7 @@ def _statistics(view: ViewOptions) -> str:
 
 
 def _rounded(values: torch.Tensor) -> tuple[float, ...]:
-    return tuple(round(v, 4) for v in values.tolist())
+    return tuple(round(v, 4) if v >= 0.01 else float(f"{v:.4g}") for v in values.tolist())
 
 
 # What MAE (https://arxiv.org/abs/2111.06377, appendix A.1) and DINO (https://arxiv.org/abs/2104.14294, section 3.1) crop.
@@ -193,6 +215,11 @@ def _augment(augment: AugmentOptions, objective: str, data: DataSet, small: bool
         augment = replace(augment, scale=scale)
         if augment.crop == "resized":
             reasons.append(f"augmentation by crops of at least {scale[0]:.0%} of the image: {count:,} training images")
+    if data.channels not in COLOURS and (augment.policy != "none" or augment.jitter):
+        what = "greying" if augment.policy == "3augment" else "changes of saturation"
+        reasons.append(
+            f"augmentation without {what}, which mean{'s' if augment.policy == '3augment' else ''} nothing in {in_words(data.channels)}"
+        )
     if augment.hflip is None:
         digits = data.name == "digits"
         augment = replace(augment, hflip=0.0 if digits else 0.5)

@@ -35,7 +35,10 @@ def open_as_in_training(
     Raises VitralError as `open_data` does.
     """
     steps = card.preprocess
-    options = replace(stored_data_options(card.recipe), channels=steps.channels)
+    options = replace(
+        stored_data_options(card.recipe), channels=steps.channels, value_range=steps.value_range, page=steps.page,
+        show_bands=steps.show_bands,
+    )  # fmt: skip
     return open_data(
         data, replace(options, **said), training=training, labelled=labelled,
         least_side=lambda height, width: steps.min_size,

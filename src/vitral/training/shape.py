@@ -133,4 +133,7 @@ def preprocess(recipe: Recipe, data: DataSet, config: ModelConfig) -> Preprocess
         interpolation=view.interpolation,
         bit_depth=data.bit_depth,
         min_size=getattr(config, "patch_size", 1),
+        value_range=recipe.data.value_range,
+        page=recipe.data.page,
+        show_bands=recipe.data.show_bands,
     )

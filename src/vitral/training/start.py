@@ -14,6 +14,7 @@ import torch
 import vitral
 from vitral.checkpoints.atomic import write_atomically
 from vitral.checkpoints.claim import NAME, Claim, claim_unused, going_on
+from vitral.data.bands import in_words
 from vitral.data.loader import TrainingBatches
 from vitral.data.sources import DataSet, open_data, write_skipped
 from vitral.errors import VitralError
@@ -290,7 +291,7 @@ def open_for(
     counts = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
     kind = "labels" if dataset.multi_label else "classes"
     display.say(f"{dataset.name}: {len(dataset.labels)} {kind}, {counts} images, {dataset.height}x{dataset.width} "
-                f"{'grey' if dataset.channels == 1 else 'colour'}")  # fmt: skip
+                f"{in_words(dataset.channels)}")  # fmt: skip
     return dataset
 
 

@@ -10,13 +10,13 @@ from threading import Thread
 import numpy as np
 from PIL import Image
 
+from vitral.data.bands import to_rgb
 from vitral.data.builtin import BUILTIN, at_hand
 from vitral.data.listing import Listing
 from vitral.data.options import DataOptions
 from vitral.data.sources import list_data
 from vitral.deploy.viewer.images import Images, Stored
 from vitral.errors import VitralError
-from vitral.predict import to_rgb
 from vitral.training.reopen import source_of_run
 
 COUNT = 3

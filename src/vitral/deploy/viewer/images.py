@@ -13,13 +13,13 @@ from threading import Lock
 
 from PIL import Image
 
-from vitral.data.decode import decode
+from vitral.data.bands import to_rgb
+from vitral.data.decode import decode, probe_bytes
 from vitral.data.files import ImageError
 from vitral.data.preprocess import Preprocess
-from vitral.data.raster import open_image
+from vitral.data.values import PLAIN
 from vitral.deploy.viewer.kept import Kept
 from vitral.deploy.viewer.refused import RefusedError
-from vitral.predict import to_rgb
 
 MAX_BYTES = 50_000_000
 """Of one picture's file."""
@@ -113,9 +113,10 @@ class Images:
             raise RefusedError(400, f"{name}: is empty (0 bytes); choose a picture")
         if len(data) > MAX_BYTES:
             raise RefusedError(413, f"{name}: has {len(data):,} bytes, over the limit of {MAX_BYTES:,}; shrink it")
+        reading = self.steps[0].reading if self.steps else PLAIN
         too_large = f"{name}: has more pixels than the limit of {MAX_PIXELS:,}; shrink it"
         try:
-            header = open_image(data, name)
+            header = probe_bytes(data, name, reading)
         except ImageError as error:
             if error.kind != "too_large":
                 raise
@@ -123,7 +124,7 @@ class Images:
         if header.width * header.height > MAX_PIXELS:
             raise RefusedError(413, too_large)
         with self._decoding:
-            pixels = decode(data, name=name)
+            pixels = decode(data, name=name, reading=reading)
         height, width = pixels.shape[1:]
         for steps in self.steps:
             steps.check(height, width, name)
@@ -134,9 +135,11 @@ class Images:
         scale = min(1.0, side / longer)
         shorter = max(1, round(scale * min(stored.width, stored.height)))
         with self._decoding:
-            pixels = to_rgb(decode(stored.data, 3, name=stored.name, hint=shorter))
+            reading = self.steps[0].reading if self.steps else PLAIN
+            pixels = decode(stored.data, name=stored.name, hint=shorter, reading=reading)
+        drawn = self.steps[0].shown(pixels) if self.steps else to_rgb(pixels)
         size = (max(1, round(scale * stored.width)), max(1, round(scale * stored.height)))
-        image = Image.fromarray(pixels)
+        image = Image.fromarray(drawn)
         if image.size != size:
             image = image.resize(size, Image.Resampling.LANCZOS)
         buffer = io.BytesIO()

@@ -24,16 +24,18 @@ from PIL import Image
 
 from vitral.checkpoints.atomic import read_safetensors, write_safetensors
 from vitral.checkpoints.bundle import ModelCard
+from vitral.data.bands import COLOURS, to_rgb
 from vitral.data.decode import decode
 from vitral.data.files import cache_folder
 from vitral.data.folder import UNLABELLED
 from vitral.data.images import content_hash
+from vitral.data.preprocess import Preprocess
 from vitral.data.scan import Progress
 from vitral.data.sources import SMALL, DataSet, Split, list_data
 from vitral.errors import VitralError, counted
 from vitral.evaluation.evaluate import merged
 from vitral.evaluation.probes import features
-from vitral.predict import Predictor, to_rgb
+from vitral.predict import Predictor
 from vitral.randomness import Permutation, derive
 from vitral.training.reopen import open_as_in_training, training_images_left
 from vitral.training.toml import stored_data_options
@@ -232,14 +234,14 @@ def nearest(predictor: Predictor, known: Known, image: bytes, count: int) -> dic
     asked = unit(read.float().cpu().numpy())[0].astype(np.float32)  # [D]
     cosines = known.rows.astype(np.float32) @ asked  # [n]
     best = np.argsort(-cosines, kind="stable")[:count].tolist()
-    own = _contents(image)
+    own = _contents(image, predictor.card.preprocess)
     found = [
         {
             "name": known.split.names[i],
             "labels": labels_of(known, i),
             "similarity": round(min(1.0, float(cosines[i])), 4),
             "same": int(known.split.contents[i]) in own,
-            "picture": picture(known.split, i),
+            "picture": picture(known.split, i, predictor.card.preprocess.show_bands),
         }
         for i in best
     ]
@@ -253,9 +255,11 @@ def nearest(predictor: Predictor, known: Known, image: bytes, count: int) -> dic
     }
 
 
-def _contents(image: bytes) -> set[int]:
+def _contents(image: bytes, steps: Preprocess) -> set[int]:
     """What a data set would know the picture by, as `Split.contents` holds it: its file's bytes, or the pixels of a grey one."""
-    hashes = (content_hash(image), content_hash(decode(image, 1)[0].numpy().tobytes()))
+    hashes = [content_hash(image)]
+    if steps.channels in COLOURS:
+        hashes.append(content_hash(decode(image, 1, reading=steps.reading)[0].numpy().tobytes()))
     return {int.from_bytes(digest[:8], "big") for digest in hashes}
 
 
@@ -267,9 +271,9 @@ def labels_of(known: Known, i: int) -> list[str]:
     return [known.labels[int(target)]] if target.ndim == 0 else [known.labels[k] for k in np.flatnonzero(target > 0.5)]
 
 
-def picture(split: Split, i: int) -> str:
+def picture(split: Split, i: int, bands: tuple[int, int, int] | None = None) -> str:
     """An image as a data URL, its longer side at most SIDE pixels; small ones exactly."""
-    drawn = Image.fromarray(to_rgb(split.read(i, 3, SIDE)))
+    drawn = Image.fromarray(to_rgb(split.read(i, None, SIDE), bands))
     exact = max(drawn.size) <= SIDE
     drawn.thumbnail((SIDE, SIDE))
     buffer = io.BytesIO()

@@ -50,6 +50,8 @@ class Diagnosis:
     """Share of the labels that a classifier agrees with which has not seen their images."""
     extremes: dict[str, list[Item]]
     """Examples: darkest, brightest, smallest, largest, widest, tallest."""
+    show_bands: tuple[int, int, int] | None = None
+    """As `DataOptions` has it."""
 
     @property
     def stops_for(self) -> list[str]:
@@ -103,7 +105,9 @@ def diagnose(
             )
     findings.sort(key=lambda finding: (SEVERITIES.index(finding.severity), not finding.stops, finding.kind != "labels"))
     agreement = None if judged is None else judged[1].agreement
-    return Diagnosis(str(data), listing, looks, unusable, findings, ranking, agreement, _extremes(listing, looks))
+    return Diagnosis(
+        str(data), listing, looks, unusable, findings, ranking, agreement, _extremes(listing, looks), options.show_bands
+    )
 
 
 def _judged(
@@ -147,10 +151,10 @@ def _extremes(listing: Listing, looks: Looks) -> dict[str, list[Item]]:
     """Examples from both ends of the brightness, sizes and shapes."""
     if not len(looks):
         return {}
-    light = looks.grey.mean((1, 2))
+    light: NDArray[np.floating] = looks.light
     pixels = np.array([info.height * info.width for info in looks.infos], np.float64)
     wide = np.array([info.width / info.height for info in looks.infos])
-    by = {
+    by: dict[str, NDArray[np.floating]] = {
         "darkest": light,
         "brightest": -light,
         "smallest": pixels,
@@ -248,7 +252,7 @@ def spread(looks: Looks) -> dict[str, dict[str, float]]:
     values = {
         "height": [info.height for info in looks.infos],
         "width": [info.width for info in looks.infos],
-        "brightness": (looks.grey.mean((1, 2)) / 255).round(4).tolist(),
+        "brightness": (looks.light / 255).round(4).tolist(),
     }
     return {
         what: {"least": float(min(each)), "median": float(np.median(each)), "most": float(max(each))}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vitral.data.bands import count_channels, in_words
 from vitral.data.listing import Listing, Problem
 from vitral.data.walk import JUNK
 from vitral.errors import counted
@@ -34,7 +35,11 @@ UNUSABLE = {  # kind: (what is the matter with one, with several, remedy)
     "not_an_image": ("file is no image that can be opened", "files are no images that can be opened", "replace each or remove it"),
     "damaged": ("image is damaged or cut short", "images are damaged or cut short", "restore each from its source or remove it"),
     "animated": ("image holds several frames or pages", "images hold several frames or pages",
-                 "extract the one wanted into a file of its own"),
+                 "extract the one wanted into a file of its own, or choose by --page N or --page all"),
+    "no_range": ("image holds values whose black and white are not stated", "images hold values whose black and white are not stated",
+                 "state them with --value-range LOW HIGH"),
+    "other_format": ("file is in a format that is not read", "files are in formats that are not read", "convert each as its reason says"),
+    "other_bands": ("file has channels that do not fit", "files have channels that do not fit", "write each with the channels of the others"),
     "too_large": ("image is too large to open", "images are too large to open", "cut each into tiles or shrink it"),
     "unreadable": ("image cannot be read", "images cannot be read", "mend what the reason says, or remove it"),
 }  # fmt: skip
@@ -106,6 +111,7 @@ def file_findings(listing: Listing, looks: Looks, unusable: dict[int, Unusable],
     """Files that cannot be used, and those that are opened but may not be what they seem. skipping: whether training leaves the first out."""
     return [
         *_unusable(listing, unusable, skipping),
+        *_bands(listing, looks),
         *_emptied(listing, looks, unusable),
         *_too_small(listing, looks),
         *_odd_pixels(listing, looks),
@@ -149,6 +155,22 @@ def patch_of(listing: Listing, looks: Looks) -> int:
         return 1
     height, width = (int(np.median([getattr(info, side) for info in infos])) for side in ("height", "width"))
     return patch_for(ModelOptions(), height, width)
+
+
+def _bands(listing: Listing, looks: Looks) -> list[Finding]:
+    """Files that differ in their bands, of which no model can see all."""
+    names = [listing.images.names[row] for row in looks.rows]
+    _, differ = count_channels(looks.infos, names, None)
+    if differ is None:
+        return []
+    common = Counter(info.channels for info in looks.infos).most_common(1)[0][0]
+    items = [
+        Item((name,), in_words(info.channels), (row,))
+        for row, name, info in zip(looks.rows.tolist(), names, looks.infos, strict=True)
+        if info.channels != common
+    ]
+    text = f"{counted(len(items), 'image')} with other bands than most ({in_words(common)})"
+    return [Finding("other_bands", "error", text, "give files that all have the same bands", items, stops=True)]
 
 
 def _odd_pixels(listing: Listing, looks: Looks) -> list[Finding]:

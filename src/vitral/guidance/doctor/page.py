@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from vitral.data.bands import to_rgb
 from vitral.errors import VitralError, counted
 from vitral.guidance.doctor.diagnose import Diagnosis, class_rows, split_counts, spread
 from vitral.guidance.doctor.findings import Finding, Item
-from vitral.predict import to_rgb
 from vitral.report.frame import LARGE, picture, tiles, write_page
 from vitral.report.parts import escape, percent, table
 
@@ -85,7 +85,7 @@ def _picture(diagnosis: Diagnosis, row: int) -> str:
         pixels = images.read(row, None, LARGE)
     except VitralError:  # it has gone since it was read
         return ""
-    return picture(to_rgb(pixels), images.names[row])
+    return picture(to_rgb(pixels, diagnosis.show_bands), images.names[row])
 
 
 def _classes(diagnosis: Diagnosis) -> str:

@@ -4,7 +4,7 @@ Axes: n images, h height, w width, C channels. Images are squashed to a square, 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -12,10 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitral.data.bands import LUMA
+from vitral.data.decode import packed
 from vitral.data.files import ImageError
 from vitral.data.images import Images
-from vitral.data.raster import LUMA, ImageInfo, Packing, packing
+from vitral.data.raster import Packing
 from vitral.data.scan import Progress, in_threads
+from vitral.data.values import ImageInfo, white
 from vitral.errors import VitralError
 
 SIDE = 64  # pixels of the grey thumbnail: enough to tell a copy from a lookalike
@@ -42,9 +45,13 @@ class Looks:
     packings: list[Packing | None]
     """None for images that come from no file."""
     grey: NDArray[np.uint8]
-    """[n, 64, 64]"""
+    """[n, 64, 64], of bands their mean. Pictures that use the lowest 8, 10 or 12 bits of 16 are on their own scale, as all that is judged by these
+    is what training's values show.
+    """
     colour: NDArray[np.uint8]
-    """[n, 3, 16, 16]"""
+    """[n, C, 16, 16], on the same scale; C is 3, or the number of bands if that is more."""
+    light: NDArray[np.float32]
+    """[n]: mean grey value as training sees it, 0..255."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -57,31 +64,44 @@ class Looks:
 def look(images: Images, progress: Progress | None) -> tuple[Looks, dict[int, Unusable]]:
     """Read every image once, in threads; and by their place, those that cannot be used."""
 
-    def each(i: int) -> tuple[bytes, ImageInfo, Packing | None, Tensor, Tensor] | Unusable:
+    def each(i: int) -> tuple[bytes, ImageInfo, Packing | None, Tensor, Tensor, float] | Unusable:
         name = images.names[i]
         try:
             seen = images.inspect(i, hint=SIDE)
-            packed = None if seen.encoded is None else packing(seen.encoded, name)
+            reading = images.reading if seen.page is None else replace(images.reading, page=seen.page)
+            how = None if seen.encoded is None else packed(seen.encoded, name, reading)
         except VitralError as error:
             kind = error.kind if isinstance(error, ImageError) else "unreadable"
             return Unusable(kind, str(error).removeprefix(f"{name}: "))
-        return (seen.digest, seen.info, packed, *thumbnails(seen.pixels))
+        return (seen.digest, seen.info, how, *thumbnails(seen.pixels))
 
     seen = in_threads(each, len(images.names), progress)
     unusable = {i: one for i, one in enumerate(seen) if isinstance(one, Unusable)}
     usable = [one for one in seen if not isinstance(one, Unusable)]
     rows = np.array([i for i in range(len(seen)) if i not in unusable], np.int64)
     grey = _stack([one[3] for one in usable], (SIDE, SIDE))
-    colour = _stack([one[4] for one in usable], (3, COLOUR_SIDE, COLOUR_SIDE))
-    return Looks(rows, [u[0] for u in usable], [u[1] for u in usable], [u[2] for u in usable], grey, colour), unusable
+    most = max((len(one[4]) for one in usable), default=3)
+    colour = _stack([_filled(one[4], most) for one in usable], (most, COLOUR_SIDE, COLOUR_SIDE))
+    light = np.array([one[5] for one in usable], np.float32)
+    infos, packings = [u[1] for u in usable], [u[2] for u in usable]
+    return Looks(rows, [u[0] for u in usable], infos, packings, grey, colour, light), unusable
 
 
-def thumbnails(pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """[C,h,w], 0..255, to uint8 [64, 64] in grey and [3, 16, 16] in colour, each the mean over what it covers."""
-    small = _resized(pixels, SIDE)
-    colour = _resized(small, COLOUR_SIDE).expand(3, -1, -1).contiguous()
-    grey = small[0] if len(small) == 1 else (small.float() * torch.from_numpy(LUMA)[:, None, None]).sum(0)
-    return grey.round().to(torch.uint8).contiguous(), colour
+def thumbnails(pixels: Tensor) -> tuple[Tensor, Tensor, float]:
+    """[C,h,w], 0..255, to uint8 [64, 64] in grey and [C or 3, 16, 16] in colour, each the mean over what it covers and on the scale that the
+    picture uses; and the mean grey value on that of 0..255.
+    """
+    end = white(pixels.numpy())
+    small = _resized(pixels if end == 255 else pixels * (255 / end), SIDE)
+    colour = _filled(_resized(small, COLOUR_SIDE), max(3, len(small))).contiguous()
+    grey = (small.float() * torch.from_numpy(LUMA)[:, None, None]).sum(0) if len(small) == 3 else small.float().mean(0)
+    light = float(grey.mean()) * end / 255
+    return grey.round().to(torch.uint8).contiguous(), colour, light
+
+
+def _filled(pixels: Tensor, channels: int) -> Tensor:
+    """[C, s, s] with so many channels, the last one repeated."""
+    return torch.cat([pixels, pixels[-1:].expand(channels - len(pixels), -1, -1)])
 
 
 def _resized(pixels: Tensor, side: int) -> Tensor:

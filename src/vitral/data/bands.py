@@ -1,0 +1,95 @@
+"""Channels, whatever their number: 1 is grey, 3 are red, green and blue, all others are bands, which are never dropped or invented.
+
+Axes: C channels, h height, w width.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from vitral.data.files import ImageError
+from vitral.data.values import ImageInfo, white
+from vitral.errors import VitralError, counted, some
+
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601
+COLOURS = (1, 3)
+_NAMED = 3  # files of each kind in an error
+
+
+def in_words(channels: int) -> str:
+    """A number of channels, for people."""
+    return {1: "grey", 3: "colour"}.get(channels, f"{channels} bands")
+
+
+def with_channels(pixels: np.ndarray, channels: int | None, name: str) -> np.ndarray:
+    """[h,w,C] with so many channels: colour to grey by ITU-R 601 luma (as Pillow's), grey repeated; VitralError between other numbers."""
+    stored = pixels.shape[2]
+    if channels is None or channels == stored:
+        return pixels
+    if channels not in COLOURS or stored not in COLOURS:
+        raise ImageError(
+            f"{name}: has {counted(stored, 'channel')} ({in_words(stored)}), and {channels} ({in_words(channels)}) are wanted; "
+            f"bands are neither dropped nor made up: give files with {channels}, or a model for {stored}",
+            "other_bands",
+        )
+    if channels == 3:
+        return np.repeat(pixels, 3, axis=2)
+    if pixels.dtype == np.uint8:
+        return np.array(Image.fromarray(np.ascontiguousarray(pixels)).convert("L"))[:, :, None]
+    return (pixels @ LUMA)[:, :, None]
+
+
+def count_channels(infos: Sequence[ImageInfo], names: Sequence[str], asked: int | None) -> tuple[int, str | None]:
+    """What a model of these images sees, and why they do not go together, if so. asked: the number that a person wants."""
+    kinds: dict[int, list[str]] = defaultdict(list)
+    for info, name in zip(infos, names, strict=True):
+        kinds[info.channels].append(name)
+    most = max(kinds, default=1)
+    if len(kinds) > 1 and any(channels not in COLOURS for channels in kinds):
+        lines = [f"{in_words(c)} ({len(kinds[c]):,}): {some(kinds[c], _NAMED)}" for c in sorted(kinds)]
+        return most, (
+            f"the images differ in their bands: {'; '.join(lines)}; a model sees one number of bands: give files that all have the same"
+        )
+    if asked is not None and asked != most and (asked not in COLOURS or most not in COLOURS):
+        return most, (
+            f"the images have {counted(most, 'channel')} ({in_words(most)}), and --channels asks for {asked}; bands are neither dropped nor made up: "
+            "leave --channels out, or write files with the bands wanted"
+        )
+    return asked or most, None
+
+
+def shown_bands(channels: int, chosen: tuple[int, int, int] | None) -> tuple[int, int, int]:
+    """Which channels, from 0, are painted red, green and blue. chosen: counted from 1; default: the first three, or the first in grey."""
+    if (channels in COLOURS and chosen is None) or (channels < 3 and chosen is None):
+        return (0, 1, 2) if channels == 3 else (0, 0, 0)
+    if chosen is None:
+        return 0, 1, 2
+    check_shown(chosen, channels)
+    red, green, blue = chosen
+    return red - 1, green - 1, blue - 1
+
+
+def check_shown(chosen: tuple[int, int, int], channels: int) -> None:
+    """A VitralError where a band that is to be shown is not there."""
+    if not all(1 <= band <= channels for band in chosen):
+        said = " ".join(map(str, chosen))
+        raise VitralError(
+            f"--show-bands {said}: these images have the bands 1 to {channels}; choose three of them, for red, green and blue"
+        )
+
+
+def to_rgb(pixels: Tensor, chosen: tuple[int, int, int] | None = None) -> np.ndarray:
+    """[C, H, W] on the 0..255 scale, for people: uint8 [H, W, 3]. chosen: as in `shown_bands`.
+
+    Pictures that use the lowest 8, 10 or 12 of 16 bits are shown on their own scale, or they would be black.
+    """
+    channels = len(pixels)
+    picked = pixels if channels == 3 and chosen is None else pixels[list(shown_bands(channels, chosen))]
+    if picked.dtype != torch.uint8:
+        end = white(picked.cpu().numpy().astype(np.float32))
+        picked = (picked if end == 255 else picked * (255 / end)).round().clamp(0, 255).to(torch.uint8)
+    return picked.permute(1, 2, 0).contiguous().cpu().numpy()  # [3, H, W] -> [H, W, 3]
