@@ -10,7 +10,15 @@ from PIL import Image
 
 from vitral.errors import VitralError
 from vitral.explain.figure import Explanation, grid_figure, save_picture
-from vitral.explain.maps import COLOURS, colourise, normalise, overlay, place, rollout, upsample
+from vitral.explain.maps import (
+    COLOURS,
+    colourise,
+    normalise,
+    overlay,
+    place,
+    rollout,
+    upsample,
+)
 
 
 def attention(*shape, seed=0):
@@ -183,11 +191,11 @@ def test_saving_names_what_is_wrong(tmp_path):
 @pytest.mark.parametrize(("layers", "heads", "h", "w"), [(1, 1, 7, 7), (12, 3, 4, 9), (3, 20, 5, 2), (2, 2, 1, 40)])
 def test_grid_figure_has_a_panel_for_each_layer_and_head(layers, heads, h, w):
     image = photo(16 * h, 16 * w)
-    zero = np.zeros((layers, heads, h, w))
-    one = zero.copy()
-    one[-1, -1] = 1.0
-    dark, one_lit, all_lit = (np.asarray(grid_figure(image, maps)) for maps in (zero, one, zero + 1))
-    one_panel, panels = ((dark != lit).any(axis=-1).sum() for lit in (one_lit, all_lit))
+    ramp = np.broadcast_to(np.linspace(0, 1, h * w).reshape(h, w), (layers, heads, h, w))
+    back, one = ramp[..., ::-1, ::-1], ramp.copy()
+    one[-1, -1] = back[-1, -1]
+    plain, one_turned, all_turned = (np.asarray(grid_figure(image, maps)) for maps in (ramp, one, back))
+    one_panel, panels = ((plain != other).any(axis=-1).sum() for other in (one_turned, all_turned))
     assert one_panel > 300
     assert panels == pytest.approx(one_panel * layers * heads, rel=0.01)
 

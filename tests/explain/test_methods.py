@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from asking import SIZE, predictor_of
+from asking import SIZE, predictor_of, reads_evenly
 from families import small
 from vitral.checkpoints.bundle import save_model
 from vitral.cli import main
@@ -18,7 +18,7 @@ from vitral.explain import gradients
 from vitral.explain.capture import capture
 from vitral.explain.explain import explain, look, undefined
 from vitral.explain.features import early_answers
-from vitral.explain.methods import METHODS
+from vitral.explain.methods import METHODS, in_titles
 from vitral.explain.row import row_figure
 from vitral.layers.attention import AttentionLayer
 from vitral.models.tokenizer import Tokenizer
@@ -387,6 +387,42 @@ def test_the_command_draws_every_method_and_several_side_by_side(tmp_path, capsy
         code, err = run("-o", tmp_path / "y.png", *words)
         assert code == 2, words
         assert says in err
+
+
+def test_the_command_says_that_a_map_has_no_contrast_and_draws_none(tmp_path, capsys):
+    model = reads_evenly(small("vit", image_size=SIZE))
+    save_model(tmp_path / "m.safetensors", model, predictor_of(model).card)
+    Image.new("RGB", (100, 60), (90, 90, 90)).save(tmp_path / "p.png")
+    base = ["explain", str(tmp_path / "m.safetensors"), str(tmp_path / "p.png")]
+    for name, words in (
+        ("one", ["--method", "attention"]),
+        ("row", ["--compare", "rollout", "attention"]),
+        ("all", ["--all"]),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main([*base, *words, "-o", str(tmp_path / f"{name}.png")])
+        err = capsys.readouterr().err
+        assert ended.value.code in (0, None), err
+        assert ("read all patches alike" if name == "all" else "equal everywhere: 0.0") in err
+        with Image.open(tmp_path / f"{name}.png") as drawn:
+            pixels = np.asarray(drawn)
+        if name == "one":
+            assert (pixels == pixels[0, 0]).all(), "nothing stands out of a plain picture"
+        elif name == "row":
+            warm = np.abs(pixels.astype(int) - pixels[..., :1]).max(-1) > 40
+            assert not warm.any(), "no panel has a colour"
+
+
+def test_methods_have_titles_for_people(tmp_path):
+    said = {method.title: method.said for method in METHODS.values()}
+    assert said["Grad-CAM"] == "Grad-CAM"
+    assert said["PCA"] == "PCA"
+    assert said["Integrated gradients"] == "integrated gradients"
+    assert not [title for title in said if "_" in title or not title[0].isupper()]
+    model = small("resnet", image_size=SIZE)
+    assert in_titles(undefined(model, "attention")).endswith(
+        "choose Grad-CAM, integrated gradients, occlusion, similarity or pca"
+    )
 
 
 def test_a_row_shows_the_picture_and_each_map_under_its_name():

@@ -134,10 +134,11 @@ def _example(predictor: Predictor, split: Split, index: int, logits: np.ndarray)
     else:
         best = predictor.predict_batch([predictor.card.preprocess(pixels)], [split.names[index]], top_k=1)[0]
         label, predicted, probability = predictor.labels[int(target)], best.label, best.probability
-    overlay = None
+    overlay, even = None, ""
     if undefined(predictor.model, "attention") is None:
         explanation = look(predictor, pixels).explain()
         overlay = np.asarray(explanation.overlay(scale=max(1, -(-ENLARGED // max(pixels.shape[1:])))))
+        even = explanation.even
     return Example(
         name=split.names[index],
         label=label,
@@ -146,4 +147,5 @@ def _example(predictor: Predictor, split: Split, index: int, logits: np.ndarray)
         image=to_rgb(pixels),
         overlay=overlay,
         furthest=furthest_off,
+        even=even,
     )

@@ -64,7 +64,7 @@ def explanation(session: "Session", asked: Asked) -> Answer:
     found = _explained(session, asked)
     return {
         "method": asked.method,
-        "words": found.method,
+        "words": found.words,
         "target": _target(session, asked, found),
         "layers": _layers(session, asked),
         "map": packed(found.grid, found.extent),
@@ -91,10 +91,12 @@ def score(session: "Session", asked: Asked, removal: str = "mean") -> Answer:
 
 
 def compare(session: "Session", left: Asked, right: Asked, removal: str = "mean") -> Answer:
-    """Two maps of one picture: how far they agree, and which of them is the more faithful, in a sentence."""
+    """Two maps of one picture: how far they agree, None where one has no contrast, and which of them is the more faithful, in a sentence."""
     assert left.image == right.image, "two pictures are not compared"
-    together = agreement(_explained(session, left), _explained(session, right))
-    names = [asked.method.replace("_", " ") for asked in (left, right)]
+    maps = [_explained(session, asked) for asked in (left, right)]
+    # the order of values that hardly differ is none
+    together = None if any(found.even for found in maps) else agreement(*maps)
+    names = [METHODS[asked.method].said for asked in (left, right)]
     if left.model != right.model:
         names = [f"{name} of {session.names[asked.model]}" for name, asked in zip(names, (left, right), strict=True)]
     first, second = (_faithfulness(session, asked, removal) for asked in (left, right))

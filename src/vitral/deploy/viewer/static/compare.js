@@ -3,7 +3,7 @@
 import { path } from "viewer/api.js";
 import { curves } from "viewer/curves.js";
 import { el } from "viewer/dom.js";
-import { asked, drawn, methodName, removalChoice, removalOf, sentence, unscored } from "viewer/explanation.js";
+import { asked, drawn, removalChoice, removalOf, sentence, unscored } from "viewer/explanation.js";
 import { createPicture } from "viewer/picture.js";
 
 const PREFERRED = ["relevance", "rollout", "grad_cam", "occlusion"]; // two of those that are defined are shown first
@@ -62,7 +62,8 @@ export function mount(root, app) {
       if (why) return void (verdict.textContent = why);
       const found = await app.busy(app.api.get(next, { signal }));
       verdict.textContent = sentence(found.verdict) + apart(both);
-      agreement.textContent = `The maps agree to ${found.agreement.toFixed(2).replace("-", "−")} `
+      agreement.textContent = found.agreement === null ? "A map without contrast puts the patches in no order, so how far the two agree cannot be said."
+        : `The maps agree to ${found.agreement.toFixed(2).replace("-", "−")} `
         + "(rank correlation: 1 puts the patches in the same order, 0 in unrelated ones, −1 in the opposite).";
       app.announce(found.verdict);
     } catch (error) {
@@ -179,7 +180,7 @@ function createSide(name, app, { hovered, choose }) {
       score.replaceChildren(el("p", { class: "note waiting", text: "Testing it" }));
       const parameters = { ...asked(side.method, { target: side.target, layer: null, query: "own" }), removal };
       const found = await app.busy(app.api.get(path(side.model, app.state.get().image, "score", parameters), { signal }));
-      score.replaceChildren(curves(found, methodName(side.method.name)));
+      score.replaceChildren(curves(found, side.method.said));
     },
     hide() {
       controller?.abort();
@@ -208,7 +209,7 @@ function createSide(name, app, { hovered, choose }) {
       return made;
     };
     const method = select("Method", models[side.model].methods.map((one) =>
-      el("option", { value: one.name, text: methodName(one.name), disabled: Boolean(one.why), title: one.why ?? one.about })), side.method.name,
+      el("option", { value: one.name, text: one.title, disabled: Boolean(one.why), title: one.why ?? one.about })), side.method.name,
       (value) => set(side.model, value));
     const model = models.length < 2 ? [] : [select("Model", models.map((one, i) => el("option", { value: i, text: one.name })), side.model,
       (value) => set(Number(value), side.method.name))];

@@ -1,6 +1,6 @@
 // Layers down, heads across, the mean at the right edge: a thumbnail of every map on one canvas, and what the answer would be there.
 
-import { light, ramp } from "viewer/colour.js";
+import { EVEN, light, ramp } from "viewer/colour.js";
 import { el, percent } from "viewer/dom.js";
 
 const GAP = 3;
@@ -194,7 +194,8 @@ function drawAll(canvas, me) {
       const left = head === heads ? names + area - GAP - cell : names + (head % line) * (cell + GAP);
       const top = head === heads ? y : y + Math.floor(head / line) * (tall + GAP);
       const place = [left, top, cell, tall].map((side) => Math.round(side * unit));
-      fillCell(words, canvas.width, place, layer.all, head * layer.size, grid, colours);
+      if (layer.even[head]) fillEven(words, canvas.width, place);
+      else fillCell(words, canvas.width, place, layer.all, head * layer.size, grid, colours);
       if (borders && cell >= LINED * (borders.columns.length + 1)) lined.push([borders, grid, place]);
     }
   });
@@ -221,6 +222,11 @@ function fillCell(words, stride, [x, y, width, height], all, start, [h, w], colo
       words[at + column] = colours[most];
     }
   }
+}
+
+function fillEven(words, stride, [x, y, width, height]) {
+  const [red, green, blue] = EVEN;
+  for (let row = y; row < y + height; row++) words.fill((255 << 24) | (blue << 16) | (green << 8) | red, row * stride + x, row * stride + x + width);
 }
 
 const known = new Map();
