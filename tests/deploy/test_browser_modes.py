@@ -267,6 +267,10 @@ def test_two_models_are_compared_each_with_its_own_classes(page, server, ids, pi
     verdict = sentence(truer(*scores, tuple(f"rollout of {name}" for name in names)))
     page.wait("document.querySelector('.compare .verdict').textContent.startsWith(arguments[0])", verdict)
     assert f"agree to {agreement(*maps):.2f}" in page.text(".together .note").replace("−", "-")
+    for side, predictor, name in zip(("Left", "Right"), predictors, names, strict=True):
+        ((label, p), *_) = predictor.predict(pictures[0]).top
+        assert page.text(f"[aria-label={side}] .said") == f"{name} says {label}, {percent(p)}"
+    assert page.text("#answer h2") == f"Answer of {names[0]}"
 
 
 def moved(page):

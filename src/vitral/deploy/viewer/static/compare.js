@@ -2,7 +2,7 @@
 
 import { path } from "viewer/api.js";
 import { curves } from "viewer/curves.js";
-import { el } from "viewer/dom.js";
+import { el, percent } from "viewer/dom.js";
 import { asked, drawn, removalChoice, removalOf, sentence, unscored } from "viewer/explanation.js";
 import { createPicture } from "viewer/picture.js";
 
@@ -133,6 +133,7 @@ export function sameIn(from, to, { row, column }) {
 function createSide(name, app, { hovered, choose }) {
   const chooser = el("div", { class: "chooser" });
   const place = el("div", { class: "side-picture" });
+  const said = el("p", { class: "said" }); // this side's own answer, where the sides have two models
   const score = el("div", { class: "score" });
   const root = el("section", { class: "side", "aria-label": name === "left" ? "Left" : "Right" }, chooser, place, score);
   const picture = createPicture(place);
@@ -164,6 +165,9 @@ function createSide(name, app, { hovered, choose }) {
       try {
         const found = await app.busy(app.api.get(path(side.model, image, "look"), { signal }));
         look = found;
+        const [first] = look.answer.top;
+        said.textContent = first ? `${app.about.models[side.model].name} says ${first.label}, ${percent(first.p)}` : "";
+        said.hidden = !first || app.about.models.length < 2;
         await picture.load(look);
         answer = await app.busy(app.api.get(wanted, { signal }));
         if (question === wanted) paint(app.state.get().style);
@@ -214,7 +218,7 @@ function createSide(name, app, { hovered, choose }) {
     const model = models.length < 2 ? [] : [select("Model", models.map((one, i) => el("option", { value: i, text: one.name })), side.model,
       (value) => set(Number(value), side.method.name))];
     const held = document.activeElement?.closest?.(".chooser") === chooser ? document.activeElement.getAttribute("aria-label") : null;
-    chooser.replaceChildren(method, ...model, el("span", { class: "soft", text: side.method.about }));
+    chooser.replaceChildren(method, ...model, el("span", { class: "soft", text: side.method.about }), said);
     if (held) chooser.querySelector(`[aria-label=${held}]`)?.focus();
   }
   return me;
