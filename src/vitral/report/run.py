@@ -107,8 +107,8 @@ def _facts(described: dict[str, Any], seconds: float, kept: str | None = None) -
         "cost": f"{seconds:,.0f} s of training on {described['machine']}",
         "seed": str(described["seed"]),
         **({} if kept is None else {"weights kept and scored": kept}),
-        **({"about the data": "; ".join(described["notes"])} if described["notes"] else {}),
-        "decided from the data": "; ".join(described["reasons"]),
+        **({"about the data": "\n".join(described["notes"])} if described["notes"] else {}),
+        "decided from the data": "\n".join(described["reasons"]),
         "versions": f"vitral {described['version']}, torch {described['torch']}",
     }
 

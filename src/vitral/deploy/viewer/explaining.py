@@ -229,7 +229,8 @@ def _faithfulness(session: "Session", asked: Asked, removal: str) -> Faithfulnes
 
     *random, centre = (path(i, values) for i, values in enumerate(knowing_nothing(picture, RANDOM)))
     own = path(asked, picture.explained(found))
-    return Faithfulness(labels[target], picture.removal, own, tuple(random), centre, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return Faithfulness(labels[target], picture.removal, own, tuple(random), centre, seconds, found.even)
 
 
 def _curves(found: Curves) -> Answer:

@@ -84,7 +84,7 @@ export function createPicture(root) {
       me.key = text;
       key.hidden = !text;
       if (!text) return;
-      scale.hidden = Boolean(me.painted.colours) || me.painted.even;
+      scale.parentElement.hidden = Boolean(me.painted.colours) || me.painted.even;
       const { from = 0, to = 1 } = text;
       const drawn = `${me.painted.style} ${from} ${to}`;
       if (me.keyed !== drawn) drawScale(scale, me.painted.style, from, to);
