@@ -298,6 +298,7 @@ SENTENCES = (
 SHARE = st.floats(0, 1)
 
 
+@settings(deadline=None)
 @given(SHARE, SHARE, st.tuples(*[SHARE] * 8), st.booleans())
 def test_a_verdict_claims_what_its_own_figures_show(whole, empty, areas, even):
     """Over the whole range: one sentence, with the warnings that a reader needs, and no range from a figure to itself."""

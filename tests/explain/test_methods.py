@@ -43,9 +43,16 @@ UNDEFINED = (
 PICTURE = np.random.default_rng(0).integers(0, 256, (60, 100, 3), dtype=np.uint8)
 
 
+@pytest.fixture
+def few_points(monkeypatch):
+    """Integrated gradients over a few points: exact enough to be a map, where up to 256 passes and back take seconds."""
+    monkeypatch.setattr(gradients, "FEWEST", 4)
+    monkeypatch.setattr(gradients, "MOST", 4)
+
+
+@pytest.mark.usefixtures("few_points")
 @pytest.mark.parametrize(("family", "options"), CASES, ids=[f"{f}-{'-'.join(o)}" for f, o in CASES])
-def test_every_method_gives_a_map_or_says_in_a_sentence_why_not(family, options, monkeypatch):
-    monkeypatch.setattr(gradients, "MOST", gradients.FEWEST)  # 256 points through a random hybrid take seconds
+def test_every_method_gives_a_map_or_says_in_a_sentence_why_not(family, options):
     model = small(family, image_size=WIDE, **options)
     predictor = predictor_of(model, WIDE)
     before = copy.deepcopy(model.state_dict())
@@ -69,7 +76,7 @@ def test_every_method_gives_a_map_or_says_in_a_sentence_why_not(family, options,
         assert found.grid.shape == (-(-WIDE[0] // stride), -(-WIDE[1] // stride)), method
         assert found.map.shape == (60, 100)
         assert found.map.min() >= 0
-        assert max(e.map.max() for e in everyone) > 0
+        assert max(e.map.max() for e in everyone) > 0 or all(e.even for e in everyone)
         assert found.map.max() <= 1
         assert found.overlay().size == (100, 60)
         assert (found.target != "") == ("target" in METHODS[method].takes)
@@ -79,6 +86,7 @@ def test_every_method_gives_a_map_or_says_in_a_sentence_why_not(family, options,
     assert all(p.grad is None for p in model.parameters())
 
 
+@pytest.mark.usefixtures("few_points")
 @pytest.mark.parametrize("frozen", [False, True])
 def test_a_model_is_left_as_it_was_whatever_its_state(frozen):
     model = small("deit", image_size=SIZE, distilled=True)
@@ -97,6 +105,7 @@ def test_a_model_is_left_as_it_was_whatever_its_state(frozen):
     assert all(m.recorder is None for m in model.modules() if isinstance(m, AttentionLayer))
 
 
+@pytest.mark.usefixtures("few_points")
 def test_gradients_are_float32_even_of_a_model_in_half_precision():
     model = small("vit", image_size=SIZE).bfloat16()
     exact = copy.deepcopy(model).float()
@@ -106,6 +115,7 @@ def test_gradients_are_float32_even_of_a_model_in_half_precision():
     assert all(p.dtype == torch.bfloat16 for p in model.parameters())
 
 
+@pytest.mark.usefixtures("few_points")
 @pytest.mark.parametrize("family", ["vit", "cait", "swin", "resnet"])
 def test_a_map_is_about_the_class_that_was_asked_for(family):
     model = small(family, image_size=WIDE)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from squares import GRID, learned, mask_of, picture
@@ -95,6 +95,7 @@ def test_a_difference_counts_beyond_the_scatter_and_a_hundredth():
 AREA = st.floats(0, 1)
 
 
+@settings(deadline=None)
 @given(AREA, AREA, AREA, AREA, st.floats(0, 0.4))
 def test_a_comparison_claims_what_its_own_figures_show(a, b, c, d, deviation):
     left, right = judged(a, b, deviation=deviation), judged(c, d, deviation=deviation)
