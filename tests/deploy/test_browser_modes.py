@@ -164,7 +164,9 @@ def test_every_method_that_is_defined_shows_its_map_and_its_score(page, server, 
         weighs = (found.grid - zero) / abs(found.grid - zero).max()  # below 0 what speaks against
         if found.even:
             lit.append(name)
-            assert np.ptp(shown.reshape(-1, 3), axis=0).max() <= 2, "no patch of a black picture is lit more than another"
+            assert np.ptp(shown.reshape(-1, 3), axis=0).max() <= 2, (
+                "no patch of a black picture is lit more than another"
+            )
         elif max(weighs.max(), 0) - max(weighs.min(), 0) > 0.3:  # a map that is flat proves nothing
             lit.append(name)
             in_order(shown[weighs >= 0], weighs[weighs >= 0], 0.9)
