@@ -1,16 +1,17 @@
 """The viewer's modes in a real browser: explanations and their scores, masks, comparisons, what is inside, neighbours; against the library."""
 
 import json
+import urllib.request
 
 import numpy as np
 import pytest
 import torch
 from browser import needed, serving
-from onscreen import in_order, panes, percent
+from onscreen import in_order, panes, percent, thumbnails
 from PIL import Image
 
 import vitral
-from asking import predictor_of
+from asking import predictor_of, reads_evenly
 from families import small
 from vitral.checkpoints.bundle import save_model
 from vitral.explain.counterfactual import counterfactual
@@ -62,6 +63,39 @@ def server(shapes_run, predictors, pictures, tmp_path_factory):
     save_model(folder / "other.safetensors", predictors[1].model, predictors[1].card)
     with serving([shapes_run, *pictures, "--against", folder / "other.safetensors"], folder) as running:
         yield running
+
+
+EVEN = "document.querySelector('#picture .key .scale').hidden"
+
+
+def test_a_map_without_contrast_has_none_in_the_picture_the_matrix_and_the_exported_page(page, tmp_path):
+    """An even head is nowhere bright, and the key says so in place of a scale."""
+    model = reads_evenly(small("vit", image_size=48, in_channels=1, num_classes=3))
+    save_model(tmp_path / "even.safetensors", model, predictor_of(model).card)
+    grey = tmp_path / "grey.png"
+    Image.new("L", (480, 480), 90).save(grey)
+    asked = [tmp_path / "even.safetensors", grey]
+    with serving(asked, tmp_path / "server") as running:
+        (image,) = (each["id"] for each in running.get("/api/about")["given"])
+        look = told(running, image)
+        running.get(f"/api/models/0/images/{image}/explain?method=attention")
+        recorded = tmp_path / "even.html"
+        with urllib.request.urlopen(f"{running.origin}/api/models/0/images/{image}/page", timeout=120) as made:
+            recorded.write_bytes(made.read())
+        for url in (running.url, recorded.as_uri()):
+            for style in ("light", "heat"):
+                for mode in ("attention", "explanation&method=attention"):
+                    page.open(f"{url}#mode={mode}&style={style}")
+                    page.wait(f"{WORDS}.includes('equal everywhere')")
+                    page.settle()
+                    assert page.js(f"return {EVEN}")
+                    shown = panes(page, look)
+                    assert np.ptp(shown.reshape(-1, 3), axis=0).max() <= 2, "no patch is lit more than another"
+                    assert np.ptp(shown, axis=-1).max() < 12, "and none is golden"
+                    if mode == "attention":
+                        for cells in thumbnails(page, [np.zeros((3, *look["grid"]))]):
+                            assert np.ptp(cells.reshape(-1, 3), axis=0).max() == 0
+                            assert np.ptp(cells, axis=-1).max() < 12
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +162,12 @@ def test_every_method_that_is_defined_shows_its_map_and_its_score(page, server, 
             continue
         zero = found.grid.min() if found.floor is None else found.floor
         weighs = (found.grid - zero) / abs(found.grid - zero).max()  # below 0 what speaks against
-        if max(weighs.max(), 0) - max(weighs.min(), 0) > 0.3:  # a map that is flat proves nothing
+        if found.even:
+            lit.append(name)
+            assert np.ptp(shown.reshape(-1, 3), axis=0).max() <= 2, (
+                "no patch of a black picture is lit more than another"
+            )
+        elif max(weighs.max(), 0) - max(weighs.min(), 0) > 0.3:  # a map that is flat proves nothing
             lit.append(name)
             in_order(shown[weighs >= 0], weighs[weighs >= 0], 0.9)
         if weighs.min() < -0.3:  # cool: more blue than red
@@ -141,32 +180,29 @@ def test_every_method_that_is_defined_shows_its_map_and_its_score(page, server, 
 
 
 DRAWN = """
-const [low, high, floor, done] = arguments;
+const [low, high, even, floor, done] = arguments;
 const data = btoa(String.fromCharCode(0, 255));
-const answer = {words: "a map", colours: null, floor, map: {grid: [1, 2], extent: [1, 1], low, high, data}};
+const answer = {words: "a map", colours: null, floor, map: {grid: [1, 2], extent: [1, 1], low, high, even, data}};
 import("viewer/explanation.js").then(({drawn}) => drawn(answer, "heat"))
-  .then(({painted, key}) => done([[...painted.values], key.from, key.to, key.low, key.high, key.words]));
+  .then(({painted, key}) => done([painted.values && [...painted.values], Boolean(painted.even), key.low, key.high]));
 """
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "floor", "values", "words"),
+    ("low", "high", "even", "floor", "values", "ends"),
     [
-        (0.01563, 0.01568, None, [0.4, 0.6], "A map; nearly equal everywhere: 0.01563 to 0.01568"),
-        (0.25, 0.25, None, [0.4, 0.4], "A map; equal everywhere: 0.25"),
-        (0.1, 0.2, None, [0, 1], "A map"),
-        (0.2, 0.201, 0, [0.995, 1], "A map"),  # not stretched
-        (-0.1, 0.2, 0, [-0.5, 1], "A map"),
+        (0.01563, 0.01568, "nearly equal everywhere", None, None, ["", ""]),
+        (0.01563, 0.01568, "", None, [0, 1], ["0.01563", "0.01568"]),  # the server decides, the page does not
+        (0.2, 0.201, "nearly equal everywhere", 0, None, ["", ""]),
+        (-0.1, 0.2, "", 0, [-0.5, 1], ["−0.1", "0.2"]),
     ],
 )
-def test_a_map_that_is_nearly_equal_everywhere_is_not_drawn_as_a_contrast(
-    low, high, floor, values, words, page, server
-):
+def test_the_page_draws_a_map_as_the_server_tells_it(low, high, even, floor, values, ends, page, server):
     opened(page, server, "explanation")
-    found, start, end, *_, said = page.driver.execute_async_script(DRAWN, low, high, floor)
-    assert found == pytest.approx(values, abs=1e-3)
-    assert (start, end) == ((0.4, 0.6) if "equal" in words else (min(0, min(values)), 1))
-    assert said == words
+    found, told_even, *shown = page.driver.execute_async_script(DRAWN, low, high, even, floor)
+    assert found == (values and pytest.approx(values, abs=1e-3))
+    assert told_even is bool(even)
+    assert shown == ends
 
 
 def test_a_class_and_a_reader_can_be_asked_for(page, server, ids, pictures, predictors):
@@ -236,6 +272,10 @@ def test_two_models_are_compared_each_with_its_own_classes(page, server, ids, pi
     verdict = sentence(truer(*scores, tuple(f"rollout of {name}" for name in names)))
     page.wait("document.querySelector('.compare .verdict').textContent.startsWith(arguments[0])", verdict)
     assert f"agree to {agreement(*maps):.2f}" in page.text(".together .note").replace("−", "-")
+    for side, predictor, name in zip(("Left", "Right"), predictors, names, strict=True):
+        ((label, p), *_) = predictor.predict(pictures[0]).top
+        assert page.text(f"[aria-label={side}] .said") == f"{name} says {label}, {percent(p)}"
+    assert page.text("#answer h2") == f"Answer of {names[0]}"
 
 
 def moved(page):

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from viewing import session_of
 
+from asking import reads_evenly
 from families import small
 from squares import GRID, LABELS, learned, picture
 from vitral.deploy.viewer import explaining
@@ -56,7 +57,7 @@ def test_every_method_is_packed_as_it_is_found(squares, method):
     target = 2 if "target" in METHODS[method].takes else None
     told = json.loads(json.dumps(explanation(session, Asked(0, image, method, target))))
     found = explain(learned(), pixels, method, target=target)
-    assert told["words"] == found.method
+    assert (told["words"], told["map"]["even"]) == (found.method, "")
     assert told["floor"] == found.floor
     assert told["target"] == (None if target is None else {"index": 2, "label": "blue"})
     assert told["map"]["grid"] == list(GRID)
@@ -69,6 +70,15 @@ def test_every_method_is_packed_as_it_is_found(squares, method):
         np.testing.assert_allclose(colours / 255, found.colours, atol=1 / 400)
     else:
         assert told["colours"] is None
+
+
+def test_a_map_without_contrast_is_told():
+    session = session_of(reads_evenly(small("vit", image_size=(40, 56))))
+    told = explanation(session, Asked(0, session.given[0], "attention"))
+    assert told["map"]["even"].startswith("equal everywhere: 0.0")
+    assert told["words"].endswith(f"; {told['map']['even']}")
+    sides = [Asked.side(session.given[0], f"0:{method}", None) for method in ("attention", "occlusion")]
+    assert compare(session, *sides)["agreement"] is None
 
 
 def test_a_layer_and_a_query_are_passed_on(squares):
@@ -247,9 +257,11 @@ def test_two_methods_are_compared(squares):
 def test_two_models_are_compared_by_their_names():
     session = session_of(small("vit", image_size=(40, 56)), small("resnet", image_size=64))
     image = session.given[0]
-    told = compare(session, Asked.side(image, "0:grad_cam", 1), Asked.side(image, "1:grad_cam", 1))
-    assert "grad cam of model 0" in told["verdict"]
-    assert "grad cam of model 1" in told["verdict"]
+    told = compare(
+        session, Asked.side(image, "0:integrated_gradients", 1), Asked.side(image, "1:integrated_gradients", 1)
+    )
+    assert "integrated gradients of model 0" in told["verdict"]
+    assert "integrated gradients of model 1" in told["verdict"]
     assert -1 <= told["agreement"] <= 1
 
 

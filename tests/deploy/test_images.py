@@ -236,5 +236,7 @@ def test_bytes_are_true_to_half_a_step_and_flat_maps_have_none():
         assert found["extent"] == [1.0, 1.5]
     flat = pack.packed(np.full((2, 3), 7.0))
     assert (flat["low"], flat["high"], flat["data"]) == (7, 7, pack.text(bytes(6)))
+    assert flat["even"] == "equal everywhere: 7"
+    assert pack.packed(np.array([[7.0, 7.5]]))["even"] == ""
     one_row_flat = pack.to_bytes(np.array([[1.0, 2.0], [3.0, 3.0]]), 0.0, np.array([[2.0], [0.0]]))
     np.testing.assert_array_equal(one_row_flat, [[128, 255], [0, 0]])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from viewing import encoded
 
-from asking import predictor_of
+from asking import predictor_of, reads_evenly
 from families import small
 from vitral.deploy.viewer import attention
 from vitral.deploy.viewer.attention import RowBytes
@@ -49,6 +49,18 @@ def maps_of(layer, described):
     """[H + 1, h, w] of one layer's answer."""
     raw = np.frombuffer(base64.b64decode(layer["data"]), np.uint8).reshape(-1, *described["grid"])
     return raw / 255 * np.array(layer["tops"])[:, None, None]
+
+
+def test_heads_that_read_all_alike_are_told(monkeypatch):
+    """The page draws them without contrast and has these words; it does not decide."""
+    look = look_at(predictor_of(reads_evenly(small("vit", image_size=SIZE))), picture())
+    h, w = look.grid
+    for query in ("own", "mean", "1,2"):
+        for layer in look.attention(query)["layers"]:
+            assert layer["even"] == [f"equal everywhere: {100 / (h * w + 1):.4g} %"] * len(layer["tops"])
+    for layer in look_at(predictor("vit"), picture()).attention("own")["layers"]:
+        maps = np.frombuffer(base64.b64decode(layer["data"]), np.uint8).reshape(-1, h, w)
+        assert [bool(words) for words in layer["even"]] == [int(one.min()) > 250 for one in maps]
 
 
 @pytest.mark.parametrize("large", [False, True], ids=["as it is", "bytes"])

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
@@ -16,6 +16,7 @@ from vitral.evaluation.words import OF_YES, against, beside_commonest, calibrati
 COUNTS = st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.integers(0, n), st.just(n)))
 
 
+@settings(deadline=None)
 @given(COUNTS)
 def test_a_share_of_few_is_a_count(counts):
     part, _, whole = counts
@@ -30,6 +31,7 @@ def test_a_share_of_nothing_is_none():
     assert portion(1 / 16, 16, "validation image") == "1 of 16 validation images"
 
 
+@settings(deadline=None)
 @given(COUNTS)
 def test_a_score_is_held_against_the_commonest_class_without_false_arithmetic(counts):
     right, commonest, images = counts
@@ -53,6 +55,7 @@ def test_a_score_is_held_against_the_commonest_class_without_false_arithmetic(co
         assert "%" not in said
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.floats(0, 1, allow_subnormal=False).map(lambda p: round(p, 6)))
 def test_the_error_by_chance_is_the_mean_deviation_of_a_binomial(n, p):
     bins = reliability(np.full(n, p), np.zeros(n, bool))
@@ -61,6 +64,7 @@ def test_the_error_by_chance_is_the_mean_deviation_of_a_binomial(n, p):
     assert error_by_chance(bins) == pytest.approx(expected, abs=1e-9)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 400), st.floats(0, 1), st.floats(-0.6, 0.6), st.integers(0, 10**6), st.booleans())
 def test_what_is_said_of_calibration_is_what_the_bins_show(images, share, off, seed, of_yes):
     """Too sure or not sure enough only outside of the interval of what is right; of both sides only where there are both."""

@@ -14,7 +14,7 @@ from families import small
 from squares import GRID, LABELS, PATCH, learned, mask_of, picture
 from vitral.errors import VitralError
 from vitral.explain.explain import explain
-from vitral.explain.faithfulness import Curves, Faithfulness, curves, measure, scored
+from vitral.explain.faithfulness import STEADY, Curves, Faithfulness, curves, measure, scored
 from vitral.explain.localise import localised
 from vitral.explain.removal import Removable, centre_map, cut, order_of, random_maps
 from vitral.explain.sanity import cascade, max_sensitivity, sanity, spearman, stages
@@ -121,7 +121,7 @@ def test_a_model_that_always_answers_the_same_has_flat_curves():
         assert path.deletion == pytest.approx(always)
     said = f"{always:.1%}"
     assert result.verdict() == (
-        f"the answer hardly changes when patches go, so this test says nothing here: 'kind 2' stays between {said} and {said}"
+        f"the answer hardly changes when patches go, so this test says nothing here: 'kind 2' stays at {said}"
     )
 
 
@@ -286,6 +286,50 @@ def test_a_verdict_needs_the_random_orders_beaten_by_twice_their_deviation_and_t
     assert "no more" in verdict(0.31, 0.69)
     assert "no more" in verdict(0.29, 0.71, centre=(0.28, 0.72))
     assert "no more" in verdict(0.29, 0.71, centre=(0.295, 0.705)), "the centre, by less than 0.01"
+
+
+SENTENCES = (
+    "the map finds what the answer 'cat' rests on better than random orders and the centre do",
+    "the map beats random orders and the centre in",
+    "the map says no more about the answer 'cat' than random orders or the centre do",
+    "the map is worse than random orders in",
+    "the answer hardly changes when patches go, so this test says nothing here: 'cat' stays",
+)
+SHARE = st.floats(0, 1)
+
+
+@settings(deadline=None)
+@given(SHARE, SHARE, st.tuples(*[SHARE] * 8), st.booleans())
+def test_a_verdict_claims_what_its_own_figures_show(whole, empty, areas, even):
+    """Over the whole range: one sentence, with the warnings that a reader needs, and no range from a figure to itself."""
+    pairs = [(areas[i], areas[i + 1]) for i in range(0, 8, 2)]
+
+    def one(deletion, insertion):
+        shares = np.array([0.0, 0, 1, 1])
+        return Curves(
+            shares, np.array([whole, deletion, deletion, empty]), np.array([empty, insertion, insertion, whole])
+        )
+
+    own, *others, centre = (one(*pair) for pair in pairs)
+    found = Faithfulness(
+        "cat", "mean", own, tuple(others), centre, 0.0, "nearly equal everywhere: 1 to 1.01" if even else ""
+    )
+    said = found.verdict()
+    assert sum(said.startswith(start) for start in SENTENCES) == 1, said
+    lowest, highest = found.range
+    if said.startswith(SENTENCES[-1]):
+        assert highest - lowest < STEADY
+        assert "between" not in said or f"{lowest:.1%}" != f"{highest:.1%}"
+        return
+    assert ("its values are nearly equal everywhere" in said) == even
+    assert (f"without any patch 'cat' has {empty:.1%}, with all {whole:.1%}" in said) == (empty > whole - STEADY)
+    better = (found.deletion < found.random_deletion) + (found.insertion > found.random_insertion)
+    if said.startswith(SENTENCES[0]):
+        assert better == 2
+        assert found.deletion < found.centre_deletion
+        assert found.insertion > found.centre_insertion
+    elif said.startswith(SENTENCES[3]):
+        assert better < 2
 
 
 def test_random_orders_that_all_agree_are_not_beaten_by_a_hair():

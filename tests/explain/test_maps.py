@@ -9,8 +9,20 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vitral.errors import VitralError
-from vitral.explain.figure import Explanation, grid_figure, save_picture
-from vitral.explain.maps import COLOURS, colourise, normalise, overlay, place, rollout, upsample
+from vitral.explain.figure import Explanation, colourless, grid_figure, save_picture
+from vitral.explain.maps import (
+    COLOURS,
+    EVEN,
+    colourise,
+    evenness,
+    is_even,
+    normalise,
+    overlay,
+    place,
+    rollout,
+    upsample,
+)
+from vitral.explain.row import row_figure
 
 
 def attention(*shape, seed=0):
@@ -44,6 +56,67 @@ def test_rollout_of_tokens_that_read_only_themselves_stays_put():
 def test_normalise_fills_the_range_and_leaves_a_flat_map_empty():
     np.testing.assert_array_equal(normalise(np.array([[2.0, 4.0], [3.0, 2.0]])), [[0, 1], [0.5, 0]])
     np.testing.assert_array_equal(normalise(np.full((2, 3), 7.0)), np.zeros((2, 3)))
+
+
+@settings(deadline=None)
+@given(
+    st.floats(1e-6, 1e6),
+    st.floats(0, 0.4).filter(lambda s: abs(s - EVEN) > 1e-3),
+    st.sampled_from((None, 0.0)),
+    st.integers(0, 99),
+)
+def test_a_map_without_contrast_is_drawn_without_and_said_so(size, span, floor, seed):
+    """What spans less than a fiftieth of its own size is no pattern; more than that fills the range."""
+    values = np.random.default_rng(seed).random((3, 4))
+    values = size * (1 + span * (values - values.min()) / np.ptp(values))
+    drawn = normalise(values, floor)
+    flat = bool(np.ptp(values) < EVEN * values.max())
+    assert is_even(values) is flat
+    assert bool(evenness(values)) is flat
+    assert not drawn.any() if flat else drawn.max() == 1
+    assert drawn.min() >= 0
+
+
+def test_a_map_without_contrast_has_its_values_in_words():
+    even = np.array([[0.01564, 0.01566], [0.01565, 0.01568]])
+    assert evenness(even) == "nearly equal everywhere: 0.01564 to 0.01568"
+    assert evenness(np.full((2, 2), 0.25)) == "equal everywhere: 0.25"
+    assert evenness(np.full((2, 2), 0.25), "{:.0%}".format) == "equal everywhere: 25%"
+    assert evenness(np.zeros((2, 2))) == "equal everywhere: 0"
+    assert evenness(np.full((1, 1), 0.5)) == "one patch alone: 0.5"
+    assert evenness(np.array([[0.5, 0.6]])) == ""
+    assert is_even(-even), "nor does its sign matter"
+
+
+def same_colour(picture, box):
+    """Whether all of a part (top, left, height, width) has one colour."""
+    top, left, height, width = box
+    part = np.asarray(picture)[top : top + height, left : left + width]
+    return bool((part == part[0, 0]).all())
+
+
+@pytest.mark.parametrize("floor", [None, 0.0])
+def test_whatever_draws_a_map_without_contrast_draws_none_and_says_so(floor):
+    grey = np.full((40, 60, 3), 90, np.uint8)
+    even = np.linspace(0.01564, 0.01568, 6).reshape(2, 3)
+    found = Explanation(grey, even, "relevance to cat", "cat", 0.9, target="cat", floor=floor)
+    assert not found.map.any()
+    assert same_colour(found.overlay(), (0, 0, 40, 60))
+    assert found.words == "relevance to cat; nearly equal everywhere: 0.01564 to 0.01568"
+    assert found.words in repr(found)
+    assert found.words in found._repr_html_()
+    told = dataclasses.replace(found, grid=np.arange(6.0).reshape(2, 3))
+    assert (told.even, told.words) == ("", told.method)
+    assert not same_colour(told.overlay(), (0, 0, 40, 60))
+    row, other = (np.asarray(row_figure({"relevance": e}, "cat")) for e in (found, told))
+    panel = (110, 24 + 240 + 12 + 10, 100, 200)
+    assert same_colour(row, panel)
+    assert not same_colour(other, panel)
+    assert (row[30:90] != 255).sum() > (other[30:90] != 255).sum(), "and a line says so"
+    assert colourless(np.stack([even, told.grid])[None]) == "without colour: 1 of 2 that read all patches alike"
+    drawn = [np.asarray(grid_figure(grey, np.stack([e, told.grid])[None], "cat")) for e in (even, 9 * even, told.grid)]
+    assert (drawn[0] == drawn[1]).all()
+    assert drawn[0].shape != drawn[2].shape or (drawn[0] != drawn[2]).any()
 
 
 @settings(max_examples=30, deadline=None)
@@ -183,11 +256,11 @@ def test_saving_names_what_is_wrong(tmp_path):
 @pytest.mark.parametrize(("layers", "heads", "h", "w"), [(1, 1, 7, 7), (12, 3, 4, 9), (3, 20, 5, 2), (2, 2, 1, 40)])
 def test_grid_figure_has_a_panel_for_each_layer_and_head(layers, heads, h, w):
     image = photo(16 * h, 16 * w)
-    zero = np.zeros((layers, heads, h, w))
-    one = zero.copy()
-    one[-1, -1] = 1.0
-    dark, one_lit, all_lit = (np.asarray(grid_figure(image, maps)) for maps in (zero, one, zero + 1))
-    one_panel, panels = ((dark != lit).any(axis=-1).sum() for lit in (one_lit, all_lit))
+    ramp = np.broadcast_to(np.linspace(0, 1, h * w).reshape(h, w), (layers, heads, h, w))
+    back, one = ramp[..., ::-1, ::-1], ramp.copy()
+    one[-1, -1] = back[-1, -1]
+    plain, one_turned, all_turned = (np.asarray(grid_figure(image, maps)) for maps in (ramp, one, back))
+    one_panel, panels = ((plain != other).any(axis=-1).sum() for other in (one_turned, all_turned))
     assert one_panel > 300
     assert panels == pytest.approx(one_panel * layers * heads, rel=0.01)
 

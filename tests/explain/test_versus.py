@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from squares import GRID, learned, mask_of, picture
 from vitral.errors import VitralError
@@ -88,6 +90,26 @@ def test_a_difference_counts_beyond_the_scatter_and_a_hundredth():
     assert "no difference that can be told" in truer(judged(0.2, 0.8), judged(0.2, 0.795), names)
     assert "no difference that can be told" in truer(judged(0.2, 0.8), judged(0.2, 0.7, deviation=0.11), names)
     assert "one is the more faithful" in truer(judged(0.2, 0.8), judged(0.2, 0.7, deviation=0.09), names)
+
+
+AREA = st.floats(0, 1)
+
+
+@settings(deadline=None)
+@given(AREA, AREA, AREA, AREA, st.floats(0, 0.4))
+def test_a_comparison_claims_what_its_own_figures_show(a, b, c, d, deviation):
+    left, right = judged(a, b, deviation=deviation), judged(c, d, deviation=deviation)
+    said, gains = truer(left, right, ("one", "other")), {"one": gain(left), "other": gain(right)}
+    assert "-0.00" not in said
+    if "more faithful" in said:
+        winner = said.partition(" is")[0]
+        loser = ({"one", "other"} - {winner}).pop()
+        assert gains[winner] - gains[loser] > max(deviation, 0.01) - 1e-9
+        assert gains[winner] > max(deviation, 0.01) - 1e-9
+    elif "neither says more" in said:
+        assert max(gains.values()) <= max(deviation, 0.01) + 1e-9
+    else:
+        assert said.startswith(("no difference that can be told", "the answer hardly changes"))
 
 
 def test_what_cannot_be_compared_has_no_winner():

@@ -224,7 +224,7 @@ def test_a_single_class_is_an_error(splits, capsys, tmp_path):
     assert "ERROR  there is one class only (cats)" in err
     assert "a classifier needs two or more" in err
     assert "training would refuse them" in err
-    assert "there is one class only (cats)" in (tmp_path / "page.html").read_text()
+    assert "There is one class only (cats)" in (tmp_path / "page.html").read_text()
 
 
 def test_images_smaller_than_a_patch_are_an_error_with_their_remedy(capsys, tmp_path):

@@ -78,7 +78,7 @@ def explain(given: Explain, words: list[str]) -> int:
     from vitral.explain.counterfactual import counterfactual
     from vitral.explain.explain import look
     from vitral.explain.faithfulness import scored
-    from vitral.explain.figure import save_picture
+    from vitral.explain.figure import colourless, save_picture
     from vitral.explain.row import row_figure
     from vitral.predict import load
 
@@ -90,6 +90,7 @@ def explain(given: Explain, words: list[str]) -> int:
         title = f"{given.image.name}: {answer(attention.label, attention.probability)}\n{reads}, by layer and head"
         save_picture(attention.figure(title, given.query), out)
         said, drawn = answer(attention.label, attention.probability), f"attention, every layer and head: {reads}"
+        drawn = "; ".join(filter(None, (drawn, colourless(attention.heads(given.query)))))
     else:
         names = given.compare or (given.method,)
         maps = maps_of(predictor, given, names)
@@ -99,7 +100,7 @@ def explain(given: Explain, words: list[str]) -> int:
             save_picture(row_figure(maps, f"{given.image.name}: {said}"), out)
         else:
             first.save(out)
-        drawn = "\n       ".join(e.method for e in maps.values())
+        drawn = "\n       ".join(e.words for e in maps.values())
         if first.framed:
             drawn += "; the frame is the part of the picture that the model sees"
     if isinstance(given.query, tuple):

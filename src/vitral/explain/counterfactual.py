@@ -55,12 +55,14 @@ class Counterfactual:
     def __str__(self) -> str:
         many, few = math.prod(self.grid), counted(len(self.patches), "patch", "patches")
         places = ", ".join(f"({row}, {column})" for row, column in self.patches)
-        least = "and no smaller set does" if self.proven else "the smallest set found; a smaller one may exist"
+        least = "no smaller set changes it" if self.proven else "the smallest set found; a smaller one may exist"
+        first, last = (f"{self.probabilities[i]:.1%}" for i in (0, -1))
+        moved = f"goes from {first} to {last}" if first != last else f"stays at {first}"
         answer = f"no longer {self.label!r}" if self.instead is None else f"{self.instead!r}"
         return (
             f"without {few} of {many}, {IN_WORDS[self.removal]}, the answer is {answer}: {least}\n"
             f"  (row, column): {places}\n"
-            f"  {self.label!r} goes from {self.probabilities[0]:.1%} to {self.probabilities[-1]:.1%}"
+            f"  {self.label!r} {moved}"
         )
 
 

@@ -11,7 +11,7 @@ the centre outwards are always beside it.
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +73,8 @@ class Faithfulness:
     centre: Curves
     """From the centre outwards."""
     seconds: float
+    even: str = ""
+    """That the map has no contrast, as `evenness` says it."""
 
     @property
     def deletion(self) -> float:
@@ -120,10 +122,22 @@ class Faithfulness:
         return highest - lowest >= STEADY
 
     def verdict(self) -> str:
-        """One sentence: whether the map beats the random orders by more than chance, and the centre, as in `standing`."""
+        """One sentence: whether the map beats the random orders by more than chance, and the centre, as in `standing`.
+
+        It also says what a reader has to know of it: that the map hardly has values to order patches by, and that the class needs no patch.
+        """
         lowest, highest = self.range
         if not self.tells:
-            return f"{UNMOVED}: {self.target!r} stays between {lowest:.1%} and {highest:.1%}"
+            between = f"between {lowest:.1%} and {highest:.1%}"
+            return f"{UNMOVED}: {self.target!r} stays {between if f'{lowest:.1%}' != f'{highest:.1%}' else f'at {lowest:.1%}'}"
+        but = [f"its values are {self.even}"] if self.even else []
+        if self.map.deleted[-1] > self.map.deleted[0] - STEADY:
+            but.append(
+                f"without any patch {self.target!r} has {self.map.deleted[-1]:.1%}, with all {self.map.deleted[0]:.1%}"
+            )
+        return self._stands(lowest, highest) + (f"; note that {' and that '.join(but)}" if but else "")
+
+    def _stands(self, lowest: float, highest: float) -> str:
         deletion, insertion = ((self.random_deletion, self.spread[0]), (self.random_insertion, self.spread[1]))
         stands = {
             "deletion": standing(self.deletion, deletion, self.centre_deletion, best=lowest, worst=highest),
@@ -211,7 +225,8 @@ def scored(
     predictor.check_head()
     target = predictor.labels.index(explanation.target or explanation.label)
     extent = explanation.extent
-    return measure(predictor, image, explanation.grid, target, extent=extent, removal=removal, random=random)
+    found = measure(predictor, image, explanation.grid, target, extent=extent, removal=removal, random=random)
+    return replace(found, even=explanation.even)
 
 
 def measure(

@@ -6,6 +6,7 @@ from torch import Tensor
 from vitral.errors import VitralError
 from vitral.explain.capture import Explainable, Features, Pass, finish, patch_representations
 from vitral.explain.geometry import Floats, weights
+from vitral.explain.maps import EVEN
 from vitral.explain.perturbation import log_odds
 from vitral.layers.attention import check_layer
 from vitral.models.cait import CaiT
@@ -68,7 +69,7 @@ def principal_components(model: Explainable, seen: Pass, layer: int | None) -> t
     """([h, w, 3], the layer): the first three principal components of the patches, each from its smallest 0 to its largest 1.
 
     As DINOv2 shows its features, https://arxiv.org/abs/2304.07193. A component's sign is that which makes its largest loading
-    positive.
+    positive. Patches that hardly differ have one colour.
     """
     layer, features = chosen(seen, layer)
     tokens = features.tokens
@@ -80,6 +81,8 @@ def principal_components(model: Explainable, seen: Pass, layer: int | None) -> t
     colours[:, : found.shape[1]] = found
     low, high = colours.amin(0), colours.amax(0)
     spread = high - low
+    if spread.max() < EVEN * patches.norm(dim=1).mean():  # what is left is noise, which the scale would blow up
+        return torch.full((*features.grid, 3), 0.5).numpy(), layer
     flat = spread <= 1e-9 * spread.max()
     colours = torch.where(flat, 0.0, (colours - low) / torch.where(flat, 1.0, spread))
     return colours.reshape(*features.grid, 3).float().numpy(), layer

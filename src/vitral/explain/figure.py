@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from vitral.errors import VitralError
-from vitral.explain.maps import colourise, normalise, overlay, place, upsample
+from vitral.explain.maps import colourise, evenness, is_even, normalise, overlay, place, upsample
 
 INK, FAINT, PAPER = (28, 30, 38), (118, 122, 134), (255, 255, 255)
 MARK = (0, 229, 255)
@@ -56,9 +56,20 @@ class Explanation:
         assert self.image.ndim == 3, f"image {self.image.shape} is not [H, W, 3]"
         assert self.grid.ndim == 2, f"grid {self.grid.shape} is not [h, w]"
 
+    @property
+    def even(self) -> str:
+        """That the map has no contrast, with its values; "" where it has some. It is then drawn without."""
+        words = evenness(self.grid)
+        return words.partition(":")[0] if self.colours is not None else words
+
+    @property
+    def words(self) -> str:
+        """`method`, and that the map has no contrast where it has none."""
+        return f"{self.method}; {self.even}" if self.even else self.method
+
     def __repr__(self) -> str:
         (height, width), (h, w) = self.image.shape[:2], self.grid.shape
-        return f"<Explanation of {self.label!r} {self.probability:.1%}: {self.method}; {h}x{w} values over {height}x{width} pixels>"
+        return f"<Explanation of {self.label!r} {self.probability:.1%}: {self.words}; {h}x{w} values over {height}x{width} pixels>"
 
     @property
     def framed(self) -> bool:
@@ -69,7 +80,7 @@ class Explanation:
     def map(self) -> NDArray[np.float64]:
         """[H, W] in [0, 1]: the grid from its smallest value, or `floor`, to its largest, at the resolution of `image`.
 
-        What the model did not see, outside `box`, is 0.
+        What the model did not see, outside `box`, is 0, and a map without contrast (see `even`) is 0 everywhere.
         """
         return self._heat(1)
 
@@ -109,10 +120,7 @@ class Explanation:
 
     def _heat(self, scale: int) -> NDArray[np.float64]:
         """`map`, [scale*H, scale*W]."""
-        if self.floor is None:
-            return self._placed(normalise(self.grid), scale)
-        above = np.clip(self.grid.astype(np.float64) - self.floor, 0, None)
-        return self._placed(above / above.max() if above.any() else above, scale)
+        return self._placed(normalise(self.grid, self.floor), scale)
 
     def _placed(self, values: NDArray[np.floating], scale: int) -> NDArray[np.float64]:
         """[h, w] over the part that the model saw, 0 elsewhere: [scale*H, scale*W]."""
@@ -138,7 +146,7 @@ class Explanation:
             for name, picture in zip(("the picture", "what counted"), pictures, strict=True)
         )
         answer = f"<b>{html.escape(self.label)}</b> {self.probability:.1%} · " if self.label else ""
-        words = answer + html.escape(self.method)
+        words = answer + html.escape(self.words)
         return f'<figure style="margin:0">{images}<figcaption>{words}</figcaption></figure>'
 
 
@@ -177,8 +185,8 @@ def grid_figure(
 ) -> Image.Image:
     """The picture above a grid of maps, a row a layer and a column a head.
 
-    Each panel is the picture, coloured from 0 to the map's own largest value. Patches are drawn as they are, not smoothed: the
-    model knows no finer.
+    Each panel is the picture, coloured from 0 to the map's own largest value; a map without contrast gives no colour, and the title then has
+    a line that says so. Patches are drawn as they are, not smoothed: the model knows no finer.
 
     Args:
         image: uint8 [H, W, 3], the picture that the model saw.
@@ -198,6 +206,7 @@ def grid_figure(
     assert (len(rows), len(columns)) == (layers, heads), "a label a layer and a label a head"
     small, text = ImageFont.load_default(13), ImageFont.load_default(15)
 
+    title = "\n".join(filter(None, (title, colourless(maps))))
     cell_h, cell_w = _cell(image.shape[0] / image.shape[1], maps.shape[2:])
     left = MARGIN + math.ceil(max(small.getlength(row) for row in rows)) + 10
     step_x = max(cell_w, math.ceil(max(small.getlength(column) for column in columns)) + 4) + GAP
@@ -216,8 +225,8 @@ def grid_figure(
         y = top + i * step_y
         draw.text((left - 10, y + cell_h / 2), row, INK, small, anchor="rm")
         for j in range(heads):
-            peak = maps[i, j].max()
-            share = maps[i, j] / peak if peak > 0 else np.zeros(maps.shape[2:])
+            # from 0, so that what draws little is dark; of a map without contrast nothing stands out
+            share = normalise(maps[i, j], floor=0.0)
             panel = overlay(small_image, upsample(share, (cell_h, cell_w), smooth=False), PANEL_ALPHA, colours)
             if asking is not None:
                 patch_h, patch_w = cell_h // maps.shape[2], cell_w // maps.shape[3]
@@ -225,6 +234,12 @@ def grid_figure(
                 _outline(panel, (x0, y0, x0 + patch_w, y0 + patch_h))
             figure.paste(panel, (left + j * step_x, y))
     return figure
+
+
+def colourless(maps: NDArray[np.floating]) -> str:
+    """What to say of the maps [layers, heads, h, w] that have no contrast, and so no colour in `grid_figure`; "" where all have some."""
+    even = sum(is_even(each) for row in maps for each in row)
+    return f"without colour: {even} of {maps.shape[0] * maps.shape[1]} that read all patches alike" if even else ""
 
 
 def _outline(picture: Image.Image, edges: tuple[int, ...]) -> None:

@@ -3,7 +3,7 @@
 Axes: N tokens (prefix tokens such as class and registers, then h*w patches row by row), H heads, h w grid.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +20,10 @@ COLOURS = {
     "viridis": ("440154", "472d7b", "3b528b", "2c728e", "21918c", "28ae80", "5ec962", "addc30", "fde725"),
     "inferno": ("000004", "210c4a", "57106e", "8a226a", "bc3754", "e45a31", "f98e09", "f9cb35", "fcffa4"),
 }
+
+
+EVEN = 0.02
+"""A map that spans less than this share of its largest absolute value is equal everywhere, as far as a picture of it should tell."""
 
 
 def rollout(attentions: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
@@ -44,11 +48,35 @@ def rollout(attentions: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
     return total
 
 
-def normalise(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """[h, w] moved and scaled to smallest 0 and largest 1; a flat map is 0 everywhere."""
-    shifted = values.astype(np.float64) - values.min()
-    top = shifted.max()
-    return shifted / top if top > 0 else np.zeros_like(shifted)
+def is_even(values: NDArray[np.floating]) -> bool:
+    """Whether a map [h, w] has no contrast: it spans less than `EVEN` of its largest absolute value.
+
+    The one rule for whatever draws a map or speaks of one, as a picture, on a page or in a notebook.
+    """
+    return _spans_nothing(float(values.min()), float(values.max()))
+
+
+def _spans_nothing(low: float, high: float) -> bool:
+    return high == low or high - low < EVEN * max(abs(low), abs(high))
+
+
+def evenness(values: NDArray[np.floating], form: Callable[[float], str] = "{:.4g}".format) -> str:
+    """What to say of a map [h, w] without contrast, its values written by `form`; "" of a map that has some."""
+    low, high = float(values.min()), float(values.max())
+    if not _spans_nothing(low, high):
+        return ""
+    least, most = form(low), form(high)
+    if values.size == 1:
+        return f"one patch alone: {least}"
+    return f"equal everywhere: {least}" if least == most else f"nearly equal everywhere: {least} to {most}"
+
+
+def normalise(values: NDArray[np.floating], floor: float | None = None) -> NDArray[np.float64]:
+    """[h, w] as it is drawn, in [0, 1]: from its smallest value, or `floor`, to its largest; 0 everywhere where `is_even`."""
+    if is_even(values):
+        return np.zeros(values.shape)
+    above = np.clip(values.astype(np.float64) - (values.min() if floor is None else floor), 0, None)
+    return above / above.max() if above.any() else above
 
 
 def upsample(values: NDArray[np.floating], size: tuple[int, int], smooth: bool = True) -> NDArray[np.float64]:

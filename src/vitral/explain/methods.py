@@ -1,5 +1,6 @@
 """The table of methods: what each is asked, what it finds, and for which families it is undefined. Axes: h w grid, C channels, H W pixels."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -140,40 +141,80 @@ def _pca(q: Question) -> Found:
 class Method(NamedTuple):
     """How a map is found."""
 
+    title: str
+    """What people call it, at the beginning of a line."""
     function: Callable[[Question], Found]
     about: str
     takes: frozenset[str]
     """Of target, layer, head and query those that it can be asked for."""
     gradients: bool = False
 
+    @property
+    def said(self) -> str:
+        """The title inside a sentence: integrated gradients, but Grad-CAM."""
+        return self.title if self.title[1:] != self.title[1:].lower() else self.title.lower()
+
 
 METHODS: dict[str, Method] = {
-    "attention": Method(_attention, "what a layer's tokens read of each patch", frozenset({"layer", "head", "query"})),
-    "rollout": Method(_rollout, "attention followed through all layers", frozenset({"query"})),
+    "attention": Method(
+        "Attention", _attention, "what a layer's tokens read of each patch", frozenset({"layer", "head", "query"})
+    ),
+    "rollout": Method("Rollout", _rollout, "attention followed through all layers", frozenset({"query"})),
     "gradient_rollout": Method(
-        _gradient_rollout, "rollout of the attention that speaks for the class", frozenset({"target", "query"}), True
+        "Gradient rollout",
+        _gradient_rollout,
+        "rollout of the attention that speaks for the class",
+        frozenset({"target", "query"}),
+        True,
     ),
     "relevance": Method(
+        "Relevance",
         _relevance,
         "what of each patch reached the class's logit through attention",
         frozenset({"target", "query"}),
         True,
     ),
     "grad_cam": Method(
+        "Grad-CAM",
         _grad_cam,
         "the patches as last read, weighted by what the class makes of their channels",
         frozenset({"target"}),
         True,
     ),
-    "legrad": Method(_legrad, "how the class would rise with each layer's attention", frozenset({"target"}), True),
-    "integrated_gradients": Method(
-        _integrated_gradients, "what pixels add to the class's logit, from the mean colour on", frozenset({"target"})
+    "legrad": Method(
+        "LeGrad", _legrad, "how the class would rise with each layer's attention", frozenset({"target"}), True
     ),
-    "occlusion": Method(_occlusion, "how far the class falls when a square is covered", frozenset({"target"})),
-    "logit_lens": Method(_logit_lens, "the class, read from each patch alone", frozenset({"target", "layer"})),
-    "similarity": Method(_similarity, "likeness of each patch to the whole, or to one patch", frozenset({"query"})),
-    "pca": Method(_pca, "the patches' first three principal components as a colour picture", frozenset({"layer"})),
+    "integrated_gradients": Method(
+        "Integrated gradients",
+        _integrated_gradients,
+        "what pixels add to the class's logit, from the mean colour on",
+        frozenset({"target"}),
+    ),
+    "occlusion": Method(
+        "Occlusion", _occlusion, "how far the class falls when a square is covered", frozenset({"target"})
+    ),
+    "logit_lens": Method(
+        "Logit lens", _logit_lens, "the class, read from each patch alone", frozenset({"target", "layer"})
+    ),
+    "similarity": Method(
+        "Similarity", _similarity, "likeness of each patch to the whole, or to one patch", frozenset({"query"})
+    ),
+    "pca": Method(
+        "PCA", _pca, "the patches' first three principal components as a colour picture", frozenset({"layer"})
+    ),
 }
+
+
+def titled(name: str) -> str:
+    """A method's name as people write it; what is no method's as it is."""
+    return METHODS[name].title if name in METHODS else name
+
+
+def in_titles(sentence: str) -> str:
+    """A sentence that names methods as options do, with the words that people use."""
+    return re.sub(r"[a-z]+_[a-z]+", lambda found: METHODS[found[0]].said if found[0] in METHODS else found[0], sentence)
+
+
 FOLLOWED = ("rollout", "gradient_rollout", "relevance", "legrad")  # through all layers
 
 

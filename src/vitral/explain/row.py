@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from vitral.explain.figure import FAINT, GAP, INK, MARGIN, PAPER, Explanation
+from vitral.explain.methods import titled
 
 SIDE = 240  # the longer side of a panel, pixels
 LINE = 20
@@ -14,15 +15,16 @@ ACROSS = 6
 
 
 def row_figure(maps: Mapping[str, Explanation], title: str) -> Image.Image:
-    """The picture, then each map over it under its name and the class that it is about, in lines of six; `title` above all."""
+    """The picture, then each map over it under its name, the class that it is about and whether it has no contrast, in lines of six.
+
+    maps: by the names of their methods, or whatever else tells them apart. title: stands above all.
+    """
     first = next(iter(maps.values()))
     scale = SIDE / max(first.image.shape[:2])
     size = tuple(max(1, round(side * scale)) for side in first.image.shape[1::-1])  # width, height
     picture = Image.fromarray(first.image)
     panels = [("picture", "", picture)]
-    panels += [
-        (name, e.target and f"for {e.target}", e.overlay(scale=max(1, round(scale)))) for name, e in maps.items()
-    ]
+    panels += [(titled(name), _about(e), e.overlay(scale=max(1, round(scale)))) for name, e in maps.items()]
     small, text = ImageFont.load_default(13), ImageFont.load_default(15)
     words = max(small.getlength(word) for name, about, _ in panels for word in (name, about))
     step = max(size[0], int(np.ceil(words))) + 2 * GAP
@@ -39,3 +41,8 @@ def row_figure(maps: Mapping[str, Explanation], title: str) -> Image.Image:
         how = Image.Resampling.NEAREST if drawn.width < size[0] else Image.Resampling.LANCZOS
         figure.paste(drawn.resize((size[0], size[1]), how), (x, y + 2 * LINE))
     return figure
+
+
+def _about(explanation: Explanation) -> str:
+    target = f"for {explanation.target}" if explanation.target else ""
+    return ", ".join(filter(None, (target, explanation.even.partition(":")[0])))

@@ -56,7 +56,8 @@ def truer(left: Faithfulness, right: Faithfulness, names: tuple[str, str]) -> st
         return UNMOVED + (f" ({still[0]})" if len(still) == 1 else "")
     gains, chance = (gain(left), gain(right)), max(scatter(left), scatter(right))
     (better, higher), (worse, lower) = sorted(zip(names, gains, strict=True), key=lambda pair: -pair[1])
-    numbers = f"{higher:.2f} over random orders, {worse} {lower:.2f}; random orders scatter by {chance:.2f} themselves"
+    shown = [f"{round(value, 2) + 0.0:.2f}" for value in (higher, lower, chance)]  # no -0.00
+    numbers = f"{shown[0]} over random orders, {worse} {shown[1]}; random orders scatter by {shown[2]} themselves"
     if higher <= max(chance, LEAST):
         return f"neither says more about the answer than chance: {better} gains {numbers}"
     if higher - lower <= max(chance, LEAST):

@@ -112,7 +112,8 @@ def picture(pixels: NDArray[np.uint8], words: str) -> str:
 
 def how_section(command: str, recipe: str, facts: dict[str, str], curves: Sequence[dict[str, Any]]) -> str:
     rest = [(key, value) for key, value in facts.items() if key not in HEADLINE_FACTS]
-    listed = "".join(f"<dt>{_e(key)}</dt><dd>{_e(value)}</dd>" for key, value in rest)
+    lines = [(key, "<br>".join(_e(line) for line in value.splitlines())) for key, value in rest]
+    listed = "".join(f"<dt>{_e(key)}</dt><dd>{value}</dd>" for key, value in lines)
     said = [str(line.get("text", "")) for line in curves if line.get("event") == "message"]
     parts = [f"<h2>How it was made</h2><pre>{_e(command)}</pre>"]
     if listed:

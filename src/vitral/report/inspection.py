@@ -13,7 +13,7 @@ import numpy as np
 from vitral.errors import counted
 from vitral.explain.inspection.inspect import Inspection
 from vitral.explain.inspection.weights import Filters, OffsetBias, Positions
-from vitral.explain.maps import colourise
+from vitral.explain.maps import colourise, evenness, normalise
 from vitral.report.frame import tiles, write_page
 from vitral.report.heat import Pixels, exact_picture, mosaic
 from vitral.report.inspection_charts import (
@@ -132,13 +132,18 @@ def _positions(found: Sequence[Positions] | str) -> list[str]:
             continue  # one place, alike to itself
         values = one.similarity.numpy()
         low = float(values.min())
-        drawn = [colourise((tile - low) / max(1 - low, 1e-9)) for tile in values.reshape(a * b, h, w)]
+        even = evenness(values, "{:.2f}".format)
+        drawn = [colourise(tile) for tile in normalise(values, floor=low).reshape(a * b, h, w)]
         shown = exact_picture(mosaic(drawn, b, gap=max(1, w // 7)), f"similarity of {one.name}", TILE * b)
         asked = "each patch" if (a, b) == (h, w) else f"{a} x {b} patches"
         words = (
             f"Of {escape(one.name)}: one small picture for {asked} of the {h} x {w}, at its place; it shows the cosine of its position with "
-            f"those of all patches, from {low:.2f} (dark) to 1 (light, itself). Crosses and blobs around each place say that the model knows "
-            "rows, columns and neighbours (as figure 7, centre, of the ViT paper)."
+            f"those of all patches, {even or f'from {low:.2f} (dark) to 1 (light, itself)'}. "
+        )
+        words += (
+            "The model does not tell places apart by them."
+            if even
+            else "Crosses and blobs around each place say that the model knows rows, columns and neighbours (as figure 7, centre, of the ViT paper)."
         )
         cards.append(
             f"<section><h3>Similarity of positions</h3>{shown}<p class=soft style='margin-top:10px'>{words}</p></section>"
@@ -152,7 +157,7 @@ def bias_mosaics(found: Sequence[OffsetBias]) -> Iterator[tuple[str, int, Pixels
         layers = list(group)
         values = np.concatenate([one.values.numpy() for one in layers])  # [layers * heads, 2h - 1, 2w - 1]
         low, high = float(values.min()), float(values.max())
-        drawn = [colourise((tile - low) / (high - low if high > low else 1.0)) for tile in values]
+        drawn = [colourise(tile) for tile in normalise(values)]
         last = f" to {layers[-1].name}" if len(layers) > 1 else ""
         words = (
             f"{layers[0].name + last}: a row for each layer from the first, a column for each of {counted(heads, 'head')}. The middle of "

@@ -32,7 +32,8 @@ class Example:
 
     image, overlay: uint8 [H, W, 3], the overlay in the image's shape or a multiple of it, or None where attention gives no one map.
     probability: of `predicted`, in [0, 1]. Where an image can have several labels, label and predicted hold all of them, and probability is
-    that of `furthest`, the one answer (a label, or no such label) that is furthest from the truth.
+    that of `furthest`, the one answer (a label, or no such label) that is furthest from the truth. even: what is to be said of attention
+    without contrast, which the overlay then does not show.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Example:
     image: NDArray[np.uint8]
     overlay: NDArray[np.uint8] | None
     furthest: str | None = None
+    even: str = ""
 
 
 def choose_examples(
@@ -249,6 +251,7 @@ def _figure(example: Example) -> str:
         sure = f"<br>furthest from the truth: {_e(example.furthest)}, {sure}"
     verdict = f"<span class={'yes' if right else 'no'}>{_e(example.predicted)}</span> {sure}"
     truth = "" if right else f"<br>in truth {_e(example.label)}"
+    truth += f"<br>attention {_e(example.even)}" if example.even else ""
     return (
         f"<figure><div class=views>{picture(example.image, f'{example.name}: {example.label}')}"
         f"{'' if example.overlay is None else picture(example.overlay, 'what the model looked at')}</div>"

@@ -108,8 +108,8 @@ def _facts(described: dict[str, Any], seconds: float, kept: str | None = None) -
         "cost": f"{seconds:,.0f} s of training on {described['machine']}",
         "seed": str(described["seed"]),
         **({} if kept is None else {"weights kept and scored": kept}),
-        **({"about the data": "; ".join(described["notes"])} if described["notes"] else {}),
-        "decided from the data": "; ".join(described["reasons"]),
+        **({"about the data": "\n".join(described["notes"])} if described["notes"] else {}),
+        "decided from the data": "\n".join(described["reasons"]),
         "versions": f"vitral {described['version']}, torch {described['torch']}",
     }
 
@@ -135,10 +135,11 @@ def _example(predictor: Predictor, split: Split, index: int, logits: np.ndarray)
     else:
         best = predictor.predict_batch([predictor.card.preprocess(pixels)], [split.names[index]], top_k=1)[0]
         label, predicted, probability = predictor.labels[int(target)], best.label, best.probability
-    overlay = None
+    overlay, even = None, ""
     if undefined(predictor.model, "attention") is None:
         explanation = look(predictor, pixels).explain()
         overlay = np.asarray(explanation.overlay(scale=max(1, -(-ENLARGED // max(pixels.shape[1:])))))
+        even = explanation.even
     return Example(
         name=split.names[index],
         label=label,
@@ -147,4 +148,5 @@ def _example(predictor: Predictor, split: Split, index: int, logits: np.ndarray)
         image=predictor.card.preprocess.shown(pixels),
         overlay=overlay,
         furthest=furthest_off,
+        even=even,
     )

@@ -64,7 +64,7 @@ def explanation(session: "Session", asked: Asked) -> Answer:
     found = _explained(session, asked)
     return {
         "method": asked.method,
-        "words": found.method,
+        "words": found.words,
         "target": _target(session, asked, found),
         "layers": _layers(session, asked),
         "map": packed(found.grid, found.extent),
@@ -91,10 +91,12 @@ def score(session: "Session", asked: Asked, removal: str = "mean") -> Answer:
 
 
 def compare(session: "Session", left: Asked, right: Asked, removal: str = "mean") -> Answer:
-    """Two maps of one picture: how far they agree, and which of them is the more faithful, in a sentence."""
+    """Two maps of one picture: how far they agree, None where one has no contrast, and which of them is the more faithful, in a sentence."""
     assert left.image == right.image, "two pictures are not compared"
-    together = agreement(_explained(session, left), _explained(session, right))
-    names = [asked.method.replace("_", " ") for asked in (left, right)]
+    maps = [_explained(session, asked) for asked in (left, right)]
+    # the order of values that hardly differ is none
+    together = None if any(found.even for found in maps) else agreement(*maps)
+    names = [METHODS[asked.method].said for asked in (left, right)]
     if left.model != right.model:
         names = [f"{name} of {session.names[asked.model]}" for name, asked in zip(names, (left, right), strict=True)]
     first, second = (_faithfulness(session, asked, removal) for asked in (left, right))
@@ -227,7 +229,8 @@ def _faithfulness(session: "Session", asked: Asked, removal: str) -> Faithfulnes
 
     *random, centre = (path(i, values) for i, values in enumerate(knowing_nothing(picture, RANDOM)))
     own = path(asked, picture.explained(found))
-    return Faithfulness(labels[target], picture.removal, own, tuple(random), centre, time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return Faithfulness(labels[target], picture.removal, own, tuple(random), centre, seconds, found.even)
 
 
 def _curves(found: Curves) -> Answer:

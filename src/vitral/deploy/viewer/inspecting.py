@@ -67,14 +67,14 @@ def _words(found: Inspection) -> dict[str, str]:
 def _positions(found: Positions, model: ImageModel, size: tuple[int, int]) -> dict[str, Any]:
     """The cosines of the asked places with all others, one packed map [a * b * h, w] after the other."""
     a, b, h, w = found.similarity.shape
-    stacked = packed(_floats(found.similarity).reshape(a * b * h, w), (1.0, 1.0))
+    stacked = packed(_floats(found.similarity).reshape(a * b * h, w), form="{:.2f}".format)
     return {
         "name": found.name,
         "rows": found.rows,
         "columns": found.columns,
         "grid": [h, w],
         "extent": _extent(model, (h, w), size),
-        **{name: stacked[name] for name in ("low", "high", "data")},
+        **{name: stacked[name] for name in ("low", "high", "data", "even")},
     }
 
 

@@ -16,7 +16,7 @@ from vitral.explain.attention import extent
 from vitral.explain.capture import Explainable, Pass, capture, in_float32, own_reader, prefix_names, seen, stages
 from vitral.explain.features import early_answers
 from vitral.explain.geometry import CLASS_TOKEN, in_words, weights
-from vitral.explain.maps import Query
+from vitral.explain.maps import Query, evenness
 from vitral.explain.methods import undefined
 from vitral.explain.removal import cut
 from vitral.models.cait import CaiT
@@ -105,6 +105,7 @@ class Look:
         tops = maps.max(axis=(1, 2))  # [M]
         return {
             "tops": tops.tolist(),
+            "even": [evenness(one, _percent) for one in maps],
             "data": text(to_bytes(maps, 0.0, tops[:, None, None])),
             "prefix": prefix.tolist(),
         }
@@ -192,6 +193,10 @@ def lens(predictor: Predictor, model: Explainable, found: Pass, attention: int) 
     first = answers[0][0]
     note = f"the head cannot read what comes before {names[first][0]}" if first else None
     return {"layers": layers, "note": note}
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g} %"
 
 
 def parse_query(query: str) -> Query | None:

@@ -4,10 +4,12 @@ Axes: h w grid. A value is low + byte / 255 * (high - low), and so true to half 
 """
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from vitral.explain.maps import evenness
 
 Floats = NDArray[np.floating]
 
@@ -25,13 +27,19 @@ def to_bytes(values: Floats, low: Floats | float, high: Floats | float) -> NDArr
     return np.rint(scaled).clip(0, 255).astype(np.uint8)
 
 
-def packed(values: Floats, extent: Sequence[float] = (1.0, 1.0)) -> dict[str, object]:
-    """A map [h, w] for JSON. extent: its height and width over those of what the model sees."""
+def packed(
+    values: Floats, extent: Sequence[float] = (1.0, 1.0), form: Callable[[float], str] = "{:.4g}".format
+) -> dict[str, object]:
+    """A map [h, w] for JSON. extent: its height and width over those of what the model sees.
+
+    "even" is what `evenness` says of it, its values written by `form`: the page draws such a map without contrast, and says so.
+    """
     low, high = float(values.min()), float(values.max())
     return {
         "grid": list(values.shape),
         "extent": list(extent),
         "low": low,
         "high": high,
+        "even": evenness(values, form),
         "data": text(to_bytes(values, low, high)),
     }

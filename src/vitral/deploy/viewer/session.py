@@ -11,7 +11,7 @@ from vitral.deploy.viewer.refused import RefusedError
 from vitral.deploy.viewer.worker import Worker
 from vitral.errors import VitralError, counted
 from vitral.explain.capture import seen
-from vitral.explain.methods import METHODS, undefined
+from vitral.explain.methods import METHODS, in_titles, undefined
 from vitral.explain.removal import check_droppable
 from vitral.predict import Predictor
 
@@ -103,7 +103,14 @@ class Session:
             "view": [steps.height, steps.width],
             "channels": steps.channels,
             "methods": [
-                {"name": name, "about": m.about, "takes": sorted(m.takes), "why": undefined(model, name)}
+                {
+                    "name": name,
+                    "title": m.title,
+                    "said": m.said,
+                    "about": m.about,
+                    "takes": sorted(m.takes),
+                    "why": (why := undefined(model, name)) and in_titles(why),
+                }
                 for name, m in METHODS.items()
             ],
             "removals": removals(predictor),

@@ -52,7 +52,7 @@ def _of(n: int, one: str, many: str | None = None) -> str:
 def _finding(diagnosis: Diagnosis, finding: Finding) -> str:
     kind = {"error": "no", "warning": "maybe", "note": "soft"}[finding.severity]
     head = (
-        f"<section><h2>{escape(finding.text)}</h2><figcaption><span class={kind}>{finding.severity}</span>"
+        f"<section><h2>{escape(finding.text[:1].upper() + finding.text[1:])}</h2><figcaption><span class={kind}>{finding.severity}</span>"
         f"{', training stops for it' if finding.stops else ''}. {escape(finding.remedy[:1].upper() + finding.remedy[1:])}.</figcaption>"
     )
     shown = [item for item in finding.items if item.images][:SHOWN]

@@ -2,14 +2,16 @@
 
 import { el, percent } from "viewer/dom.js";
 
-/** `load(look)`, `show(target)`. Calls choose(index) with a class of the answer. */
+/** `load(look, the model's name where there are several)`, `show(target)`. Calls choose(index) with a class of the answer. */
 export function createAnswer(root, { choose }) {
   const list = el("ol", { class: "bars" });
   const note = el("p", { class: "note" });
-  root.append(el("h2", { text: "Answer" }), list, note);
+  const title = el("h2", { text: "Answer" });
+  root.append(title, list, note);
   let top = [];
   return {
-    load({ answer, lens }) {
+    load({ answer, lens }, model) {
+      title.textContent = model ? `Answer of ${model}` : "Answer";
       top = answer.top;
       list.replaceChildren(...top.map((of, i) => el("li", {}, bar(of, i, choose))));
       note.textContent = top.length

@@ -116,8 +116,8 @@ export function bytes(text) {
   return found;
 }
 
-/** A packed map {grid, extent, low, high, data} to {grid, extent, low, high, values: Float32Array}, in its own unit. */
-export function unpack({ grid, extent, low, high, data }) {
+/** A packed map {grid, extent, low, high, even, data} to the same with values: Float32Array in its own unit, in place of data. */
+export function unpack({ grid, extent, low, high, even, data }) {
   const values = Float32Array.from(bytes(data), (byte) => low + (byte / 255) * (high - low));
-  return { grid, extent, low, high, values };
+  return { grid, extent, low, high, even, values };
 }

@@ -164,20 +164,22 @@ function draw(me) {
   const { app, matrix, walk, now, look } = me;
   const { about, at, head, read, query } = seen(me);
   const map = read && !read.why ? read.maps(at) : null;
-  const paint = (values) => app.picture.paint({ values, grid: about.grid, extent: about.extent, style: now().style });
+  const even = map ? read.even[at] : "";
+  const paint = (values) => app.picture.paint({ values, even: Boolean(even), grid: about.grid, extent: about.extent, style: now().style });
   me.flowing();
   me.flowing = () => {};
-  if (walk.walking() && map) me.flowing = flow(app.picture.shown().values, map, paint);
+  if (even) paint(null);
+  else if (walk.walking() && map) me.flowing = flow(app.picture.shown().values, map, paint);
   else paint(map);
   app.picture.marks(marksOf(me));
   const where = `${about.name}, ${head === "mean" ? "mean of its heads" : `head ${head}`}`;
-  const words = read?.why ? `${about.name}: ${read.why}` : `${where}: ${readerName(query, look)} reads`;
-  app.picture.key({ low: map ? "0" : "", high: map ? percent(read.tops[at]) : "", words });
+  const words = read?.why ? `${about.name}: ${read.why}` : `${where}: ${readerName(query, look)} reads${even && `; ${even}`}`;
+  app.picture.key({ low: map && !even ? "0" : "", high: map && !even ? percent(read.tops[at]) : "", words });
   app.beads.shares(map ? read.prefix[at] : null);
   const pinned = chosen(now(), look);
   matrix.choose(pinned.layer, pinned.head);
   const peeking = Object.values(me.peek).some((value) => value !== undefined);
-  if (map && !peeking) app.announce(`${words}, ${most(map, about.grid, read.tops[at])}`);
+  if (map && !peeking) app.announce(even ? words : `${words}, ${most(map, about.grid, read.tops[at])}`);
   measure(me, map);
 }
 

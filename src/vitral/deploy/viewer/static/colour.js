@@ -33,19 +33,8 @@ export function ramp(name) {
 /** How much of the light a weight in [0, 1] lets through: middling weights stay visible, faint noise stays faint. */
 export const light = (value) => Math.max(0, Math.min(1, value)) ** 0.65;
 
-const FLAT = 0.02; // of the largest absolute value: a map that spans less is nearly equal everywhere
-const DIM = [0.4, 0.6]; // and is drawn with so little contrast
-
-/**
- * How a map from `low` to `high` is stretched over the light: {from, to, note}, where `note`, in numbers that `form` writes, says what would
- * look like a difference and hardly is one; "" for other maps.
- */
-export function stretch(low, high, form) {
-  if (high - low >= FLAT * Math.max(Math.abs(low), Math.abs(high))) return { from: 0, to: 1, note: "" };
-  const [least, most] = [form(low), form(high)];
-  const [from, to] = DIM;
-  return { from, to, note: least === most ? `; equal everywhere: ${least}` : `; nearly equal everywhere: ${least} to ${most}` };
-}
+/** Of a small map without contrast, which the server tells: neither dark nor light. */
+export const EVEN = [72, 73, 78];
 
 /** RGBA pixels as dark lead: grey, dim and a little blue. Changes them in place. */
 export function leaden(pixels) {

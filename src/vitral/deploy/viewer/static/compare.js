@@ -2,8 +2,8 @@
 
 import { path } from "viewer/api.js";
 import { curves } from "viewer/curves.js";
-import { el } from "viewer/dom.js";
-import { asked, drawn, methodName, removalChoice, removalOf, sentence, unscored } from "viewer/explanation.js";
+import { el, percent } from "viewer/dom.js";
+import { asked, drawn, removalChoice, removalOf, sentence, unscored } from "viewer/explanation.js";
 import { createPicture } from "viewer/picture.js";
 
 const PREFERRED = ["relevance", "rollout", "grad_cam", "occlusion"]; // two of those that are defined are shown first
@@ -62,7 +62,8 @@ export function mount(root, app) {
       if (why) return void (verdict.textContent = why);
       const found = await app.busy(app.api.get(next, { signal }));
       verdict.textContent = sentence(found.verdict) + apart(both);
-      agreement.textContent = `The maps agree to ${found.agreement.toFixed(2).replace("-", "−")} `
+      agreement.textContent = found.agreement === null ? "A map without contrast puts the patches in no order, so how far the two agree cannot be said."
+        : `The maps agree to ${found.agreement.toFixed(2).replace("-", "−")} `
         + "(rank correlation: 1 puts the patches in the same order, 0 in unrelated ones, −1 in the opposite).";
       app.announce(found.verdict);
     } catch (error) {
@@ -132,6 +133,7 @@ export function sameIn(from, to, { row, column }) {
 function createSide(name, app, { hovered, choose }) {
   const chooser = el("div", { class: "chooser" });
   const place = el("div", { class: "side-picture" });
+  const said = el("p", { class: "said" }); // this side's own answer, where the sides have two models
   const score = el("div", { class: "score" });
   const root = el("section", { class: "side", "aria-label": name === "left" ? "Left" : "Right" }, chooser, place, score);
   const picture = createPicture(place);
@@ -163,6 +165,9 @@ function createSide(name, app, { hovered, choose }) {
       try {
         const found = await app.busy(app.api.get(path(side.model, image, "look"), { signal }));
         look = found;
+        const [first] = look.answer.top;
+        said.textContent = first ? `${app.about.models[side.model].name} says ${first.label}, ${percent(first.p)}` : "";
+        said.hidden = !first || app.about.models.length < 2;
         await picture.load(look);
         answer = await app.busy(app.api.get(wanted, { signal }));
         if (question === wanted) paint(app.state.get().style);
@@ -179,7 +184,7 @@ function createSide(name, app, { hovered, choose }) {
       score.replaceChildren(el("p", { class: "note waiting", text: "Testing it" }));
       const parameters = { ...asked(side.method, { target: side.target, layer: null, query: "own" }), removal };
       const found = await app.busy(app.api.get(path(side.model, app.state.get().image, "score", parameters), { signal }));
-      score.replaceChildren(curves(found, methodName(side.method.name)));
+      score.replaceChildren(curves(found, side.method.said));
     },
     hide() {
       controller?.abort();
@@ -208,12 +213,12 @@ function createSide(name, app, { hovered, choose }) {
       return made;
     };
     const method = select("Method", models[side.model].methods.map((one) =>
-      el("option", { value: one.name, text: methodName(one.name), disabled: Boolean(one.why), title: one.why ?? one.about })), side.method.name,
+      el("option", { value: one.name, text: one.title, disabled: Boolean(one.why), title: one.why ?? one.about })), side.method.name,
       (value) => set(side.model, value));
     const model = models.length < 2 ? [] : [select("Model", models.map((one, i) => el("option", { value: i, text: one.name })), side.model,
       (value) => set(Number(value), side.method.name))];
     const held = document.activeElement?.closest?.(".chooser") === chooser ? document.activeElement.getAttribute("aria-label") : null;
-    chooser.replaceChildren(method, ...model, el("span", { class: "soft", text: side.method.about }));
+    chooser.replaceChildren(method, ...model, el("span", { class: "soft", text: side.method.about }), said);
     if (held) chooser.querySelector(`[aria-label=${held}]`)?.focus();
   }
   return me;

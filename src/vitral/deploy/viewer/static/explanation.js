@@ -2,16 +2,11 @@
 
 import { path, bytes, unpack } from "viewer/api.js";
 import { patchOf, readerName } from "viewer/attention.js";
-import { stretch } from "viewer/colour.js";
 import { curves } from "viewer/curves.js";
 import { el, rove, segmented } from "viewer/dom.js";
 import { refuse } from "viewer/feedback.js";
 
 const SUGGESTED = 40; // class names that are offered while one is typed
-const NAMES = { grad_cam: "Grad-CAM", legrad: "LeGrad", pca: "PCA" };
-
-/** A method in words. */
-export const methodName = (name) => NAMES[name] ?? name[0].toUpperCase() + name.slice(1).replaceAll("_", " ");
 
 /** The method that is chosen, or the first that the model allows. */
 export const methodOf = ({ method }, { methods }) => methods.find(({ name, why }) => name === method && !why) ?? methods.find(({ why }) => !why);
@@ -29,20 +24,20 @@ export function asked(method, { target, layer, query }) {
 
 /**
  * An answer of `explain` as `picture.paint` and `picture.key` take it: a map from its smallest to its largest value, or, where there is a
- * value that counts for nothing, from there, with what speaks against as negative values in the same unit. A map that is nearly equal
- * everywhere is said to be.
+ * value that counts for nothing, from there, with what speaks against as negative values in the same unit. A map without contrast is drawn
+ * without; its words say so.
  */
 export function drawn(answer, style) {
   const { grid, extent, low, high, values } = unpack(answer.map);
   const painted = { grid, extent, style, smooth: false };
   const words = answer.words[0].toUpperCase() + answer.words.slice(1);
   if (answer.colours) return { painted: { ...painted, values: null, colours: bytes(answer.colours) }, key: { low: "", high: "", words } };
+  if (answer.map.even) return { painted: { ...painted, values: null, even: true }, key: { low: "", high: "", words } };
   const digits = Math.max(0, Math.min(9, 1 - Math.floor(Math.log10(high - low || Math.abs(high) || 1)))); // as many as tell low from high
   const short = (value) => String(Number(value.toFixed(digits))).replace("-", "−");
   if (answer.floor === null) {
-    const { from, to, note } = stretch(low, high, short);
-    const lit = values.map((value) => from + ((to - from) * (value - low)) / (high - low || 1));
-    return { painted: { ...painted, values: lit }, key: { low: short(low), high: short(high), from, to, words: words + note } };
+    const lit = values.map((value) => (value - low) / (high - low));
+    return { painted: { ...painted, values: lit }, key: { low: short(low), high: short(high), words } };
   }
   const zero = answer.floor;
   const unit = Math.max(high - zero, zero - low) || 1;
@@ -96,11 +91,11 @@ export function mount(root, app) {
   const says = ({ why, about }) => () => (meaning.textContent = why ?? about);
 
   function fillMethods() {
-    methods.replaceChildren(...model.methods.map(({ name, about, why }) =>
+    methods.replaceChildren(...model.methods.map(({ name, title, about, why }) =>
       el("button", {
         type: "button", role: "radio", class: "method", "aria-disabled": why ? "true" : undefined, "data-method": name,
         onpointerenter: says({ why, about }), onclick: () => (why ? says({ why })() : app.state.set({ method: name })),
-      }, el("b", { text: methodName(name) }), el("span", { text: why ?? about }))));
+      }, el("b", { text: title }), el("span", { text: why ?? about }))));
   }
   rove(methods, () => [...methods.querySelectorAll("button:not([aria-disabled])")], (button) => button.click());
 
@@ -183,7 +178,7 @@ export function mount(root, app) {
     score.replaceChildren(
       el("h3", { text: "How true is it?" }),
       el("p", { class: "verdict", text: sentence(found.verdict) }),
-      curves(found, methodName(one.name)),
+      curves(found, one.said),
       el("div", { class: "option" }, el("span", { text: "Removed patches are" }), choice.root));
     app.announce(found.verdict);
   }

@@ -42,13 +42,14 @@ export function tiling({ box }, [h, w], [reachH, reachW]) {
 }
 
 /**
- * The picture with its map: {values [h * w] in 0..1, below 0 what speaks against, or null, grid, extent, style, smooth,
- * colours [h * w * 3] or null}.
+ * The picture with its map: {values [h * w] in 0..1, below 0 what speaks against, or null, even: no light falls on one patch more than on
+ * another, grid, extent, style, smooth, colours [h * w * 3] or null}.
  */
 export function paintMap(context, grounds, frame, painted) {
-  const { values, colours, style } = painted;
+  const { values, even, colours, style } = painted;
+  const ground = even || (style === "heat" && (values || colours)) ? grounds.calm : values || colours ? grounds.lead : grounds.plain;
   context.globalCompositeOperation = "copy";
-  context.drawImage(values === null && !colours ? grounds.plain : style === "heat" ? grounds.calm : grounds.lead, 0, 0);
+  context.drawImage(ground, 0, 0);
   context.globalCompositeOperation = "source-over";
   context.save();
   clipTo(context, frame.box);

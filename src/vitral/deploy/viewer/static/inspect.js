@@ -3,7 +3,7 @@
 import { bytes, path, unpack } from "viewer/api.js";
 import { patchOf } from "viewer/attention.js";
 import { layerChart, legend } from "viewer/charts.js";
-import { light, ramp, stretch } from "viewer/colour.js";
+import { EVEN, light, ramp } from "viewer/colour.js";
 import { el, percent, rove } from "viewer/dom.js";
 
 const THUMB = 72; // pixels of a small map's longer side, at least
@@ -84,11 +84,11 @@ export function mount(root, app) {
     const map = mapOf(found, what, patch, look);
     const span = map.high - map.low || 1;
     const form = what.kind === "positions" ? (value) => value.toFixed(2).replace("-", "−") : norm;
-    const { from, to, note } = stretch(map.low, map.high, form);
-    const lit = map.values.map((value) => from + ((to - from) * (value - map.low)) / span);
-    app.picture.paint({ values: lit, grid: map.grid, extent: map.extent, style: now().style });
+    const lit = map.even ? null : map.values.map((value) => (value - map.low) / span);
+    app.picture.paint({ values: lit, even: Boolean(map.even), grid: map.grid, extent: map.extent, style: now().style });
     app.picture.marks(what.kind === "positions" ? { query: patch } : { outlying: map.outlying });
-    app.picture.key({ low: form(map.low), high: form(map.high), from, to, words: map.words + note });
+    const [low, high] = map.even ? ["", ""] : [form(map.low), form(map.high)];
+    app.picture.key({ low, high, words: map.even ? `${map.words}; ${map.even}` : map.words });
     for (const chooser of choosers) chooser(what, now().style);
   }
 
@@ -169,7 +169,7 @@ function normCard({ norms, layers, words, missing }, app, choose, choosers, { pr
 
 /** A layer's norms, dark to light; outlying patches are framed. */
 function drawThumb(canvas, { map, outlying }, style) {
-  const { grid: [h, w], values, low, high } = unpack(map);
+  const { grid: [h, w], values, low, high, even } = unpack(map);
   const side = Math.max(1, Math.round(THUMB / Math.max(h, w)));
   [canvas.width, canvas.height] = [w * side, h * side];
   const context = canvas.getContext("2d");
@@ -177,7 +177,7 @@ function drawThumb(canvas, { map, outlying }, style) {
   values.forEach((value, k) => {
     const share = (value - low) / (high - low || 1);
     const at = 3 * Math.round(255 * (style === "heat" ? share : light(share)));
-    context.fillStyle = `rgb(${colours.subarray(at, at + 3).join(" ")})`;
+    context.fillStyle = `rgb(${(even ? EVEN : colours.subarray(at, at + 3)).join(" ")})`;
     context.fillRect((k % w) * side, Math.floor(k / w) * side, side, side);
   });
   context.strokeStyle = "rgb(112 199 255)";

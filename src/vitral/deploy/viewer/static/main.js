@@ -101,7 +101,7 @@ async function lookAt({ model, image }) {
     forgetComing();
     look = found;
     document.title = `${found.picture.name} · vitral`;
-    answer.load(found);
+    answer.load(found, app.about.models.length > 1 ? app.about.models[model].name : "");
     app.beads.load(found);
     $("main").dataset.ready = "";
     const wanted = state.get();

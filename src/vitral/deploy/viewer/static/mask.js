@@ -2,7 +2,7 @@
 
 import { path } from "viewer/api.js";
 import { el, percent } from "viewer/dom.js";
-import { methodName, removalChoice, removalOf, sentence } from "viewer/explanation.js";
+import { removalChoice, removalOf, sentence } from "viewer/explanation.js";
 import { fromSpans, toSpans } from "viewer/state.js";
 
 const FEW = 80; // patches, up to which the search tries every one at each step and needs no map to guide it
@@ -123,7 +123,7 @@ export function mount(root, app) {
     const { model: number, image } = now();
     words.hidden = false;
     words.className = "found waiting";
-    words.textContent = guide ? `Searching, in the order of ${methodName(guide)}` : "Searching: each step tries every patch";
+    words.textContent = guide ? `Searching, in the order of ${model.methods.find(({ name }) => name === guide).said}` : "Searching: each step tries every patch";
     flips.disabled = true;
     try {
       const question = path(number, image, "counterfactual", { method: guide, removal: removalOf(now(), model) });

@@ -1,12 +1,13 @@
 // Layers down, heads across, the mean at the right edge: a thumbnail of every map on one canvas, and what the answer would be there.
 
-import { light, ramp } from "viewer/colour.js";
+import { EVEN, light, ramp } from "viewer/colour.js";
 import { el, percent } from "viewer/dom.js";
 
 const GAP = 3;
-const [SMALLEST, FINGER, LARGEST] = [15, 44, 76]; // pixels of a thumbnail
+const [SMALLEST, FINGER, LARGEST, SHALLOW] = [15, 44, 76, 170]; // pixels of a thumbnail; of one of few layers in a large window
 const LINE = 16; // heads in a line, at most
 const LENS = [104, 190]; // pixels for what the answer would be: at least, at most
+const UNDER = 24; // pixels of a line for it below the thumbnails
 const MEAN_GAP = 8; // between the heads and their mean
 const HEADER = 24; // pixels of the line of head numbers, and of a stage's own line
 const ABOVE = 230; // pixels of the page that are not the matrix's
@@ -127,30 +128,39 @@ function snapped(cell, patches, unit) {
 /**
  * Where everything is, in pixels of the page: {names, area, lens, wide, high, unit, rows: [{line, cell, tall, y}]}. Cells are as large as
  * the place allows, and large enough for a finger where fingers point; layers with few heads, in a pyramid those of the finest grids, get
- * larger ones.
+ * larger ones. Where a window is high enough for all layers, what the answer would be stands below the thumbnails and leaves them its width.
  */
 function layoutOf(look, wide) {
+  const beside = laidOut(look, wide, false);
+  if (staged(look) || look.layers.some(({ heads }) => lineOf(heads) < heads)) return beside;
+  const under = laidOut(look, wide, true);
+  return under.high <= innerHeight - ABOVE + HEADER && under.rows[0].cell > beside.rows[0].cell ? under : beside;
+}
+
+function laidOut(look, wide, below) {
   const unit = window.devicePixelRatio || 1;
   const [viewH, viewW] = look.view;
   const shape = Math.min(2, Math.max(0.5, viewH / viewW));
   const names = staged(look) ? 66 : Math.min(110, 16 + 7 * Math.max(...look.layers.map(({ name }) => name.length)));
-  const least = look.lens.layers ? LENS[0] : 0;
-  const tallest = staged(look) ? LARGEST : Math.max(28, (innerHeight - ABOVE) / look.layers.length - GAP);
+  const least = look.lens.layers && !below ? LENS[0] : 0;
+  const under = look.lens.layers && below ? UNDER + GAP : 0;
+  const largest = below ? SHALLOW : LARGEST;
+  const tallest = staged(look) ? LARGEST : Math.max(28, (innerHeight - ABOVE) / look.layers.length - GAP - under);
   let y = HEADER;
   const rows = look.layers.map(({ heads, grid }, i) => {
     const line = lineOf(heads);
     const free = (wide - names - least - MEAN_GAP) / (line + 1) - GAP;
     const smallest = coarse.matches ? FINGER : SMALLEST;
-    const cell = snapped(Math.floor(Math.max(smallest, Math.min(LARGEST, tallest / shape, free))), grid[1], unit);
+    const cell = snapped(Math.floor(Math.max(smallest, Math.min(largest, tallest / shape, free))), grid[1], unit);
     const tall = Math.round(shape * cell);
     if (startsStage(look, i)) y += HEADER;
     const row = { line, cell, tall, y };
-    y += Math.ceil(heads / line) * (tall + GAP);
+    y += Math.ceil(heads / line) * (tall + GAP) + under;
     return row;
   });
   const area = Math.max(...rows.map(({ line, cell }) => (line + 1) * (cell + GAP) + MEAN_GAP));
   const lens = least && Math.max(least, Math.min(LENS[1], Math.floor(wide - names - area)));
-  return { names, area, lens, wide: names + area + lens, high: y, unit, rows };
+  return { names, area, lens, under, wide: names + area + lens, high: y, unit, rows };
 }
 
 /** Lays everything out anew where the place has changed; returns whether it has. */
@@ -161,7 +171,8 @@ function fit(root, grid, canvas, me) {
   const set = (node, sizes) => {
     for (const [name, value] of Object.entries(sizes)) node.style.setProperty(`--${name}`, `${value}px`);
   };
-  set(grid, { names: size.names, area: size.area, lens: size.lens, gap: GAP, header: HEADER, cell: size.rows[0].cell });
+  grid.classList.toggle("under", size.under > 0);
+  set(grid, { names: size.names, under: UNDER, area: size.area, lens: size.lens, gap: GAP, header: HEADER, cell: size.rows[0].cell });
   grid.style.setProperty("--line", size.rows[0].line);
   grid.style.width = `${size.wide}px`;
   grid.querySelectorAll(".layer").forEach((node, i) => {
@@ -194,7 +205,8 @@ function drawAll(canvas, me) {
       const left = head === heads ? names + area - GAP - cell : names + (head % line) * (cell + GAP);
       const top = head === heads ? y : y + Math.floor(head / line) * (tall + GAP);
       const place = [left, top, cell, tall].map((side) => Math.round(side * unit));
-      fillCell(words, canvas.width, place, layer.all, head * layer.size, grid, colours);
+      if (layer.even[head]) fillEven(words, canvas.width, place);
+      else fillCell(words, canvas.width, place, layer.all, head * layer.size, grid, colours);
       if (borders && cell >= LINED * (borders.columns.length + 1)) lined.push([borders, grid, place]);
     }
   });
@@ -221,6 +233,11 @@ function fillCell(words, stride, [x, y, width, height], all, start, [h, w], colo
       words[at + column] = colours[most];
     }
   }
+}
+
+function fillEven(words, stride, [x, y, width, height]) {
+  const [red, green, blue] = EVEN;
+  for (let row = y; row < y + height; row++) words.fill((255 << 24) | (blue << 16) | (green << 8) | red, row * stride + x, row * stride + x + width);
 }
 
 const known = new Map();

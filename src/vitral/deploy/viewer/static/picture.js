@@ -8,11 +8,11 @@ import { canvasOf, groundsOf, paintMap, paintMarks, tiling } from "viewer/glass.
 const SIDE = 1280; // pixels of the longer side that is asked of the server
 const SAVED = 1200; // saved pictures have at least so many
 const LEAST = 0.5; // of the longer side: the width of one that is saved
-const NOTHING = { values: null, grid: [1, 1], extent: [1, 1], colours: null, style: "light", smooth: false };
+const NOTHING = { values: null, even: false, grid: [1, 1], extent: [1, 1], colours: null, style: "light", smooth: false };
 
 /**
- * `load(look)` (a promise), `preview(url)` of a picture that the server has not looked at, `paint({values [h * w] in 0..1 or null, grid,
- * extent, colours [h * w * 3] or null, style, smooth})`, `marks({query, ghost, borders, masked, maskGrid, maskExtent})`, which replace
+ * `load(look)` (a promise), `preview(url)` of a picture that the server has not looked at, `paint({values [h * w] in 0..1 or null, even: a
+ * map without contrast, grid, extent, colours [h * w * 3] or null, style, smooth})`, `marks({query, ghost, borders, masked, maskGrid, maskExtent})`, which replace
  * those before, `key({low, high, words, from, to} or null)` of what was painted last, `shown()` that, `toPNG(caption)` a promise of a Blob,
  * `canvas` for names and focus, `keyRoot` for what belongs beside the key, and `on(type, fn)`, which returns a function that ends it:
  * fn({row, column, grid}) on "hover" (null when the pointer leaves), "pin", and, while there is a set `masked`, "paint", with `erase` and
@@ -84,7 +84,7 @@ export function createPicture(root) {
       me.key = text;
       key.hidden = !text;
       if (!text) return;
-      scale.hidden = Boolean(me.painted.colours);
+      scale.parentElement.hidden = Boolean(me.painted.colours) || me.painted.even;
       const { from = 0, to = 1 } = text;
       const drawn = `${me.painted.style} ${from} ${to}`;
       if (me.keyed !== drawn) drawScale(scale, me.painted.style, from, to);

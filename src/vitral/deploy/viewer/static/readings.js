@@ -48,13 +48,14 @@ export function createReadings({ api, busy }) {
   };
 }
 
-/** A layer's answer with `maps(i)`, Float32Array [h * w] in 0..1 of each head and then their mean, and the bytes behind them. */
+/** A layer's answer with `maps(i)`, Float32Array [h * w] in 0..1 of each head and then their mean, `even[i]`, what is to be said of one without
+ * contrast, and the bytes behind them. */
 function decoded(layer) {
   if (layer.why) return layer;
   const all = bytes(layer.data);
   const size = all.length / layer.tops.length;
   return {
-    tops: layer.tops, prefix: layer.prefix, all, size,
+    tops: layer.tops, even: layer.even, prefix: layer.prefix, all, size,
     maps(i) {
       const map = new Float32Array(size);
       for (let j = 0; j < size; j++) map[j] = all[i * size + j] / 255;

@@ -4,7 +4,7 @@ import { bytes, path, unpack } from "viewer/api.js";
 import { chosen, patchOf, readerName } from "viewer/attention.js";
 import { compared } from "viewer/compare.js";
 import { el, percent, rove } from "viewer/dom.js";
-import { asked, methodName, methodOf, removalOf, REMOVALS } from "viewer/explanation.js";
+import { asked, methodOf, removalOf, REMOVALS } from "viewer/explanation.js";
 import { inspected, mapOf } from "viewer/inspect.js";
 import { question } from "viewer/neighbours.js";
 import { fromSpans } from "viewer/state.js";
@@ -85,7 +85,7 @@ async function captionOf(now, look, app) {
     const { layer, head } = chosen(now, look);
     parts.push(look.layers[layer].name, head === "mean" ? "mean of its heads" : `head ${head}`);
   }
-  if (now.mode === "explanation") parts.push(methodName(methodOf(now, model).name));
+  if (now.mode === "explanation") parts.push(methodOf(now, model).title);
   if (now.mode === "mask" && now.masked) {
     const removal = removalOf(now, model);
     const [h, w] = look.removal.grid;

@@ -1,7 +1,8 @@
 // What is looked at, as one frozen object, mirrored in the URL's fragment: a link shows the same again, and back goes back.
 
 const MODES = ["attention", "explanation", "mask", "compare", "inspect", "neighbours"];
-const WRITE_EVERY = 150; // ms; browsers refuse pages that write their address much more often
+const WRITE_EVERY = 150; // ms, on average; browsers refuse pages that write their address much more often
+const AT_ONCE = 20; // steps of the history that may come sooner after each other, so that quick choices are steps of their own
 const REST = 200; // ms without a change before one that is no step of the history is written: writing takes longer than drawing
 
 const oneOf = (...values) => (text) => (values.includes(text) ? text : undefined);
@@ -32,14 +33,17 @@ let now = fromFragment(location.hash);
 let due = null; // {push} of a write that waits
 let timer = null;
 let written = -Infinity;
+let spare = AT_ONCE; // of AT_ONCE those that are left, one more every WRITE_EVERY
 const listeners = new Set();
 
 export const state = {
   get: () => now,
-  /** Change fields; a new step of the history, unless `replace`. Quick changes make one step together. */
+  /** Change fields; a new step of the history, unless `replace`. Changes that come in a flood make one step together. */
   set(patch, { replace = false } = {}) {
     for (const name of Object.keys(patch)) if (!(name in FIELDS)) throw new Error(`state has no field ${name}`);
+    const before = now;
     if (!become({ ...now, ...patch })) return;
+    if (due?.push && !replace && spared() >= 1) write(before); // the choice before has its own step
     later(!replace);
   },
   /** From now on every state is one that `fits(values)` returns, and the address is mended where it says otherwise. */
@@ -66,15 +70,19 @@ function become(wanted) {
 function later(push) {
   due = { push: push || Boolean(due?.push) };
   clearTimeout(timer);
-  timer = setTimeout(write, due.push ? Math.max(0, written + WRITE_EVERY - performance.now()) : REST);
+  timer = setTimeout(() => write(), due.push ? Math.max(0, written + WRITE_EVERY - performance.now()) : REST);
 }
 
-function write() {
+/** How many steps may be written at once now. */
+const spared = () => Math.min(AT_ONCE, spare + (performance.now() - written) / WRITE_EVERY);
+
+function write(shown = now) {
   if (!due) return;
   const { push } = due;
   due = null;
+  spare = Math.max(0, spared() - 1);
   written = performance.now();
-  const address = toFragment(now) || location.pathname + location.search;
+  const address = toFragment(shown) || location.pathname + location.search;
   if (push) history.pushState(null, "", address);
   else history.replaceState(null, "", address);
 }
@@ -86,7 +94,7 @@ function reread() {
 }
 addEventListener("popstate", reread);
 addEventListener("hashchange", reread);
-addEventListener("pagehide", write);
+addEventListener("pagehide", () => write());
 
 /** "#query=3,4&layer=5" of all that is not as at first; "" of the start itself. */
 export function toFragment(values) {
