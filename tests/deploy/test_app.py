@@ -95,8 +95,8 @@ def test_a_picture_comes_in_and_goes_out(client):
 @pytest.mark.parametrize(
     ("files", "says"),
     [
-        ({"file": ("a.svg", b"<svg/>")}, "a.svg: is not a JPEG"),
-        ({"file": ("page.png", b"<!doctype html>")}, "page.png: is not a JPEG"),
+        ({"file": ("a.svg", b"<svg/>")}, "a.svg: is SVG"),
+        ({"file": ("page.png", b"<!doctype html>")}, "page.png: is HTML"),
         ({"file": ("a\r\nb.png", b"")}, "is empty"),
         ({"other": ("a.png", b"x")}, "field 'file'"),
         ([("file", ("a.png", b"x")), ("file", ("b.png", b"x"))], "Too many files"),
