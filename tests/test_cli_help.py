@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+from PIL import Image
 
 from vitral.cli import COMMANDS, main
 from vitral.cli.help import COMMON, everything, screen
@@ -273,3 +274,35 @@ def test_other_shells_get_every_flag_in_what_they_can_read(capsys, shell, tmp_pa
         (tmp_path / "script").write_text(out)
         done = subprocess.run([shell, "-n", tmp_path / "script"], capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_run_starts_without_what_it_does_not_need(tmp_path):
+    """Nothing that the compiler of torch brings along is loaded between the command and the last step: it takes seconds, and compiles nothing."""
+    for label in ("dark", "bright"):
+        (tmp_path / "data" / label).mkdir(parents=True)
+        for i in range(8):
+            Image.new("RGB", (20, 20), (200 * (label == "bright") + i,) * 3).save(
+                tmp_path / "data" / label / f"{i}.png"
+            )
+    words = [
+        "train",
+        str(tmp_path / "data"),
+        "--steps",
+        "2",
+        "--out",
+        str(tmp_path / "run"),
+        "--dim",
+        "16",
+        "--depth",
+        "1",
+        "--num-heads",
+        "2",
+    ]
+    code = (
+        f"import sys\nfrom vitral.cli import main\ntry: main({words!r})\nexcept SystemExit as done:\n"
+        " heavy = {'torch._dynamo', 'torch._inductor', 'sympy', 'torch.distributed.fsdp', 'sklearn', 'scipy', 'onnx'} & set(sys.modules)\n"
+        " sys.exit(repr(heavy) if heavy else done.code)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "model.safetensors").exists()

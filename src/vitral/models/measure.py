@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from vitral.models.common import ImageModel, ModelConfig
+from vitral.models.shapes import shapes_only
 from vitral.models.zoo import build
 
 ADAM_BYTES = 16  # of a parameter in training: weight, gradient and two moments in float32
@@ -57,7 +58,7 @@ class Cost:
 
 def measure(config: ModelConfig) -> Cost:
     """The cost of one image of the model's own size, found with tensors that have shapes and no numbers."""
-    with torch.device("meta"):
+    with shapes_only():
         model = build(config).train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -10,6 +10,7 @@ from vitral.data.options import AugmentOptions, augreg
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import DataSet
 from vitral.errors import VitralError
+from vitral.models.shapes import shapes_only
 from vitral.models.zoo import build
 from vitral.training.config import Recipe
 from vitral.training.options import (
@@ -35,7 +36,7 @@ def check(recipe: Recipe) -> None:
     config = open_config(recipe)
     if plain(config) and recipe.model.patch_size is None:  # small images will have smaller patches than the zoo's
         given["patch_size"] = min(getattr(config, "patch_size", 1), *config.image_size)
-    with torch.device("meta"):  # shapes only
+    with shapes_only():
         build(open_shape(recipe, **given))
     view = recipe.view
     known = [("channels", recipe.data.channels)] if recipe.data.channels else []

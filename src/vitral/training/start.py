@@ -22,6 +22,7 @@ from vitral.evaluation.seen import as_trained, count_known, write_seen
 from vitral.objectives.distill import Distill
 from vitral.randomness import derive
 from vitral.training.assemble import assemble, training_batches
+from vitral.training.compiler import leave_compiler_out
 from vitral.training.config import Recipe
 from vitral.training.defaults import check, resolve
 from vitral.training.display import Display, clock
@@ -318,6 +319,7 @@ def _build(
     progress.batch_size = progress.batch_size or train.batch_size
     progress.accumulation = max(progress.accumulation, train.accumulation)
     batches = training_batches(recipe, data, steps)
+    leave_compiler_out()
     loop = Loop(
         learner,
         objective,

@@ -39,6 +39,8 @@ class Estimate:
     parameters: int
     precision: str
     measured: bool
+    glanced: bool = False
+    """Whether only a few steps of this very process were measured: enough where there is time to spare."""
 
 
 @dataclass
