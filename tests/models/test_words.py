@@ -2,7 +2,7 @@
 
 import pytest
 
-from vitral.models.words import TITLES, in_words
+from vitral.models.words import TITLES, model_in_words
 from vitral.models.zoo import FAMILIES, MODELS, model_config
 
 SMALL = {"image_size": (128, 128), "dim": 64, "depth": 4, "num_heads": 4}
@@ -20,14 +20,14 @@ SMALL = {"image_size": (128, 128), "dim": 64, "depth": 4, "num_heads": 4}
     ],
 )  # fmt: skip
 def test_a_model_is_named_by_what_it_is(name, changes, says):
-    said = in_words(model_config(name, **changes), name)
+    said = model_in_words(model_config(name, **changes), name)
     assert said == says if says is not None else said.startswith("PVT, width 64 to 512, 2 + 2 + 2 + 2 blocks")
 
 
 def test_every_row_of_the_zoo_has_words():
     assert set(FAMILIES) <= set(TITLES)
     for name, entry in MODELS.items():
-        said = in_words(entry.config, name)
+        said = model_in_words(entry.config, name)
         assert said.endswith(f" px ({name})"), said
         assert said.startswith(TITLES[entry.family])
-        assert in_words(entry.config) == said.removesuffix(f" ({name})")
+        assert model_in_words(entry.config) == said.removesuffix(f" ({name})")

@@ -12,7 +12,7 @@ TITLES = {
 }  # fmt: skip
 
 
-def in_words(config: ModelConfig, name: str | None = None) -> str:
+def model_in_words(config: ModelConfig, name: str | None = None) -> str:
     """ViT, width 64, 4 layers, patches of 16 at 128 px (from vit_tiny_patch16_224).
 
     name: what the zoo calls it, or what it was changed from; "from" is left out where nothing but classes and channels differs.
@@ -26,7 +26,13 @@ def in_words(config: ModelConfig, name: str | None = None) -> str:
     height, width_px = config.image_size
     size = f"{height} px" if height == width_px else f"{height}x{width_px} px"
     patch = getattr(config, "patch_size", None)
-    patches = "" if patch is None else f"patches of {patch} by convolutions" if getattr(config, "stem", ()) else f"patches of {patch}"
+    patches = (
+        ""
+        if patch is None
+        else f"patches of {patch} by convolutions"
+        if getattr(config, "stem", ())
+        else f"patches of {patch}"
+    )
     parts.append(f"{patches} at {size}" if patches else f"images of {size}")
     return ", ".join(parts) + _origin(config, name)
 

@@ -15,6 +15,9 @@ from vitral.errors import VitralError
 from vitral.evaluation.evaluate import score_split
 from vitral.explain.explain import look
 from vitral.explain.methods import undefined
+from vitral.models.common import ModelConfig
+from vitral.models.words import model_in_words
+from vitral.models.zoo import model_config
 from vitral.predict import Predictor, load
 from vitral.report.labels import choose_label_examples, furthest
 from vitral.report.page import Example, choose_examples, write_report
@@ -68,7 +71,7 @@ def _classified(run: Path, described: dict[str, Any], curves: Curves, data: Data
     write_atomically(run / "example.png", buffer.getvalue())
     return write_report(
         run,
-        title=f"{described['name']}: {predictor.card.architecture}",
+        title=f"{described['name']}: {model_in_words(_config(predictor), predictor.card.architecture)}",
         command=described["command"],
         labels=predictor.labels,
         evaluation=score_split(answers["logits"], answers["targets"], predictor),
@@ -79,6 +82,11 @@ def _classified(run: Path, described: dict[str, Any], curves: Curves, data: Data
         split=scores["split"],
         baselines=described.get("baselines", {}),  # which older runs do not have
     )
+
+
+def _config(predictor: Predictor) -> ModelConfig:
+    """The shape of the model, from its card."""
+    return model_config(predictor.card.architecture, **predictor.card.arguments)
 
 
 def _pretrained(run: Path, described: dict[str, Any], curves: Curves) -> Path:

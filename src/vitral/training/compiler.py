@@ -1,8 +1,19 @@
 """Keeping torch's compiler out of a run that compiles nothing."""
 
+import inspect
+import types
+from collections.abc import Iterable
+
 import torch
 
 GUARDED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")  # of torch.optim.Optimizer
+
+
+def step_without_compiler(optimizers: Iterable[torch.optim.Optimizer]) -> None:
+    """Take the optimisers' steps as they are written, without the wrapper that loads torch's compiler at the first of them to tell it of a break."""
+    for optimizer in optimizers:
+        plain = inspect.unwrap(type(optimizer).step)
+        optimizer.step = types.MethodType(torch.no_grad()(plain), optimizer)  # type: ignore[method-assign]
 
 
 def leave_compiler_out() -> None:

@@ -19,10 +19,11 @@ from vitral.data.loader import TrainingBatches
 from vitral.data.sources import DataSet, open_data, write_skipped
 from vitral.errors import VitralError
 from vitral.evaluation.seen import as_trained, count_known, write_seen
+from vitral.models.words import model_in_words
 from vitral.objectives.distill import Distill
 from vitral.randomness import derive
 from vitral.training.assemble import assemble, training_batches
-from vitral.training.compiler import leave_compiler_out
+from vitral.training.compiler import leave_compiler_out, step_without_compiler
 from vitral.training.config import Recipe
 from vitral.training.defaults import check, resolve
 from vitral.training.display import Display, clock
@@ -331,9 +332,11 @@ def _build(
         device,
         precision,
     )
+    step_without_compiler(loop.optimizers)
     parameters = sum(p.numel() for p in learner.parameters())
-    display.say(f"{recipe.model.name} {config.image_size[0]}x{config.image_size[1]}, patch {loop.multiple}: {parameters:,} parameters, "
-                f"{precision} on {device.type}, {cores()} cores")  # fmt: skip
+    display.say(
+        f"{model_in_words(config, recipe.model.name)}: {parameters:,} parameters, {precision} on {device.type}, {cores()} cores"
+    )
     return Run(folder, source, data, recipe, loop, config, steps, display)
 
 

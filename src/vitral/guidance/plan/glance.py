@@ -1,7 +1,7 @@
 """What a small job costs, from a few of its steps taken in this process: a second, where a trial takes ten.
 
-It leaves out what a trial measures: validation as a run has it, memory at its worst, the first epoch's decoding. So it answers only where there is time
-to spare whichever way these come out.
+It leaves out what a trial measures: validation as a run has it, memory at its worst, the first epoch's decoding. So it answers only where there is
+time to spare whichever way these come out.
 """
 
 import time
