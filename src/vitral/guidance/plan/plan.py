@@ -12,9 +12,9 @@ from vitral.data.sources import DataSet
 from vitral.errors import VitralError
 from vitral.guidance.plan.baseline import baselines
 from vitral.guidance.plan.devices import Device, device_row
-from vitral.guidance.plan.glance import glance
+from vitral.guidance.plan.glance import FEW_IMAGES, glance
 from vitral.guidance.plan.ladder import patch_for
-from vitral.guidance.plan.planner import PATIENCE, Choice, Estimate, Plan, Planner
+from vitral.guidance.plan.planner import Choice, Estimate, Plan, Planner
 from vitral.guidance.plan.rate import far_rate
 from vitral.guidance.plan.trial import ROOM, find_micro_batch, measure_cost
 from vitral.guidance.plan.tryout import available_memory
@@ -50,8 +50,7 @@ def make_plan(data: str, recipe: Recipe, display: Display, hours: float | None =
     kind = "cuda" if row is not None else choose_device(recipe.train.device).type
     dataset = open_for(data, recipe, display, patch_for if recipe.model == ModelOptions() else None)
     budget = None if recipe.train.time is None else seconds(recipe.train.time)
-    spare = (budget or PATIENCE) if brief else None
-    estimate = tried(data, dataset, display, spare) if row is None else tabled(dataset, row)
+    estimate = tried(data, dataset, display, brief=brief) if row is None else tabled(dataset, row)
     planner = Planner(dataset, kind, budget, estimate, brief=brief)
     plan = planner.plan(recipe)
     if row is not None:
@@ -69,15 +68,14 @@ def make_plan(data: str, recipe: Recipe, display: Display, hours: float | None =
     return plan
 
 
-def tried(
-    source: str, data: DataSet, display: Display, spare: float | None = None
-) -> Callable[[Recipe, Recipe], Estimate]:
-    """Estimates by trials of a few seconds on this machine; spare: the seconds of a run for which a glance may do, where there are images so few."""
+def tried(source: str, data: DataSet, display: Display, *, brief: bool) -> Callable[[Recipe, Recipe], Estimate]:
+    """Estimates by trials of a few seconds on this machine; in a brief plan over few images by a few steps."""
 
     def estimate(recipe: Recipe, resolved: Recipe) -> Estimate:
         once = replace(recipe, train=replace(recipe.train, epochs=1.0, steps=None, time=None))
-        if spare is not None and (glanced := glance(source, data, once, spare)) is not None:
-            return glanced
+        if brief and len(data.splits["train"]) <= FEW_IMAGES:
+            display.say(f"trying a few steps of width {width(resolved.model)}")
+            return glance(source, data, once)
         display.say(f"trying width {width(resolved.model)} for {TRIAL:g} s")
         cost = measure_cost(source, once, TRIAL, data)
         return Estimate(cost.seconds(cost.steps_per_epoch, 1), cost.peak_bytes, cost.parameters, cost.precision, True)

@@ -40,7 +40,7 @@ class Estimate:
     precision: str
     measured: bool
     glanced: bool = False
-    """Whether only a few steps of this very process were measured: enough where there is time to spare."""
+    """Whether only a few steps of this very process were measured."""
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Plan:
         lines = [str(choice) for choice in self.choices]
         if cost is not None and seconds is not None:
             lines.append(
-                f"about {clock(seconds)} of training and {cost.peak_bytes / 1e9:.1f} GB of memory, by a short trial"
+                f"about {clock(seconds)} of training and {cost.peak_bytes / 1e9:.1f} GB of memory, by {'a few steps' if cost.glanced else 'a short trial'}"
             )
         if self.baselines:
             lines.append(
