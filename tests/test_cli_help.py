@@ -277,32 +277,58 @@ def test_other_shells_get_every_flag_in_what_they_can_read(capsys, shell, tmp_pa
 
 
 def test_a_run_starts_without_what_it_does_not_need(tmp_path):
-    """Nothing that the compiler of torch brings along is loaded between the command and the last step: it takes seconds, and compiles nothing."""
+    """Nothing that torch's compiler brings along is loaded from the command to the report, and few images need no trial in another process."""
     for label in ("dark", "bright"):
         (tmp_path / "data" / label).mkdir(parents=True)
         for i in range(8):
-            Image.new("RGB", (20, 20), (200 * (label == "bright") + i,) * 3).save(
-                tmp_path / "data" / label / f"{i}.png"
-            )
-    words = [
-        "train",
-        str(tmp_path / "data"),
-        "--steps",
-        "2",
-        "--out",
-        str(tmp_path / "run"),
-        "--dim",
-        "16",
-        "--depth",
-        "1",
-        "--num-heads",
-        "2",
-    ]
-    code = (
-        f"import sys\nfrom vitral.cli import main\ntry: main({words!r})\nexcept SystemExit as done:\n"
-        " heavy = {'torch._dynamo', 'torch._inductor', 'sympy', 'torch.distributed.fsdp', 'sklearn', 'scipy', 'onnx'} & set(sys.modules)\n"
-        " sys.exit(repr(heavy) if heavy else done.code)"
-    )
+            image = Image.new("RGB", (20, 20), (200 * (label == "bright") + i,) * 3)
+            image.save(tmp_path / "data" / label / f"{i}.png")
+    code = f"""
+import resource, sys
+from vitral.cli import main
+from vitral.guidance.plan.plan import make_plan
+from vitral.training.config import Recipe
+from vitral.training.display import Display
+plan = make_plan({str(tmp_path / "data")!r}, Recipe(), Display(), brief=True)
+assert plan.estimate.glanced
+assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime == 0
+try:
+    main(["train", {str(tmp_path / "data")!r}, "--steps", "2", "--out", {str(tmp_path / "run")!r}])
+except SystemExit as done:
+    heavy = {{"torch._dynamo", "torch._inductor", "sympy", "torch.distributed.fsdp", "sklearn", "scipy", "onnx"}} & set(sys.modules)
+    sys.exit(repr(heavy) if heavy else done.code)
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert "loading torch\n" in done.stderr
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["train", "RECIPE"], "a.toml: is a recipe, not data; to train by it: vitral train DATA --recipe"),
+        (["evaluate", "model", "RECIPE"], "a.toml: is a recipe, not data"),
+        (["train", "digits", "RECIPE"], "a.toml: is a recipe; give it as --recipe"),
+        (["pretrain", "digtis"], "no such folder or file, and it is no built-in data set (digits, fashion-mnist, elpv); did you mean digits?"),
+        (["train", "FOLDER/photo"], "did you mean FOLDER/photos?"),
+        (["plan", "FOLDER/nothing-like-it"], "check the path"),
+    ],
+)  # fmt: skip
+def test_what_is_no_data_is_said_before_anything_is_loaded(tmp_path, words, says):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "a.toml").write_text("[train]\nepochs = 1\n")
+    places = {"RECIPE": str(tmp_path / "a.toml"), "FOLDER": str(tmp_path)}
+    for name, place in places.items():
+        words, says = [word.replace(name, place) for word in words], says.replace(name, place)
+    code = f"""
+import sys
+from vitral.cli import main
+try:
+    main({words!r})
+finally:
+    assert "torch" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -16,11 +17,13 @@ from vitral.data.sources import open_data
 from vitral.errors import VitralError
 from vitral.guidance.plan import rate
 from vitral.guidance.plan.baseline import baselines
+from vitral.guidance.plan.glance import glance
 from vitral.guidance.plan.ladder import LADDER, climb, model_for, passes_worth
 from vitral.guidance.plan.plan import make_plan
 from vitral.guidance.plan.planner import Estimate, Planner
 from vitral.models.zoo import build
 from vitral.training.config import Recipe
+from vitral.training.defaults import resolve
 from vitral.training.display import Display
 from vitral.training.options import ModelOptions, OptimOptions, TrainOptions, TransferOptions
 from vitral.training.shape import open_shape, preprocess, shape
@@ -67,6 +70,19 @@ def test_the_climb_ends_on_the_largest_rung_that_sees_enough(passes, worth):
     enough = [rung for rung in rungs if table[rung] >= worth]
     assert found == (enough[-1] if enough else rungs[0])
     assert len(asked) <= 3
+
+
+def test_a_glance_answers_where_there_is_time_to_spare(digits):
+    few = dataclasses.replace(digits, splits={**digits.splits, "train": digits.splits["train"].take(np.arange(40))})
+    recipe = resolve(Recipe(train=TrainOptions(epochs=1.0)), few, "cpu")[0]
+    found = glance("digits", few, recipe, 1e9)
+    assert found.glanced
+    assert found.measured
+    assert found.pass_seconds > 0
+    assert found.parameters == sum(p.numel() for p in build(shape(recipe, few)).parameters())
+    needed = 3 * passes_worth(40) * found.pass_seconds
+    assert glance("digits", few, recipe, needed / 1000) is None
+    assert glance("digits", digits, recipe, 1e9) is None  # of 1,259 images a trial tells
 
 
 def test_more_time_gives_a_larger_model_until_the_images_are_worth_no_more(digits):

@@ -10,8 +10,8 @@ from typing import Literal
 from vitral.cli.help import ORDER
 from vitral.cli.options import Option, argument, options_of
 from vitral.cli.parse import spellings
+from vitral.data.given import NAMES
 
-DATA = ("digits", "fashion-mnist", "elpv")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -87,7 +87,7 @@ def values(option: Option) -> tuple[str, ...]:
     named = option.kinds == (str,) and option.name in ("model", "models", "name") and option.section.__name__ != "View"
     if named or (option.many and option.name == "models"):
         return tuple(SIZES)
-    own = {"data": DATA, "device": DEVICES, "neighbours": DATA}
+    own = {"data": NAMES, "device": DEVICES, "neighbours": NAMES}
     return option.choices or own.get(option.name, ())
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from vitral.cli.options import Option, options_of
+from vitral.data.given import RECIPE, look_at
 from vitral.errors import VitralError
 
 T = TypeVar("T")
@@ -38,6 +39,8 @@ def parse(kind: type[T], command: str, words: Sequence[str]) -> T:
     values = _parsed(options, spread)
     if values is None:
         raise VitralError(f"{_refused(options, spread, command)}\nsee vitral {command} -h")
+    if "data" in values and values["data"] is not None:
+        look_at(values["data"])
     return _built(kind, options, values, base)
 
 
@@ -149,6 +152,8 @@ def _refused(options: Sequence[Option], words: Sequence[str], command: str) -> s
         missing = needed[len(loose)]
         return f"{command}: {missing.metavar.removesuffix(' ...')} is missing: {missing.sentence}"
     if len(loose) > len(places) and not any(option.many for option in places):
+        if loose[len(places)].endswith(RECIPE) and any(option.name == "recipe" for option in options):
+            return f"{loose[len(places)]}: is a recipe; give it as --recipe {loose[len(places)]}"
         taken = " ".join(option.metavar for option in places) or "no words without a flag"
         return f"{loose[len(places)]}: is one word too many; vitral {command} takes {taken} and options"
     return f"{' '.join(words)}: cannot be understood"

@@ -131,10 +131,12 @@ def _resume_tokenizer(given: Any, words: list[str]) -> int:
 
 def _run(given: Any, words: list[str], command: str, place: Path | None = None) -> int:
     """Start or resume the run, train it, and write its page; `place` is the folder to resume, if it is not the run's own."""
-    from vitral.report.run import report_run
     from vitral.training.display import Display
 
     display = Display()
+    display.doing("loading torch")
+    from vitral.report.run import report_run
+
     try:
         run = _resumed(given, words, display) if given.resume is not None else _started(given, words, command, display)
         attend(run)

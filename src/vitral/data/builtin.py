@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from vitral.data.files import cache_folder, read_file
+from vitral.data.given import NAMES
 from vitral.data.images import ArrayImages, FileImages
 from vitral.data.listing import Listing
 from vitral.data.options import DataOptions
@@ -104,11 +105,7 @@ def elpv(options: DataOptions) -> Listing:
     )  # fmt: skip
 
 
-BUILTIN: dict[str, Callable[[DataOptions], Listing]] = {
-    "digits": digits,
-    "fashion-mnist": fashion_mnist,
-    "elpv": elpv,
-}
+BUILTIN: dict[str, Callable[[DataOptions], Listing]] = dict(zip(NAMES, (digits, fashion_mnist, elpv), strict=True))
 
 
 def at_hand(name: str, options: DataOptions) -> bool:

@@ -10,6 +10,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from torch import Tensor
 from vitral.data.bands import count_channels
 from vitral.data.builtin import BUILTIN
 from vitral.data.folder import UNLABELLED, list_folder
+from vitral.data.given import look_at
 from vitral.data.hub import list_hub
 from vitral.data.images import Images, PagedImages
 from vitral.data.listing import Listing
+from vitral.data.moments import moments
 from vitral.data.options import DataOptions
 from vitral.data.remarks import notes, of_values, problems
 from vitral.data.rows import TABLES
@@ -101,6 +104,11 @@ class DataSet:
     def multi_label(self) -> bool:
         """Whether an image can have several of the labels, or none."""
         return any(split.targets.ndim == 2 for split in self.splits.values())
+
+    @cached_property
+    def moments(self) -> tuple[Tensor, Tensor, int]:
+        """Mean and deviation of the training images' pixels, as `vitral.data.moments.moments`; they are read once."""
+        return moments(self.splits["train"], self.channels)
 
 
 def open_data(
@@ -210,6 +218,7 @@ def _read_as(listing: Listing, options: DataOptions) -> Listing:
 
 def _listed(data: str | Path, options: DataOptions, training: bool, labelled: bool, strict: bool) -> Listing:
     path = Path(data)
+    look_at(data)
     listing = None
     if path.is_dir() and data not in BUILTIN:
         listing = list_hub(path, options, training=training and labelled, labelled=labelled, strict=strict)
@@ -221,11 +230,6 @@ def _listed(data: str | Path, options: DataOptions, training: bool, labelled: bo
         )
     if isinstance(data, str) and data in BUILTIN:
         return BUILTIN[data](options)
-    if not path.exists():
-        raise VitralError(
-            f"{data}: there is no such folder or file, and it is no built-in data set "
-            f"({', '.join(BUILTIN)}); check the path"
-        )
     if path.is_dir():
         return list_folder(path, options, training=training and labelled, labelled=labelled, strict=strict)
     if path.suffix.lower() in TABLES:

@@ -23,7 +23,6 @@ from vitral.training.options import (
 )
 from vitral.training.shape import MODEL, SMALL, decoder, open_config, open_shape, patch_for, plain, row, width
 
-NORMALISED_BY = 1000  # images
 NARROW = 1 / 6  # of the deviation that the weights know: 12 bits in a file of 16 have a sixteenth
 FINE_TUNING = 0.5  # the learning rate from trained weights over that from scratch
 Reasons = list[str]
@@ -164,27 +163,10 @@ def _as_the_weights(view: ViewOptions, own: Preprocess, data: DataSet, reasons: 
 
 def _normalisation(view: ViewOptions, data: DataSet, reasons: Reasons) -> ViewOptions:
     """Mean and deviation of the training images' pixels, from up to 1,000 of them."""
-    train = data.splits["train"]
-    rows = range(0, len(train), -(-len(train) // NORMALISED_BY))
-    sums = torch.zeros(3, data.channels, dtype=torch.float64)  # count, sum, sum of squares
-    for i in rows:
-        whole = train.read(i, data.channels, SMALL).flatten(1)
-        sums += sum(_sums(part) for part in whole.split(AT_ONCE, dim=1))
-    mean = sums[1] / sums[0]
-    std = (sums[2] / sums[0] - mean.square()).clamp(min=1e-10).sqrt()
+    mean, std, count = data.moments
     view = replace(view, mean=view.mean or _rounded(mean), std=view.std or _rounded(std))
-    reasons.append(f"normalised by {_statistics(view)}: of {len(rows):,} training images")
+    reasons.append(f"normalised by {_statistics(view)}: of {count:,} training images")
     return view
-
-
-AT_ONCE = 2**22
-"""Pixels: an image that is no larger gives the very sums that it gives as a whole."""
-
-
-def _sums(part: torch.Tensor) -> torch.Tensor:
-    """Count, sum and sum of squares, float64 [3, C], of pixels [C, n] on the 0..255 scale, taken as 0..1."""
-    pixels = part.double() / 255
-    return torch.stack([torch.full((len(part),), pixels.shape[1]), pixels.sum(1), pixels.square().sum(1)])
 
 
 def _statistics(view: ViewOptions) -> str:

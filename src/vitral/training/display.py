@@ -53,6 +53,13 @@ class Display:
         else:
             self._out(lambda: print(text, file=sys.stderr, flush=True))
 
+    def doing(self, text: str) -> None:
+        """What is being done until the next line, where it cannot be counted."""
+        if self.live is not None:
+            self.live.update(self.task, description=text, total=None, text="", visible=True)
+        else:
+            self.say(text)
+
     def count(self, what: str, done: int, total: int) -> None:
         """Progress of something counted, such as images checked."""
         self._show(what, done / max(1, total), f"{done:,} of {total:,}", force=done == total and total >= 1000)
@@ -96,7 +103,7 @@ class Display:
     def _show(self, what: str, share: float, text: str, *, force: bool) -> None:
         now = time.monotonic()
         if self.live is not None:
-            self.live.update(self.task, description=what, completed=share, text=text, visible=True)
+            self.live.update(self.task, description=what, total=1.0, completed=share, text=text, visible=True)
         elif force or now - self.printed > max(PLAIN_EVERY, PLAIN_SHARE * (now - self.began)):
             self.printed = now
             self._out(lambda: print(f"{what} {share:4.0%}  {text}", file=sys.stderr, flush=True))

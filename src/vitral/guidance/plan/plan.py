@@ -12,9 +12,9 @@ from vitral.data.sources import DataSet
 from vitral.errors import VitralError
 from vitral.guidance.plan.baseline import baselines
 from vitral.guidance.plan.devices import Device, device_row
-from vitral.guidance.plan.glance import FEW_IMAGES, glance
+from vitral.guidance.plan.glance import glance
 from vitral.guidance.plan.ladder import patch_for
-from vitral.guidance.plan.planner import Choice, Estimate, Plan, Planner
+from vitral.guidance.plan.planner import PATIENCE, Choice, Estimate, Plan, Planner
 from vitral.guidance.plan.rate import far_rate
 from vitral.guidance.plan.trial import ROOM, find_micro_batch, measure_cost
 from vitral.guidance.plan.tryout import available_memory
@@ -50,7 +50,9 @@ def make_plan(data: str, recipe: Recipe, display: Display, hours: float | None =
     kind = "cuda" if row is not None else choose_device(recipe.train.device).type
     dataset = open_for(data, recipe, display, patch_for if recipe.model == ModelOptions() else None)
     budget = None if recipe.train.time is None else seconds(recipe.train.time)
-    estimate = tried(data, dataset, display, brief=brief) if row is None else tabled(dataset, row)
+    estimate = (
+        tried(data, dataset, display, (budget or PATIENCE) if brief else None) if row is None else tabled(dataset, row)
+    )
     planner = Planner(dataset, kind, budget, estimate, brief=brief)
     plan = planner.plan(recipe)
     if row is not None:
@@ -63,20 +65,25 @@ def make_plan(data: str, recipe: Recipe, display: Display, hours: float | None =
         plan.choices.append(Choice("batch", f"{micro} x {accumulation}", "that is what the memory holds at a time"))
     if recipe.optim.lr is None and (rate := far_rate(plan, data, display)) is not None:
         planner.set_rate(plan, rate)
+    display.doing("scoring what needs no training")
     steps = preprocess(plan.recipe, dataset, shape(plan.recipe, dataset))
     plan.baselines = baselines(dataset, steps, planner.initial)
     return plan
 
 
-def tried(source: str, data: DataSet, display: Display, *, brief: bool) -> Callable[[Recipe, Recipe], Estimate]:
-    """Estimates by trials of a few seconds on this machine; in a brief plan over few images by a few steps."""
+def tried(
+    source: str, data: DataSet, display: Display, limit: float | None = None
+) -> Callable[[Recipe, Recipe], Estimate]:
+    """Estimates by trials of a few seconds on this machine. limit: the seconds of a run that a glance may answer for, where there are few images."""
 
     def estimate(recipe: Recipe, resolved: Recipe) -> Estimate:
-        once = replace(recipe, train=replace(recipe.train, epochs=1.0, steps=None, time=None))
-        if brief and len(data.splits["train"]) <= FEW_IMAGES:
-            display.say(f"trying a few steps of width {width(resolved.model)}")
-            return glance(source, data, once)
+        if limit is not None:
+            display.doing(f"trying a few steps of width {width(resolved.model)}")
+            once = replace(resolved, train=replace(resolved.train, epochs=1.0, steps=None, time=None))
+            if (glanced := glance(source, data, once, limit)) is not None:
+                return glanced
         display.say(f"trying width {width(resolved.model)} for {TRIAL:g} s")
+        once = replace(recipe, train=replace(recipe.train, epochs=1.0, steps=None, time=None))
         cost = measure_cost(source, once, TRIAL, data)
         return Estimate(cost.seconds(cost.steps_per_epoch, 1), cost.peak_bytes, cost.parameters, cost.precision, True)
 

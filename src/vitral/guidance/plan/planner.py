@@ -70,9 +70,8 @@ class Plan:
         cost, seconds = self.estimate, self.training_seconds
         lines = [str(choice) for choice in self.choices]
         if cost is not None and seconds is not None:
-            lines.append(
-                f"about {clock(seconds)} of training and {cost.peak_bytes / 1e9:.1f} GB of memory, by {'a few steps' if cost.glanced else 'a short trial'}"
-            )
+            how = "a few steps" if cost.glanced else "a short trial"
+            lines.append(f"about {clock(seconds)} of training and {cost.peak_bytes / 1e9:.1f} GB of memory, by {how}")
         if self.baselines:
             lines.append(
                 "to beat on the validation images: "

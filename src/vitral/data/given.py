@@ -1,0 +1,34 @@
+"""What a person gives as data, looked at before anything is loaded or read."""
+
+import difflib
+from pathlib import Path
+
+from vitral.errors import VitralError
+
+NAMES = ("digits", "fashion-mnist", "elpv")  # of the built-in data sets
+RECIPE = ".toml"
+
+
+def look_at(data: str | Path) -> None:
+    """Refuse what cannot be data: what is not there, and a recipe."""
+    path = Path(data)
+    if str(data) in NAMES or path.is_dir():
+        return
+    if path.suffix.lower() == RECIPE:
+        raise VitralError(f"{data}: is a recipe, not data; to train by it: vitral train DATA --recipe {data}")
+    if not path.exists():
+        raise VitralError(
+            f"{data}: there is no such folder or file, and it is no built-in data set ({', '.join(NAMES)}); "
+            + (f"did you mean {near}?" if (near := _near(path)) else "check the path")
+        )
+
+
+def _near(path: Path) -> str | None:
+    """What was meant, most likely: a built-in name, or what lies beside."""
+    try:
+        beside = {each.name: str(each) for each in path.parent.iterdir()}
+    except OSError:
+        beside = {}
+    known = ({name: name for name in NAMES} if len(path.parts) == 1 else {}) | beside
+    found = difflib.get_close_matches(path.name, known, n=1)
+    return known[found[0]] if found else None
