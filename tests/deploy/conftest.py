@@ -1,6 +1,17 @@
-"""The browser that the tests of a module share."""
+"""The browser and the pictures that the tests share."""
 
 import pytest
+from PIL import Image
+
+
+@pytest.fixture(scope="session")
+def pictures(shapes_folder, tmp_path_factory):
+    """A cross that the model of the shapes was trained on, and a black picture in which only the map makes a difference."""
+    folder = tmp_path_factory.mktemp("pictures")
+    cross, black = folder / "cross.png", folder / "black.png"
+    cross.write_bytes((shapes_folder / "cross" / "00.png").read_bytes())
+    Image.new("L", (120, 120), 0).save(black)
+    return [cross, black]
 
 
 @pytest.fixture(scope="module")

@@ -19,16 +19,6 @@ HEAT = "#style=heat"
 
 
 @pytest.fixture(scope="module")
-def pictures(shapes_folder, tmp_path_factory):
-    """A cross, and a black one."""
-    folder = tmp_path_factory.mktemp("pictures")
-    cross, black = folder / "cross.png", folder / "black.png"
-    cross.write_bytes((shapes_folder / "cross" / "00.png").read_bytes())
-    Image.new("L", (120, 120), 0).save(black)
-    return [cross, black]
-
-
-@pytest.fixture(scope="module")
 def server(shapes_run, pictures, tmp_path_factory):
     needed()
     with serving([shapes_run, *pictures], tmp_path_factory.mktemp("server")) as running:

@@ -42,16 +42,6 @@ ARROWS = {"left": "\ue012", "up": "\ue013", "right": "\ue014", "down": "\ue015"}
 
 
 @pytest.fixture(scope="module")
-def pictures(shapes_folder, tmp_path_factory):
-    """A cross that the model was trained on, and a black picture in which only the map makes a difference."""
-    folder = tmp_path_factory.mktemp("pictures")
-    cross, flat = folder / "cross.png", folder / "flat.png"
-    cross.write_bytes((shapes_folder / "cross" / "00.png").read_bytes())
-    Image.new("L", (120, 120), 0).save(flat)
-    return [cross, flat]
-
-
-@pytest.fixture(scope="module")
 def predictors(shapes_run):
     """The trained one, and one of another size with registers, that has its classes in another order."""
     other = small("vit", image_size=48, in_channels=1, num_classes=3, num_registers=2)

@@ -20,6 +20,13 @@ def encoded(height=40, width=56, seed=0, kind="PNG", **options):
     return buffer.getvalue()
 
 
+def png(pixels):
+    """uint8 [H, W] or [H, W, 3] as a file's bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
 def session_of(*models, given=1):
     """A session of models, by default of one small ViT, and as many pictures."""
     images = Images()

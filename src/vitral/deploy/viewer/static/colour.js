@@ -7,7 +7,7 @@ const ANCHORS = {
   inferno: ["000004", "210c4a", "57106e", "8a226a", "bc3754", "e45a31", "f98e09", "f9cb35", "fcffa4"],
   light: ["15171d", "2a241f", "4a3722", "6f4e24", "966827", "bf852f", "e3a745", "f8cc7c", "fff0cc"],
 };
-export const AMBER = [255, 186, 84];
+const AMBER = [255, 186, 84];
 const SUN = [1, 0.95, 0.82];
 export const COOL = [96, 178, 255];
 

@@ -122,7 +122,7 @@ const apart = ([left, right]) => left.model === right.model ? ""
   : " Each is tested on its own model, and how far it can gain depends on how sure that is.";
 
 /** [row, column] of another grid that lies over the middle of a patch of this one, both {grid, extent, box}; null where there is none. */
-export function sameIn(from, to, { row, column }) {
+function sameIn(from, to, { row, column }) {
   const middle = (i, axis) => from.box[axis] + ((i + 0.5) / from.grid[axis]) * from.extent[axis] * from.box[axis + 2];
   const place = (at, axis) => Math.floor(((at - to.box[axis]) / (to.extent[axis] * to.box[axis + 2])) * to.grid[axis]);
   const found = [place(middle(row, 0), 0), place(middle(column, 1), 1)];

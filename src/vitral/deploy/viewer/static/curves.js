@@ -26,7 +26,7 @@ export function svg(tag, properties = {}, ...children) {
 }
 
 /** Where words at these heights go so that none covers another: in the same order, moved as little as needed. */
-export function spread(heights, lowest = HEIGHT - BOTTOM) {
+function spread(heights, lowest = HEIGHT - BOTTOM) {
   const order = heights.map((_, i) => i).sort((a, b) => heights[a] - heights[b]);
   const placed = [...heights];
   for (let i = 1; i < order.length; i++) placed[order[i]] = Math.max(placed[order[i]], placed[order[i - 1]] + APART);

@@ -257,7 +257,7 @@ export function mount(root, app) {
 export const sentence = (text) => `${text[0].toUpperCase()}${text.slice(1)}${/[.!?]$/.test(text) ? "" : "."}`;
 
 /** A field for a class by its name; `choose(index)` once it is one of the labels. */
-export function classField(labels, label, choose) {
+function classField(labels, label, choose) {
   const offers = el("datalist", { id: "classes" });
   const input = el("input", { type: "text", list: "classes", value: label, autocomplete: "off", spellcheck: "false", "aria-label": "Class" });
   const offer = () => {

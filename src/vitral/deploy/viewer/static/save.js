@@ -130,7 +130,7 @@ async function pageOf({ model, image }, app) {
 }
 
 /** What is shown, in numbers: which model, which picture, and the mode's own. */
-export async function dataOf(now, look, app) {
+async function dataOf(now, look, app) {
   const { name, architecture } = app.about.models[now.model];
   const { width, height, ...picture } = look.picture;
   const common = { model: name, architecture, picture: { ...picture, width, height }, view: { box: look.box, size: look.view }, mode: now.mode };

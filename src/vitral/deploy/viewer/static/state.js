@@ -105,7 +105,7 @@ export function toFragment(values) {
 }
 
 /** What is no legal value is as at first: a link that was cut short still opens. */
-export function fromFragment(fragment) {
+function fromFragment(fragment) {
   const found = { ...START };
   for (const part of fragment.replace(/^#/, "").split("&")) {
     const [name, text = ""] = part.split("=");
