@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import reference
+from vitral.explain.removal import Removable
+from vitral.predict import load
 
 DOCS = ["README.md", "docs/tour.md", "docs/attention.md"]  # with snippets of Python
 
@@ -16,14 +18,24 @@ def blocks(path, language):
     return re.findall(rf"(<!--.*?-->\n)?```{language}\n(.*?)```", path.read_text(), re.DOTALL)
 
 
+def by_its_patches(predictor, path):
+    """Whether a picture's answer is another than that to an empty one: which class a model takes that for differs from machine to machine."""
+    picture = Removable(predictor, path)
+    whole, empty = picture.probabilities(np.array([[True] * picture.count, [False] * picture.count]))
+    return whole.argmax() != empty.argmax()
+
+
 @pytest.fixture
 def place(shapes_run, shapes_folder, tmp_path, monkeypatch):
     """A folder as the README's reader has it: photos, new pictures, and a finished run."""
     shutil.copytree(shapes_folder, tmp_path / "photos")
     shutil.copytree(shapes_folder / "disc", tmp_path / "new")
-    shutil.copy(shapes_folder / "disc" / "00.png", tmp_path / "cat.jpg")
+    predictor = load(shapes_run)
+    cat = next(path for path in sorted(shapes_folder.rglob("*.png")) if by_its_patches(predictor, path))
+    shutil.copy(cat, tmp_path / "cat.jpg")
     for name in ("digits", "resnet", "other"):
         shutil.copytree(shapes_run, tmp_path / "runs" / name)
+        shutil.copy(cat, tmp_path / "runs" / name / "example.png")
     np.savez(tmp_path / "ViT-B_16.npz", **reference.google_arrays("google_npz_vit"))
     (tmp_path / "imagenet.txt").write_text("\n".join(f"class {i}" for i in range(10)))
     monkeypatch.chdir(tmp_path)

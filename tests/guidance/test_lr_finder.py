@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from vitral.cli import main
 from vitral.cli.trial import _next
@@ -23,6 +24,18 @@ SMALL = Recipe(
     optim=OptimOptions("adamw"),
     train=TrainOptions(epochs=1.0, batch_size=16, precision="fp32", device="cpu"),
 )
+
+
+@pytest.fixture(scope="module")
+def shades(tmp_path_factory):
+    """Class folders dark, grey and light of 30 pictures each, so unlike that the loss falls clearly whatever the first weights are."""
+    root = tmp_path_factory.mktemp("data") / "shades"
+    for kind, label in enumerate(("dark", "grey", "light")):
+        (root / label).mkdir(parents=True)
+        for i in range(30):
+            values = np.random.default_rng([kind, i]).normal(60 + 70 * kind, 20, (20, 20))
+            Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(root / label / f"{i:02d}.png")
+    return root
 
 
 def falling(count: int, middle: float) -> tuple[list[float], list[float]]:
@@ -90,11 +103,11 @@ def test_refuses_rates_and_steps_that_make_no_curve(lowest, highest, steps):
         lr_find("digits", SMALL, lowest, highest, steps)
 
 
-def test_the_curve_repeats_stops_where_the_loss_breaks_and_writes_nothing(shapes_folder, tmp_path, monkeypatch):
+def test_the_curve_repeats_stops_where_the_loss_breaks_and_writes_nothing(shades, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = replace(SMALL, optim=OptimOptions("sgd"))
-    first = lr_find(str(shapes_folder), recipe, 1e-3, 1e5, 40)
-    assert first == lr_find(str(shapes_folder), recipe, 1e-3, 1e5, 40)
+    first = lr_find(str(shades), recipe, 1e-3, 1e5, 40)
+    assert first == lr_find(str(shades), recipe, 1e-3, 1e5, 40)
     assert 10 < len(first.rates) < 40
     assert len(first.rates) == len(first.losses) == len(first.smoothed)
     assert all(map(math.isfinite, first.losses))
@@ -120,25 +133,25 @@ def test_works_for_pretraining(shapes_folder):
     assert min(curve.smoothed) < curve.smoothed[0]
 
 
-def test_the_command_prints_the_suggestion_and_draws_the_curve(shapes_folder, tmp_path, capsys, monkeypatch):
+def test_the_command_prints_the_suggestion_and_draws_the_curve(shades, tmp_path, capsys, monkeypatch):
     flags = "--patch-size 4 --image-size 16 16 --dim 32 --depth 1 --num-heads 2 --batch-size 16 --optimizer adamw --range-steps 40"
     monkeypatch.chdir(tmp_path)
-    words = ["lr-find", str(shapes_folder), *flags.split(), "--lowest", "1e-5", "--plot", str(tmp_path / "lr.html")]
+    words = ["lr-find", str(shades), *flags.split(), "--lowest", "1e-5", "--plot", str(tmp_path / "lr.html")]
     with pytest.raises(SystemExit, match="0"):
         main([*words, "--json"])
     said = capsys.readouterr()
     found = json.loads(said.out)
     assert found["suggestion"] in found["rates"]
     next_run = shlex.split(said.err.partition("Next: ")[2])
-    assert next_run[-2:] == ["--out", "runs/" + shapes_folder.name]
+    assert next_run[-2:] == ["--out", "runs/" + shades.name]
     kept = flags.replace(" --range-steps 40", "").split()
-    assert next_run[-5 - len(kept) : -2] == [str(shapes_folder), *kept, "--lr", f"{found['suggestion']:.2g}"]
+    assert next_run[-5 - len(kept) : -2] == [str(shades), *kept, "--lr", f"{found['suggestion']:.2g}"]
     assert next_run[-6 - len(kept)] == "train"
     page = (tmp_path / "lr.html").read_text()
     assert "<svg" in page
     assert f"{found['suggestion']:.2g}" in page
     with pytest.raises(SystemExit, match="2"):
-        main(["lr-find", str(shapes_folder), "--plot", "lr.jpg"])
+        main(["lr-find", str(shades), "--plot", "lr.jpg"])
     assert ".html" in capsys.readouterr().err
 
 
