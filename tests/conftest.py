@@ -5,6 +5,8 @@ from pathlib import Path
 
 # pytest-xdist runs a process a core; the processes that tests start keep to it, too.
 os.environ["OMP_NUM_THREADS"] = "1"
+# ... and keep what Python compiles: else each of them would compile all of vitral again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import pytest
 import torch

@@ -18,9 +18,7 @@ from vitral.training.display import Display
 
 
 def vitral(*words, stdin=None):
-    done = subprocess.run(
-        [sys.executable, "-m", "vitral", *map(str, words)], capture_output=True, input=stdin, timeout=120
-    )
+    done = subprocess.run([sys.executable, "-m", "vitral", *map(str, words)], capture_output=True, input=stdin)
     return done.returncode, done.stdout.decode(), done.stderr.decode()
 
 

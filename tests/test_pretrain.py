@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from vitral.cli import main
 from vitral.predict import load
 
 sys.path.append(str(Path(__file__).parent / "training"))
-from test_resume import KILLER, run, same
+from test_resume import same, stopped
 
 TINY = [
     "--image-size", "20", "20", "--patch-size", "4", "--dim", "32", "--depth", "2", "--num-heads", "2",
@@ -85,13 +84,10 @@ def test_a_folder_without_classes_will_do(shapes_folder, tmp_path, capsys):
 def test_beit_is_resumed_in_either_stage(shapes_folder, tmp_path, count, second):
     words = ["--objective", "beit", "--epochs", "4", "--checkpoint-every", "1", *TINY]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    done = run("pretrain", shapes_folder, "--out", whole, *words)
-    assert done.returncode == 0, done.stderr
-    dead = run("replace", count, "pretrain", shapes_folder, "--out", killed, *words, code=KILLER)
-    assert dead.returncode == -signal.SIGKILL, dead.stderr
+    assert vitral("pretrain", shapes_folder, "--out", whole, *words) == 0
+    stopped("replace", count, "pretrain", shapes_folder, "--out", killed, *words)
     assert (killed / "run.json").exists() == second
-    again = run("pretrain", "--resume", killed)
-    assert again.returncode == 0, again.stderr
+    assert vitral("pretrain", "--resume", killed) == 0
     assert same(whole / "tokenizer", killed / "tokenizer")
     # The two runs name two tokenizers in their recipes, but their weights are the same.
     assert load(whole).model.state_dict().keys() == load(killed).model.state_dict().keys()

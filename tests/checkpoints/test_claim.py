@@ -11,14 +11,14 @@ from vitral.checkpoints.claim import Claim, claim_unused, going_on
 from vitral.errors import VitralError
 
 HOLDER = """
-import os, sys, time
+import os, signal, sys
 from pathlib import Path
 from vitral.checkpoints.claim import Claim
 claim = Claim(Path(sys.argv[1]))
 if os.fork() == 0:
-    time.sleep(60)  # as a loader process that outlives its run
+    signal.pause()  # as a loader process that outlives its run
 print("held", flush=True)
-time.sleep(60)
+signal.pause()
 """
 
 

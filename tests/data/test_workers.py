@@ -64,7 +64,9 @@ def numbers(batches, count, said, start=0, stop=8):
     ids=["oom", "bus", "crash", "terminated", "exit", "memory"],
 )
 def test_the_batches_go_on_here_and_it_is_said_once(capfd, monkeypatch, wrong, why, remedy):
-    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.5)  # seconds between looks for the dead
+    # Seconds between looks for the dead, which torch keeps in two places.
+    monkeypatch.setattr("torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL", 0.2)
+    monkeypatch.setattr("torch.utils.data.dataloader._MultiProcessingDataLoaderIter._try_get_data.__defaults__", (0.2,))
     before, said = signal.getsignal(signal.SIGCHLD), []
     assert numbers(Batches(wrong), 2, said) == list(range(8))
     assert len(said) == 1

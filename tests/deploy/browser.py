@@ -25,9 +25,9 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.remote.webelement import WebElement
 
+from processes import PATIENCE, eventually
+
 CHROMIUM, CHROMEDRIVER = (Path(shutil.which(name) or f"/usr/bin/{name}") for name in ("chromium", "chromedriver"))
-PATIENCE = 60.0
-"""Seconds for whatever has to happen; machines that test are shared."""
 QUIET = (
     *(
         "--headless=new",
@@ -82,14 +82,12 @@ class Server:
         self.origin = re.match(r"http://[^/]+", self.url)[0]  # type: ignore[index]
 
     def _address(self) -> str:
-        end = time.monotonic() + 2 * PATIENCE
-        while time.monotonic() < end and self.process.poll() is None:
-            if found := re.search(r"vitral view: (\S+)", self.text()):
-                return found[1]
-            time.sleep(0.05)
-        self.process.kill()
-        self.process.wait()
-        raise AssertionError(f"vitral view did not begin: {self.text()}")
+        try:
+            return eventually(lambda: re.search(r"vitral view: (\S+)", self.text()), self.process)[1]
+        except AssertionError:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"vitral view did not begin: {self.text()}") from None
 
     def text(self) -> str:
         """All that it said."""
@@ -97,7 +95,7 @@ class Server:
 
     def get(self, path: str) -> Any:
         """What it answers to a path, from JSON."""
-        with urllib.request.urlopen(self.origin + path, timeout=2 * PATIENCE) as response:
+        with urllib.request.urlopen(self.origin + path, timeout=PATIENCE) as response:
             return json.load(response)
 
     def stop(self) -> int:
@@ -262,10 +260,7 @@ class Browser:
         """The state in the address, where the page writes it when it comes to rest."""
         written = """const done = arguments[0];
             import("viewer/state.js").then(({state, toFragment}) => done(toFragment(state.get()) === location.hash))"""
-        until = time.monotonic() + 5
-        while not self.driver.execute_async_script(written):
-            assert time.monotonic() < until, f"the address stays {self.js('return location.hash')}"
-            time.sleep(0.02)
+        eventually(lambda: self.driver.execute_async_script(written))
         return dict(
             part.split("=", 1)
             for part in self.js("return decodeURIComponent(location.hash.slice(1))").split("&")
@@ -293,12 +288,7 @@ class Browser:
 
     def downloaded(self, pattern: str) -> Path:
         """The file that a click handed out, once it is whole."""
-        end = time.monotonic() + PATIENCE
-        while time.monotonic() < end:
-            if found := [path for path in self.downloads.glob(pattern) if path.stat().st_size]:
-                return found[0]
-            time.sleep(0.05)
-        raise AssertionError(f"{pattern}: did not come; there is {[path.name for path in self.downloads.iterdir()]}")
+        return eventually(lambda: [path for path in self.downloads.glob(pattern) if path.stat().st_size])[0]
 
     def picture(self, path: Path) -> None:
         """A screenshot as PNG."""

@@ -289,14 +289,11 @@ def test_who_has_left_the_line_is_not_computed_for():
 
 
 def test_who_leaves_while_computed_for_holds_up_nobody_for_ever():
-    worker, held = Worker(waiting=2), threading.Event()
+    worker, begun, held = Worker(waiting=2), threading.Event(), threading.Event()
 
     async def ask():
-        async def leave():
-            await asyncio.sleep(0.05)
-
         with pytest.raises(ConnectionAbortedError):
-            await worker.answer(held.wait, leave())
+            await worker.answer(lambda: begun.set() or held.wait(), asyncio.to_thread(begun.wait))
         held.set()
         assert await worker.answer(lambda: "next", stays()) == "next"
 

@@ -3,7 +3,6 @@
 import hashlib
 import io
 import json
-import time
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from viewing import encoded
 
 from asking import predictor_of
 from families import small
+from processes import eventually
 from vitral.checkpoints.bundle import save_model
 
 KEY = "document.querySelector('#picture .key .words').textContent"
@@ -56,8 +56,7 @@ def test_the_empty_page_invites_and_a_picture_that_is_dropped_is_looked_at(page,
     page.open(server.url)
     page.wait("!document.querySelector('#empty').hidden")
     if not page.words(".example"):  # they are looked for from the start on; the page does not wait for long
-        while not server.get("/api/about")["examples"]:  # which itself waits for a moment
-            time.sleep(0.1)
+        eventually(lambda: server.get("/api/about")["examples"])  # which itself waits for a moment
         page.open(server.url)
     assert page.text("#empty h2") == "Show it a picture"
     assert page.js("return [...document.querySelectorAll('.example span')].map((e) => e.textContent)") == [

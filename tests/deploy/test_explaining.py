@@ -2,17 +2,16 @@
 
 import asyncio
 import base64
-import io
 import json
 import threading
 
 import numpy as np
 import pytest
-from PIL import Image
-from viewing import session_of
+from viewing import png, session_of
 
 from asking import reads_evenly
 from families import small
+from processes import PATIENCE
 from squares import GRID, LABELS, learned, picture
 from vitral.deploy.viewer import explaining
 from vitral.deploy.viewer.explaining import Asked, compare, counterfactual, explanation, mask, score
@@ -27,13 +26,6 @@ from vitral.explain.removal import Removable
 from vitral.explain.versus import agreement, gain, truer
 
 PLACE = (1, 2)
-
-
-def png(pixels):
-    """uint8 [H, W, 3] as a file's bytes."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def values_of(packed):
@@ -177,7 +169,7 @@ def test_who_leaves_a_score_is_computed_for_no_further_and_finds_what_was_done(s
     def watched(*_):
         passes.append(1)
         if len(passes) == 5:
-            left.wait(10)
+            left.wait(PATIENCE)
 
     async def until_five():
         while len(passes) < 5:

@@ -5,17 +5,18 @@ import io
 import json
 import shutil
 import threading
-import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from viewing import encoded
+from viewing import encoded, png
 
 from asking import predictor_of
 from families import small
+from processes import PATIENCE, eventually
 from vitral.data.options import DataOptions
 from vitral.data.sources import open_data
 from vitral.deploy.viewer import neighbours
@@ -55,20 +56,15 @@ class Turns:
             self.inside = False
 
 
-def png(pixels):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
 def answered(made, image, count=12, model=0):
     """The answer once there is one."""
-    end = time.monotonic() + 60
-    while (found := made.answer(model, image, count))["state"] == "indexing":
-        assert 0 <= found["done"] <= found["total"] or found["total"] == 0
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    return found
+
+    def there():
+        found = made.answer(model, image, count)
+        assert found["state"] != "indexing" or 0 <= found["done"] <= found["total"] or found["total"] == 0
+        return found["state"] != "indexing" and found
+
+    return eventually(there)
 
 
 def test_they_are_the_nearest_by_cosine_of_what_the_head_reads(predictor, shapes_folder):
@@ -110,19 +106,20 @@ def test_a_built_in_image_is_known_by_its_pixels():
 
 
 def test_all_computing_takes_turns_in_small_parts(predictor, shapes_folder, monkeypatch):
-    turns, sizes = Turns(), []
+    """By a clock on which an image takes 19 ms, and so five of them a turn."""
+    turns, sizes, now = Turns(), [], [0.0]
 
     def watched(predictor, split, **options):
         assert turns.inside
         sizes.append(len(split))
-        time.sleep(0.02 * len(split))  # five images are a turn
+        now[0] += 0.019 * len(split)
         return features(predictor, split, **options)
 
     monkeypatch.setattr(neighbours, "features", watched)
+    monkeypatch.setattr(neighbours, "time", SimpleNamespace(perf_counter=lambda: now[0]))
     answered(Neighbours([predictor], [""], str(shapes_folder), turns), encoded(20, 20, seed=101))
-    assert sum(sizes) == 63
+    assert sizes == [4, *[5] * 11, 4]  # of 63 images
     assert turns.taken == len(sizes)
-    assert max(sizes) <= 8
 
 
 def test_an_index_is_kept_for_the_next_time_and_made_again_when_it_is_broken(predictor, shapes_folder, cache):
@@ -310,22 +307,24 @@ def test_what_goes_wrong_ends_in_a_sentence_and_not_in_waiting(predictor, shapes
 
 
 def test_an_index_that_is_being_made_ends_with_the_viewer(predictor, shapes_folder, monkeypatch):
-    begun = threading.Event()
+    begun, held, sizes = threading.Event(), threading.Event(), []
 
     def slow(predictor, split, **options):
+        sizes.append(len(split))
         begun.set()
-        time.sleep(0.05)
+        held.wait(PATIENCE)
         return features(predictor, split, **options)
 
     monkeypatch.setattr(neighbours, "features", slow)
-    monkeypatch.setattr(neighbours, "TURN", 0.0)  # an image a turn
     worker = Worker()
     made = Neighbours([predictor], [""], str(shapes_folder), worker.run)
     made.answer(0, encoded(20, 20, seed=101))
     (making,) = [thread for thread in threading.enumerate() if thread.name == "neighbours of model 0"]
-    assert begun.wait(30)
+    assert begun.wait(PATIENCE)
     made.close()
     worker.close()
-    making.join(10)
+    held.set()
+    making.join(PATIENCE)
     assert not making.is_alive()
+    assert sizes == [4]  # of 63 images
     assert made.indices[0].ready is None

@@ -2,14 +2,12 @@
 
 import contextlib
 import json
-import os
 import re
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +18,7 @@ from viewing import encoded, session_of
 
 from asking import predictor_of
 from families import small
+from processes import PATIENCE, eventually, start
 from vitral.checkpoints.bundle import save_model
 from vitral.cli import main
 from vitral.cli.view import names
@@ -30,8 +29,6 @@ from vitral.deploy.viewer.images import Images
 from vitral.deploy.viewer.serve import Loaded, address, bind, everywhere, load_images
 from vitral.deploy.viewer.session import Session
 from vitral.errors import VitralError
-
-PATIENCE = 20
 
 
 @contextlib.contextmanager
@@ -67,13 +64,6 @@ def opened(port, text):
     connection = socket.create_connection(("127.0.0.1", port), PATIENCE)
     connection.sendall(text.replace("\n", "\r\n").encode())
     return connection
-
-
-def eventually(happens):
-    began = time.monotonic()
-    while not happens():
-        assert time.monotonic() - began < PATIENCE
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -388,14 +378,27 @@ def test_what_is_not_installed_is_named(capsys, model, monkeypatch):
     assert "the viewer needs uvicorn; run pip install 'vitral[view]'" in err
 
 
+# `vitral` with the words after the first, which names a file: it is made when a map is going to be computed.
+TELLING = """
+import sys
+from pathlib import Path
+from vitral.cli import main
+from vitral.deploy.viewer import explaining
+real = explaining.explain
+def explain(*given, **named):
+    Path(begun).touch()
+    return real(*given, **named)
+explaining.explain = explain
+begun = sys.argv.pop(1)
+main()
+"""
+
+
 @contextlib.contextmanager
-def process(*words):
-    """(a running `vitral view`, its address)."""
-    started = subprocess.Popen(
-        [sys.executable, "-m", "vitral", "view", *map(str, words), "--no-browser"],
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+def process(*words, begun=None):
+    """(a running `vitral view`, its address). begun: a file that is made when a map is going to be computed."""
+    words = ["view", *words, "--no-browser"]
+    started = start(begun, *words, code=TELLING) if begun else start(*words)
     try:
         line = started.stderr.readline()
         yield started, re.search(r"http://\S+", line)[0]
@@ -410,14 +413,15 @@ def test_the_command_listens_and_ends_quietly_whatever_it_computes(tmp_path):
     save_model(tmp_path / "model.safetensors", predictor.model, predictor.card)
     picture = tmp_path / "a.png"
     picture.write_bytes(encoded(640, 640))
-    with process(tmp_path / "model.safetensors", picture, "--port", "0") as (started, url):
+    begun = tmp_path / "begun"
+    with process(tmp_path / "model.safetensors", picture, "--port", "0", begun=begun) as (started, url):
         port = int(re.search(r":(\d+)/$", url)[1])
         given = get(port, "/api/about")[1]["given"][0]
         assert given["name"] == "a.png"
         assert get(port, "/api/about", {"Host": "evil.example"})[0] == 403
         question = f"/api/models/0/images/{given['id']}/explain?method=integrated_gradients"
         with opened(port, f"GET {question} HTTP/1.1\nHost: localhost\n\n") as asking:
-            time.sleep(0.5)
+            eventually(begun.exists, started)
             started.send_signal(signal.SIGINT)
             out, err = started.communicate(timeout=PATIENCE)
             assert b"200 OK" not in asking.recv(1000)

@@ -4,8 +4,8 @@ import csv
 import json
 import re
 import signal
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,10 +18,12 @@ from vitral.data.loader import Reader
 from vitral.data.sources import Split
 from vitral.errors import VitralError
 from vitral.guidance.coach.coach import Coach, by_luck, lines_of, replay, summary
+from vitral.training import window
 from vitral.training.config import Recipe
 from vitral.training.display import Display
 from vitral.training.options import ModelOptions, ObjectiveOptions, OptimOptions, TrainOptions
 from vitral.training.start import start
+from vitral.training.window import Window
 
 TINY = ["--dim", "32", "--depth", "2", "--num-heads", "2", "--precision", "fp32", "--workers", "0"]
 
@@ -132,16 +134,24 @@ def test_almost_equal_images_in_validation_are_named(digit_files, tmp_path):
     assert "almost equal" in str(replay(tmp_path / "run")[1][0])
 
 
-def test_a_slow_loader_is_named(tmp_path, monkeypatch):
-    real = Reader.__call__
+@pytest.mark.parametrize(("step", "named"), [(10.0, ["starved"]), (12.0, [])])
+def test_a_slow_loader_is_named(tmp_path, monkeypatch, step, named):
+    """By a clock on which an image takes a second to read, a batch 16, and a step the time that is given: the share of waiting is 62 or 57 %."""
+    now, read, add = [0.0], Reader.__call__, Window.add
 
-    def slow(self, index):
-        time.sleep(0.006)
-        return real(self, index)
+    def reading(self, index):
+        now[0] += 1
+        return read(self, index)
 
-    monkeypatch.setattr(Reader, "__call__", slow)
+    def stepping(self, *outcome):
+        now[0] += step
+        add(self, *outcome)
+
+    monkeypatch.setattr(window, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(Reader, "__call__", reading)
+    monkeypatch.setattr(Window, "add", stepping)
     words = ["--steps", 30, "--batch-size", 16, "--val-fraction", "0", "--test-fraction", "0"]
-    assert train("digits", tmp_path / "run", *words) == ["starved"]
+    assert train("digits", tmp_path / "run", *words) == named
 
 
 def test_a_pixel_that_is_no_number_is_named_by_its_image(tmp_path, monkeypatch, capsys):

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from test_cli import run
 from vitral.data.options import DataOptions
 from vitral.data.sources import open_data
 from vitral.errors import VitralError
@@ -193,35 +192,31 @@ def test_baselines_are_between_the_commonest_class_and_all_right(digits):
     assert found["linear on pixels"] > 0.85
 
 
-def vitral(*words, folder):
-    command = [sys.executable, "-m", "vitral", *words]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
-
-
-def test_the_plan_of_the_command_line_is_a_recipe_that_trains(tmp_path):
-    done = vitral("plan", "digits", "--device", "l4", "--hours", "0.01", "--json", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    printed = json.loads(done.stdout)
+def test_the_plan_of_the_command_line_is_a_recipe_that_trains(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, "plan", "digits", "--device", "l4", "--hours", "0.01", "--json")
+    assert code == 0, err
+    printed = json.loads(out)
     recipe = read_recipe(tmp_path / "digits.toml")
     assert recipe.model.dim == printed["recipe"]["model"]["dim"]
-    assert "to beat" in done.stderr
-    assert max(map(len, done.stderr.splitlines())) < 100
-    again = vitral("plan", "digits", "--device", "l4", folder=tmp_path)
-    assert again.returncode == 0, again.stderr
+    assert "to beat" in err
+    assert max(map(len, err.splitlines())) < 100
+    code, _, err = run(capsys, "plan", "digits", "--device", "l4")
+    assert code == 0, err
     assert (tmp_path / "digits-2.toml").exists()  # nothing is written over
-    nowhere = vitral("plan", "digits", "--device", "l4", "--out", "no/folder.toml", folder=tmp_path)
-    assert nowhere.returncode == 2
-    assert "there is no folder no" in nowhere.stderr
+    code, _, err = run(capsys, "plan", "digits", "--device", "l4", "--out", "no/folder.toml")
+    assert code == 2
+    assert "there is no folder no" in err
 
 
-def test_train_with_nothing_else_said_follows_a_plan(tmp_path):
-    done = vitral("train", "digits", "--steps", "3", "--out", "run", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "to beat on the validation images" in done.stderr
+def test_train_with_nothing_else_said_follows_a_plan(tmp_path, capsys):
+    code, _, err = run(capsys, "train", "digits", "--steps", "3", "--out", tmp_path / "run")
+    assert code == 0, err
+    assert "to beat on the validation images" in err
     assert read_recipe(tmp_path / "run" / "recipe.toml").model.stem == (128, 128)
     described = json.loads((tmp_path / "run" / "run.json").read_text())
     assert any(reason.startswith("start: from scratch") for reason in described["reasons"])
     assert list(described["baselines"]) == ["commonest class", "nearest neighbours on pixels", "linear on pixels"]
-    said = vitral("train", "digits", "--steps", "3", "--lr", "1e-3", "--out", "said", folder=tmp_path)
-    assert said.returncode == 0, said.stderr
+    code, _, err = run(capsys, "train", "digits", "--steps", "3", "--lr", "1e-3", "--out", tmp_path / "said")
+    assert code == 0, err
     assert read_recipe(tmp_path / "said" / "recipe.toml").model.stem is None

@@ -8,13 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from processes import PATIENCE, eventually, start
 from test_cli import run
 from vitral.checkpoints.claim import Claim
 from vitral.cli import main
@@ -247,14 +247,35 @@ def test_another_sweep_does_not_go_into_the_same_folder(capsys, whole):
     assert "there is another sweep" in err
 
 
-def start(*words):
-    return subprocess.Popen([sys.executable, "-m", "vitral", *map(str, words)], stderr=subprocess.PIPE, text=True)
+LARGEST = "vit-vit_tiny_patch16_224-f0.1-s0"
+"""The run that begins first."""
+
+# What every Python imports as it starts: a run of this name stops (SIGSTOP) when it has written its first checkpoint.
+STOPPING = f"""
+import os, signal
+replace = os.replace
+def stopping(source, target):
+    replace(source, target)
+    if os.path.basename(target) == "latest" and "{LARGEST}" in str(target):
+        os.replace = replace
+        os.kill(os.getpid(), signal.SIGSTOP)
+os.replace = stopping
+"""
 
 
-def wait_for(path: Path, process: subprocess.Popen) -> None:
-    while not path.exists():
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.01)
+def started(folder: Path, *words) -> subprocess.Popen:
+    """A sweep whose largest run has stopped after its first checkpoint."""
+    (folder / "sitecustomize.py").write_text(STOPPING)
+    paths = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
+    process = start(*words, environment={"PYTHONPATH": paths}, stdout=subprocess.DEVNULL)
+    eventually((Path(words[-1]) / "runs" / LARGEST / "checkpoints" / "latest").exists, process)
+    return process
+
+
+def has_been_told_to_end(pid: int) -> bool:
+    """Whether a process that is stopped will get a SIGTERM."""
+    (pending,) = re.findall(r"ShdPnd:\s*(\w+)", Path(f"/proc/{pid}/status").read_text())
+    return bool(int(pending, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def children(process: subprocess.Popen) -> list[int]:
@@ -266,10 +287,7 @@ def test_killed_with_its_run_and_resumed_it_ends_with_the_same_table(capsys, who
     out = tmp_path / "killed"
     for run_before in (whole / "runs").glob("cnn-*"):  # of a session before
         shutil.copytree(run_before, out / "runs" / run_before.name)
-    process = start(*words, "--out", out)
-    wait_for(
-        out / "runs" / "vit-vit_tiny_patch16_224-f0.1-s0" / "checkpoints" / "latest", process
-    )  # the largest, first
+    process = started(tmp_path, *words, "--out", out)
     runs = children(process)
     for pid in (process.pid, *runs):
         os.kill(pid, signal.SIGKILL)
@@ -283,19 +301,21 @@ def test_killed_with_its_run_and_resumed_it_ends_with_the_same_table(capsys, who
 
 
 @pytest.mark.slow
-def test_stopped_it_saves_its_runs_and_exits_with_130(whole, words, tmp_path):
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for the runs in /proc")
+def test_stopped_it_saves_its_runs_and_exits_with_130(capsys, whole, words, tmp_path):
     out = tmp_path / "stopped"
-    process = start(*words, "--out", out, "--jobs", "2")
-    wait_for(out / "runs" / "vit-vit_tiny_patch16_224-f0.1-s0" / "checkpoints" / "latest", process)
+    process = started(tmp_path, *words, "--jobs", "2", "--out", out)
     runs = children(process)
+    stopped = next(pid for pid in runs if LARGEST in Path(f"/proc/{pid}/cmdline").read_text())
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    eventually(lambda: has_been_told_to_end(stopped), process)
+    os.kill(stopped, signal.SIGCONT)
+    _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     assert "go on with:" in err
     assert not any(Path(f"/proc/{pid}").exists() for pid in runs)
-    resumed = start("sweep", "--resume", out)
-    assert resumed.communicate(timeout=300)[0] is None
-    assert resumed.returncode == 0
+    code, _, err = run(capsys, "sweep", "--resume", out)
+    assert code == 0, err
     assert (out / "table.csv").read_bytes() == (whole / "table.csv").read_bytes()
 
 
@@ -307,7 +327,7 @@ def test_a_run_that_another_process_still_trains_is_left_to_it(tmp_path):
         import fcntl
 
         fcntl.flock(log, fcntl.LOCK_EX)
-        orphan = subprocess.Popen(["sleep", "60"], stdout=log)
+        orphan = subprocess.Popen(["sleep", "infinity"], stdout=log)
     try:
         assert runs._start(point) == "elsewhere"
     finally:

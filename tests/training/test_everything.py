@@ -1,11 +1,11 @@
 """What holds for plain training holds with everything on: accumulation, any worker count, and a run that is killed and resumed."""
 
-import signal
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
-from test_resume import KILLER, run, same
+from test_resume import same, stopped, train
 
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.data.sources import open_data
@@ -37,8 +37,8 @@ def shapes(shapes_folder):
 
 def made(recipe, data, batch_size, accumulation):
     """The loop of a recipe, assembled as a run assembles it."""
-    train = TrainOptions(steps=4, batch_size=batch_size, accumulation=accumulation, workers=0)
-    recipe = replace(recipe, optim=OptimOptions("sgd", lr=1e-2, ema=0.9), train=train)
+    options = TrainOptions(steps=4, batch_size=batch_size, accumulation=accumulation, workers=0)
+    recipe = replace(recipe, optim=OptimOptions("sgd", lr=1e-2, ema=0.9), train=options)
     recipe, _ = resolve(recipe, data, "cpu")
     config = shape(recipe, data)
     steps = preprocess(recipe, data, config)
@@ -57,8 +57,7 @@ def teacher(shapes_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("teachers") / "resnet"
     words = ["--model", "resnet18", "--width", "8", "--depths", "1", "1", "1", "1", "--image-size", "20", "20", "--steps", "10",
              "--optimizer", "adamw", "--batch-size", "16", "--precision", "fp32", "--workers", "0"]  # fmt: skip
-    done = run("train", shapes_folder, "--out", out, *words)
-    assert done.returncode == 0, done.stderr
+    train("train", shapes_folder, "--out", out, *words)
     return out
 
 
@@ -99,8 +98,8 @@ def test_the_stream_does_not_depend_on_workers(shapes, name):
         assert torch.equal(batch.keys, wanted.keys)
 
 
-COMMON = ["--epochs", "4", "--image-size", "20", "20", "--patch-size", "4", "--dim", "32", "--depth", "2", "--num-heads", "2", "--batch-size", "4",
-          "--accumulation", "2", "--checkpoint-every", "2", "--precision", "fp32", "--drop-path", "0.1", "--ema", "0.9"]  # fmt: skip
+COMMON = ["--epochs", "2", "--image-size", "20", "20", "--patch-size", "4", "--dim", "32", "--depth", "2", "--num-heads", "2", "--batch-size", "4",
+          "--accumulation", "2", "--checkpoint-every", "4", "--precision", "fp32", "--drop-path", "0.1", "--ema", "0.9"]  # fmt: skip
 RUNS = {
     "everything": ["train", "--crop", "resized", "--policy", "randaugment", "--jitter", "0.2", "--erase", "0.3", "--mixup", "0.4", "--cutmix", "1",
                    "--repeats", "2", "--sampling", "balanced", "--model", "deit_tiny_distilled_patch16_224", "--optimizer", "lamb", "--lr", "3e-3",
@@ -115,25 +114,18 @@ def test_a_killed_run_ends_with_the_same_bits(shapes_folder, teacher, tmp_path, 
     command, *words = RUNS[name]
     words = [*words, *COMMON, *(["--teacher", str(teacher)] if name == "everything" else [])]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    done = run(command, shapes_folder, "--out", whole, *words, "--workers", "0")
-    assert done.returncode == 0, done.stderr
-    dead = run("replace", 12, command, shapes_folder, "--out", killed, *words, "--workers", "2", code=KILLER)
-    assert dead.returncode == -signal.SIGKILL, dead.stderr
-    resumed = run(command, "--resume", killed, "--workers", "0")
-    assert resumed.returncode == 0, resumed.stderr
+    train(command, shapes_folder, "--out", whole, *words, "--workers", "0")
+    stopped("replace", 10, command, shapes_folder, "--out", killed, *words, "--workers", "2")
+    train(command, "--resume", killed, "--workers", "0")
     assert same(whole, killed)
 
 
-def test_a_run_whose_teacher_changed_is_not_resumed(shapes_folder, teacher, tmp_path):
-    import shutil
-
+def test_a_run_whose_teacher_changed_is_not_resumed(shapes_folder, teacher, tmp_path, capsys):
     copy, out = tmp_path / "teacher", tmp_path / "run"
     shutil.copytree(teacher, copy)
     words = [*RUNS["everything"][1:], *COMMON, "--teacher", str(copy)]
-    dead = run("replace", 12, "train", shapes_folder, "--out", out, *words, "--workers", "0", code=KILLER)
-    assert dead.returncode == -signal.SIGKILL, dead.stderr
+    stopped("replace", 10, "train", shapes_folder, "--out", out, *words, "--workers", "0")
     with open(copy / "model.safetensors", "ab") as file:
         file.write(b" ")
-    resumed = run("train", "--resume", out)
-    assert resumed.returncode == 2
-    assert "changed since the run began" in resumed.stderr
+    train("train", "--resume", out, status=2)
+    assert "changed since the run began" in capsys.readouterr().err

@@ -5,23 +5,26 @@ import os
 import random
 import signal
 import subprocess
-import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-TRAIN = ["--epochs", "6", "--dim", "32", "--depth", "2", "--num-heads", "2", "--image-size", "20", "20", "--patch-size", "4", "--dropout", "0.1",
+from processes import eventually, run, start
+from vitral.cli import main
+
+TRAIN = ["--epochs", "3", "--dim", "32", "--depth", "2", "--num-heads", "2", "--image-size", "20", "20", "--patch-size", "4", "--dropout", "0.1",
          "--drop-path", "0.2", "--ema", "0.9", "--batch-size", "4", "--accumulation", "2", "--checkpoint-every", "2", "--crop", "resized",
          "--precision", "fp32", "--optimizer", "muon"]  # fmt: skip
 
-# Kills its own process at the n-th call of one of the functions that writing a checkpoint goes through, after half of its bytes or before it acts.
+# Sends its own process a signal at the n-th call of one of the functions that writing a checkpoint goes through, after half of its bytes or before
+# it acts.
 KILLER = """
 import os, sys
-where, count = sys.argv[1], int(sys.argv[2])
-sys.argv = ["vitral", *sys.argv[3:]]
+where, count, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+sys.argv = ["vitral", *sys.argv[4:]]
 import vitral.checkpoints.atomic as atomic
 calls = 0
 def dying(real, half):
@@ -30,7 +33,7 @@ def dying(real, half):
         calls += 1
         if calls == count:
             if half: real(a[0], bytes(a[1][: len(a[1]) // 2]))
-            os.kill(os.getpid(), 9)
+            os.kill(os.getpid(), number)
         return real(*a)
     return call
 if where == "write":
@@ -50,10 +53,18 @@ main()
 """
 
 
-def run(*words, code=None, timeout=120):
-    command = [sys.executable, *(["-c", code] if code else ["-m", "vitral"]), *map(str, words)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
+def stopped(where, count, *words, number=signal.SIGKILL):
+    """A run that sends itself a signal at this moment."""
+    done = run(where, count, int(number), *words, code=KILLER)
+    assert done.returncode == (-number if number == signal.SIGKILL else 130), done.stderr
+    return done
+
+
+def train(*words, status=0):
+    """`vitral WORDS` in this process."""
+    with pytest.raises(SystemExit) as stop:
+        main([*map(str, words)])
+    assert stop.value.code == status
 
 
 def same(a: Path, b: Path) -> bool:
@@ -70,49 +81,46 @@ def same(a: Path, b: Path) -> bool:
 @pytest.fixture(scope="module")
 def whole(shapes_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "whole"
-    done = run("train", shapes_folder, "--out", out, *TRAIN, "--workers", "0")
-    assert done.returncode == 0, done.stderr
+    train("train", shapes_folder, "--out", out, *TRAIN, "--workers", "0")
     return out
 
 
 @pytest.mark.parametrize(("where", "count"), [("write", 5), ("replace", 6), ("fsync", 9), ("replace", 9)])
 def test_killed_inside_a_checkpoint_write(shapes_folder, tmp_path, whole, where, count):
     out = tmp_path / "run"
-    killed = run(where, count, "train", shapes_folder, "--out", out, *TRAIN, "--workers", "0", code=KILLER)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    resumed = run("train", "--resume", out, "--workers", count % 3)
-    assert resumed.returncode == 0, resumed.stderr
+    stopped(where, count, "train", shapes_folder, "--out", out, *TRAIN, "--workers", "0")
+    train("train", "--resume", out, "--workers", count % 3)
     assert same(whole, out)
     steps = [json.loads(line)["step"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert steps == sorted(steps)  # what was taken again is told once
 
 
-def killed_at_random(shapes_folder, out, whole, rng):
+def killed_at_random(shapes_folder, out, rng):
     """Kill -9 after a random delay, again and again, with other workers each time, until a session gets through."""
     words = ["train", shapes_folder, "--out", out, *TRAIN, "--workers", "0"]
+    latest = out / "checkpoints" / "latest"
+
+    def written(since=0):
+        at = latest.stat().st_mtime_ns if latest.exists() else 0
+        return at if at > since else 0
+
     kills = 0
     while True:
-        command = [sys.executable, "-m", "vitral", *map(str, words)]
-        process = subprocess.Popen(
-            command,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+        before, process = written(), start(*words, start_new_session=True, stdout=subprocess.DEVNULL)
         try:
-            deadline = time.monotonic() + 60
-            while process.poll() is None and not (out / "run.json").exists() and time.monotonic() < deadline:
-                time.sleep(0.02)
-            process.wait(rng.uniform(0.3, 9))  # longer than a start takes, or it would never get on
+            eventually((out / "run.json").exists, process)
+            if kills % 2:  # every other session gets on, however slow the machine is
+                eventually(partial(written, before), process)
+            _, said = process.communicate(timeout=rng.uniform(0, 3))
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
             kills += 1
         else:
-            assert process.returncode == 0, process.stderr.read()
+            assert process.returncode == 0, said
             return kills
         finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
             process.stderr.close()
         words = ["train", "--resume", out, "--workers", rng.choice([0, 2, 4])]
 
@@ -122,37 +130,28 @@ def test_killed_at_random_moments(shapes_folder, tmp_path, whole):
     rng, kills, attempt = random.Random(0), 0, 0
     while kills < 10:
         out = tmp_path / f"run{attempt}"
-        kills += killed_at_random(shapes_folder, out, whole, rng)
+        kills += killed_at_random(shapes_folder, out, rng)
         assert same(whole, out)
         attempt += 1
 
 
 def test_interrupting_saves_and_says_how_to_go_on(shapes_folder, tmp_path, whole):
     out = tmp_path / "run"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "vitral", "train", str(shapes_folder), "--out", str(out), *TRAIN, "--workers", "2"],
-        stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not (out / "checkpoints" / "latest").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
+    words = ["train", shapes_folder, "--out", out, *TRAIN, "--workers", "2"]
+    said = stopped("replace", 6, *words, number=signal.SIGINT).stderr
     assert f"vitral train --resume {out}" in said
-    resumed = run("train", "--resume", out)
-    assert resumed.returncode == 0, resumed.stderr
+    train("train", "--resume", out)
     assert same(whole, out)
 
 
-def test_resuming_is_refused_where_it_would_not_be_the_same_run(whole, tmp_path):
+def test_resuming_is_refused_where_it_would_not_be_the_same_run(whole, tmp_path, capsys):
     for words, what in (
         (["--resume", whole, "--lr", "1"], "leave out --lr"),
         (["digits", "--resume", whole], "leave out digits"),
         (["--resume", tmp_path], "holds no run to resume"),
         (["digits", "--out", whole], "there is a run already"),
     ):
-        done = run("train", *words)
-        assert done.returncode == 2
-        assert what in done.stderr
-        assert "Traceback" not in done.stderr
+        train("train", *words, status=2)
+        said = capsys.readouterr().err
+        assert what in said
+        assert "Traceback" not in said
