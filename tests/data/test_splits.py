@@ -103,3 +103,49 @@ def test_an_exact_test_count_is_met() -> None:
     assert counts["train"] + counts["val"] == 1968
     of_largest = Counter(split for split, group in zip(splits, groups, strict=True) if group == "0")
     assert of_largest["test"] == 230
+
+
+@given(
+    sizes=classes,
+    val=shares,
+    test=shares,
+    pairs=st.lists(st.tuples(st.integers(0, 239), st.integers(0, 239)), max_size=30),
+)
+def test_what_belongs_together_shares_a_split_of_about_the_same_size(
+    sizes: list[int], val: float, test: float, pairs: list[tuple[int, int]]
+) -> None:
+    assume(val + test < 1)
+    digests, groups = images(sizes)
+    together = list(digests)
+    for a, b in pairs:
+        least, other = sorted(together[i % len(digests)] for i in (a, b))
+        together = [least if key == other else key for key in together]
+    splits = make_splits(digests, groups, val_fraction=val, test_fraction=test, together=together)
+    assert len(set(zip(together, splits, strict=True))) == len(set(together))
+    of_unit = Counter(together)
+    home = {key: groups[digests.index(key)] for key in of_unit}
+    for group in set(groups):
+        inside = [
+            (of_unit[key], split)
+            for key, split in dict(zip(together, splits, strict=True)).items()
+            if home[key] == group
+        ]
+        assert not inside or "train" in {split for _, split in inside}
+        if len(inside) < 3:
+            continue
+        whole, largest = sum(size for size, _ in inside), max(size for size, _ in inside)
+        for name, share in (("val", val), ("test", test)):
+            held = sum(size for size, split in inside if split == name)
+            assert (held > 0) == (share > 0)
+            assert abs(held - share * whole) <= 1 + largest
+
+
+def test_a_unit_counts_as_many_contents_as_it_holds() -> None:
+    digests, groups = images([40])
+    first = sorted(digests)[:4]
+    together = [
+        first[0] if digest in first else digest for digest in digests
+    ]  # the four that are the first of the test share
+    splits = make_splits(digests, groups, val_fraction=0.1, test_fraction=0.2, together=together)
+    assert Counter(splits) == {"train": 28, "val": 4, "test": 8}
+    assert {split for split, digest in zip(splits, digests, strict=True) if digest in first} == {"test"}

@@ -68,7 +68,12 @@ def inspect(given: Inspect, words: list[str]) -> int:
         if given.data is not None:
             options = flags_given(words, given.options, vars(given.options))
             data = open_as_in_training(
-                given.data, predictor.card, options, partial(display.count, "checking images"), labelled=False
+                given.data,
+                given.model,
+                predictor.card,
+                options,
+                partial(display.count, "checking images"),
+                labelled=False,
             )
             for note in data.notes:
                 display.say(f"- {note}")

@@ -68,7 +68,7 @@ def probe(given: Probe, words: list[str]) -> int:
     try:
         options = flags_given(words, given.options, vars(given.options))
         data = open_as_in_training(
-            given.data, predictor.card, options, partial(display.count, "checking images"), training=True
+            given.data, given.model, predictor.card, options, partial(display.count, "checking images"), training=True
         )
         shots, scored = _asked(data, given.shots)
         for note in [*data.notes, *_left_out(given.shots, shots)]:

@@ -124,7 +124,12 @@ def _resume_tokenizer(given: Any, words: list[str]) -> int:
     code = 0 if finished else _run(replace(given, resume=inner), words, "pretrain", given.resume)
     data = given.moved or json.loads((inner / "run.json").read_text())["data"]
     second = replace(
-        given, data=data, moved=None, settings=read_recipe(given.resume / TWO_STAGES), out=given.resume, resume=None
+        given,
+        data=data,
+        moved=None,
+        settings=read_recipe(given.resume / TWO_STAGES, stored=True),
+        out=given.resume,
+        resume=None,
     )
     return code or _run(second, [], "pretrain", given.resume)
 

@@ -71,6 +71,7 @@ def evaluate(given: Evaluate, words: list[str]) -> int:
     try:
         data = open_as_in_training(
             given.data,
+            given.model,
             predictor.card,
             flags_given(words, given.options, vars(given.options)),
             partial(display.count, "checking images"),

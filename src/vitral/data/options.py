@@ -59,6 +59,10 @@ class DataOptions:
     """Share set aside for validation if the data give no such split; 0 for none."""
     test_fraction: float = 0.2
     """Share set aside for testing if the data give no such split; 0 for none."""
+    near_copies: Literal["together", "apart"] = "together"
+    """Near copies of one image (resized, encoded again, cropped, mirrored) in splits that are made here: together in one of them, or apart, wherever
+    each falls by itself.
+    """
     train_fraction: float = 1.0
     """Share of each class's training images that is used, the same ones each time: to see what fewer images give."""
     class_depth: int | None = None
@@ -81,6 +85,7 @@ class DataOptions:
     """Bands, counted from 1, that pictures for people show as red, green and blue; default: the first three."""
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if self.label_separator is not None and len(self.label_separator) != 1:
             raise VitralError(f"label_separator {self.label_separator!r}: give one character, such as ';'")
         if self.channels is not None and self.channels < 1:

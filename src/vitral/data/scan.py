@@ -3,14 +3,17 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from vitral.data.copies import SIDE, Progress, small_picture
 from vitral.data.images import Images
-from vitral.data.values import ImageInfo
+from vitral.data.values import ImageInfo, white
 from vitral.errors import VitralError
 
-Progress = Callable[[int, int], None]
 _CHUNK = 64  # images between two reports of progress
 T = TypeVar("T")
 
@@ -34,14 +37,19 @@ class Scan:
     infos: list[ImageInfo]
     unreadable: list[tuple[str, str]]
     """(name, reason)"""
+    small: list[NDArray[np.uint8]] = field(default_factory=list)
+    """Of each image that can be read its `small_picture`; empty if they were not asked for."""
 
 
-def scan(images: Images, progress: Progress | None) -> Scan:
-    """Read every image to its end, in threads."""
+def scan(images: Images, progress: Progress | None, *, small: bool = False) -> Scan:
+    """Read every image to its end, in threads. small: keep a small picture of each."""
 
-    def check(i: int) -> tuple[bytes, ImageInfo] | VitralError:
+    def check(i: int) -> tuple[bytes, ImageInfo, NDArray[np.uint8] | None] | VitralError:
         try:
-            return images.check(i)
+            if not small:
+                return *images.check(i), None
+            seen = images.inspect(i, hint=2 * SIDE)
+            return seen.digest, seen.info, small_picture(seen.pixels, white(seen.pixels.numpy()))
         except VitralError as error:
             return error
 
@@ -54,6 +62,8 @@ def scan(images: Images, progress: Progress | None) -> Scan:
             found.rows.append(row)
             found.digests.append(result[0])
             found.infos.append(result[1])
+            if result[2] is not None:
+                found.small.append(result[2])
     return found
 
 

@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from vitral.data.bands import count_channels
 from vitral.data.builtin import BUILTIN
+from vitral.data.divide import Held, compares, divide, fingerprint
 from vitral.data.folder import UNLABELLED, list_folder
 from vitral.data.given import look_at
 from vitral.data.hub import list_hub
@@ -29,7 +29,7 @@ from vitral.data.options import DataOptions
 from vitral.data.remarks import notes, of_values, problems
 from vitral.data.rows import TABLES
 from vitral.data.scan import Progress, Scan, UnreadableError, in_threads, scan
-from vitral.data.splits import SPLITS, common, keep_in_train, make_splits
+from vitral.data.splits import SPLITS
 from vitral.data.table import list_table
 from vitral.data.values import reading
 from vitral.errors import VitralError, all_of
@@ -120,6 +120,7 @@ def open_data(
     least_side: Callable[[int, int], int] | None = None,
     progress: Progress | None = None,
     strict: bool = True,
+    held: Held | None = None,
 ) -> DataSet:
     """Find, read, check and divide a data set.
 
@@ -129,21 +130,21 @@ def open_data(
     class folders will do then. least_side: from the images' median height and width, the pixels that each side
     must have at least (one patch). progress: called with (images checked, images in all) now and then. strict:
     False for whoever only looks: what cannot be read or is too small is left out and in `skipped`, and nothing
-    but that there is no image is an error. Raises
+    but that there is no image is an error. held: how a run divided its data; other data are divided anew. Raises
     VitralError with all that is wrong: first in how the images lie and are labelled, then, when all have been
     read, in what they hold. UnreadableError, a VitralError, lists every image that cannot be read.
     """
     listing = list_data(data, options, training=training, labelled=labelled, strict=strict)
     if listing.labels == [UNLABELLED]:
         options = replace(options, val_fraction=0.0, test_fraction=0.0)
-    scanned = scan(listing.images, progress)
+    scanned = scan(listing.images, progress, small=compares(listing, options))
     if not strict:
         scanned = _usable(listing, scanned, least_side)
         if not scanned.rows:
             raise VitralError(f"{data}: holds no image that can be used; restore them")
     # of several labels as a list, so that no two sets read alike
     groups = [json.dumps(listing.of(i)) if listing.multi_label else listing.of(i)[0] for i in scanned.rows]
-    splits = _divide(listing, scanned, groups, options)
+    splits, said = divide(listing, scanned, groups, options, held, progress)
     train = [info for info, split in zip(scanned.infos, splits, strict=True) if split == "train"] or scanned.infos
     height, width = (int(np.median([getattr(info, side) for info in train] or [1])) for side in ("height", "width"))
     least = None if least_side is None else least_side(height, width)
@@ -163,10 +164,10 @@ def open_data(
         bit_depth=max(info.bit_depth for info in scanned.infos),
         height=height,
         width=width,
-        fingerprint=_fingerprint(scanned.digests, groups, splits),
+        fingerprint=fingerprint(scanned.digests, groups, splits),
         skipped=scanned.unreadable,
         given=frozenset(listing.given or ()),
-        notes=[*notes(listing, scanned, splits), *of_values(scanned.infos, options.value_range)],
+        notes=[*notes(listing, scanned, splits), *said, *of_values(scanned.infos, options.value_range)],
     )
 
 
@@ -259,27 +260,8 @@ def _usable(listing: Listing, scanned: Scan, least_side: Callable[[int, int], in
         [scanned.digests[k] for k in fits],
         [scanned.infos[k] for k in fits],
         scanned.unreadable + small,
+        [scanned.small[k] for k in fits] if scanned.small else [],
     )
-
-
-def _divide(listing: Listing, scanned: Scan, groups: Sequence[str], options: DataOptions) -> list[str]:
-    """The split of each image that was read. groups: its label, or all its labels."""
-    given = None if listing.given is None else [listing.given[i] for i in scanned.rows]
-    digests = [listing.images.together(i, digest) for i, digest in zip(scanned.rows, scanned.digests, strict=True)]
-    strata = groups if listing.strata is None else [listing.strata[i] for i in scanned.rows]
-    if listing.multi_label:
-        strata = common(groups, digests)
-    splits = make_splits(
-        digests,
-        strata,
-        given,
-        val_fraction=options.val_fraction,
-        test_fraction=options.test_fraction,
-        test_count=listing.test_count,
-    )
-    if listing.multi_label:
-        keep_in_train(splits, given, digests, [listing.of(i) for i in scanned.rows])
-    return splits
 
 
 def _build_splits(listing: Listing, scanned: Scan, splits: Sequence[str], train_fraction: float) -> dict[str, Split]:
@@ -312,12 +294,3 @@ def _share(inside: Sequence[int], targets: np.ndarray, digests: Sequence[bytes],
 def share_of(members: int, fraction: float) -> int:
     """How many of a class's training images a train_fraction leaves."""
     return max(1, round(fraction * members))
-
-
-def _fingerprint(digests: Sequence[bytes], labels: Sequence[str], splits: Sequence[str]) -> str:
-    total = sha256()
-    for digest, label, split in sorted(zip(digests, labels, splits, strict=True)):
-        # lengths first, so that no two different lists of triples run together to the same bytes
-        text = f"{split}/{label}".encode(errors="surrogateescape")
-        total.update(digest + len(text).to_bytes(4, "little") + text)
-    return total.hexdigest()

@@ -2,15 +2,30 @@
 
 Within each class (or stratum) the distinct contents are ordered by their hash; the first share goes to test,
 the next to val, the rest to train. The same image therefore gets the same split in any folder, order or file
-name, and copies of one image always share a split.
+name, and copies of one image always share a split. What belongs together otherwise (near copies) does so too: such a unit stands where
+its first content does, and counts as many contents as it holds.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 SPLITS = ("train", "val", "test")
-_LEAST = 3  # distinct contents that a class needs before it gives any away
+_LEAST = 3  # units that a class needs before it gives any away
 _OWN_SHARE = 10  # distinct contents of a set of labels that is divided on its own
+
+
+@dataclass
+class Unit:
+    """Images of one class (or stratum) that share a split."""
+
+    rows: list[int] = field(default_factory=list)
+    contents: set[bytes] = field(default_factory=set)
+
+    @property
+    def size(self) -> int:
+        """Distinct contents."""
+        return len(self.contents)
 
 
 def make_splits(
@@ -21,13 +36,16 @@ def make_splits(
     val_fraction: float,
     test_fraction: float,
     test_count: int | None = None,
+    together: Sequence[bytes] | None = None,
 ) -> list[str]:
     """The split of each image.
 
     digests: content hashes. groups: what to balance by. given: splits that the data state, which stay as they
     are; those that nothing is in are taken out of train, as shares of it (of everything, if given is None).
-    test_count: make exactly this many distinct contents the test split, apportioned to the groups by size.
+    test_count: make exactly this many distinct contents the test split, apportioned to the groups by size. together: of each image the least
+    digest of those that it is to share a split with; default: its own, so that only copies do. Sizes are then as near as such units allow.
     """
+    keys = digests if together is None else together
     splits = list(given) if given is not None else ["train"] * len(digests)
     stated = set(splits) if given is not None else {"train"}
     share = {
@@ -36,17 +54,17 @@ def make_splits(
     }
     if test_count is not None:
         assert "test" not in stated
-        pool = _pool(digests, groups, splits)
-        counts = apportion({group: len(contents) for group, contents in pool.items()}, test_count)
-        for group, contents in pool.items():
-            _move(contents, slice(0, counts[group]), "test", splits)
-    for contents in _pool(digests, groups, splits).values():
-        n = len(contents)
-        if n < _LEAST:
+        pool = _pool(digests, keys, groups, splits)
+        counts = apportion({group: sum(unit.size for unit in units) for group, units in pool.items()}, test_count)
+        for group, units in pool.items():
+            _move(_chosen(units, counts[group], keep=0)[0], "test", splits)
+    for units in _pool(digests, keys, groups, splits).values():
+        if len(units) < _LEAST:
             continue
-        test, val = _take(share["test"], share["val"], n)
-        _move(contents, slice(0, test), "test", splits)
-        _move(contents, slice(test, test + val), "val", splits)
+        test, val = _take(share["test"], share["val"], sum(unit.size for unit in units))
+        tested, left = _chosen(units, test, keep=2 if val else 1)
+        _move(tested, "test", splits)
+        _move(_chosen(left, val, keep=1)[0], "val", splits)
     return splits
 
 
@@ -102,16 +120,46 @@ def _take(test: float, val: float, n: int) -> tuple[int, int]:
     return parts[0], parts[1]
 
 
-def _pool(digests: Sequence[bytes], groups: Sequence[str], splits: Sequence[str]) -> dict[str, list[list[int]]]:
-    """What is in train: by group, the images of each distinct content, in the order of the hashes."""
-    pool: dict[str, dict[bytes, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for i, (digest, group) in enumerate(zip(digests, groups, strict=True)):
+def _chosen(units: Sequence[Unit], count: int, keep: int) -> tuple[list[Unit], list[Unit]]:
+    """Units of so many contents in all, the first that fit, and those that are left, of which there are at least `keep`.
+
+    Where they do not come out even, one more if that is nearer; and at least one, if any is wanted.
+    """
+    taken: list[Unit] = []
+    rest: list[Unit] = []
+    missing = count
+    for unit in units:
+        if unit.size <= missing and len(units) - len(taken) > keep:
+            taken.append(unit)
+            missing -= unit.size
+        else:
+            rest.append(unit)
+    if missing and len(rest) > keep:
+        smallest = min(rest, key=lambda unit: unit.size)
+        if not taken or smallest.size < 2 * missing:
+            rest.remove(smallest)
+            taken.append(smallest)
+    return taken, rest
+
+
+def _pool(
+    digests: Sequence[bytes], keys: Sequence[bytes], groups: Sequence[str], splits: Sequence[str]
+) -> dict[str, list[Unit]]:
+    """What is in train: by group its units, in the order of their keys. A unit of several groups is in that of its first image."""
+    home: dict[bytes, tuple[bytes, str]] = {}
+    for i, key in enumerate(keys):
         if splits[i] == "train":
-            pool[group][digest].append(i)
-    return {group: [contents[digest] for digest in sorted(contents)] for group, contents in pool.items()}
+            home[key] = min(home.get(key, (digests[i], groups[i])), (digests[i], groups[i]))
+    pool: dict[str, dict[bytes, Unit]] = defaultdict(lambda: defaultdict(Unit))
+    for i, key in enumerate(keys):
+        if splits[i] == "train":
+            unit = pool[home[key][1]][key]
+            unit.rows.append(i)
+            unit.contents.add(digests[i])
+    return {group: [units[key] for key in sorted(units)] for group, units in pool.items()}
 
 
-def _move(contents: list[list[int]], which: slice, split: str, splits: list[str]) -> None:
-    for copies in contents[which]:
-        for i in copies:
+def _move(units: Sequence[Unit], split: str, splits: list[str]) -> None:
+    for unit in units:
+        for i in unit.rows:
             splits[i] = split

@@ -1,10 +1,13 @@
-"""Which images a model was trained on, so that a score on them is never taken for one on new images.
+"""Which images a model was trained on, so that a score on them is never taken for one on new images; and how its run's data were divided.
 
 RUN/training-images.bin holds the first eight bytes of each training image's content hash, in the order in which the run counts them (sorted in runs
-of earlier versions). Two different images share them by chance with a probability of one in 10^19.
+of earlier versions). Two different images share them by chance with a probability of one in 10^19. RUN/held-out.npz holds those of the validation
+and test images that were set aside here, so that they stay aside, whatever another version or machine would make of the data.
 """
 
+import io
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +15,40 @@ from numpy.typing import NDArray
 
 from vitral.checkpoints.atomic import write_atomically
 from vitral.checkpoints.bundle import ModelCard
-from vitral.data.sources import Split
+from vitral.data.sources import DataSet, Held, Split
 from vitral.errors import VitralError
 
 NAME = "training-images.bin"
+HELD = "held-out.npz"
 KIND = np.dtype(">u8")
 
 
 def write_seen(run: Path, train: Split) -> None:
     """Remember beside the run what its model is trained on."""
     write_atomically(run / NAME, train.contents.astype(KIND).tobytes())
+
+
+def write_held(run: Path, data: DataSet) -> None:
+    """Remember beside the run how its data were divided."""
+    made = {name: split.contents for name, split in data.splits.items() if name != "train" and name not in data.given}
+    arrays = io.BytesIO()
+    np.savez(arrays, **made)  # type: ignore[arg-type]
+    write_atomically(run / HELD, arrays.getvalue())
+
+
+def held_of(model: Path) -> Held | None:
+    """How the data of a model's run (a run folder, or a file in one) were divided; None where that is not known, as in runs of earlier versions."""
+    run = model if model.is_dir() else model.parent
+    try:
+        fingerprint = json.loads((run / "run.json").read_text())["fingerprint"]
+        with np.load(run / HELD, allow_pickle=False) as stored:
+            return Held(fingerprint, {name: stored[name] for name in stored.files})
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise VitralError(
+            f"{run / HELD}: cannot be read ({error}); restore it, or remove it to have the splits made anew"
+        ) from error
 
 
 def count_seen(model: Path, card: ModelCard, split: Split) -> int | None:

@@ -14,13 +14,17 @@ from vitral.data.scan import Progress
 from vitral.data.sources import DataSet, Split, open_data
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import merged
-from vitral.evaluation.seen import contents_seen
+from vitral.evaluation.seen import contents_seen, held_of
 from vitral.training.config import Recipe
 from vitral.training.toml import read_recipe, stored_data_options
+
+DIVIDING = ("val_fraction", "test_fraction", "near_copies")
+"""Data options that ask for other splits than the run's."""
 
 
 def open_as_in_training(
     data: str,
+    model: Path,
     card: ModelCard,
     said: dict[str, Any],
     progress: Progress,
@@ -29,9 +33,10 @@ def open_as_in_training(
     labelled: bool = True,
     strict: bool = True,
 ) -> DataSet:
-    """Any data, with the data options of the run that made the model.
+    """Any data, with the data options of the run that made the model; those of the run itself divided as they were then.
 
-    said: fields of `DataOptions` that a person set; they go before the run's own. progress, training, labelled, strict: as in `open_data`.
+    model: a run folder, or a model file, beside which its run may lie. said: fields of `DataOptions` that a person set; they go before the run's own.
+    progress, training, labelled, strict: as in `open_data`.
     Raises VitralError as `open_data` does.
     """
     steps = card.preprocess
@@ -42,7 +47,7 @@ def open_as_in_training(
     return open_data(
         data, replace(options, **said), training=training, labelled=labelled,
         least_side=lambda height, width: steps.min_size,
-        progress=progress, strict=strict,
+        progress=progress, strict=strict, held=None if set(said) & set(DIVIDING) else held_of(model),
     )  # fmt: skip
 
 
@@ -55,7 +60,9 @@ def data_of_run(model: Path, progress: Progress | None = None) -> DataSet | None
     if found is None:
         return None
     source, fingerprint, recipe = found
-    data = open_data(source, recipe.data, labelled=recipe.objective.name == "classify", progress=progress)
+    data = open_data(
+        source, recipe.data, labelled=recipe.objective.name == "classify", progress=progress, held=held_of(model)
+    )
     if data.fingerprint != fingerprint:
         raise VitralError(f"{source}: the images or labels changed since the run of {model}; restore them")
     return data
@@ -79,7 +86,7 @@ def training_images_left(
     labelled, least = recipe.objective.name == "classify", card.preprocess.min_size
     data = open_data(
         source, replace(recipe.data, skip_unreadable=True), training=False, labelled=labelled, strict=False,
-        least_side=lambda height, width: least, progress=progress,
+        least_side=lambda height, width: least, progress=progress, held=held_of(model),
     )  # fmt: skip
     seen = contents_seen(model if model.is_dir() else model.parent)
     if seen is None:
@@ -115,4 +122,4 @@ def source_of_run(model: Path) -> tuple[str, str, Recipe] | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise VitralError(f"{run / 'run.json'}: cannot be read ({error}); restore it") from error
-    return source, fingerprint, read_recipe(run / "recipe.toml")
+    return source, fingerprint, read_recipe(run / "recipe.toml", stored=True)

@@ -3,7 +3,8 @@
 RUN/recipe.toml      the recipe as resolved        RUN/metrics.jsonl   a line per event
 RUN/run.json         data, command, machine        RUN/checkpoints/    latest and best
 RUN/model.safetensors  the self-describing result  RUN/scores.json     its scores; RUN/predictions.npz behind them
-RUN/training-images.bin  which images it has seen  RUN/skipped.csv     which were left out, if any
+RUN/training-images.bin  which images it has seen  RUN/held-out.npz    which were set aside for it
+RUN/skipped.csv      images left out, if any
 """
 
 import copy

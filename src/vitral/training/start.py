@@ -16,9 +16,9 @@ from vitral.checkpoints.atomic import write_atomically
 from vitral.checkpoints.claim import NAME, Claim, claim_unused, going_on
 from vitral.data.bands import in_words
 from vitral.data.loader import TrainingBatches
-from vitral.data.sources import DataSet, open_data, write_skipped
+from vitral.data.sources import DataSet, Held, open_data, write_skipped
 from vitral.errors import VitralError
-from vitral.evaluation.seen import as_trained, count_known, write_seen
+from vitral.evaluation.seen import as_trained, count_known, held_of, write_held, write_seen
 from vitral.models.words import model_in_words
 from vitral.objectives.distill import Distill
 from vitral.randomness import derive
@@ -117,6 +117,7 @@ def _write_down(
     if dataset.skipped:
         write_skipped(dataset, out / "skipped.csv")
     write_seen(out, dataset.splits["train"])
+    write_held(out, dataset)
     write_atomically(out / "run.json", json.dumps(described, indent=1).encode())
     if initial is not None:  # so that a run resumed before its first checkpoint does not need the source again
         loop = run.loop
@@ -190,7 +191,7 @@ def resume(folder: Path, display: Display, workers: int | None = None, moved: st
 
 
 def _resumed(folder: Path, described: dict[str, Any], display: Display, workers: int | None, moved: str | None) -> Run:
-    recipe = read_recipe(folder / "recipe.toml")
+    recipe = read_recipe(folder / "recipe.toml", stored=True)
     if workers is not None:
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, workers=workers))
     dataset = _same_data(folder, described, recipe, display, moved)
@@ -223,7 +224,7 @@ def _same_data(folder: Path, described: dict[str, Any], recipe: Recipe, display:
         raise VitralError(
             f"{source}: the data are gone; if they moved, say where to: --resume {folder} --data NEW_PLACE"
         )
-    dataset = open_for(source, recipe, display)
+    dataset = open_for(source, recipe, display, held=held_of(folder))
     if dataset.fingerprint != described["fingerprint"]:
         what = "the images or labels changed since the run began; restore them, or start a new run"
         if moved is not None:
@@ -273,9 +274,13 @@ def _inputs(recipe: Recipe) -> dict[str, str]:
 
 
 def open_for(
-    data: str, recipe: Recipe, display: Display, least_side: Callable[[int, int], int] | None = None
+    data: str,
+    recipe: Recipe,
+    display: Display,
+    least_side: Callable[[int, int], int] | None = None,
+    held: Held | None = None,
 ) -> DataSet:
-    """The data as a run with this recipe would open them. least_side: as in `open_data`; default: the patch that the recipe resolves to."""
+    """The data as a run with this recipe would open them. least_side, held: as in `open_data`; default: the patch that the recipe resolves to."""
     if (warning := precision_cost(recipe.train.precision, choose_device(recipe.train.device))) is not None:
         display.say(warning)
     try:
@@ -285,6 +290,7 @@ def open_for(
             labelled=recipe.objective.name == "classify",
             least_side=least_side or (lambda height, width: patch_for(recipe.model, height, width)),
             progress=lambda done, total: display.count("checking images", done, total),
+            held=held,
         )
     except VitralError as error:
         if Path(data).exists():  # mistakes in the labels stop before any image is read

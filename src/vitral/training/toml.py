@@ -13,6 +13,8 @@ from vitral.errors import VitralError
 from vitral.training.config import Recipe
 
 T = typing.TypeVar("T")
+# Data options of runs whose recipes say nothing of them, as there were none yet.
+BEFORE: dict[str, object] = {"near_copies": "apart"}
 
 # What others call a field of ours.
 ALIASES = {
@@ -34,8 +36,11 @@ ALIASES = {
 }
 
 
-def read_recipe(path: str | Path) -> Recipe:
-    """The recipe of a TOML file: its values over the defaults; an unknown key is an error with the nearest name."""
+def read_recipe(path: str | Path, *, stored: bool = False) -> Recipe:
+    """The recipe of a TOML file: its values over the defaults; an unknown key is an error with the nearest name.
+
+    stored: whether a run wrote it down, so that what it does not say is as it was then.
+    """
     path = Path(path)
     try:
         table = tomllib.loads(path.read_text())
@@ -44,7 +49,7 @@ def read_recipe(path: str | Path) -> Recipe:
         raise VitralError(f"{path}: no such recipe" + (f"; there are {', '.join(near)}" if near else "")) from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise VitralError(f"{path}: cannot be read as TOML ({error}); mend it there") from error
-    return merge(Recipe(), table, str(path))
+    return merge(merge(Recipe(), {"data": BEFORE}, "before") if stored else Recipe(), table, str(path))
 
 
 def merge(base: T, table: dict[str, object], where: str) -> T:
@@ -114,7 +119,7 @@ def stored_data_options(stored: dict[str, object]) -> DataOptions:
     """How the data of a finished run were read and divided, from the recipe in its model file."""
     section = stored.get("data", {})
     assert isinstance(section, dict)
-    return merge(DataOptions(), section, "the model file's recipe [data]")
+    return merge(merge(DataOptions(), BEFORE, "before"), section, "the model file's recipe [data]")
 
 
 def to_table(recipe: Recipe) -> dict[str, dict[str, object]]:

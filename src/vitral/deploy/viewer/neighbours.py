@@ -137,7 +137,7 @@ class Neighbours:
             data, split, gone = images_of_run(path, card, index.count)
         else:
             said = {"skip_unreadable": True}
-            data = open_as_in_training(self.data, card, said, index.count, labelled=False, strict=False)
+            data = open_as_in_training(self.data, Path(path), card, said, index.count, labelled=False, strict=False)
             split = data.splits.get("train") or merged(data)
         chosen = sample(split, self.most)
         index.doing = "reading images"

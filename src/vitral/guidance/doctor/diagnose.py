@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitral.data.copies import Copies, exact_copies, families, near_copies
 from vitral.data.listing import Listing, named
 from vitral.data.options import DataOptions
 from vitral.data.scan import Progress
 from vitral.data.sources import Split, list_data
 from vitral.errors import VitralError, counted
 from vitral.evaluation.probes import features
-from vitral.guidance.doctor.copies import Copies, exact_copies, families, near_copies
 from vitral.guidance.doctor.findings import (
     SEVERITIES,
     Finding,
@@ -79,7 +79,7 @@ def diagnose(
     listing = list_data(data, replace(options, skip_unreadable=True), strict=False)
     looks, unusable = look(listing.images, reading)
     exact = exact_copies(looks.digests)
-    near = near_copies(looks, comparing)
+    near = near_copies(looks.small, looks.digests, looks.least_sides, comparing)
     findings = [
         *layout_findings(listing),
         *(system_files(Path(data)) if Path(data).is_dir() else []),

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from vitral.data.bands import count_channels, in_words
+from vitral.data.copies import Copies
 from vitral.data.listing import Listing, Problem
 from vitral.data.walk import JUNK
 from vitral.errors import counted
-from vitral.guidance.doctor.copies import Copies
 from vitral.guidance.doctor.reading import Looks, Unusable
 from vitral.training.options import ModelOptions
 from vitral.training.shape import patch_for

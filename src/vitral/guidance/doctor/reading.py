@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitral.data import copies
 from vitral.data.bands import LUMA
 from vitral.data.decode import packed
 from vitral.data.files import ImageError
@@ -48,6 +49,8 @@ class Looks:
     """[n, 64, 64], of bands their mean. Pictures that use the lowest 8, 10 or 12 bits of 16 are on their own scale, as all that is judged by these
     is what training's values show.
     """
+    small: NDArray[np.uint8]
+    """[n, 32, 32], by which copies are told."""
     colour: NDArray[np.uint8]
     """[n, C, 16, 16], on the same scale; C is 3, or the number of bands if that is more."""
     light: NDArray[np.float32]
@@ -64,7 +67,7 @@ class Looks:
 def look(images: Images, progress: Progress | None) -> tuple[Looks, dict[int, Unusable]]:
     """Read every image once, in threads; and by their place, those that cannot be used."""
 
-    def each(i: int) -> tuple[bytes, ImageInfo, Packing | None, Tensor, Tensor, float] | Unusable:
+    def each(i: int) -> tuple[bytes, ImageInfo, Packing | None, NDArray[np.uint8], Tensor, Tensor, float] | Unusable:
         name = images.names[i]
         try:
             seen = images.inspect(i, hint=SIDE)
@@ -73,18 +76,20 @@ def look(images: Images, progress: Progress | None) -> tuple[Looks, dict[int, Un
         except VitralError as error:
             kind = error.kind if isinstance(error, ImageError) else "unreadable"
             return Unusable(kind, str(error).removeprefix(f"{name}: "))
-        return (seen.digest, seen.info, how, *thumbnails(seen.pixels))
+        small = copies.small_picture(seen.pixels, white(seen.pixels.numpy()))
+        return (seen.digest, seen.info, how, small, *thumbnails(seen.pixels))
 
     seen = in_threads(each, len(images.names), progress)
     unusable = {i: one for i, one in enumerate(seen) if isinstance(one, Unusable)}
     usable = [one for one in seen if not isinstance(one, Unusable)]
     rows = np.array([i for i in range(len(seen)) if i not in unusable], np.int64)
-    grey = _stack([one[3] for one in usable], (SIDE, SIDE))
-    most = max((len(one[4]) for one in usable), default=3)
-    colour = _stack([_filled(one[4], most) for one in usable], (most, COLOUR_SIDE, COLOUR_SIDE))
-    light = np.array([one[5] for one in usable], np.float32)
+    small = np.array([one[3] for one in usable], np.uint8).reshape(-1, copies.SIDE, copies.SIDE)
+    grey = _stack([one[4] for one in usable], (SIDE, SIDE))
+    most = max((len(one[5]) for one in usable), default=3)
+    colour = _stack([_filled(one[5], most) for one in usable], (most, COLOUR_SIDE, COLOUR_SIDE))
+    light = np.array([one[6] for one in usable], np.float32)
     infos, packings = [u[1] for u in usable], [u[2] for u in usable]
-    return Looks(rows, [u[0] for u in usable], infos, packings, grey, colour, light), unusable
+    return Looks(rows, [u[0] for u in usable], infos, packings, grey, small, colour, light), unusable
 
 
 def thumbnails(pixels: Tensor) -> tuple[Tensor, Tensor, float]:

@@ -5,22 +5,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vitral.data.images import ArrayImages
-from vitral.guidance.doctor.copies import Copies, exact_copies, families, members, near_copies, register
-from vitral.guidance.doctor.reading import Looks, look
+from drawing import smooth
+from vitral.data.copies import Copies, exact_copies, families, members, near_copies, register, small_picture
+from vitral.data.images import content_hash
 
 
-def smooth(seed: int, side: int = 96) -> np.ndarray:
-    """Noise with detail at many scales, 0..255, [side, side]."""
-    rng = np.random.default_rng(seed)
-    layers = [np.kron(rng.normal(size=(n, n)), np.ones((side // n, side // n))) for n in (3, 6, 12, 24, 48)]
-    mixed = sum(layers)
-    return np.clip(128 + 30 * mixed, 0, 255)
-
-
-def looks_of(pictures: list[np.ndarray]) -> Looks:
-    pixels = np.stack(pictures).astype(np.uint8)
-    return look(ArrayImages(pixels, [str(i) for i in range(len(pixels))]), None)[0]
+def copies_of(pictures: list[np.ndarray]) -> list[Copies]:
+    whole = [picture.astype(np.uint8) for picture in pictures]
+    small = [small_picture(torch.from_numpy(picture.copy())[None], 255) for picture in whole]
+    digests = [content_hash(picture.tobytes()) for picture in whole]
+    sides = np.array([min(picture.shape) for picture in whole], np.int64)
+    return near_copies(np.array(small, np.uint8).reshape(-1, 32, 32), digests, sides)
 
 
 def enlarged(picture: np.ndarray, top: int, left: int, side: int) -> np.ndarray:
@@ -36,7 +31,7 @@ def test_changed_copies_are_found_and_nothing_else():
         enlarged(originals[2], 6, 3, 86),
         enlarged(originals[3], 2, 9, 86)[:, ::-1],
     ]
-    found = near_copies(looks_of([*originals, *changed]))
+    found = copies_of([*originals, *changed])
     assert [(pair.first, pair.second, pair.how) for pair in found] == [
         (0, 40, "near"), (1, 41, "mirrored"), (2, 42, "cropped"), (3, 43, "mirrored"),
     ]  # fmt: skip
@@ -45,18 +40,17 @@ def test_changed_copies_are_found_and_nothing_else():
 def test_lookalikes_of_one_scene_are_no_copies():
     scene = smooth(0)
     pictures = [np.clip(scene + np.random.default_rng(i).normal(0, 25, scene.shape), 0, 255) for i in range(60)]
-    everything_alike = near_copies(looks_of(pictures))
+    everything_alike = copies_of(pictures)
     assert everything_alike == []
 
 
 @pytest.mark.parametrize("pictures", [[], [smooth(0)], [np.full((96, 96), 7.0)] * 2])
 def test_too_little_to_compare(pictures):
-    looks = looks_of(pictures) if pictures else looks_of([smooth(0)])
-    assert near_copies(looks) == []
+    assert copies_of(pictures) == []
 
 
 def test_images_too_small_to_tell_apart_are_not_compared():
-    assert near_copies(looks_of([smooth(i % 2, 96)[::6, ::6] + i for i in range(4)])) == []
+    assert copies_of([smooth(i % 2, 96)[::6, ::6] + i for i in range(4)]) == []
 
 
 def test_register_recovers_a_crop():

@@ -6,11 +6,15 @@ https://www.ri.cmu.edu/pub_files/pub3/baker_simon_2004_1/baker_simon_2004_1.pdf,
 which lookalikes do not share. How far lookalikes of these very data agree is measured, on neighbours too distant to be copies: articles of clothing
 at 28 x 28 pixels agree more than photographs do. The first step takes n^2 * 64 multiplications each for the images and their mirror images.
 
-Axes: n images, m pairs, s pixels of a side.
+Splits are made by this, so that machines must agree: small pictures and the search are exact in integers, whatever the order of their sums. Only
+registration is not: it is computed in float64, where processors differ by some 1e-10, so that of a thousand million pairs about one lies so
+close to a threshold that it is a copy on one machine and none on another. A run therefore keeps the splits that it was begun with.
+
+Axes: n images, m pairs, s pixels of a side, h w of an image, C channels.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,9 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitral.data.scan import Progress
-from vitral.guidance.doctor.reading import Looks
-
+Progress = Callable[[int, int], None]
+SIDE = 32  # pixels of the small pictures that are compared
 COARSE = 8  # pixels of a side of what the search compares
 NEIGHBOURS = 3  # sought of each image, and as many of its mirror image
 LOOKALIKE = 30  # the neighbour of that rank is no copy, unless there are thirty of them
@@ -62,15 +65,22 @@ def exact_copies(digests: Sequence[bytes]) -> list[Copies]:
     return found
 
 
-def near_copies(looks: Looks, progress: Progress | None = None) -> list[Copies]:
-    """Pairs of images, of different content, that show the same. Of exact copies the first alone takes part."""
-    taking = looks.least_sides >= LEAST_SIDE
-    taking[[pair.second for pair in exact_copies(looks.digests)]] = False
-    taking[taking] = looks.grey[taking].std((1, 2)) >= FLAT
+def near_copies(
+    small: NDArray[np.uint8], digests: Sequence[bytes], sides: NDArray[np.int64], progress: Progress | None = None
+) -> list[Copies]:
+    """Pairs of images, of different content, that show the same. Of exact copies the first alone takes part.
+
+    Args:
+        small: [n, 32, 32], as `small_picture` makes them. digests: content hashes. sides: [n], the lesser side of each image in pixels.
+        progress: called with (done, in all) now and then.
+    """
+    taking = sides >= LEAST_SIDE
+    taking[[pair.second for pair in exact_copies(digests)]] = False
+    taking[taking] = small[taking].std((1, 2)) >= FLAT
     places = np.flatnonzero(taking)
     if len(places) < 2:
         return []
-    grey = torch.from_numpy(looks.grey)
+    grey = torch.from_numpy(small)
     (first, second, flipped), lookalikes = _candidates(grey, places, progress)
     least = _stand_out(_verified(grey, *lookalikes, least=-1.0))
     best: dict[tuple[int, int], Copies] = {}
@@ -83,6 +93,32 @@ def near_copies(looks: Looks, progress: Progress | None = None) -> list[Copies]:
         if progress is not None:
             progress(min(at + _PAIRS, len(first)), len(first))
     return [best[pair] for pair in sorted(best)]
+
+
+def small_picture(pixels: Tensor, end: float) -> NDArray[np.uint8]:
+    """[C,h,w], 0..end, to [32, 32] in grey (of bands their mean): the mean over what each pixel covers, exact in integers.
+
+    Without matrix products, whose threads would contend with those that read the images.
+    """
+    whole = pixels if pixels.dtype == torch.uint8 else (pixels * (255 / end)).round().clamp(0, 255).to(torch.uint8)
+    weights = (299, 587, 114) if len(whole) == 3 else (1,) * len(whole)
+    total = sum(weights)
+    grey = np.full(whole.shape[1:], total // 2, np.int32)  # so that the division rounds
+    for band, weight in zip(whole.numpy(), weights, strict=True):
+        grey += band * np.int32(weight)
+    area = grey.shape[0] * grey.shape[1]
+    covered = _covered(_covered(grey // total).T.astype(np.int64)).T
+    return ((2 * covered + area) // (2 * area)).astype(np.uint8)
+
+
+def _covered(a: NDArray[np.integer]) -> NDArray[np.integer]:
+    """[n, m] to [32, m]: the sum of the rows that each of 32 covers, a row that it covers in part by its share; in 32nds."""
+    n = len(a)
+    if n < SIDE:  # each row as so many
+        return _covered(a.repeat(SIDE, 0)) // SIDE
+    whole, part = np.divmod(np.arange(SIDE + 1) * n, SIDE)
+    edges = part[:, None].astype(a.dtype) * a[np.minimum(whole, n - 1)]  # none at the end, where part is 0
+    return SIDE * np.add.reduceat(a, whole[:-1], axis=0) + np.diff(edges, axis=0)
 
 
 def families(n: int, copies: Iterable[Copies]) -> NDArray[np.int64]:
@@ -116,16 +152,19 @@ Pairs = tuple[Tensor, Tensor, Tensor]
 def _candidates(grey: Tensor, places: NDArray[np.int64], progress: Progress | None) -> tuple[Pairs, Pairs]:
     """Pairs that look most alike from afar; and a sample of pairs that look alike, but are hardly copies."""
     where = torch.from_numpy(places)
-    coarse = torch.cat([_shrunk(part, COARSE) for part in grey[where].split(_BLOCK)])
-    seen = _normalised(coarse)
-    mirrored = _normalised(coarse.flip(-1))
+    coarse = torch.cat([_shrunk(part, COARSE).float().round() for part in grey[where].split(_BLOCK)])
+    coarse = coarse - coarse.mean((1, 2), keepdim=True).round()  # whole numbers, whose products float32 sums exactly
+    seen, mirrored = coarse.flatten(1), coarse.flip(-1).flatten(1)  # [n, 64]
+    total = seen.sum(1)
+    length = (seen.square().sum(1) - total.square() / seen.shape[1]).clamp(min=1e-6).sqrt()
     k = min(NEIGHBOURS, len(where) - 1)
     far, every = min(LOOKALIKE, len(where) - 1), -(-len(where) // SAMPLE)
     pairs, lookalikes = [], []
     for at in range(0, len(where), _BLOCK):
         rows = torch.arange(at, min(at + _BLOCK, len(where)))
         for flip, sought in ((0, seen), (1, mirrored)):
-            alike = sought[rows] @ seen.T
+            alike = sought[rows] @ seen.T - total[rows, None] * (total / seen.shape[1])
+            alike = alike / length[rows, None] / length
             alike[torch.arange(len(rows)), rows] = -1
             value, column = alike.topk(k, dim=1)
             row = rows[:, None].expand_as(column)
@@ -152,14 +191,8 @@ def _stand_out(lookalikes: Sequence[Copies]) -> float:
 
 
 def _shrunk(grey: Tensor, side: int) -> Tensor:
-    """[m, 64, 64] to float [m, side, side]."""
-    return F.adaptive_avg_pool2d(grey.float()[:, None], side)[:, 0]
-
-
-def _normalised(pictures: Tensor) -> Tensor:
-    """[m, s, s] to [m, s * s] whose products are correlations."""
-    flat = pictures.flatten(1)
-    return F.normalize(flat - flat.mean(1, keepdim=True), dim=1)
+    """[m, 32, 32] to float64 [m, side, side]."""
+    return F.avg_pool2d(grey.double()[:, None], SIDE // side)[:, 0]
 
 
 def _verified(grey: Tensor, first: Tensor, second: Tensor, flipped: Tensor, least: float) -> list[Copies]:
@@ -174,7 +207,7 @@ def _verified(grey: Tensor, first: Tensor, second: Tensor, flipped: Tensor, leas
         first, second, flipped, warp, agreement = (x[kept] for x in (first, second, flipped, warp, agreement))
         if not len(first):
             return []
-    cropped = ((warp - torch.tensor(STILL)).abs() > MOVED).any(1)
+    cropped = ((warp - torch.tensor(STILL, dtype=warp.dtype)).abs() > MOVED).any(1)
     return [
         Copies(i, j, "mirrored" if flip else "cropped" if crop else "near", score)
         for i, j, flip, crop, score in zip(
@@ -191,7 +224,7 @@ def _pictures(grey: Tensor, first: Tensor, second: Tensor, flipped: Tensor, side
 
 def _begun(grey: Tensor, first: Tensor, second: Tensor, flipped: Tensor) -> Tensor:
     """Warps, [m, 4], from 16 x 16 pixels: the better of those begun there and on 8 x 8, since either may be caught in a wrong place."""
-    still = torch.tensor(STILL).repeat(len(first), 1)
+    still = torch.tensor(STILL, dtype=torch.float64).repeat(len(first), 1)
     small = register(*_pictures(grey, first, second, flipped, 8), still, 6)
     a, b = _pictures(grey, first, second, flipped, 16)
     one, other = register(a, b, still, 5), register(a, b, small, 5)
@@ -213,7 +246,7 @@ def register(a: Tensor, b: Tensor, warp: Tensor, steps: int) -> Tensor:
         design = torch.stack(columns, -1).reshape(m, s * s, 6) * inside.reshape(m, s * s, 1)
         scale = design.square().sum(1).sqrt().clamp(min=1e-6)  # [m, 6]: gradients and grey values differ in size
         design = design / scale[:, None]
-        normal = design.mT @ design + 1e-4 * torch.eye(6)
+        normal = design.mT @ design + 1e-4 * torch.eye(6, dtype=a.dtype)
         right = design.mT @ (-seen * inside).reshape(m, s * s, 1)
         change = torch.linalg.solve(normal, right)[:, :4, 0] / scale[:, :4]
         warp = warp + change.clamp(-0.2, 0.2)
@@ -225,12 +258,12 @@ def register(a: Tensor, b: Tensor, warp: Tensor, steps: int) -> Tensor:
 def _warped(stacked: Tensor, warp: Tensor) -> tuple[Sequence[Tensor], Tensor, Tensor, Tensor]:
     """Each of [m, C, s, s] seen through the warps, where that lies inside (1 or 0), and x and y, all [m, s, s] or [s, s]."""
     s = stacked.shape[-1]
-    line = (torch.arange(s) + 0.5) * (2 / s) - 1
+    line = (torch.arange(s, dtype=stacked.dtype) + 0.5) * (2 / s) - 1
     y, x = torch.meshgrid(line, line, indexing="ij")
     u = warp[:, 0, None, None] * x + warp[:, 1, None, None]
     v = warp[:, 2, None, None] * y + warp[:, 3, None, None]
     seen = F.grid_sample(stacked, torch.stack([u, v], -1), padding_mode="border", align_corners=False)
-    inside = ((u.abs() <= 1) & (v.abs() <= 1)).float()
+    inside = ((u.abs() <= 1) & (v.abs() <= 1)).to(stacked.dtype)
     return seen.unbind(1), inside, x, y
 
 
