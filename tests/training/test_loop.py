@@ -196,3 +196,30 @@ def test_the_averaged_weights_are_kept_apart(make_loop):
     own = dict(loop.model.named_parameters())
     assert any(not torch.equal(own[n], a) for n, a in loop.average.items())
     assert dataclasses.asdict(loop.progress)["step"] == 4
+
+
+class Measuring:
+    """Looks that find other work each time."""
+
+    def __init__(self, **_):
+        self.took = []
+
+    def look(self, seconds_of):
+        self.took.append(seconds_of(1))
+        return f"{len(self.took)} looks"
+
+
+def test_measuring_threads_changes_nothing_of_a_run(make_loop, monkeypatch):
+    def trained():
+        torch.manual_seed(0)
+        loop, heard = make_loop(steps=25), Heard()
+        assert loop.run(heard)
+        return loop.model.state_dict(), heard.texts
+
+    quiet, _ = trained()
+    monkeypatch.setattr("vitral.training.loop.Contention", Measuring)
+    threads = torch.get_num_threads()
+    measured, texts = trained()
+    assert texts == ["1 looks", "2 looks"]
+    assert torch.get_num_threads() == threads
+    assert all(torch.equal(quiet[name], measured[name]) for name in quiet)

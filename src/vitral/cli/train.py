@@ -216,7 +216,9 @@ def _started(given: Any, words: list[str], command: str, display: "Display") -> 
     choose_device(given.settings.train.device)  # a plan could be for another machine, a run cannot
     made = make_plan(given.data, given.settings, display, brief=True)
     reasons = [*made.brief(), *made.reasons]
-    return start(given.data, made.recipe, given.out, display, spoken, made.data, reasons, made.baselines, fresh=fresh)
+    return start(
+        given.data, made.recipe, given.out, display, spoken, made.data, reasons, made.baselines, made.foreseen, fresh=fresh
+    )  # fmt: skip
 
 
 def unspoken(recipe: "Recipe") -> bool:

@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -18,6 +19,7 @@ from vitral.errors import VitralError
 from vitral.objectives.objective import Objective
 from vitral.randomness import derive
 from vitral.training.config import Recipe, seconds
+from vitral.training.contention import PASSES, Contention
 from vitral.training.machine import is_out_of_memory
 from vitral.training.optim import set_rates, update_average
 from vitral.training.schedule import Schedule
@@ -163,6 +165,21 @@ class Loop:
         self.objective.stepped(self.model, self.budget.share(self.progress))
         return norm
 
+    def seconds_of(self, batch: Batch, threads: int) -> float:
+        """Of a forward pass of a micro-batch with so many threads, the median of some; nothing of the run changes by it."""
+        usual, model, took = torch.get_num_threads(), self.objective.result(self.model).eval(), []
+        images = self.ready(next(iter(batch.split(self.progress.batch_size)))).views[0]
+        torch.set_num_threads(threads)
+        try:
+            for _ in range(PASSES):
+                began = time.monotonic()
+                with torch.inference_mode(), self.autocast():
+                    model(images)
+                took.append(time.monotonic() - began)
+        finally:
+            torch.set_num_threads(usual)
+        return sorted(took)[PASSES // 2]
+
     def without_workers(self, why: str, listener: Listener, stop: threading.Event | None = None) -> None:
         """From now on batches are computed in this process. A signal that ends the run can end its loader processes too; that is no news."""
         known, self.workers = self.workers == 0, 0
@@ -175,6 +192,7 @@ class Loop:
         every = train.validate_every or self.batches.steps_per_epoch
         save_every = train.checkpoint_every or every
         before, began = progress.elapsed, time.monotonic()
+        contention = Contention(may_change=self.budget.steps is None) if self.device.type == "cpu" else None
         window, self.signs, logged = Window(self.batches.steps_per_epoch), Signs(self.model), progress.step
         with stop_requested() as stop:
             stream = self.batches.stream(
@@ -198,6 +216,10 @@ class Loop:
                     line = window.record(progress, lr, self.budget.share(progress))
                     listener.trained(line | self.signs.record(progress.step - logged, batch, self.batches))
                     logged = progress.step
+                    if contention is not None and not done:
+                        said = contention.look(partial(self.seconds_of, batch))
+                        if said is not None:
+                            listener.message(said)
                 if done or stop.is_set() or progress.step % every == 0 or progress.step % save_every == 0:
                     listener.checkpoint(progress, validate=done or progress.step % every == 0)
                     progress.elapsed = before + time.monotonic() - began

@@ -11,7 +11,7 @@ import copy
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -205,6 +205,8 @@ class Run:
             self.record(data_facts(self.data, self.preprocess, classes=self.classifies))
         if not self.loop.run(self):
             return False
+        if (slower := self.beside_plan()) is not None:
+            self.message(slower)
         if not self.classifies:
             write_atomically(self.folder / "pictures.npz", pictures(self.loop))
             return True
@@ -240,6 +242,18 @@ class Run:
         )
         return True
 
+    def beside_plan(self) -> str | None:
+        """That the machine was far slower than the plan's trial foresaw, if it was."""
+        described = self.folder / "run.json"
+        foreseen = json.loads(described.read_text()).get("foreseen") if described.exists() else None
+        loop = self.loop
+        return slower_than(
+            foreseen or {},
+            loop.progress.step / loop.batches.steps_per_epoch,
+            loop.progress.elapsed,
+            by_clock=loop.budget.steps is None,
+        )
+
     def kept(self, card: ModelCard) -> str:
         """Which step's weights the model file holds, and why these."""
         step, last = card.scores["step"], self.loop.progress.step
@@ -256,6 +270,26 @@ class Run:
         else:
             chosen = "the last: there is no validation split to choose by"
         return in_words(step, self.loop.batches.steps_per_epoch, last, chosen)
+
+
+FAR = 2.0  # times: trials of a few seconds are within half of it
+LEAST_SECONDS = 60.0  # of training: what is shorter is foreseen by a few steps
+
+
+def slower_than(foreseen: Mapping[str, float], epochs: float, elapsed: float, *, by_clock: bool) -> str | None:
+    """In words that a run made far fewer epochs, or needed far more seconds for them, than a plan foresaw; None if it did not.
+
+    foreseen: `epochs` and `seconds`, empty without a plan. epochs, elapsed: what was made, in so many seconds. by_clock: the budget was a time.
+    """
+    if not foreseen or elapsed < LEAST_SECONDS or foreseen["seconds"] * epochs * FAR > foreseen["epochs"] * elapsed:
+        return None
+    why = "the machine was slower than in the plan's trial: other work ran beside it, or it was throttled"
+    if by_clock:
+        return (
+            f"only {epochs:.1f} epochs were made in {clock(elapsed)}, where the plan foresaw {foreseen['epochs']:.1f}; {why}. "
+            "Train again when it is free, or for longer"
+        )
+    return f"training took {clock(elapsed)}, where the plan foresaw {clock(foreseen['seconds'])}; {why}"
 
 
 HEADLINES = {"top1": "top-1", "map": "mAP"}

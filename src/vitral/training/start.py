@@ -55,13 +55,15 @@ def start(
     opened: DataSet | None = None,
     planned: Sequence[str] = (),
     baselines: Mapping[str, float] | None = None,
+    foreseen: Mapping[str, float] | None = None,
     *,
     fresh: bool = False,
 ) -> Run:
     """A new run in the folder `out`, which must not hold one that came as far as a checkpoint; no other process writes to it meanwhile.
 
     fresh: in `out` or the first of out-2, out-3, ... that is not there yet. opened: the data, if they were opened for this recipe already. planned:
-    reasons for what the recipe says, and baselines: top-1 on the validation images of what needs no training, both to be kept with the run.
+    reasons for what the recipe says, baselines: top-1 on the validation images of what needs no training, and foreseen: `epochs` and `seconds` of
+    training by a trial; all to be kept with the run.
     """
     if not fresh:
         check_place(out)
@@ -72,7 +74,7 @@ def start(
     assert run.claim is not None
     try:
         check_place(run.folder, run.claim)
-        _write_down(run, initial, inputs, [*planned, *decided], command, baselines or {})
+        _write_down(run, initial, inputs, [*planned, *decided], command, baselines or {}, foreseen or {})
     except BaseException:
         run.claim.undo()
         raise
@@ -86,6 +88,7 @@ def _write_down(
     reasons: list[str],
     command: str,
     baselines: Mapping[str, float],
+    foreseen: Mapping[str, float],
 ) -> None:
     """All that a run knows before its first step, into its folder and for a person."""
     dataset, recipe, source, out, display = run.data, run.recipe, run.source, run.folder, run.display
@@ -104,6 +107,7 @@ def _write_down(
         "notes": notes,
         "reasons": reasons,
         "baselines": dict(baselines),
+        "foreseen": dict(foreseen),
         "command": command,
         "seed": recipe.train.seed,
         "version": vitral.__version__,

@@ -65,6 +65,13 @@ class Plan:
     def training_seconds(self) -> float | None:
         return None if self.estimate is None else self.passes * self.estimate.pass_seconds
 
+    @property
+    def foreseen(self) -> dict[str, float]:
+        """`epochs` and `seconds` of training, where they were measured here."""
+        if self.estimate is None or not self.estimate.measured or self.training_seconds is None:
+            return {}
+        return {"epochs": round(self.passes, 2), "seconds": round(self.training_seconds, 1)}
+
     def brief(self) -> list[str]:
         """The choices and what to beat, a line each."""
         cost, seconds = self.estimate, self.training_seconds
