@@ -6,6 +6,7 @@ OUT/table.csv and its company: see `vitral.guidance.sweep.table`      OUT/report
 
 import dataclasses
 import json
+import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -73,7 +74,10 @@ def cost_text(planned: Plan, jobs: int) -> str:
 
 
 def begin(sweep: Sweep, folder: Path, jobs: int) -> Sweep:
-    """Write the sweep to its folder, or find that it is there already and goes on; returns it with its threads."""
+    """Write the sweep to its folder, or find that it is there already and goes on; returns it with its threads.
+
+    A run has as many as OMP_NUM_THREADS says, or its share of the cores.
+    """
     path = folder / "sweep.toml"
     if path.exists():
         before = read_sweep(path)
@@ -83,7 +87,9 @@ def begin(sweep: Sweep, folder: Path, jobs: int) -> Sweep:
                 f"{folder}: there is another sweep; go on with it by --resume {folder}, or choose another --out"
             )
         return sweep
-    sweep = dataclasses.replace(sweep, threads=sweep.threads or max(1, cores() // jobs))
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    threads = int(said) if said.isdecimal() and int(said) else max(1, cores() // jobs)
+    sweep = dataclasses.replace(sweep, threads=sweep.threads or threads)
     write_atomically(path, write_sweep(sweep).encode())
     return sweep
 
