@@ -14,7 +14,7 @@ def pictures(shapes_folder, tmp_path_factory):
     return [cross, black]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chromium(tmp_path_factory):
     """A browser of 1440 x 900; skipped where none is installed."""
     from browser import browsing
@@ -31,6 +31,8 @@ def page(chromium):
     chromium.open("about:blank")
     chromium.errors()
     chromium.requests()
+    for path in chromium.downloads.iterdir():
+        path.unlink()
     yield chromium
     assert chromium.errors() == []
     assert chromium.foreign("http://127.0.0.", "file:///") == []

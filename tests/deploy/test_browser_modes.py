@@ -14,6 +14,7 @@ from PIL import Image
 import vitral
 from asking import predictor_of, reads_evenly
 from families import small
+from processes import PATIENCE
 from vitral.checkpoints.bundle import save_model
 from vitral.errors import VitralError
 from vitral.explain.counterfactual import counterfactual
@@ -72,7 +73,7 @@ def test_a_map_without_contrast_has_none_in_the_picture_the_matrix_and_the_expor
         look = told(running, image)
         running.get(f"/api/models/0/images/{image}/explain?method=attention")
         recorded = tmp_path / "even.html"
-        with urllib.request.urlopen(f"{running.origin}/api/models/0/images/{image}/page", timeout=120) as made:
+        with urllib.request.urlopen(f"{running.origin}/api/models/0/images/{image}/page", timeout=PATIENCE) as made:
             recorded.write_bytes(made.read())
         for url in (running.url, recorded.as_uri()):
             for style in ("light", "heat"):
