@@ -53,6 +53,23 @@ def test_a_room_imports_only_from_rooms_above(path):
         assert ROOMS.index(other) <= ROOMS.index(room) or (room, other) in ALLOWED, f"{room} imports {other}"
 
 
+# Families describe themselves, so no other room knows one; an objective may name the learner that is made for it and nothing else.
+OWN = {("objectives/mae.py", "mae"), ("objectives/tokenizer.py", "tokenizer"), ("objectives/beit.py", "tokenizer")}
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_no_other_room_names_a_family(path):
+    name = path.relative_to(SOURCE).as_posix()
+    if name.startswith(("models/", "checkpoints/")):
+        return
+    families = {file.stem for file in (SOURCE / "models").glob("*.py")} - {"__init__", "common", "measure", "sizes", "zoo"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("vitral.models."):
+            family = node.module.removeprefix("vitral.models.")
+            classes = [a.name for a in node.names if a.name[0].isupper()]
+            assert family not in families or not classes or (name, family) in OWN, f"{name} names {', '.join(classes)}"
+
+
 @pytest.mark.parametrize(
     "module", ["vitral", "vitral.cli", "vitral.training.config", "vitral.data.options", "vitral.randomness"]
 )

@@ -14,7 +14,7 @@ from vitral.deploy.viewer.attention import RowBytes
 from vitral.deploy.viewer.images import Images
 from vitral.deploy.viewer.looks import look_at, parse_query
 from vitral.errors import VitralError
-from vitral.explain.capture import capture, seen
+from vitral.explain.capture import capture
 from vitral.explain.maps import normalise
 
 SIZE = (40, 56)
@@ -70,7 +70,7 @@ def test_every_query_reads_what_the_attention_says(name, large, monkeypatch):
         monkeypatch.setattr(attention, "LARGE", 0)
     asked, stored = predictor(name), picture()
     look = look_at(asked, stored)
-    truth = capture(seen(asked.model), asked.preprocess(stored.data)[None])
+    truth = capture(asked.model.backbone, asked.preprocess(stored.data)[None])
     described = look.describe()
     assert len(look.layers) == len(truth.layers) == len(described["layers"])
     assert (look.why is None) == bool(look.layers)

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from families import small
 from vitral.errors import VitralError
-from vitral.explain.capture import capture, stages
-from vitral.explain.geometry import Tokens, Windowed, blocks_of, pools_of, weights
+from vitral.explain.capture import capture
+from vitral.explain.geometry import Tokens, Windowed, shares, weights
 from vitral.models.pvt import ReducedAttention
 
 OPTIONS = {"swin": {"window": (4, 3)}, "swinv2": {"window": 4}}
@@ -32,16 +32,12 @@ def test_windows_lie_where_the_layer_reads(family, windowing, size):
     torch.manual_seed(1)
     images = torch.randn(1, 3, *size)
     seen = capture(model, images)
-    contexts = []
-    hooks = [
-        block.attn.register_forward_pre_hook(lambda _, x: contexts.append(x)) for s in stages(model) for block in s
-    ]
+    contexts, blocks = [], model.ordered_blocks()
+    hooks = [block.attn.register_forward_pre_hook(lambda _, x: contexts.append(x)) for block in blocks]
     model(images)
     for hook in hooks:
         hook.remove()
-    for layer, (block, context) in zip(
-        seen.layers, zip((b for s in stages(model) for b in s), contexts, strict=True), strict=True
-    ):
+    for layer, block, context in zip(seen.layers, blocks, contexts, strict=True):
         geometry, (h, w) = layer.geometry, layer.geometry.grid
         assert isinstance(geometry, Windowed)
         assert sorted(geometry.slots[geometry.slots >= 0]) == list(range(h * w))
@@ -62,10 +58,10 @@ def test_reduced_keys_cover_the_places_that_they_come_from(grid, reduction, line
     keys = layer.reduce(x)[0]  # [M, D]
     grads = [torch.autograd.grad(k.square().sum(), [x], retain_graph=True)[0][0].abs().sum(-1) for k in keys]
     covered = torch.stack(grads).numpy() > 0  # [M, h, w]
-    rows, columns = ((pools_of(n, 7) if linear else blocks_of(n, reduction)) for n in grid)
-    shares = np.einsum("mr,nc->mnrc", rows, columns).reshape(-1, *grid)
-    np.testing.assert_array_equal(shares > 0, covered)
-    np.testing.assert_allclose(shares.sum((1, 2)), 1)
+    rows, columns = (shares(layer.spans(n), n) for n in grid)
+    found = np.einsum("mr,nc->mnrc", rows, columns).reshape(-1, *grid)
+    np.testing.assert_array_equal(found > 0, covered)
+    np.testing.assert_allclose(found.sum((1, 2)), 1)
 
 
 @pytest.mark.parametrize("family", ["pvt", "pvt_v2"])

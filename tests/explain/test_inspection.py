@@ -10,7 +10,6 @@ from asking import predictor_of
 from families import small
 from vitral.data.options import DataOptions
 from vitral.data.sources import open_data
-from vitral.explain.capture import seen
 from vitral.explain.inspection.as_json import as_json
 from vitral.explain.inspection.heads import head_importance, without_head
 from vitral.explain.inspection.images import look_at_images
@@ -37,7 +36,7 @@ PYRAMIDS = ("swin", "swinv2", "pvt", "pvt_v2", "linear", "resnet")
 
 def model_of(name):
     family, options = MODELS[name]
-    return seen(small(family, **options))
+    return small(family, **options).backbone
 
 
 def images_for(model, count=5, seed=1):

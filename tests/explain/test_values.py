@@ -236,7 +236,8 @@ def test_logit_lens_reads_each_patch_as_the_head_would():
 def test_similarity_is_the_cosine_with_what_the_head_reads_or_with_a_patch():
     model = vit()
     predictor = predictor_of(model)
-    tokens = model.encode(model.embed(predictor.preprocess(PIXELS)[None]))[0].detach()
+    images = predictor.preprocess(PIXELS)[None]
+    tokens = model.encode(model.embed(images), model.grid_of(images))[0].detach()
     for query, to in ((None, tokens[0]), ((2, 1), tokens[2 + 11])):
         wanted = [float(t @ to / t.norm() / to.norm()) for t in tokens[2:]]
         close(explain(predictor, PIXELS, "similarity", query=query).grid.ravel(), wanted)

@@ -44,7 +44,9 @@ def test_a_vit_with_a_stem_has_all_of_the_contract(tiny_vit):
     assert logits.shape == (2, 5)
     assert attention[0].shape == (2, 4, 25, 25)
     assert [tuple(m.shape) for m in model.features(images)] == [(2, 4, 6, 32)] * 2
-    assert torch.allclose(model.head(model.pool(model.encode(model.embed(images)))), logits, atol=1e-5)
+    assert torch.allclose(
+        model.head(model.pool(model.encode(model.embed(images), model.grid_of(images)))), logits, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(("dropped", "kept"), [(0.5, 6), (0.25, 9), (0.99, 1)])

@@ -140,7 +140,7 @@ def test_any_size_and_channel_count(stages, size, channels):
 
 def test_contract():
     model, images = small(), torch.randn(2, 3, 32, 32)
-    tokens = model.encode(model.embed(images))
+    tokens = model.encode(model.embed(images), model.grid_of(images))
     assert tokens.shape == (2, 1 + 16, 32)
     assert torch.equal(model.head(model.pool(tokens)), model(images))
     assert (model.patch_size, model.num_prefix, model.image_size, model.num_classes) == (8, 1, (32, 32), 5)

@@ -214,10 +214,12 @@ def test_v1_positions_belong_to_their_stage():
     assert [model.get_parameter(f"pos_embed{i}").shape[1] for i in (1, 2, 3, 4)] == [384, 96, 24, 1 + 6]
     plain = model.patch_embed1(images).flatten(1, 2) + model.pos_embed1
     assert torch.equal(model.embed(images).flatten(1, 2), plain)
-    x = model.stages(model.embed(images))[2]
+    x = model.features(images)[2]
     patches = model.patch_embed4(x.permute(0, 3, 1, 2)).flatten(1, 2)
     tokens = torch.cat([model.cls_token.expand(2, -1, -1), patches], 1) + model.pos_embed4
-    assert torch.allclose(model.norm(model.block4[0](tokens)), model.encode(model.embed(images)), atol=1e-6)
+    assert torch.allclose(
+        model.norm(model.block4[0](tokens)), model.encode(model.embed(images), model.grid_of(images)), atol=1e-6
+    )
     assert model.grids() == {
         "pos_embed1": ((16, 24), 0),
         "pos_embed2": ((8, 12), 0),
@@ -229,7 +231,7 @@ def test_v1_positions_belong_to_their_stage():
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_contract(variant):
     model, images = small(variant), torch.randn(2, 3, 64, 64)
-    tokens = model.encode(model.embed(images))
+    tokens = model.encode(model.embed(images), model.grid_of(images))
     assert tokens.shape == ((2, 1 + 4, 32) if variant == "v1" else (2, 2, 2, 32))
     assert torch.equal(model.head(model.pool(tokens)), model(images))
     last = model.features(images)[-1]

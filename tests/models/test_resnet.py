@@ -104,7 +104,7 @@ def test_block_written_out(bottleneck):
         y = norm(F.conv2d(x, block.conv1.weight, stride=2, padding=1), block.bn1).clamp(min=0)
         y = norm(F.conv2d(y, block.conv2.weight, padding=1), block.bn2)
     shortcut = norm(F.conv2d(x, block.downsample[0].weight, stride=2), block.downsample[1])
-    assert torch.allclose(block(x), (y + shortcut).clamp(min=0), atol=1e-12)
+    assert torch.allclose(block(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2), (y + shortcut).clamp(min=0), atol=1e-12)
 
 
 @pytest.mark.parametrize(("size", "channels"), [((28, 28), 1), ((64, 96), 3), ((75, 33), 4)])
@@ -116,12 +116,12 @@ def test_any_size_and_channel_count(size, channels):
     assert model.strides == [4, 8, 16, 32]
     for stride, width, m in zip(model.strides, (32, 64, 128, 256), maps, strict=True):
         assert m.shape == (2, -(-size[0] // stride), -(-size[1] // stride), width)
-    assert torch.equal(maps[-1], model.encode(model.embed(images)))
+    assert torch.equal(maps[-1], model.encode(model.embed(images), model.grid_of(images)))
 
 
 def test_contract():
     model, images = settled(), torch.randn(2, 3, 64, 64)
-    tokens = model.encode(model.embed(images))
+    tokens = model.encode(model.embed(images), model.grid_of(images))
     assert tokens.shape == (2, 2, 2, 256)
     assert torch.equal(model.head(model.pool(tokens)), model(images))
     assert (model.patch_size, model.num_prefix, model.image_size, model.num_classes) == (32, 0, (64, 64), 5)
@@ -137,7 +137,7 @@ def test_contract():
 
 
 def test_each_block_begins_as_its_shortcut():
-    block, x = small().eval().layer2[1], torch.rand(1, 64, 4, 4)
+    block, x = small().eval().layer2[1], torch.rand(1, 4, 4, 64)
     assert torch.equal(block(x), x)
 
 

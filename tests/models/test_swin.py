@@ -221,7 +221,7 @@ def test_any_size_goes_through_and_its_attention_sums_to_one(model, config, h, w
     assert built.strides == [4, 8, 16, 32][:stages]
     sides = [(-(-h // stride), -(-w // stride)) for stride in built.strides]
     assert [m.shape for m in maps] == [(2, *side, 8 * 2**i) for i, side in enumerate(sides)]
-    assert torch.allclose(maps[-1], built.encode(built.embed(images)), atol=1e-6)
+    assert torch.allclose(maps[-1], built.encode(built.embed(images), built.grid_of(images)), atol=1e-6)
 
 
 @pytest.mark.parametrize(("model", "config"), VERSIONS)
@@ -229,7 +229,7 @@ def test_forward_is_its_four_parts(model, config):
     built, images = small(model, config), torch.randn(2, 1, 64, 48)
     tokens = built.embed(images)
     assert tokens.shape == (2, 16, 12, 16)
-    encoded = built.encode(tokens)
+    encoded = built.encode(tokens, built.grid_of(images))
     assert encoded.shape == (2, 4, 3, 64)
     assert torch.equal(built.head(built.pool(encoded)), built(images))
     assert (built.patch_size, built.num_prefix, built.image_size) == (4, 0, (64, 64))

@@ -91,7 +91,7 @@ def test_post_norm_relu_is_the_original_transformer(tiny_vit):
             **{f"norm{n}.{k}": getattr(getattr(block, f"norm{n}"), k) for n in (1, 2) for k in ("weight", "bias")},
         })  # fmt: skip
         wanted = layer(wanted)
-    assert torch.allclose(model.encode(tokens), wanted, atol=1e-5)
+    assert torch.allclose(model.encode(tokens, (1, 1)), wanted, atol=1e-5)
 
 
 @settings(max_examples=30, deadline=None)
@@ -119,7 +119,7 @@ def test_forward_is_its_four_parts(tiny_vit):
     model, images = tiny_vit(), torch.randn(3, 1, 16, 16)
     tokens = model.embed(images)
     assert tokens.shape == (3, 17, 32)
-    representation = model.pool(model.encode(tokens))
+    representation = model.pool(model.encode(tokens, model.grid_of(images)))
     assert representation.shape == (3, 32)
     assert torch.equal(model.head(representation), model(images))
 

@@ -125,7 +125,7 @@ def test_every_name_has_a_size_and_no_other():
 def test_the_contract(case):
     model = small(case)
     x = images(model)
-    tokens = model.encode(model.embed(x))
+    tokens = model.encode(model.embed(x), model.grid_of(x))
     representation = model.pool(tokens)
     assert representation.ndim == 2
     assert torch.equal(model.head(representation), model(x))
@@ -177,7 +177,7 @@ def test_backward_reaches_every_parameter(case):
 def test_other_channels_and_no_head(case):
     model = small(case, in_channels=1, num_classes=0)
     x = images(model)
-    assert torch.equal(model(x), model.pool(model.encode(model.embed(x))))
+    assert torch.equal(model(x), model.pool(model.encode(model.embed(x), model.grid_of(x))))
     with pytest.raises(VitralError, match="channels"):
         model(torch.randn(2, 4, 64, 64))
 

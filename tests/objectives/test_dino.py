@@ -127,8 +127,8 @@ def test_the_patch_loss_is_that_of_masked_patches_only(make_model):
         for place in places[row]:
             masked[0, place] = True
         tokens = student.backbone.embed(image[None], lambda t, m=masked: torch.where(m, model.mask_token, t))
-        tokens = student.backbone.encode(tokens)[0]
-        theirs = teacher.backbone.encode(teacher.backbone.embed(image[None]))[0]
+        tokens = student.backbone.encode(tokens, student.backbone.grid_of(image[None]))[0]
+        theirs = teacher.backbone.encode(teacher.backbone.embed(image[None]), teacher.backbone.grid_of(image[None]))[0]
         said.append(student.head(tokens[0]).div(0.1).log_softmax(-1))
         for place in places[row].tolist():
             p = teacher.head(theirs[1 + place]).sub(model.patch_center.value).div(0.04).softmax(-1).detach()

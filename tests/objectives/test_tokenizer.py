@@ -114,10 +114,10 @@ def test_any_patch_and_size(make_tokenizer, patch, channels):
         assert vectors.shape == (2, h * w, 8)
         assert torch.allclose(vectors.norm(dim=2), torch.ones(()), atol=1e-5)
         assert (codes.shape, codes.dtype) == ((2, h * w), torch.int64)
-        assert torch.equal(model.encode(vectors), model.codebook.vectors[codes])
+        assert torch.equal(model.encode(vectors, (h, w)), model.codebook.vectors[codes])
         assert torch.equal(model(images), model.codebook.vectors[codes].mean(1))
         assert model.features(images)[0].shape == (2, h, w, 8)
-        assert model.decode(model.encode(vectors), (height, width)).shape == images.shape
+        assert model.decode(model.encode(vectors, (h, w)), (height, width)).shape == images.shape
 
 
 def test_learns_a_batch_by_heart(make_tokenizer):
@@ -172,7 +172,7 @@ def test_the_gradient_goes_straight_through_and_the_losses_are_what_they_say(mak
     told = Tokenise(0.5)(model, batch)
     assert model.codebook.counts.sum() == 0  # in evaluation nothing is gathered
     vectors = model.embed(batch.images)
-    codes = model.encode(vectors)
+    codes = model.encode(vectors, model.grid_of(batch.images))
     painted = model.decode(codes, (16, 16))
     reconstruction = (painted - batch.images).square().mean()
     commitment = (2 - 2 * (vectors * codes).sum(2)).mean()  # of unit vectors

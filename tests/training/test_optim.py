@@ -17,7 +17,7 @@ from vitral.errors import VitralError
 from vitral.models.zoo import FAMILIES, build, model_config
 from vitral.training.config import Recipe
 from vitral.training.defaults import resolve
-from vitral.training.optim import build_optimizers, decays, layer_of, rate_scales, set_rates
+from vitral.training.optim import build_optimizers, decays, rate_scales, set_rates
 from vitral.training.optimizers import Lamb, Lars, Muon, orthogonal
 from vitral.training.options import ModelOptions, OptimOptions, TrainOptions
 from vitral.training.schedule import Schedule
@@ -324,7 +324,7 @@ def test_the_layers_of_a_vit():
         for part in ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2"):
             wanted |= {f"blocks.{i}.{part}.weight": i + 1, f"blocks.{i}.{part}.bias": i + 1}
     wanted |= {"norm.weight": 4, "norm.bias": 4, "head.weight": 4, "head.bias": 4}
-    assert layer_of(small("vit")) == wanted
+    assert small("vit").layer_numbers() == wanted
 
 
 # Layers of the parameters that start with each prefix.
@@ -385,7 +385,7 @@ LAYERS = {
 
 @pytest.mark.parametrize("family", LAYERS)
 def test_the_layers_of_the_other_families(family):
-    layers = layer_of(small(family))
+    layers = small(family).layer_numbers()
     for prefix, wanted in LAYERS[family].items():
         found = {layer for name, layer in layers.items() if name == prefix or name.startswith(f"{prefix}.")}
         assert found == {wanted}, prefix
@@ -395,7 +395,7 @@ def test_the_layers_of_the_other_families(family):
 @pytest.mark.parametrize("family", [f for f in SMALL if f != "mae"])
 def test_layers_rise_in_the_order_of_computation(family):
     model = small(family).eval()
-    layers, called = layer_of(model), []
+    layers, called = model.layer_numbers(), []
     for name, module in model.named_modules():
         own = [f"{name}.{n}" for n, _ in module.named_parameters(recurse=False)]
         if own and name and "rel_pos_bias" not in name:

@@ -99,7 +99,7 @@ def to_layout(model: ImageModel, name: str, like: LoadReport | None = None) -> d
     layout = next((each for each in _layouts(model) if each.name == name), None)
     if layout is None or name == "google":
         known = ", ".join(dict.fromkeys(each.name for each in _layouts(model) if each.name != "google"))
-        raise VitralError(f"{type(model).__name__} has no layout {name!r}; choose one of {known}")
+        raise VitralError(f"{type(model).__name__} has no layout {name!r}; choose one of {known or 'vitral'}")
     tensors: dict[str, Tensor] = dict(like.left_out if like else {})
     for key, tensor in model.state_dict().items():
         theirs = layout.theirs(key, like.base if like else None)
@@ -174,9 +174,8 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
 
 
 def _layouts(model: ImageModel) -> tuple[Layout, ...]:
-    if type(model) not in LAYOUTS:
-        raise VitralError(f"{type(model).__name__}: no layouts are known for it; load its own state dict")
-    return tuple(layout for layout in LAYOUTS[type(model)] if layout.fits(model))
+    """Other people's names for the model's tensors."""
+    return tuple(layout for layout in LAYOUTS.get(type(model), ()) if layout.fits(model))
 
 
 def _square(count: int, key: str) -> int:

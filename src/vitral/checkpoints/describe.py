@@ -53,7 +53,7 @@ def describe(source: Source, architecture: str | None = None) -> Description:
         classes = _classes(source)
         if isinstance(config, MAEConfig):
             has_decoder = any("decoder" in key for key in source.tensors)
-            return Description(config if has_decoder else config.encoder(), architecture if has_decoder else "vit")
+            return Description(config if has_decoder else config.backbone, architecture if has_decoder else "vit")
         return Description(replace(config, num_classes=classes or 0), architecture)
     if "embedding/kernel" in source.tensors and "Transformer/encoder_norm/scale" in source.tensors:
         google = _of_google(source)

@@ -166,7 +166,7 @@ def compare_resizes(
 def change(one: ImageModel, other: ImageModel) -> float:
     """max |one - other| / max |one| of the representation of two smooth test images."""
     images = test_images(one)
-    a, b = (model.pool(model.encode(model.embed(images))).double() for model in (one, other))
+    a, b = (model.represent(images).double() for model in (one, other))
     return float((a - b).abs().max() / a.abs().max())
 
 

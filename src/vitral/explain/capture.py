@@ -4,44 +4,24 @@ Axes: B = 1 image, H heads, Q queries, K keys, T tokens, P prefix tokens, h w gr
 """
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from vitral.explain.geometry import (
-    CLASS_TOKEN,
-    DISTILLATION_TOKEN,
     ClassOnly,
     Floats,
     Geometry,
-    Reader,
     Reduced,
     Tokens,
     Windowed,
-    blocks_of,
-    pools_of,
+    shares,
 )
 from vitral.layers.attention import AttentionLayer, recording
-from vitral.models.beit import Beit
-from vitral.models.cait import CaiT
-from vitral.models.common import ImageModel
-from vitral.models.deit import DeiT
-from vitral.models.dino import Dino
-from vitral.models.mae import MaskedAutoencoder
-from vitral.models.pvt import POOLED, PyramidVisionTransformer, PyramidVisionTransformerV2, ReducedAttention
-from vitral.models.resnet import ResNet
-from vitral.models.swin import WindowAttention, WindowTransformer
-from vitral.models.swinv2 import CosineWindowAttention
-from vitral.models.vit import VisionTransformer
-
-Plain = VisionTransformer | DeiT | Beit | Dino  # families whose every layer lets all tokens attend to all
-Flat = Plain | CaiT  # all layers have the same grid of patches
-Pyramid = WindowTransformer | PyramidVisionTransformer | PyramidVisionTransformerV2 | ResNet
-Explainable = Flat | Pyramid
+from vitral.models.common import ImageModel, covering
 
 
 @dataclass(frozen=True)
@@ -59,20 +39,17 @@ class Layer:
 
 @dataclass(frozen=True)
 class Features:
-    """What a block gave: tokens [1, P + h*w, D], a map [1, h, w, D], or from a ResNet [1, D, h, w]; attached to the graph."""
+    """What a block gave: tokens [1, P + h*w, D] or a map [1, h, w, D]; attached to the graph."""
 
     tokens: Tensor
     grid: tuple[int, int]
     stride: int
     num_prefix: int
-    channels_first: bool
 
     def patches(self, values: Tensor | None = None) -> Tensor:
         """[h, w, D] of the places, or of something in the tokens' shape such as their gradient."""
         chosen = self.tokens if values is None else values
-        if chosen.ndim == 3:
-            return chosen[0, self.num_prefix :].unflatten(0, self.grid)  # [h*w, D] -> [h, w, D]
-        return chosen[0].permute(1, 2, 0) if self.channels_first else chosen[0]
+        return chosen[0] if chosen.ndim == 4 else chosen[0, self.num_prefix :].unflatten(0, self.grid)
 
 
 @dataclass(frozen=True)
@@ -93,62 +70,16 @@ class Pass:
     """Index of the first of `features` that is as wide as what the head's norm takes: 0 but in a pyramid."""
 
 
-def seen(model: ImageModel) -> ImageModel:
-    """The part of a model that reads whole images: of a masked autoencoder the encoder."""
-    return model.encoder if isinstance(model, MaskedAutoencoder) else model
+def explainable(model: ImageModel) -> bool:
+    """Whether the model's backbone reads an image through blocks, so that there is something to look into."""
+    return any(model.backbone.blocks_by_stage())
 
 
-def own_reader(model: Explainable) -> Reader:
-    """Which tokens the head reads."""
-    if isinstance(model, DeiT):
-        return "cls_dist" if model.answering == 2 else "cls"
-    if isinstance(model, VisionTransformer | Beit | Dino):
-        pooling: Reader = model.config.pooling  # type: ignore[assignment]
-        return pooling
-    return "cls" if isinstance(model, CaiT | PyramidVisionTransformer) else "mean"
-
-
-def prefix_names(model: Explainable) -> tuple[str, ...]:
-    """What the tokens before the patches are, in their order; a CaiT has its class token in its last layers only, a PVT in its last stage."""
-    if isinstance(model, DeiT):
-        return (CLASS_TOKEN, DISTILLATION_TOKEN)[: model.num_prefix]
-    classes = int(model.config.class_token) if isinstance(model, VisionTransformer) else min(1, model.num_prefix)
-    registers = model.num_prefix - classes
-    return (*(CLASS_TOKEN,) * classes, *(f"register {i + 1}" for i in range(registers)))
-
-
-def stages(model: Explainable) -> list[list[nn.Module]]:
-    """The blocks over patches of each stage; all of them are one stage but in a pyramid."""
-    if isinstance(model, WindowTransformer):
-        return [list(stage.blocks) for stage in model.layers]  # type: ignore[arg-type]
-    if isinstance(model, PyramidVisionTransformer):
-        return [list(model.get_submodule(f"block{i + 1}").children()) for i in range(4)]
-    if isinstance(model, PyramidVisionTransformerV2):
-        return [list(stage.blocks) for stage in model.stages]  # type: ignore[arg-type]
-    if isinstance(model, ResNet):
-        return [list(model.get_submodule(f"layer{i + 1}").children()) for i in range(4)]
-    return [list(model.blocks)]
-
-
-def final_norm(model: Explainable) -> nn.Module | None:
-    """The norm after the last block; a ResNet has none."""
-    if isinstance(model, ResNet):
-        return None
-    return model.stages[-1].get_submodule("norm") if isinstance(model, PyramidVisionTransformerV2) else model.norm
-
-
-def finish(model: Explainable, tokens: Tensor) -> Tensor:
-    """Tokens of the last block, in the model's own layout, through the norm after it."""
-    norm = final_norm(model)
-    return tokens if norm is None else norm(tokens)
-
-
-def patch_representations(model: Explainable, features: Features) -> Tensor:
+def patch_representations(model: ImageModel, features: Features) -> Tensor:
     """[h*w, R]: what the head would read if every token were that patch's, so that class tokens, means and two heads are all served."""
     each = features.patches().flatten(0, 1)  # [h*w, D]
-    if isinstance(model, Flat | PyramidVisionTransformer):
-        return model.pool(finish(model, each[:, None].expand(-1, model.num_prefix + 1, -1)))
-    return model.pool(finish(model, each[:, None, None]))
+    alike = each[:, None, None] if features.tokens.ndim == 4 else each[:, None].expand(-1, model.num_prefix + 1, -1)
+    return model.pool(model.final_norm(alike))
 
 
 @contextmanager
@@ -171,7 +102,7 @@ def in_float32(model: ImageModel) -> ImageModel:
 
 
 def capture(
-    model: Explainable,
+    model: ImageModel,
     images: Tensor,
     gradients: bool = False,
     receive: Callable[[Layer], None] | None = None,
@@ -187,9 +118,8 @@ def capture(
     read: list[Tensor] = []
     class_tokens: list[Tensor] = []
     encoded: list[Tensor] = []
-    norm = final_norm(model)
-    blocks = [block for stage in stages(model) for block in stage]
-    class_blocks = list(model.blocks_token_only) if isinstance(model, CaiT) else []
+    *_, last_stage = model.blocks_by_stage()
+    blocks = [block for stage in model.blocks_by_stage() for block in stage]
 
     with ExitStack() as stack:
         stack.enter_context(untouched(model))
@@ -209,21 +139,16 @@ def capture(
             block.register_forward_hook(lambda *given, i=i: outputs.__setitem__(i, given[2]))
             for i, block in enumerate(blocks, start=1)
         ]
-        hooks += [b.register_forward_hook(lambda *given: class_tokens.append(given[2])) for b in class_blocks]
+        hooks += [b.register_forward_hook(lambda *given: class_tokens.append(given[2])) for b in model.class_blocks]
         hooks.append(model.head.register_forward_pre_hook(lambda _, x: read.append(x[0])))
-        if norm is not None:
-            hooks.append(norm.register_forward_hook(lambda *given: encoded.append(given[2])))
+        hooks.append(model.final_norm.register_forward_hook(lambda *given: encoded.append(given[2])))
         for hook in hooks:
             stack.callback(hook.remove)
         if gradients:
             images = images.clone().requires_grad_(True)  # so that the graph begins here in a frozen model too
         logits = model(images)
 
-    if own_reader(model) in ("cls", "cls_dist"):
-        last_read = met[attention[-1]][0]
-    else:
-        last_read = outputs[len(blocks)] if norm is None else encoded[0]
-
+    last_read = met[attention[-1]][0] if model.reader in ("cls", "cls_dist") else encoded[0]
     return Pass(
         logits=logits,
         representation=read[0],
@@ -231,46 +156,33 @@ def capture(
         features=[_features(model, outputs[i], images) for i in range(len(blocks) + 1)],
         last_read=_features(model, last_read, images),
         class_tokens=class_tokens,
-        last_stage=len(blocks) - len(stages(model)[-1]) + 1 if isinstance(model, Pyramid) else 0,
+        last_stage=len(blocks) - len(last_stage) + 1 if model.pyramid else 0,
     )
 
 
-def _grid(model: Explainable, x: Tensor, images: Tensor) -> tuple[tuple[int, int], int]:
+def _grid(model: ImageModel, x: Tensor, images: Tensor) -> tuple[tuple[int, int], int]:
     """The grid of tokens or of a map [B, h, w, D], and its stride in pixels."""
-    size = images.shape[2:]
-    if x.ndim == 4:
-        grid = (x.shape[1], x.shape[2])
-        return grid, next(s for s in model.strides if tuple(-(-side // s) for side in size) == grid)
-    if isinstance(model, PyramidVisionTransformer):
-        stride = model.strides[-1]
-        return (-(-size[0] // stride), -(-size[1] // stride)), stride
-    assert isinstance(model, Flat)
-    return model.patch_embed.grid(size[0], size[1]), model.patch_size
+    if x.ndim == 3:
+        return covering(images, model.patch_size), model.patch_size
+    grid = (x.shape[1], x.shape[2])
+    return grid, next(stride for stride in model.strides if covering(images, stride) == grid)
 
 
-def _features(model: Explainable, x: Tensor, images: Tensor) -> Features:
-    channels_first = isinstance(model, ResNet)
-    grid, stride = _grid(model, x.permute(0, 2, 3, 1) if channels_first else x, images)
-    return Features(x, grid, stride, x.shape[1] - grid[0] * grid[1] if x.ndim == 3 else 0, channels_first)
+def _features(model: ImageModel, x: Tensor, images: Tensor) -> Features:
+    grid, stride = _grid(model, x, images)
+    return Features(x, grid, stride, x.shape[1] - grid[0] * grid[1] if x.ndim == 3 else 0)
 
 
-def geometry_of(model: Explainable, layer: AttentionLayer, x: Tensor, shifted: bool, images: Tensor) -> Geometry:
+def geometry_of(model: ImageModel, layer: AttentionLayer, x: Tensor, shifted: bool, images: Tensor) -> Geometry:
     """Of a layer that met tokens [1, T, D] or a map [1, h, w, D]."""
     grid, stride = _grid(model, x, images)
-    if isinstance(layer, WindowAttention | CosineWindowAttention):
-        places = torch.arange(1, 1 + grid[0] * grid[1]).reshape(1, *grid, 1)  # from 1: padding is 0
-        slots = layer.windows.cut(places, shifted)[..., 0].numpy() - 1  # [n, N]
-        return Windowed(grid, stride, (), "mean", slots)
-    if isinstance(layer, ReducedAttention) and x.ndim == 4:
-        shares: Sequence[Floats] = [
-            pools_of(side, POOLED) if layer.linear else blocks_of(side, layer.reduction) for side in grid
-        ]
-        return Reduced(grid, stride, (), "mean", np.asarray(shares[0]), np.asarray(shares[1]))
-    names = prefix_names(model)
-    if isinstance(model, CaiT):
-        return (
-            Tokens(grid, stride, (), "mean")
-            if x.shape[1] == grid[0] * grid[1]
-            else ClassOnly(grid, stride, names, "cls")
-        )
-    return Tokens(grid, stride, names, own_reader(model))
+    if x.ndim == 4:
+        if (slots := layer.slots(grid, shifted)) is not None:  # [n, N]
+            return Windowed(grid, stride, (), "mean", slots.numpy())
+        rows, columns = (layer.spans(side) for side in grid)
+        if rows is not None and columns is not None:
+            return Reduced(grid, stride, (), "mean", shares(rows, grid[0]), shares(columns, grid[1]))
+    elif x.shape[1] > grid[0] * grid[1]:
+        kind = ClassOnly if layer.class_only else Tokens
+        return kind(grid, stride, model.prefix_names, "cls" if layer.class_only else model.reader)
+    return Tokens(grid, stride, (), "mean")

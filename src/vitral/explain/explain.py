@@ -16,7 +16,7 @@ from vitral.data.decode import PageOf, decode
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError, some
 from vitral.explain.attention import Attention, LayerChoice, extent
-from vitral.explain.capture import Explainable, Plain, capture, in_float32, seen
+from vitral.explain.capture import capture, in_float32
 from vitral.explain.figure import Explanation
 from vitral.explain.maps import Query
 from vitral.explain.methods import FOLLOWED, METHODS, Question, undefined
@@ -24,17 +24,15 @@ from vitral.models.common import ImageModel
 from vitral.models.zoo import family_of
 from vitral.predict import ImageLike, Predictor, load
 
-__all__ = ["METHODS", "Attention", "Plain", "explain", "look", "undefined", "visualize_attention"]
+__all__ = ["METHODS", "Attention", "explain", "look", "undefined", "visualize_attention"]
 
 Layer = LayerChoice
 
 
-def _defined(model: ImageModel, method: str) -> Explainable:
+def _defined(model: ImageModel, method: str) -> ImageModel:
     if (why := undefined(model, method)) is not None:
         raise VitralError(why)
-    whole = in_float32(seen(model))
-    assert isinstance(whole, Explainable)
-    return whole
+    return in_float32(model.backbone)
 
 
 def _check_options(method: str, given: dict[str, object]) -> None:

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor
 
 from vitral.errors import VitralError
-from vitral.explain.capture import Explainable, Features, Pass, finish, patch_representations
+from vitral.explain.capture import Features, Pass, patch_representations
 from vitral.explain.geometry import Floats, weights
 from vitral.explain.maps import EVEN
 from vitral.explain.perturbation import log_odds
 from vitral.layers.attention import check_layer
-from vitral.models.cait import CaiT
+from vitral.models.common import ImageModel
 
 
 def chosen(seen: Pass, layer: int | None) -> tuple[int, Features]:
@@ -21,7 +21,7 @@ def chosen(seen: Pass, layer: int | None) -> tuple[int, Features]:
     return layer, seen.features[layer + 1]
 
 
-def logit_lens(model: Explainable, seen: Pass, target: int, multi_label: bool, layer: int | None) -> tuple[Floats, int]:
+def logit_lens(model: ImageModel, seen: Pass, target: int, multi_label: bool, layer: int | None) -> tuple[Floats, int]:
     """([h, w], the layer): the target's log-odds if the model's norm and head read a patch of this layer as they read the end.
 
     Analyzing Vision Transformers for Image Classification in Class Embedding Space, https://arxiv.org/abs/2310.18969.
@@ -39,23 +39,22 @@ def logit_lens(model: Explainable, seen: Pass, target: int, multi_label: bool, l
 
 
 @torch.no_grad()
-def early_answers(model: Explainable, seen: Pass) -> list[tuple[int, Tensor]]:
+def early_answers(model: ImageModel, seen: Pass) -> list[tuple[int, Tensor]]:
     """(block, logits [K]): what the model's norm and head would answer if a block were the last, each block that they can read, in order.
 
     The logit lens of what the head reads, be it a class token, two of them or the mean of the patches; see `logit_lens` for one patch. The
     blocks of a pyramid's earlier stages are narrower than the head, and those of a CaiT that have no class token yet give no answer. Class
     blocks are numbered after those over patches.
     """
-    if isinstance(model, CaiT):
-        first = len(seen.features) - 1
-        given = list(enumerate(seen.class_tokens, start=first))  # [1, 1, D]
+    if seen.class_tokens:
+        given = list(enumerate(seen.class_tokens, start=len(seen.features) - 1))  # [1, 1, D]
     else:
         readable = [(i, f) for i, f in enumerate(seen.features[1:]) if i + 1 >= seen.last_stage]
         given = [(i, f.tokens if f.tokens.ndim == 3 else f.patches()[None]) for i, f in readable]
-    return [(i, model.head(model.pool(finish(model, tokens)))[0]) for i, tokens in given]
+    return [(i, model.head(model.pool(model.final_norm(tokens)))[0]) for i, tokens in given]
 
 
-def similarity(model: Explainable, seen: Pass, patch: tuple[int, int] | None) -> Floats:
+def similarity(model: ImageModel, seen: Pass, patch: tuple[int, int] | None) -> Floats:
     """[h, w] in -1..1: the cosine of each patch of the last layer with what the head reads of the image, or with one `patch`."""
     features = seen.features[-1]
     if patch is not None:
@@ -65,7 +64,7 @@ def similarity(model: Explainable, seen: Pass, patch: tuple[int, int] | None) ->
     return torch.cosine_similarity(each, to).reshape(features.grid).float().cpu().numpy()
 
 
-def principal_components(model: Explainable, seen: Pass, layer: int | None) -> tuple[Floats, int]:
+def principal_components(model: ImageModel, seen: Pass, layer: int | None) -> tuple[Floats, int]:
     """([h, w, 3], the layer): the first three principal components of the patches, each from its smallest 0 to its largest 1.
 
     As DINOv2 shows its features, https://arxiv.org/abs/2304.07193. A component's sign is that which makes its largest loading
@@ -74,7 +73,7 @@ def principal_components(model: Explainable, seen: Pass, layer: int | None) -> t
     layer, features = chosen(seen, layer)
     tokens = features.tokens
     if layer == len(seen.features) - 2:
-        tokens = finish(model, tokens)
+        tokens = model.final_norm(tokens)
     patches = features.patches(tokens).flatten(0, 1).double().cpu()  # [h*w, D]
     colours = torch.zeros(len(patches), 3, dtype=torch.double)
     found = _scores(patches - patches.mean(0))

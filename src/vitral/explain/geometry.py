@@ -9,17 +9,18 @@ Axes: H heads, Q queries, K keys, h w grid of the layer, n windows, P prefix tok
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitral.errors import VitralError
 from vitral.explain.maps import Query
+from vitral.models.common import CLASS_TOKEN, DISTILLATION_TOKEN
+from vitral.models.common import Reader as Pooled
 
-Reader = Query | Literal["cls_dist", "cls_mean"]  # whom a head reads: beyond what a person may ask for, two at once
+Reader = Query | Pooled  # who asks: beyond whom a person may name, two tokens at once
 Floats = NDArray[np.floating]
-CLASS_TOKEN, DISTILLATION_TOKEN = "class token", "distillation token"
 READERS = {
     "cls": "the class token",
     "mean": "the average patch",
@@ -233,19 +234,9 @@ class Reduced(Geometry):
         return np.einsum("hmn,mr,nc->hrc", read, self.rows, self.columns).reshape(len(read), -1)
 
 
-def blocks_of(side: int, reduction: int) -> NDArray[np.float64]:
-    """[m, side]: keys that each come from `reduction` places of a line in a row; what is left over at the end has no key."""
-    keys = max(1, side // reduction)
-    return _shares([(i * reduction, min(side, (i + 1) * reduction)) for i in range(keys)], side)
-
-
-def pools_of(side: int, keys: int) -> NDArray[np.float64]:
-    """[keys, side]: keys that an adaptive average makes of a line, with PyTorch's bounds."""
-    return _shares([(i * side // keys, -(-(i + 1) * side // keys)) for i in range(keys)], side)
-
-
-def _shares(spans: list[tuple[int, int]], side: int) -> NDArray[np.float64]:
-    shares = np.zeros((len(spans), side))
-    for share, (start, end) in zip(shares, spans, strict=True):
+def shares(spans: list[tuple[int, int]], side: int) -> NDArray[np.float64]:
+    """[m, side]: keys that each come from the places (from, to) of a line, and which share of a key each place is."""
+    found = np.zeros((len(spans), side))
+    for share, (start, end) in zip(found, spans, strict=True):
         share[start:end] = 1 / (end - start)
-    return shares
+    return found

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitral.explain.attention import squares
-from vitral.explain.capture import Explainable, Pass, finish, untouched
+from vitral.explain.capture import Pass, untouched
 from vitral.explain.geometry import Floats
 from vitral.explain.maps import rollout
+from vitral.models.common import ImageModel
 
 FEWEST, MOST = 32, 256  # points on the path of integrated gradients
 OFF = 0.01  # share of the logits' difference that integrated gradients may miss before more points are taken
@@ -48,7 +49,7 @@ def relevance(seen: Pass, target: int) -> NDArray[np.float64]:
     return total
 
 
-def legrad(model: Explainable, seen: Pass, target: int) -> Floats:
+def legrad(model: ImageModel, seen: Pass, target: int) -> Floats:
     """[h, w]: how the score that each layer's own tokens give the class would rise with the layer's attention to a patch.
 
     LeGrad, https://arxiv.org/abs/2404.03214: the positive part of the gradient, mean over heads, queries and layers. In CaiT
@@ -57,7 +58,7 @@ def legrad(model: Explainable, seen: Pass, target: int) -> Floats:
     patches, last = [], seen.layers[-1].geometry
     own = seen.class_tokens or [features.tokens for features in seen.features[1:]]
     for layer, tokens in zip(seen.layers[-len(own) :], own, strict=True):
-        score = model.head(model.pool(finish(model, tokens)))[0, target]
+        score = model.head(model.pool(model.final_norm(tokens)))[0, target]
         (gradient,) = torch.autograd.grad(score, [layer.attention], retain_graph=True)
         patches.append(layer.array(gradient).clip(min=0).mean(axis=(0, 1))[last.num_prefix :])  # [H, Q, K] -> [h*w]
     return np.mean(patches, axis=0).reshape(last.grid)
@@ -75,7 +76,7 @@ def grad_cam(seen: Pass, target: int) -> tuple[Floats, int]:
     return (features.patches().detach() @ channels).relu().cpu().numpy(), features.stride
 
 
-def integrated_gradients(model: Explainable, image: Tensor, target: int) -> tuple[Tensor, float]:
+def integrated_gradients(model: ImageModel, image: Tensor, target: int) -> tuple[Tensor, float]:
     """([C, H, W], missed): what each pixel adds to the target's logit on the straight way from the mean colour to the image [C, H, W].
 
     Axiomatic Attribution for Deep Networks, https://arxiv.org/abs/1703.01365, equation 1, by Gauss-Legendre quadrature; the mean colour is
@@ -94,7 +95,7 @@ def integrated_gradients(model: Explainable, image: Tensor, target: int) -> tupl
             points *= 2
 
 
-def _along(model: Explainable, image: Tensor, target: int, points: int) -> Tensor:
+def _along(model: ImageModel, image: Tensor, target: int, points: int) -> Tensor:
     """The image times the mean gradient at so many points of the way, [C, H, W]."""
     places, shares = np.polynomial.legendre.leggauss(points)
     total = torch.zeros_like(image)

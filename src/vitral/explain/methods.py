@@ -10,7 +10,7 @@ from torch import Tensor
 from vitral.errors import VitralError
 from vitral.explain import features, gradients, perturbation
 from vitral.explain.attention import LayerChoice, attention_words, final_reader, read_attention, read_square, squares
-from vitral.explain.capture import Explainable, Pass, Pyramid, seen
+from vitral.explain.capture import Pass, explainable
 from vitral.explain.geometry import Floats, Geometry, in_words
 from vitral.explain.maps import Query, rollout
 from vitral.layers.attention import attention_layers
@@ -21,7 +21,7 @@ from vitral.models.common import ImageModel
 class Question:
     """What a method is asked: of a model, one image [C, H, W] and a pass over it."""
 
-    model: Explainable
+    model: ImageModel
     image: Tensor
     seen: Pass
     target: int
@@ -226,8 +226,8 @@ def undefined(model: ImageModel, method: str) -> str | None:
     """
     if method not in METHODS:
         raise VitralError(f"method {method!r}: choose one of {', '.join(METHODS)}")
-    kind, whole = type(model).__name__, seen(model)
-    if not isinstance(whole, Explainable):
+    kind, whole = type(model).__name__, model.backbone
+    if not explainable(model):
         return f"{kind} neither answers nor reads an image as a whole, so there is nothing to explain"
     if "target" in METHODS[method].takes and not model.num_classes:
         *others, last = (
@@ -238,7 +238,7 @@ def undefined(model: ImageModel, method: str) -> str | None:
     if method in ("attention", *FOLLOWED):
         if not attention_layers(whole):
             return f"{kind} has no attention; choose grad_cam, integrated_gradients, occlusion, similarity or pca"
-        if method in FOLLOWED and isinstance(whole, Pyramid):
+        if method in FOLLOWED and whole.pyramid:
             return (
                 f"{method} follows the same patches through all layers, and {kind} merges them from stage to stage; "
                 "choose attention, grad_cam, integrated_gradients or occlusion"

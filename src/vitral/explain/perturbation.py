@@ -5,8 +5,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitral.explain.capture import Explainable, untouched
+from vitral.explain.capture import untouched
 from vitral.explain.geometry import Floats
+from vitral.models.common import ImageModel
 
 BATCH = 32
 
@@ -19,7 +20,7 @@ def log_odds(logits: Tensor, target: int, multi_label: bool) -> Tensor:
     return logits[..., target] - others.logsumexp(-1)
 
 
-def occlusion(model: Explainable, image: Tensor, target: int, multi_label: bool, stride: int) -> Floats:
+def occlusion(model: ImageModel, image: Tensor, target: int, multi_label: bool, stride: int) -> Floats:
     """[h, w]: how far the target's log-odds fall when a square of `stride` pixels gets the mean colour; negative where they rise.
 
     Visualizing and Understanding Convolutional Networks, https://arxiv.org/abs/1311.2901, section 4.2, square by square. image: [C, H, W],

@@ -17,8 +17,6 @@ from vitral.explain.maps import upsample
 from vitral.explain.perturbation import cell_side
 from vitral.layers.patch import PatchEmbed
 from vitral.models.common import ImageModel
-from vitral.models.deit import DeiT
-from vitral.models.vit import VisionTransformer
 from vitral.predict import ImageLike, Predictor
 from vitral.randomness import uniforms
 
@@ -107,7 +105,7 @@ class Removable:
         stays = F.pad(kept, (prefix, 0), value=True)  # [S, prefix + n]
         fewer = prefix + int(kept[0].sum())
         chosen = tokens.expand(len(kept), -1, -1)[stays].unflatten(0, (len(kept), fewer))  # [S, fewer, D]
-        return model.head(model.pool(model.encode(chosen)))
+        return model.head(model.pool(model.encode(chosen, self.grid)))
 
     def _blurred(self) -> Tensor:
         """[C, H, W] through a Gaussian whose deviation is a patch's side, the edge going on outside."""
@@ -129,11 +127,11 @@ def check_droppable(model: ImageModel) -> None:
     """A VitralError where tokens cannot be left out, or where the model has no answer once all are."""
     kind = type(model).__name__
     other = "; choose removal mean or blur"
-    if not isinstance(model, VisionTransformer | DeiT):
+    if not model.droppable:
         raise VitralError(f"removal drop: {kind} needs all its patches in their grid{other}")
     if type(model.patch_embed) is not PatchEmbed:
         raise VitralError(f"removal drop: convolutions before this {kind}'s tokens mix neighbours{other}")
-    if isinstance(model, VisionTransformer) and model.config.pooling == "mean":
+    if model.reader == "mean":
         raise VitralError(f"removal drop: this {kind} averages its patches, and without any has no answer{other}")
 
 

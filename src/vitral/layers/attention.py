@@ -7,6 +7,7 @@ appendix A. Axes: B batch, H heads, N tokens, D width, d = D / H width of a head
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,13 @@ def _explicit_is_faster(q: Tensor, k: Tensor) -> bool:
 
 
 class AttentionLayer(nn.Module):
-    """What a module is that calls `attend` once in its forward: it hands `self.recorder` on, so that its attention can be seen."""
+    """What a module is that calls `attend` once in its forward: it hands `self.recorder` on, so that its attention can be seen.
+
+    It is called with tokens or a map, and inside shifted windows with their mask beside it.
+    """
+
+    class_only: ClassVar[bool] = False
+    """Whether the first token alone asks."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -79,6 +86,14 @@ class AttentionLayer(nn.Module):
     def heads(self, x: Tensor) -> Tensor:
         """[B, N, D] -> [B, H, N, d]."""
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+    def slots(self, grid: tuple[int, int], shifted: bool) -> Tensor | None:
+        """Where attention stays inside windows: the place in a map, row by row, of each window's tokens, [n, N]; -1 for padding."""
+        return None
+
+    def spans(self, side: int) -> list[tuple[int, int]] | None:
+        """Where keys come from a reduced map: the places (from, to) that each key of a line of `side` places is made of."""
+        return None
 
 
 class Attention(AttentionLayer):

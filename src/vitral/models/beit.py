@@ -18,7 +18,7 @@ from vitral.layers.mlp import Mlp
 from vitral.layers.patch import PatchEmbed
 from vitral.layers.pool import POOLS, pool
 from vitral.layers.position import Grid, relative_index, resize_bias_table, resize_positions
-from vitral.models.common import ImageModel, ModelConfig, evenly, to_map
+from vitral.models.common import Each, Maskable, ModelConfig, Reader, ignore
 
 RELATIVE = ("layer", "shared", "none")
 
@@ -27,6 +27,7 @@ RELATIVE = ("layer", "shared", "none")
 class BeitConfig(ModelConfig):
     """Everything that decides a BEiT's shape."""
 
+    any_patch = True
     patch_size: int = 16
     dim: int = 768
     depth: int = 12
@@ -94,16 +95,18 @@ class BeitAttention(AttentionLayer):
         return F.dropout(self.proj(mixed.transpose(1, 2).flatten(2)), self.dropout, self.training)
 
 
-class Beit(ImageModel):
+class Beit(Maskable):
     """[B, C, H, W] -> [B, K]."""
 
     config: BeitConfig
     num_prefix = 1
+    without_positions = "nothing is added to the tokens: positions are a bias on the attention, by offset"
 
     def __init__(self, config: BeitConfig) -> None:
         super().__init__(config)
         self.patch_size = config.patch_size
-        D, H = config.dim, config.num_heads
+        self.dim, H = config.dim, config.num_heads
+        D = self.dim
 
         self.patch_embed = PatchEmbed((config.patch_size, config.patch_size), config.in_channels, D)
         self.grid = self.patch_embed.grid(*config.image_size)
@@ -143,7 +146,7 @@ class Beit(ImageModel):
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.embed(images)  # [B, 1 + h*w, D]
-        tokens = self.encode(tokens, self.patch_embed.grid(*images.shape[2:]))
+        tokens = self.encode(tokens, self.grid_of(images))  # [B, 1 + h*w, D]
         representation = self.pool(tokens)  # [B, D]
         return self.head(representation)  # [B, K]
 
@@ -154,15 +157,15 @@ class Beit(ImageModel):
             tokens = replace(tokens)
         tokens = torch.cat([self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1), tokens], dim=1)
         if self.pos_embed is not None:
-            grid = self.patch_embed.grid(*images.shape[2:])
-            positions = resize_positions(self.pos_embed, self.grid, grid, self.config.position_resize, prefix=1)
+            grid, rule = self.grid_of(images), self.config.position_resize
+            positions = resize_positions(self.pos_embed, self.grid, grid, rule, prefix=1)
             tokens = tokens + positions.to(tokens.dtype)
         return F.dropout(tokens, self.config.dropout, self.training)
 
-    def encode(self, tokens: Tensor, grid: Grid | None = None) -> Tensor:
-        """Tokens [B, 1 + h*w, D] of a `grid` of patches, by default the model's own, through every block and the final norm."""
-        for block, bias in zip(self.blocks, self.biases(grid or self.grid), strict=True):
-            tokens = block(tokens, bias)
+    def encode(self, tokens: Tensor, grid: Grid, each: Each = ignore) -> Tensor:
+        for block, bias in zip(self.blocks, self.biases(grid), strict=True):
+            tokens = block(tokens, bias)  # [B, 1 + h*w, D]
+            each(tokens)
         return self.norm(tokens)
 
     def biases(self, grid: Grid) -> Sequence[Tensor | None]:
@@ -177,21 +180,19 @@ class Beit(ImageModel):
     def pool(self, tokens: Tensor) -> Tensor:
         return self.fc_norm(pool(tokens, self.config.pooling, self.num_prefix))  # [B, D]
 
-    def represent(self, images: Tensor) -> Tensor:
-        return self.pool(self.encode(self.embed(images), self.patch_embed.grid(*images.shape[2:])))
+    def blocks_by_stage(self) -> list[list[nn.Module]]:
+        return [list(self.blocks)]
+
+    @property
+    def reader(self) -> Reader:
+        return "cls" if self.config.pooling == "cls" else "mean"
+
+    def layer_numbers(self) -> dict[str, int]:
+        layers = super().layer_numbers()  # a bias that all layers share is of the last
+        return layers | {name: max(layers.values()) for name in layers if name.startswith("rel_pos_bias.")}
 
     def grids(self) -> dict[str, tuple[tuple[int, int], int]]:
         return {"pos_embed": (self.grid, 1)} if self.config.absolute else {}
 
     def bias_tables(self) -> dict[str, tuple[int, int]]:
         return {name: self.grid for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        """Up to four maps [B, h, w, D] from evenly spaced depths, the last one as the norm after the blocks leaves it."""
-        grid = self.patch_embed.grid(*images.shape[2:])
-        tokens, maps, depth = self.embed(images), [], len(self.blocks)
-        for i, (block, bias) in enumerate(zip(self.blocks, self.biases(grid), strict=True)):
-            tokens = block(tokens, bias)
-            if i in evenly(depth, len(self.strides)):
-                maps.append(to_map(self.norm(tokens) if i == depth - 1 else tokens, self.num_prefix, grid))
-        return maps

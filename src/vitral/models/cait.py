@@ -15,14 +15,15 @@ from vitral.layers.block import Block, LayerScale
 from vitral.layers.initialise import truncated_normal
 from vitral.layers.mlp import Mlp
 from vitral.layers.patch import PatchEmbed
-from vitral.layers.position import resize_positions
-from vitral.models.common import ImageModel, ModelConfig, evenly, to_map
+from vitral.layers.position import Grid, resize_positions
+from vitral.models.common import Each, ImageModel, ModelConfig, ignore
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaiTConfig(ModelConfig):
     """Everything that decides a CaiT's shape."""
 
+    any_patch = True
     patch_size: int = 16
     dim: int = 192
     depth: int = 24
@@ -63,6 +64,8 @@ def mix_heads(attention: Tensor, mix: nn.Linear) -> Tensor:
 
 class ClassAttention(AttentionLayer):
     """The class token reads itself and the patches: [B, 1 + N, D] -> [B, 1, D]; equations 4 to 6."""
+
+    class_only = True
 
     def __init__(self, dim: int, num_heads: int, dropout: float) -> None:
         super().__init__(dim, num_heads)
@@ -145,20 +148,20 @@ class CaiT(ImageModel):
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.embed(images)  # [B, h*w, D]
-        tokens = self.encode(tokens)  # [B, 1 + h*w, D]
+        tokens = self.encode(tokens, self.grid_of(images))  # [B, 1 + h*w, D]
         representation = self.pool(tokens)  # [B, D]
         return self.head(representation)  # [B, K]
 
     def embed(self, images: Tensor) -> Tensor:
         tokens = self.patch_embed(images)  # [B, h*w, D]
-        grid = self.patch_embed.grid(*images.shape[2:])
-        positions = resize_positions(self.pos_embed, self.grid, grid, self.config.position_resize)
+        positions = resize_positions(self.pos_embed, self.grid, self.grid_of(images), self.config.position_resize)
         tokens = tokens + positions.to(tokens.dtype)
         return F.dropout(tokens, self.config.dropout, self.training)
 
-    def encode(self, tokens: Tensor) -> Tensor:
+    def encode(self, tokens: Tensor, grid: Grid, each: Each = ignore) -> Tensor:
         for block in self.blocks:
             tokens = block(tokens)  # [B, h*w, D]
+            each(tokens)
         cls = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)  # [B, 1, D]
         for block in self.blocks_token_only:
             cls = block(cls, tokens)
@@ -167,15 +170,12 @@ class CaiT(ImageModel):
     def pool(self, tokens: Tensor) -> Tensor:
         return tokens[:, 0]  # [B, D]
 
+    def blocks_by_stage(self) -> list[list[nn.Module]]:
+        return [list(self.blocks)]
+
+    @property
+    def class_blocks(self) -> list[nn.Module]:
+        return list(self.blocks_token_only)
+
     def grids(self) -> dict[str, tuple[tuple[int, int], int]]:
         return {"pos_embed": (self.grid, 0)}
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        """Up to four maps [B, h, w, D] from evenly spaced depths of the trunk, the last one normalised."""
-        grid = self.patch_embed.grid(*images.shape[2:])
-        tokens, maps, depth = self.embed(images), [], len(self.blocks)
-        for i, block in enumerate(self.blocks):
-            tokens = block(tokens)
-            if i in evenly(depth, len(self.strides)):
-                maps.append(to_map(self.norm(tokens) if i == depth - 1 else tokens, 0, grid))
-        return maps

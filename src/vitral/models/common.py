@@ -4,15 +4,21 @@ Axes everywhere: B batch, C channels, H W pixels, h w grid, N tokens, D width, K
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Self
+from itertools import chain, count
+from typing import ClassVar, Literal, Self
 
 from torch import Tensor, nn
 
 from vitral.errors import VitralError
 from vitral.layers.attention import attention_layers, recording
-from vitral.layers.position import RESIZES
+from vitral.layers.position import RESIZES, Grid
 
+Reader = Literal[
+    "cls", "mean", "cls_dist", "cls_mean"
+]  # of the encoded tokens: one prefix token, the mean of the patches, or two of them
+CLASS_TOKEN, DISTILLATION_TOKEN = "class token", "distillation token"
 RATES = ("dropout", "drop_path", "patch_drop")
 POSITIVE = ("image_size", "patch_size", "in_channels", "dim", "depth", "num_heads", "dims", "depths", "window")
 
@@ -25,6 +31,8 @@ class ModelConfig:
     in_channels: int = 3
     num_classes: int = 1000
     """0 leaves the head out: the model then returns the representation."""
+    any_patch: ClassVar[bool] = False
+    """Whether patches may have any size: small ones suit small images."""
     position_resize: str = "timm"
     """Whose rule brings learned positions to the grid of an image of another size: timm, hf, torchvision, jax or dinov2."""
 
@@ -44,6 +52,16 @@ class ModelConfig:
             if not 0 <= getattr(self, name, 0) < 1:
                 raise VitralError(f"{name}={getattr(self, name)}: must be in [0, 1)")
 
+    @property
+    def backbone(self) -> "ModelConfig":
+        """The shape of `ImageModel.backbone`."""
+        return self
+
+    @property
+    def token_width(self) -> int:
+        """Width of the last tokens or map; 512 where the family has no one width."""
+        return getattr(self, "dim", 512)
+
     def choose(self, name: str, allowed: tuple[str, ...]) -> None:
         """Refuse a value of field `name` that is not among `allowed`."""
         if getattr(self, name) not in allowed:
@@ -54,11 +72,18 @@ class ModelConfig:
         return {f.name: list(v) if isinstance(v := getattr(self, f.name), tuple) else v for f in fields(self)}
 
 
-class ImageModel(nn.Module, ABC):
-    """The contract of every family: forward = head(pool(encode(embed(images)))), images [B, C, H, W] to logits [B, K].
+Each = Callable[[Tensor], object]
 
-    Attributes beside the methods: `patch_size`, `num_prefix` (tokens before those of the patches), `image_size`, `num_classes`,
-    `head`, and `strides`, the pixel strides of the maps that `features` gives.
+
+def ignore(_: Tensor) -> None:
+    """The `each` of a caller who wants only what `encode` returns."""
+
+
+class ImageModel(nn.Module, ABC):
+    """The contract of every family: forward = head(pool(encode(embed(images), grid))), images [B, C, H, W] to logits [B, K].
+
+    Attributes beside the methods: `patch_size` (of a pyramid the stride of the last map), `num_prefix` (tokens before those of the patches),
+    `image_size`, `num_classes`, `head`, and `strides`, the pixel strides of the maps that `features` gives.
     """
 
     config: ModelConfig
@@ -66,6 +91,14 @@ class ImageModel(nn.Module, ABC):
     num_prefix: int
     strides: list[int]
     head: nn.Module
+    pyramid: ClassVar[bool] = False
+    """Whether maps shrink from stage to stage. If not, there is one stage, and every block sees the same patches."""
+    droppable: ClassVar[bool] = False
+    """Whether `encode` takes embedded patches of which some are left out."""
+    replaceable: ClassVar[tuple[str, ...]] = ("norm.", "fc_norm.", "pre_logits.", "reg_token")
+    """How the names of parameters begin that another pooling, representation or number of registers adds or takes away."""
+    without_positions: ClassVar[str] = "this model has no positions"
+    """What is said where `position_vectors` has nothing."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -82,20 +115,116 @@ class ImageModel(nn.Module, ABC):
         """Images [B, C, H, W] to tokens [B, N, D], or to a map [B, h, w, D] in a pyramid."""
 
     @abstractmethod
-    def encode(self, tokens: Tensor) -> Tensor:
-        """Tokens through every block and the final norm."""
+    def encode(self, tokens: Tensor, grid: Grid, each: Each = ignore) -> Tensor:
+        """Tokens of a `grid` of patches (rows, columns) through every block and the final norm.
+
+        each: is called with what each block gives, in a pyramid with the map of each stage.
+        """
 
     @abstractmethod
     def pool(self, tokens: Tensor) -> Tensor:
         """Encoded tokens to the representation that the head reads, [B, D]."""
 
     @abstractmethod
-    def features(self, images: Tensor) -> list[Tensor]:
-        """Maps [B, h, w, D] for dense tasks, finest first; their pixel strides are `self.strides`."""
+    def blocks_by_stage(self) -> list[list[nn.Module]]:
+        """The blocks that change the patches, in the order of computation; all of them are one stage but in a pyramid."""
+
+    @property
+    def class_blocks(self) -> list[nn.Module]:
+        """Blocks after those that change the class token alone."""
+        return []
+
+    @property
+    def final_norm(self) -> nn.Module:
+        """The norm after the last block, which may be an identity."""
+        return self.get_submodule("norm")
+
+    @property
+    def reader(self) -> Reader:
+        """Which of the encoded tokens the head reads."""
+        return "cls" if self.num_prefix else "mean"
+
+    @property
+    def prefix_names(self) -> tuple[str, ...]:
+        """What the `num_prefix` tokens before the patches are, in their order."""
+        return (CLASS_TOKEN, *(f"register {i}" for i in range(1, self.num_prefix)))[: self.num_prefix]
+
+    @property
+    def backbone(self) -> "ImageModel":
+        """What reads whole images and is fine-tuned: the model itself, or the encoder of one that is for pre-training only."""
+        return self
+
+    def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits [B, K] twice: those that learn from labels, and those that learn from a teacher, which may be the same."""
+        logits = self(images)
+        return logits, logits
+
+    def ordered_blocks(self) -> list[nn.Module]:
+        """The blocks in the order of computation, each a layer of `layer_numbers`."""
+        return [*chain(*self.blocks_by_stage()), *self.class_blocks]
+
+    def layer_numbers(self) -> dict[str, int]:
+        """The layer of every parameter: 0 for the embedding, 1, 2, ... for the blocks, then one for norm and head.
+
+        What leads from one stage of a pyramid to the next is of the layer before it, as in BEiT's and SimMIM's code
+        (https://arxiv.org/abs/2106.08254, https://arxiv.org/abs/2111.09886). Parameters that a family makes earlier than it uses them
+        are its own to number.
+        """
+        names = {module: name for name, module in self.named_modules()}
+        blocks = [f"{names[block]}." for block in self.ordered_blocks()]
+        layers, before = {}, 0
+        for name, _ in self.named_parameters():
+            own = next((i for i, block in enumerate(blocks, start=1) if name.startswith(block)), None)
+            before = own or before
+            layers[name] = own or (before if before < len(blocks) else len(blocks) + 1)
+        return layers
+
+    def inner_parameters(self) -> set[str]:
+        """Names of the parameters between the embedding and the final norm."""
+        layers = self.layer_numbers()
+        return {name for name, layer in layers.items() if 0 < layer < max(layers.values())}
+
+    def embedding_parameters(self) -> set[str]:
+        """Names of the parameters with which `embed` makes tokens, and of the tokens and positions that are put to them."""
+        named = [name for name, _ in self.named_parameters()]
+        return {name for name in named if "." not in name or name.startswith(("patch_embed", "pos_embed"))}
+
+    def position_vectors(self) -> dict[str, tuple[Tensor, Grid]]:
+        """For each table of positions its name, the vectors of the patches [h*w, D] at the model's own size, and their grid."""
+        tables = self.grids().items()
+        return {name: (self.get_parameter(name)[0, prefix:], grid) for name, (grid, prefix) in tables}
+
+    def offset_biases(self) -> dict[str, Tensor]:
+        """For each attention layer that adds a bias by the offset between query and key its name and the bias [H, 2h - 1, 2w - 1]."""
+        found = {}
+        for name, (h, w) in self.bias_tables().items():
+            table = self.get_parameter(name)[: (2 * h - 1) * (2 * w - 1)]  # after them BEiT's class token has rows
+            found[name.rpartition(".")[0]] = table.T.unflatten(1, (2 * h - 1, 2 * w - 1))
+        return found
+
+    def grid_of(self, images: Tensor) -> Grid:
+        """Rows and columns of the tokens that `embed` makes of images [B, C, H, W]."""
+        return covering(images, self.strides[0])
 
     def represent(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] to what the head reads, [B, D]: for probes and for models without a head."""
-        return self.pool(self.encode(self.embed(images)))
+        return self.pool(self.encode(self.embed(images), self.grid_of(images)))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Maps [B, h, w, D] for dense tasks, finest first; their pixel strides are `self.strides`.
+
+        Of a pyramid the map of each stage, else those of up to four evenly spaced blocks; the last one is what `encode` returns.
+        """
+        stages, number, maps = self.blocks_by_stage(), count(), []
+        depth = len(stages) if self.pyramid else sum(map(len, stages))
+        before = evenly(depth, len(self.strides))[:-1]
+
+        def each(tokens: Tensor) -> None:
+            if next(number) in before:
+                maps.append(tokens)
+
+        maps.append(self.encode(self.embed(images), self.grid_of(images), each))
+        return [to_map(each, covering(images, stride)) for each, stride in zip(maps, self.strides, strict=True)]
 
     def train(self, mode: bool = True) -> Self:
         """Batch norms whose weights are frozen stay as in use: their statistics are part of what must not change."""
@@ -122,11 +251,32 @@ class ImageModel(nn.Module, ABC):
         return logits, [maps[layer] for layer, _ in layers]
 
 
+class Maskable(ImageModel):
+    """A model whose patches can be hidden before it encodes them: what masked pre-training needs."""
+
+    dim: int
+    """Width of its tokens."""
+    fc_norm: nn.Module
+    """The norm of what is read of the encoded tokens; an identity where `encode` ends with it."""
+
+    @abstractmethod
+    def embed(self, images: Tensor, replace: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+        """Images [B, C, H, W] to tokens [B, N, D].
+
+        replace: may change the embedded patches [B, h*w, D] before they get positions.
+        """
+
+
 def evenly(depth: int, count: int) -> list[int]:
     """The indices of `count` of `depth` blocks, evenly spaced and ending with the last."""
     return [depth * (i + 1) // count - 1 for i in range(count)]
 
 
-def to_map(tokens: Tensor, num_prefix: int, grid: tuple[int, int]) -> Tensor:
-    """Tokens [B, prefix + h*w, D] to the map of the patches [B, h, w, D]."""
-    return tokens[:, num_prefix:].unflatten(1, grid)
+def covering(images: Tensor, stride: int) -> Grid:
+    """Rows and columns of squares of `stride` pixels that cover images [B, C, H, W]."""
+    return -(-images.shape[2] // stride), -(-images.shape[3] // stride)
+
+
+def to_map(tokens: Tensor, grid: Grid) -> Tensor:
+    """Tokens [B, prefix + h*w, D] to the map of the patches [B, h, w, D]; a map stays as it is."""
+    return tokens if tokens.ndim == 4 else tokens[:, tokens.shape[1] - grid[0] * grid[1] :].unflatten(1, grid)

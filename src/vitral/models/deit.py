@@ -16,14 +16,15 @@ from vitral.layers.initialise import truncated_normal
 from vitral.layers.mlp import Mlp
 from vitral.layers.patch import PatchEmbed
 from vitral.layers.pool import keep_some
-from vitral.layers.position import resize_positions
-from vitral.models.common import ImageModel, ModelConfig, evenly, to_map
+from vitral.layers.position import Grid, resize_positions
+from vitral.models.common import CLASS_TOKEN, DISTILLATION_TOKEN, Each, ImageModel, ModelConfig, Reader, ignore
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeiTConfig(ModelConfig):
     """Everything that decides a DeiT's shape."""
 
+    any_patch = True
     patch_size: int = 16
     dim: int = 192
     depth: int = 12
@@ -66,6 +67,7 @@ class DeiT(ImageModel):
     """[B, C, H, W] -> [B, K]. The representation of a distilled model is the class and the distillation token, [B, 2D]."""
 
     config: DeiTConfig
+    droppable = True
 
     def __init__(self, config: DeiTConfig) -> None:
         super().__init__(config)
@@ -108,22 +110,23 @@ class DeiT(ImageModel):
         tokens = self.embed(images)  # [B, 1 or 2 + h*w, D]
         if self.training and self.config.patch_drop:
             tokens = keep_some(tokens, self.num_prefix, self.config.patch_drop)
-        tokens = self.encode(tokens)  # [B, 1 or 2 + h*w, D]
+        tokens = self.encode(tokens, self.grid_of(images))  # [B, 1 or 2 + h*w, D]
         representation = self.pool(tokens)  # [B, D] or, distilled, [B, 2D]
         return self.head(representation)  # [B, K]
 
     def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The answers [B, K] of a distilled model apart: from the class token, and from the distillation token."""
-        assert isinstance(self.head, TwoHeads)
+        if not isinstance(self.head, TwoHeads):
+            return super().both(images)
         tokens = self.embed(images)
         if self.training and self.config.patch_drop:
             tokens = keep_some(tokens, self.num_prefix, self.config.patch_drop)
-        return self.head.both(self.pool(self.encode(tokens)))
+        return self.head.both(self.pool(self.encode(tokens, self.grid_of(images))))
 
     def embed(self, images: Tensor) -> Tensor:
         tokens = self.patch_embed(images)  # [B, h*w, D]
-        grid = self.patch_embed.grid(*images.shape[2:])
-        positions = resize_positions(self.pos_embed, self.grid, grid, self.config.position_resize, prefix=self.placed)
+        grid, rule = self.grid_of(images), self.config.position_resize
+        positions = resize_positions(self.pos_embed, self.grid, grid, rule, prefix=self.placed)
         positions = positions.to(tokens.dtype)
         prefix = [
             t.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
@@ -134,23 +137,25 @@ class DeiT(ImageModel):
             return torch.cat([*prefix, tokens], dim=1) + positions  # [B, 1 or 2 + h*w, D]
         return torch.cat([*prefix, tokens + positions], dim=1)
 
-    def encode(self, tokens: Tensor) -> Tensor:
+    def encode(self, tokens: Tensor, grid: Grid, each: Each = ignore) -> Tensor:
         for block in self.blocks:
             tokens = block(tokens)
+            each(tokens)
         return self.norm(tokens)
 
     def pool(self, tokens: Tensor) -> Tensor:
         return tokens[:, : self.answering].flatten(1)  # [B, D] or, distilled, [B, 2D]
 
+    def blocks_by_stage(self) -> list[list[nn.Module]]:
+        return [list(self.blocks)]
+
+    @property
+    def reader(self) -> Reader:
+        return "cls_dist" if self.answering == 2 else "cls"
+
+    @property
+    def prefix_names(self) -> tuple[str, ...]:
+        return (CLASS_TOKEN, DISTILLATION_TOKEN)[: self.num_prefix]
+
     def grids(self) -> dict[str, tuple[tuple[int, int], int]]:
         return {"pos_embed": (self.grid, self.placed)}
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        """Up to four maps [B, h, w, D] from evenly spaced depths, the last one normalised."""
-        grid = self.patch_embed.grid(*images.shape[2:])
-        tokens, maps, depth = self.embed(images), [], len(self.blocks)
-        for i, block in enumerate(self.blocks):
-            tokens = block(tokens)
-            if i in evenly(depth, len(self.strides)):
-                maps.append(to_map(self.norm(tokens) if i == depth - 1 else tokens, self.num_prefix, grid))
-        return maps

@@ -17,7 +17,7 @@ from vitral.layers.initialise import truncated_normal
 from vitral.layers.mlp import Mlp, SwiGlu
 from vitral.layers.patch import PatchEmbed
 from vitral.layers.position import Grid, resize_positions
-from vitral.models.common import ImageModel, ModelConfig, evenly, to_map
+from vitral.models.common import Each, ImageModel, ModelConfig, Reader, ignore
 
 POSITIONS = ("learned", "rotary")
 POOLINGS = ("cls", "mean", "cls_mean")
@@ -28,6 +28,7 @@ class DinoConfig(ModelConfig):
     """Everything that decides a DINO ViT's shape."""
 
     num_classes: int = 0
+    any_patch = True
     patch_size: int = 14
     dim: int = 384
     depth: int = 12
@@ -147,7 +148,7 @@ class Dino(ImageModel):
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.embed(images)  # [B, 1 + registers + h*w, D]
-        tokens = self.encode(tokens, self.patch_embed.grid(*images.shape[2:]))
+        tokens = self.encode(tokens, self.grid_of(images))  # [B, 1 + registers + h*w, D]
         representation = self.pool(tokens)  # [B, D] or [B, 2D]
         return self.head(representation)  # [B, K]
 
@@ -155,18 +156,18 @@ class Dino(ImageModel):
         tokens = self.patch_embed(images)  # [B, h*w, D]
         cls = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
         if self.pos_embed is not None:
-            grid, placed = self.patch_embed.grid(*images.shape[2:]), int(self.config.class_position)
+            grid, placed = self.grid_of(images), int(self.config.class_position)
             positions = resize_positions(self.pos_embed, self.grid, grid, self.config.position_resize, prefix=placed)
             positions = positions.to(tokens.dtype)
             cls, tokens = (cls + positions[:, :1] if placed else cls), tokens + positions[:, placed:]
         registers = [] if self.reg_token is None else [self.reg_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)]
         return torch.cat([cls, *registers, tokens], dim=1)
 
-    def encode(self, tokens: Tensor, grid: Grid | None = None) -> Tensor:
-        """Tokens of a `grid` of patches, by default the model's own, through every block and the final norm."""
-        angles = self.angles(grid or self.grid, tokens.device)
+    def encode(self, tokens: Tensor, grid: Grid, each: Each = ignore) -> Tensor:
+        angles = self.angles(grid, tokens.device)
         for block in self.blocks:
-            tokens = block(tokens, *angles)
+            tokens = block(tokens, *angles)  # [B, 1 + registers + h*w, D]
+            each(tokens)
         return self.norm(tokens)
 
     def angles(self, grid: Grid, device: torch.device) -> tuple[Tensor, ...]:
@@ -182,19 +183,16 @@ class Dino(ImageModel):
         mean = tokens[:, self.num_prefix :].mean(dim=1)
         return mean if self.config.pooling == "mean" else torch.cat([cls, mean], dim=-1)
 
-    def represent(self, images: Tensor) -> Tensor:
-        return self.pool(self.encode(self.embed(images), self.patch_embed.grid(*images.shape[2:])))
+    def blocks_by_stage(self) -> list[list[nn.Module]]:
+        return [list(self.blocks)]
+
+    @property
+    def reader(self) -> Reader:
+        return self.config.pooling  # type: ignore[return-value]
+
+    def position_vectors(self) -> dict[str, tuple[Tensor, Grid]]:
+        angles = self.angles(self.grid, torch.device("cpu"))
+        return {"rotary positions": (torch.cat(angles, dim=-1), self.grid)} if angles else super().position_vectors()
 
     def grids(self) -> dict[str, tuple[tuple[int, int], int]]:
         return {} if self.pos_embed is None else {"pos_embed": (self.grid, int(self.config.class_position))}
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        """Up to four maps [B, h, w, D] from evenly spaced depths, the last one normalised."""
-        grid = self.patch_embed.grid(*images.shape[2:])
-        tokens, maps, depth = self.embed(images), [], len(self.blocks)
-        angles = self.angles(grid, tokens.device)
-        for i, block in enumerate(self.blocks):
-            tokens = block(tokens, *angles)
-            if i in evenly(depth, len(self.strides)):
-                maps.append(to_map(self.norm(tokens) if i == depth - 1 else tokens, self.num_prefix, grid))
-        return maps

@@ -26,6 +26,7 @@ WIDTH = 64  # of the stem; stages have 4, 8, 16, 32 times as many channels
 class HybridConfig(ViTConfig):
     """A ViT's shape, and the ResNet's. `patch_size` is in pixels as everywhere: the ResNet's stride times the patch cut from its map."""
 
+    any_patch = False
     stages: tuple[int, ...] = (3, 4, 9)
     """Blocks in each stage of the ResNet; empty for its stem alone."""
 
@@ -132,6 +133,13 @@ class HybridTransformer(VisionTransformer):
         self.config: HybridConfig = config
         self.patch_embed: HybridEmbed = HybridEmbed(config)
         self.initialise_embedding()
+
+    def ordered_blocks(self) -> list[nn.Module]:
+        return [*(m for m in self.patch_embed.modules() if isinstance(m, Bottleneck)), *super().ordered_blocks()]
+
+    def layer_numbers(self) -> dict[str, int]:
+        layers = super().layer_numbers()  # the patches follow the ResNet
+        return layers | {f"patch_embed.proj.{name}": layers["blocks.0.norm1.weight"] - 1 for name in ("weight", "bias")}
 
     @torch.no_grad()
     def initialise_embedding(self) -> None:

@@ -4,7 +4,7 @@ Masked Autoencoders Are Scalable Vision Learners, https://arxiv.org/abs/2111.063
 Decoder names are those of the paper's release.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import torch
@@ -16,8 +16,9 @@ from vitral.layers.block import Block
 from vitral.layers.initialise import truncated_normal
 from vitral.layers.mlp import Mlp
 from vitral.layers.patch import patchify, unpatchify
-from vitral.layers.position import resize_positions, sincos2d
-from vitral.models.common import ImageModel
+from vitral.layers.position import Grid, resize_positions, sincos2d
+from vitral.models.common import Each, ImageModel, ModelConfig, ignore
+from vitral.models.hybrid import HybridConfig
 from vitral.models.vit import VisionTransformer, ViTConfig
 
 
@@ -43,8 +44,20 @@ class MAEConfig(ViTConfig):
                 "a masked autoencoder has linear patches, a class token, positions of its own and no head; fine-tune its encoder"
             )
 
-    def encoder(self) -> ViTConfig:
-        return ViTConfig(**{name: getattr(self, name) for name in ViTConfig.__dataclass_fields__})
+    @property
+    def backbone(self) -> ViTConfig:
+        return ViTConfig(**{f.name: getattr(self, f.name) for f in fields(ViTConfig)})
+
+
+def autoencoder_of(encoder: ModelConfig, **options: object) -> MAEConfig:
+    """The shape of an autoencoder around that of its encoder, a plain ViT; options: MAEConfig's own fields."""
+    if not isinstance(encoder, ViTConfig) or isinstance(encoder, HybridConfig):
+        family = type(encoder).__name__.removesuffix("Config")
+        raise VitralError(
+            f"the mae objective hides patches of a plain ViT, not of this {family}; choose one, or another objective"
+        )
+    shape = {f.name: getattr(encoder, f.name) for f in fields(ViTConfig)}
+    return MAEConfig(**(shape | {"num_classes": 0} | options))
 
 
 class MAEOutput(NamedTuple):
@@ -57,7 +70,7 @@ class MAEOutput(NamedTuple):
 
 
 class MaskedAutoencoder(ImageModel):
-    """images [B, C, H, W] -> MAEOutput. The rest of the contract (embed, encode, pool, features) is that of its encoder."""
+    """images [B, C, H, W] -> MAEOutput. The rest of the contract (embed, encode, pool) is that of its encoder."""
 
     config: MAEConfig
     num_prefix = 1
@@ -66,7 +79,7 @@ class MaskedAutoencoder(ImageModel):
         super().__init__(config)
         self.patch_size = config.patch_size
         D = config.decoder_dim
-        self.encoder = VisionTransformer(config.encoder())
+        self.encoder = VisionTransformer(config.backbone)
         self.grid = self.encoder.grid
         N = self.grid[0] * self.grid[1]
         self.decoder_embed = nn.Linear(config.dim, D)
@@ -107,7 +120,7 @@ class MaskedAutoencoder(ImageModel):
         """`noise` [B, N] decides the mask: the patches with the least are kept. Drawn at random unless given."""
         tokens = self.encoder.embed(images)  # [B, 1 + N, D]
         cls, patches = tokens[:, :1], tokens[:, 1:]
-        grid = self.encoder.patch_embed.grid(*images.shape[2:])
+        grid = self.grid_of(images)
         if noise is None:
             noise = torch.rand(patches.shape[:2], device=images.device)
         noise = torch.as_tensor(noise, device=images.device)
@@ -120,7 +133,7 @@ class MaskedAutoencoder(ImageModel):
         visible = patches.gather(1, order[:, :keep, None].expand(-1, -1, patches.shape[-1]))  # [B, keep, D]
         mask = torch.ones_like(noise).scatter(1, order[:, :keep], 0.0)  # [B, N]
 
-        latent = self.encoder.encode(torch.cat([cls, visible], dim=1))  # [B, 1 + keep, D]
+        latent = self.encoder.encode(torch.cat([cls, visible], dim=1), grid)  # [B, 1 + keep, D]
         logits = self.decode(latent, order, grid)  # [B, N, p*p*C]
 
         target = self.patches(images)
@@ -130,7 +143,7 @@ class MaskedAutoencoder(ImageModel):
         error = (logits.float() - target).square().mean(-1)  # [B, N]
         return MAEOutput((error * mask).sum() / mask.sum(), logits, mask)
 
-    def decode(self, latent: Tensor, order: Tensor, grid: tuple[int, int]) -> Tensor:
+    def decode(self, latent: Tensor, order: Tensor, grid: Grid) -> Tensor:
         """Encoded class and visible tokens [B, 1 + keep, D], and where each patch went, to pixels of all patches [B, N, p*p*C]."""
         tokens = self.decoder_embed(latent)  # [B, 1 + keep, D']
         B, _, D = tokens.shape
@@ -150,14 +163,22 @@ class MaskedAutoencoder(ImageModel):
     def embed(self, images: Tensor) -> Tensor:
         return self.encoder.embed(images)
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        return self.encoder.encode(tokens)
+    def encode(self, tokens: Tensor, grid: Grid, each: Each = ignore) -> Tensor:
+        return self.encoder.encode(tokens, grid, each)
+
+    @property
+    def backbone(self) -> ImageModel:
+        return self.encoder
+
+    def inner_parameters(self) -> set[str]:
+        decoder = {name for name, _ in self.named_parameters() if name.startswith("decoder_blocks.")}
+        return super().inner_parameters() | decoder
+
+    def blocks_by_stage(self) -> list[list[nn.Module]]:
+        return self.encoder.blocks_by_stage()
 
     def pool(self, tokens: Tensor) -> Tensor:
         return self.encoder.pool(tokens)
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        return self.encoder.features(images)
 
     def forward_with_attention(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The encoder's representation [B, D] of whole images, and its attention."""

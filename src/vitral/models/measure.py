@@ -99,8 +99,9 @@ def _measure(model: ImageModel) -> Cost:
 
 def _parts(model: ImageModel) -> Iterator[tuple[str, nn.Module]]:
     """The model's children in order; lists of stages one by one, lists of equal blocks as one."""
+    blocks = {block for stage in model.blocks_by_stage() for block in stage}
     for name, child in model.named_children():
-        if isinstance(child, nn.ModuleList) and name in ("layers", "stages"):
+        if isinstance(child, nn.ModuleList) and not blocks & {*child} and blocks & {*child.modules()}:
             yield from ((f"{name}.{i}", stage) for i, stage in enumerate(child))
         elif not isinstance(child, nn.Identity):
             yield name, child

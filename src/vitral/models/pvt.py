@@ -23,8 +23,8 @@ from vitral.layers.conv import Conv2d
 from vitral.layers.initialise import truncated_normal
 from vitral.layers.mlp import Mlp
 from vitral.layers.patch import PatchEmbed, check_channels
-from vitral.layers.position import resize_positions
-from vitral.models.common import ImageModel, ModelConfig
+from vitral.layers.position import Grid, resize_positions
+from vitral.models.common import Each, ImageModel, ModelConfig, ignore
 
 STRIDES = (4, 8, 16, 32)
 POOLED = 7  # rows and columns of the map that linear attention pools to
@@ -46,6 +46,10 @@ class PvtConfig(ModelConfig):
     norm_eps: float = 1e-6
     conv_norm_eps: float = 1e-5
     """Of the norms after patch embeddings and reductions: 1e-5 in the releases and timm, 1e-6 in Transformers."""
+
+    @property
+    def token_width(self) -> int:
+        return self.dims[-1]
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,6 +97,12 @@ class ReducedAttention(AttentionLayer):
         if h < self.reduction or w < self.reduction:
             x = F.pad(x, (0, max(self.reduction - w, 0), 0, max(self.reduction - h, 0)))
         return self.norm(self.sr(x).flatten(2).transpose(1, 2))
+
+    def spans(self, side: int) -> list[tuple[int, int]]:
+        if self.linear:  # as PyTorch bounds adaptive averages
+            return [(i * side // POOLED, -(-(i + 1) * side // POOLED)) for i in range(POOLED)]
+        r = self.reduction  # what is left over at the end has no key
+        return [(i * r, min(side, (i + 1) * r)) for i in range(max(1, side // r))]
 
     def forward(self, x: Tensor) -> Tensor:
         q = self.heads(self.q(x).flatten(1, -2))  # [B, H, N, d]
@@ -144,11 +154,13 @@ class OverlappingPatches(nn.Module):
 
 
 class PyramidVisionTransformer(ImageModel):
-    """PVT v1: forward = head(pool(encode(embed(images)))), [B, C, H, W] -> logits [B, K].
+    """PVT v1: forward = head(pool(encode(embed(images), grid))), [B, C, H, W] -> logits [B, K].
 
     Maps are [B, h, w, D] in stages 1 to 3; in stage 4 and after it tokens [B, 1 + h*w, D], the class token first (`num_prefix` 1).
     `patch_size` is the stride of the last map.
     """
+
+    pyramid = True
 
     def __init__(self, config: PvtConfig) -> None:
         super().__init__(config)
@@ -191,6 +203,11 @@ class PyramidVisionTransformer(ImageModel):
             if name == "cls_token" or name.startswith("pos_embed"):
                 nn.init.trunc_normal_(table, std=0.02)
 
+    def layer_numbers(self) -> dict[str, int]:
+        layers = super().layer_numbers()  # the class token and the positions come with the patches of their stage
+        stages = {"cls_token": 4} | {f"pos_embed{i}": i for i in (2, 3, 4)}
+        return layers | {name: layers[f"patch_embed{i}.proj.weight"] for name, i in stages.items()}
+
     def grids(self) -> dict[str, tuple[tuple[int, int], int]]:
         return {f"pos_embed{i + 1}": (grid, int(i == 3)) for i, grid in enumerate(self.stage_grids)}
 
@@ -203,7 +220,7 @@ class PyramidVisionTransformer(ImageModel):
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.embed(images)  # [B, h, w, D]
-        tokens = self.encode(tokens)  # [B, 1 + h*w, D]
+        tokens = self.encode(tokens, self.grid_of(images))  # [B, 1 + h*w, D]
         representation = self.pool(tokens)  # [B, D]
         return self.head(representation)  # [B, K]
 
@@ -212,10 +229,10 @@ class PyramidVisionTransformer(ImageModel):
         x, positions = self.patches(0, images)
         return x + positions.unflatten(1, x.shape[1:3])
 
-    def stages(self, x: Tensor) -> list[Tensor]:
-        """The embedded map to what each stage makes of it: three maps [B, h, w, D], and the tokens of the last [B, 1 + h*w, D]."""
-        outputs: list[Tensor] = []
-        for i in range(len(STRIDES)):
+    def encode(self, tokens: Tensor, grid: Grid, each: Each = ignore) -> Tensor:
+        """The embedded map [B, h, w, D] through the four stages and the final norm: tokens [B, 1 + h*w, D] of the last."""
+        x = tokens
+        for i, blocks in enumerate(self.blocks_by_stage()):
             if i > 0:
                 x, positions = self.patches(i, x.permute(0, 3, 1, 2))
                 if i < 3:
@@ -223,24 +240,17 @@ class PyramidVisionTransformer(ImageModel):
                 else:
                     first = self.cls_token.to(x.dtype).expand(x.shape[0], -1, -1)
                     x = torch.cat([first, x.flatten(1, 2)], dim=1) + positions
-            for block in self.get_submodule(f"block{i + 1}").children():
+            for block in blocks:
                 x = block(x)
-            outputs.append(x)
-        return [*outputs[:3], self.norm(outputs[3])]
+            each(x)
+        return self.norm(x)
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        """The embedded map [B, h, w, D] through the four stages and the final norm: tokens [B, 1 + h*w, D] of the last."""
-        return self.stages(tokens)[-1]
+    def blocks_by_stage(self) -> list[list[nn.Module]]:
+        return [list(self.get_submodule(f"block{i + 1}").children()) for i in range(len(STRIDES))]
 
     def pool(self, tokens: Tensor) -> Tensor:
         """The class token: [B, 1 + h*w, D] -> [B, D]."""
         return tokens[:, 0]
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        """The maps [B, h, w, D] of the four stages, the last normalised and without its class token."""
-        *maps, last = self.stages(self.embed(images))
-        h, w = (-(-side // 2) for side in maps[-1].shape[1:3])
-        return [*maps, last[:, 1:].unflatten(1, (h, w))]
 
 
 class Stage(nn.Module):
@@ -271,7 +281,10 @@ class Stage(nn.Module):
 
 
 class PyramidVisionTransformerV2(ImageModel):
-    """PVT v2: forward = head(pool(encode(embed(images)))), maps [B, h, w, D] throughout. `patch_size` is the last map's stride."""
+    """PVT v2: forward = head(pool(encode(embed(images), grid))), maps [B, h, w, D] throughout. `patch_size` is the last map's stride."""
+
+    pyramid = True
+    without_positions = "PVT v2 has no positions: the convolutions inside its perceptrons tell where a token is"
 
     def __init__(self, config: PvtV2Config) -> None:
         super().__init__(config)
@@ -300,7 +313,7 @@ class PyramidVisionTransformerV2(ImageModel):
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.embed(images)  # [B, h, w, D]
-        tokens = self.encode(tokens)  # [B, h', w', D']
+        tokens = self.encode(tokens, self.grid_of(images))  # [B, h', w', D']
         representation = self.pool(tokens)  # [B, D']
         return self.head(representation)  # [B, K]
 
@@ -309,20 +322,20 @@ class PyramidVisionTransformerV2(ImageModel):
         check_channels(images, self.config.in_channels)
         return self.patch_embed(images)
 
-    def encode(self, tokens: Tensor) -> Tensor:
+    def encode(self, tokens: Tensor, grid: Grid, each: Each = ignore) -> Tensor:
         """The embedded map [B, h, w, D] through the four stages, each with its norm."""
         for stage in self.stages:
             tokens = stage(tokens)
+            each(tokens)
         return tokens
+
+    @property
+    def final_norm(self) -> nn.Module:
+        return self.stages[-1].get_submodule("norm")
+
+    def blocks_by_stage(self) -> list[list[nn.Module]]:
+        return [list(stage.get_submodule("blocks").children()) for stage in self.stages]
 
     def pool(self, tokens: Tensor) -> Tensor:
         """[B, h, w, D] -> the mean over the map, [B, D]."""
         return tokens.mean(dim=(1, 2))
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        """The normalised maps [B, h, w, D] of the four stages; their pixel strides are `self.strides`."""
-        x, maps = self.embed(images), []
-        for stage in self.stages:
-            x = stage(x)
-            maps.append(x)
-        return maps

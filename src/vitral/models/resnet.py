@@ -3,8 +3,8 @@
 Deep Residual Learning for Image Recognition, https://arxiv.org/abs/1512.03385, as torchvision and timm have it ("v1.5"): a bottleneck's
 stride is in its 3x3 convolution, not in the first 1x1. Parameter names are theirs but for the head, which they call `fc`.
 
-Axes: B batch, C channels, H W pixels, h w grid of a stage, D width, K classes. Maps are [B, h, w, D] between the parts of the contract
-and [B, D, h, w] inside them: the same memory, channels last, in which convolutions are fastest.
+Axes: B batch, C channels, H W pixels, h w grid of a stage, D width, K classes. Maps are [B, h, w, D], as in
+every pyramid, and [B, D, h, w] inside a block: the same memory, channels last, in which convolutions are fastest.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from vitral.errors import VitralError
 from vitral.layers.conv import Conv2d
 from vitral.layers.patch import check_channels
-from vitral.models.common import ImageModel, ModelConfig
+from vitral.layers.position import Grid
+from vitral.models.common import Each, ImageModel, ModelConfig, ignore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +50,7 @@ class Shortcut(nn.Sequential):
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut: [B, C, h, w] -> [B, width, h / stride, w / stride]."""
+    """Two 3x3 convolutions and a shortcut: [B, h, w, C] -> [B, h / stride, w / stride, width]."""
 
     expansion = 1
 
@@ -63,13 +64,14 @@ class BasicBlock(nn.Module):
         self.downsample = Shortcut(in_channels, width, stride) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 3, 1, 2)
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = self.bn2(self.conv2(y))
-        return F.relu(y + self.downsample(x), inplace=True)
+        return F.relu(y + self.downsample(x), inplace=True).permute(0, 2, 3, 1)
 
 
 class Bottleneck(nn.Module):
-    """1x1 to fewer channels, 3x3, 1x1 to four times as many, and a shortcut: [B, C, h, w] -> [B, 4 width, h / stride, w / stride]."""
+    """1x1 to fewer channels, 3x3, 1x1 to four times as many, and a shortcut: [B, h, w, C] -> [B, h / stride, w / stride, 4 width]."""
 
     expansion = 4
 
@@ -85,16 +87,19 @@ class Bottleneck(nn.Module):
         self.downsample = Shortcut(in_channels, 4 * width, stride) if changes else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 3, 1, 2)
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = F.relu(self.bn2(self.conv2(y)), inplace=True)
         y = self.bn3(self.conv3(y))
-        return F.relu(y + self.downsample(x), inplace=True)
+        return F.relu(y + self.downsample(x), inplace=True).permute(0, 2, 3, 1)
 
 
 class ResNet(ImageModel):
-    """forward = head(pool(encode(embed(images)))): [B, C, H, W] -> logits [B, K]. `patch_size` is the stride of the last map."""
+    """forward = head(pool(encode(embed(images), grid))): [B, C, H, W] -> logits [B, K]. `patch_size` is the stride of the last map."""
 
     config: ResNetConfig
+    pyramid = True
+    without_positions = "ResNet has no positions: convolutions know where things are"
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__(config)
@@ -113,6 +118,7 @@ class ResNet(ImageModel):
                 stage.append(block(channels, width, stride=2 if i > 0 and j == 0 else 1))
                 channels = width * block.expansion
             self.add_module(f"layer{i + 1}", stage)
+        self.norm = nn.Identity()  # each block ends with its own
         self.head = nn.Linear(channels, config.num_classes) if config.num_classes else nn.Identity()
         self.initialise()
 
@@ -129,7 +135,7 @@ class ResNet(ImageModel):
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.embed(images)  # [B, h, w, D]
-        tokens = self.encode(tokens)  # [B, h', w', D']
+        tokens = self.encode(tokens, self.grid_of(images))  # [B, h', w', D']
         representation = self.pool(tokens)  # [B, D']
         return self.head(representation)  # [B, K]
 
@@ -140,22 +146,20 @@ class ResNet(ImageModel):
         x = F.relu(self.bn1(x), inplace=True)
         return F.max_pool2d(x, 3, stride=2, padding=1).permute(0, 2, 3, 1)
 
-    def stages(self, x: Tensor) -> list[Tensor]:
-        """The stem's map [B, h, w, width] to the maps of the four stages, each [B, h, w, D]."""
-        x, maps = x.permute(0, 3, 1, 2), []
-        for i in range(len(self.config.depths)):
-            x = self.get_submodule(f"layer{i + 1}")(x)  # [B, D, h, w]
-            maps.append(x.permute(0, 2, 3, 1))
-        return maps
-
-    def encode(self, tokens: Tensor) -> Tensor:
+    def encode(self, tokens: Tensor, grid: Grid, each: Each = ignore) -> Tensor:
         """The stem's map [B, h, w, width] through the four stages: [B, h/8, w/8, D]."""
-        return self.stages(tokens)[-1]
+        for blocks in self.blocks_by_stage():
+            for block in blocks:
+                tokens = block(tokens)
+            each(tokens)
+        return self.norm(tokens)
+
+    def embedding_parameters(self) -> set[str]:
+        return {name for name, _ in self.named_parameters() if name.startswith(("conv1.", "bn1."))}
+
+    def blocks_by_stage(self) -> list[list[nn.Module]]:
+        return [list(self.get_submodule(f"layer{i + 1}").children()) for i in range(len(self.config.depths))]
 
     def pool(self, tokens: Tensor) -> Tensor:
         """[B, h, w, D] -> the mean over the map, [B, D]."""
         return tokens.mean(dim=(1, 2))
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        """The maps [B, h, w, D] of the four stages; their pixel strides are `self.strides`."""
-        return self.stages(self.embed(images))

@@ -21,7 +21,7 @@ from vitral.layers.initialise import truncated_normal
 from vitral.layers.mlp import Mlp
 from vitral.layers.patch import PatchEmbed
 from vitral.layers.position import Grid, relative_index
-from vitral.models.common import ImageModel, ModelConfig
+from vitral.models.common import Each, ImageModel, ModelConfig, ignore
 
 MASKED = (
     -100.0
@@ -58,6 +58,10 @@ class SwinConfig(ModelConfig):
             raise VitralError(f"depths={self.depths} and num_heads={self.num_heads}: give both one entry a stage")
         if len(self.window) != 2 or (self.windowing == "hf" and self.window[0] != self.window[1]):
             raise VitralError(f"window={self.window}: give one number, or with windowing='timm' (height, width)")
+
+    @property
+    def token_width(self) -> int:
+        return self.dim * 2 ** (len(self.depths) - 1)
 
     def side(self, stage: int) -> Grid:
         """The map of a stage at the configured image size, rounded down: what timm and Hugging Face fit windows to."""
@@ -154,7 +158,17 @@ def masked_bias(bias: Tensor, mask: Tensor | None, batch: int) -> Tensor:
     return bias if mask is None else (bias + mask).expand(batch, -1, -1, -1, -1).flatten(0, 1)  # [B*n, H, N, N]
 
 
-class WindowAttention(AttentionLayer):
+class WindowedAttention(AttentionLayer):
+    """What the attention of both versions shares: the windows in which it stays."""
+
+    windows: Windows
+
+    def slots(self, grid: Grid, shifted: bool) -> Tensor:
+        places = torch.arange(1, 1 + grid[0] * grid[1]).reshape(1, *grid, 1)  # from 1: padding is 0
+        return self.windows.cut(places, shifted)[..., 0] - 1
+
+
+class WindowAttention(WindowedAttention):
     """Self-attention inside each window with a learned bias for each relative offset (section 3.2): [B, h, w, D] -> [B, h, w, D]."""
 
     relative_index: Tensor
@@ -230,11 +244,14 @@ class Stage(nn.Module):
 
 
 class WindowTransformer(ImageModel):
-    """What both versions share: forward = head(pool(encode(embed(images)))) over maps, [B, C, H, W] -> [B, K]."""
+    """What both versions share: forward = head(pool(encode(embed(images), grid))) over maps, [B, C, H, W] -> [B, K]."""
+
+    config: SwinConfig
+    pyramid = True
+    without_positions = "nothing is added to the tokens: positions are a bias on the attention, by offset"
 
     def __init__(self, config: SwinConfig) -> None:
         super().__init__(config)
-        self.config: SwinConfig = config
         self.patch_size = config.patch_size
         self.num_prefix = 0
         self.strides = [config.patch_size * 2**i for i in range(len(config.depths))]
@@ -266,23 +283,19 @@ class WindowTransformer(ImageModel):
         """Images [B, C, H, W] to a map of patches [B, h, w, D]."""
         return self.patch_embed(images)
 
-    def encode(self, tokens: Tensor) -> Tensor:
+    def encode(self, tokens: Tensor, grid: Grid, each: Each = ignore) -> Tensor:
         """A map [B, h, w, D] through every stage and the final norm, [B, h', w', D']."""
         for stage in self.layers:
             tokens = stage(tokens)
+            each(tokens)
         return self.norm(tokens)
+
+    def blocks_by_stage(self) -> list[list[nn.Module]]:
+        return [list(stage.get_submodule("blocks").children()) for stage in self.layers]
 
     def pool(self, tokens: Tensor) -> Tensor:
         """The mean over the map: [B, h', w', D'] -> [B, D']."""
         return tokens.mean(dim=(1, 2))
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        """The map [B, h, w, D] of each stage, finest first, the last one normalised; their pixel strides are `self.strides`."""
-        tokens, maps = self.embed(images), []
-        for stage in self.layers:
-            tokens = stage(tokens)
-            maps.append(tokens)
-        return [*maps[:-1], self.norm(tokens)]
 
 
 class SwinTransformer(WindowTransformer):
@@ -290,7 +303,7 @@ class SwinTransformer(WindowTransformer):
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.embed(images)  # [B, h, w, D]
-        tokens = self.encode(tokens)  # [B, h', w', D']
+        tokens = self.encode(tokens, self.grid_of(images))  # [B, h', w', D']
         representation = self.pool(tokens)  # [B, D']
         return self.head(representation)  # [B, K]
 

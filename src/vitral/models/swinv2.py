@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitral.errors import VitralError
-from vitral.layers.attention import AttentionLayer, attend
+from vitral.layers.attention import attend
 from vitral.layers.block import Block, drop_path
 from vitral.layers.initialise import truncated_normal
 from vitral.layers.mlp import Mlp
@@ -23,6 +23,7 @@ from vitral.layers.position import Grid, relative_index
 from vitral.models.swin import (
     Stage,
     SwinConfig,
+    WindowedAttention,
     Windows,
     WindowTransformer,
     fitted_windows,
@@ -62,7 +63,7 @@ def log_offsets(window: Grid, pretrained: int = 0) -> Tensor:
     return offsets.sign() * torch.log2(1 + offsets.abs()) / 3
 
 
-class CosineWindowAttention(AttentionLayer):
+class CosineWindowAttention(WindowedAttention):
     """Attention inside windows whose logits are scaled cosines plus a bias computed from the offset: [B, h, w, D] -> [B, h, w, D]."""
 
     relative_index: Tensor
@@ -80,10 +81,13 @@ class CosineWindowAttention(AttentionLayer):
         self.register_buffer("relative_index", relative_index(*windows.window), persistent=False)
         self.register_buffer("offsets", log_offsets(windows.window, pretrained), persistent=False)
 
+    def table(self) -> Tensor:
+        """For each offset what is added to the logits, between 0 and 16: [(2a-1)(2b-1), H]."""
+        return 16 * self.cpb_mlp(self.offsets).sigmoid()
+
     def bias(self) -> Tensor:
-        """[1, H, N, N], between 0 and 16."""
-        table = 16 * self.cpb_mlp(self.offsets).sigmoid()  # [(2a-1)(2b-1), H]
-        return table.T[None, :, self.relative_index]
+        """[1, H, N, N]."""
+        return self.table().T[None, :, self.relative_index]
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """With a `mask` (of `Windows.mask`) the windows are shifted."""
@@ -126,12 +130,9 @@ class SwinTransformerV2(WindowTransformer):
 
     config: SwinV2Config
 
-    def __init__(self, config: SwinV2Config) -> None:
-        super().__init__(config)
-
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.embed(images)  # [B, h, w, D]
-        tokens = self.encode(tokens)  # [B, h', w', D']
+        tokens = self.encode(tokens, self.grid_of(images))  # [B, h', w', D']
         representation = self.pool(tokens)  # [B, D']
         return self.head(representation)  # [B, K]
 
@@ -177,3 +178,7 @@ class SwinTransformerV2(WindowTransformer):
     def bias_tables(self) -> dict[str, Grid]:
         """None: the position bias is computed."""
         return {}
+
+    def offset_biases(self) -> dict[str, Tensor]:
+        layers = [(n, m) for n, m in self.named_modules() if isinstance(m, CosineWindowAttention)]
+        return {name: m.table().T.unflatten(1, [2 * side - 1 for side in m.windows.window]) for name, m in layers}

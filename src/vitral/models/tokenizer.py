@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from vitral.errors import VitralError
 from vitral.layers.conv import Conv2d
 from vitral.layers.patch import check_channels, patch_grid
-from vitral.models.common import ImageModel, ModelConfig, to_map
+from vitral.layers.position import Grid
+from vitral.models.common import Each, ImageModel, ModelConfig, ignore
 
 DECAY = 0.99  # of the moving averages, as in BEiT v2's code
 PATIENCE = 20  # steps without a patch after which a code is moved
@@ -46,6 +47,12 @@ class TokenizerConfig(ModelConfig):
         for name in ("codes", "code_dim"):
             if getattr(self, name) < 2:
                 raise VitralError(f"{name}={getattr(self, name)}: must be at least 2")
+
+
+def tokenizer_of(model: ModelConfig, codes: int, code_dim: int) -> TokenizerConfig:
+    """The shape of a tokenizer of a model's images and patches."""
+    size, patch, channels = model.image_size, getattr(model, "patch_size", 1), model.in_channels
+    return TokenizerConfig(image_size=size, patch_size=patch, in_channels=channels, codes=codes, code_dim=code_dim)
 
 
 class Codebook(nn.Module):
@@ -163,7 +170,7 @@ class Tokenizer(ImageModel):
         self.strides = [config.patch_size]
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.head(self.pool(self.encode(self.embed(images))))
+        return self.head(self.represent(images))
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of patches that cover an image of this size."""
@@ -178,16 +185,15 @@ class Tokenizer(ImageModel):
         maps = self.encoder(padded)  # [B, d, h, w]
         return F.normalize(maps.flatten(2).transpose(1, 2).float(), dim=2)
 
-    def encode(self, tokens: Tensor) -> Tensor:
+    def encode(self, tokens: Tensor, grid: Grid, each: Each = ignore) -> Tensor:
         """Vectors [B, N, d] to those of the nearest codes."""
         return self.codebook.vectors[self.codebook.nearest(tokens)]
 
+    def blocks_by_stage(self) -> list[list[nn.Module]]:
+        return []  # it has convolutions between pixels and codes, and nothing that reads an image as a whole
+
     def pool(self, tokens: Tensor) -> Tensor:
         return tokens.mean(1)
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        """The map of the codes' vectors [B, h, w, d]."""
-        return [to_map(self.encode(self.embed(images)), 0, self.grid(*images.shape[2:]))]
 
     def tokenise(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] to the indices of their codes, int64 [B, N]."""

@@ -19,14 +19,15 @@ from vitral.layers.block import Block, drop_path_rates
 from vitral.layers.mlp import ACTIVATIONS, Mlp
 from vitral.layers.patch import ConvStem, PatchEmbed
 from vitral.layers.pool import POOLS, keep_some, pool
-from vitral.layers.position import POSITIONS, LearnedPositions2d, resize_positions, sincos2d
-from vitral.models.common import ImageModel, ModelConfig, evenly, to_map
+from vitral.layers.position import POSITIONS, Grid, LearnedPositions2d, resize_positions, sincos2d
+from vitral.models.common import CLASS_TOKEN, Each, Maskable, ModelConfig, Reader, ignore
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig(ModelConfig):
     """Everything that decides a ViT's shape."""
 
+    any_patch = True
     patch_size: int = 16
     dim: int = 768
     depth: int = 12
@@ -67,16 +68,18 @@ class ViTConfig(ModelConfig):
             raise VitralError("pooling='cls' needs the class token; set class_token=True or pooling='mean'")
 
 
-class VisionTransformer(ImageModel):
+class VisionTransformer(Maskable):
     """forward = head(pool(encode(embed(images)))): [B, C, H, W] -> logits [B, K]."""
 
     config: ViTConfig
+    droppable = True
+    without_positions = "this model was made without positions (position = none)"
 
     def __init__(self, config: ViTConfig) -> None:
         super().__init__(config)
         self.patch_size = config.patch_size
         self.num_prefix = int(config.class_token) + config.num_registers
-        D = config.dim
+        self.dim = D = config.dim
 
         self.patch_embed: PatchEmbed | ConvStem
         if config.stem:
@@ -144,7 +147,7 @@ class VisionTransformer(ImageModel):
         tokens = self.embed(images)  # [B, N, D]
         if self.training and self.config.patch_drop:
             tokens = keep_some(tokens, self.num_prefix, self.config.patch_drop)  # [B, fewer, D]
-        tokens = self.encode(tokens)  # [B, N, D]
+        tokens = self.encode(tokens, self.grid_of(images))  # [B, N, D]
         representation = self.pool(tokens)  # [B, D]
         return self.head(representation)  # [B, K]
 
@@ -156,7 +159,7 @@ class VisionTransformer(ImageModel):
         tokens = self.patch_embed(images)  # [B, h*w, D]
         if replace is not None:
             tokens = replace(tokens)
-        patches, first = self.positions(self.patch_embed.grid(*images.shape[2:]))
+        patches, first = self.positions(self.grid_of(images))
         if patches is not None:
             tokens = tokens + patches.to(tokens.dtype)
         prefix = []
@@ -181,25 +184,32 @@ class VisionTransformer(ImageModel):
         patches = resize_positions(self.pos_embed[:, first:], self.grid, grid, self.config.position_resize)
         return patches, self.pos_embed[:, :first] if first else None
 
-    def encode(self, tokens: Tensor) -> Tensor:
+    def encode(self, tokens: Tensor, grid: Grid, each: Each = ignore) -> Tensor:
         """Tokens [B, N, D] through every block and the final norm."""
         for block in self.blocks:
             tokens = block(tokens)
+            each(tokens)
         return self.norm(tokens)
 
     def pool(self, tokens: Tensor) -> Tensor:
         """Encoded tokens [B, N, D] to the representation that the head reads, [B, D] (or [B, representation_dim])."""
         return self.pre_logits(self.fc_norm(pool(tokens, self.config.pooling, self.num_prefix)))
 
+    def blocks_by_stage(self) -> list[list[nn.Module]]:
+        return [list(self.blocks)]
+
+    @property
+    def reader(self) -> Reader:
+        return "cls" if self.config.pooling == "cls" else "mean"
+
+    @property
+    def prefix_names(self) -> tuple[str, ...]:
+        registers = (f"register {i + 1}" for i in range(self.config.num_registers))
+        return (*(CLASS_TOKEN,) * self.config.class_token, *registers)
+
+    def position_vectors(self) -> dict[str, tuple[Tensor, Grid]]:
+        patches, _ = self.positions(self.grid)
+        return {} if patches is None else {"positions": (patches[0], self.grid)}
+
     def grids(self) -> dict[str, tuple[tuple[int, int], int]]:
         return {"pos_embed": (self.grid, int(self.config.class_token))} if self.config.position == "learned" else {}
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        """Up to four maps [B, h, w, D] from evenly spaced depths, the last one normalised; their pixel strides are `self.strides`."""
-        grid = self.patch_embed.grid(*images.shape[2:])
-        tokens, maps, depth = self.embed(images), [], len(self.blocks)
-        for i, block in enumerate(self.blocks):
-            tokens = block(tokens)
-            if i in evenly(depth, len(self.strides)):
-                maps.append(to_map(self.norm(tokens) if i == depth - 1 else tokens, self.num_prefix, grid))
-        return maps

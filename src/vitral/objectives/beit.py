@@ -138,7 +138,7 @@ class PredictTokens(Objective):
 
     def hide(self, model: MaskedPrediction, batch: Batch) -> Tensor:
         """Hidden patches, bool [B, N]."""
-        return block_masks(batch.keys, model.grid(batch.images), self.mask_ratio).to(batch.images.device)
+        return block_masks(batch.keys, model.backbone.grid_of(batch.images), self.mask_ratio).to(batch.images.device)
 
     def result(self, model: nn.Module) -> ImageModel:
         assert isinstance(model, MaskedPrediction)

@@ -22,7 +22,7 @@ from vitral.data.loader import Batch
 from vitral.errors import VitralError
 from vitral.layers.initialise import truncated_normal
 from vitral.models.common import ImageModel
-from vitral.objectives.masking import encode_changed, maskable
+from vitral.objectives.masking import maskable
 from vitral.objectives.noise import noise
 from vitral.objectives.objective import Objective
 
@@ -73,7 +73,7 @@ class Branch(nn.Module):
             hidden = torch.zeros(patches.shape[:2], dtype=torch.bool, device=patches.device).scatter(1, places, True)
             return torch.where(hidden[..., None], mask_token.to(patches.dtype), patches)
 
-        tokens = encode_changed(backbone, images, hide)  # [B, prefix + N, D]
+        tokens = backbone.encode(backbone.embed(images, hide), backbone.grid_of(images))  # [B, prefix + N, D]
         patches = tokens[:, backbone.num_prefix :]
         patches = patches.gather(1, places[..., None].expand(-1, -1, patches.shape[2]))  # [B, M, D]
         return self.head(backbone.pool(tokens)), self.head(backbone.fc_norm(patches))
@@ -133,7 +133,7 @@ class SelfDistillation(nn.Module):
         self.teacher = copy.deepcopy(self.student).eval().requires_grad_(False)
         self.center = Center(prototypes)
         self.patch_center = Center(prototypes) if patches else None
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, maskable(backbone).config.dim)) if patches else None
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, maskable(backbone).dim)) if patches else None
         self.register_buffer("share", torch.zeros(()))
 
     def train(self, mode: bool = True) -> "SelfDistillation":
@@ -218,7 +218,7 @@ class SelfDistil(Objective):
     def places(self, model: SelfDistillation, batch: Batch, large: Tensor) -> Tensor:
         """[2B, M]: which patches of each large view are masked."""
         backbone = maskable(model.student.backbone)
-        N = math.prod(backbone.patch_embed.grid(*large.shape[2:]))
+        N = math.prod(backbone.grid_of(large))
         M = max(1, round(N * self.mask_ratio))
         order = noise(batch.keys, "masked patches", LARGE * N, large.device)
         order = order.unflatten(1, (LARGE, N)).transpose(0, 1).flatten(0, 1)  # [B, 2N] -> [2B, N]

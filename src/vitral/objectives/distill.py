@@ -14,7 +14,6 @@ from vitral.data.loader import Batch
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError
 from vitral.models.common import ImageModel
-from vitral.models.deit import DeiT, TwoHeads
 from vitral.objectives.classify import Classify, hits
 from vitral.objectives.objective import Objective
 from vitral.predict import Predictor
@@ -76,18 +75,15 @@ class Distill(Objective):
     """Of soft distillation."""
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        if isinstance(model, DeiT) and isinstance(model.head, TwoHeads):
-            logits, copied = (answer.float() for answer in model.both(batch.images))  # each [B, K]
-            answer = (logits + copied) / 2
-        else:
-            logits = copied = answer = model(batch.images).float()
+        assert isinstance(model, ImageModel)
+        logits, copied = (answer.float() for answer in model.both(batch.images))  # each [B, K]
         wanted = self.teacher(batch.images)
         by_label, by_teacher = self.classify.of(logits, batch.targets), self.distance(copied, wanted)
         return {
             "loss": (1 - self.weight) * by_label + self.weight * by_teacher,
             "label_loss": by_label,
             "teacher_loss": by_teacher,
-            "correct": hits(answer, batch.targets),
+            "correct": hits((logits + copied) / 2, batch.targets),
         }
 
     def in_words(self, source: str) -> str:

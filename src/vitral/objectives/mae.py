@@ -23,7 +23,7 @@ class PaintPatches(Objective):
 
     def paint(self, model: MaskedAutoencoder, batch: Batch) -> MAEOutput:
         """The model's answer where each image's key decides what is hidden of it."""
-        count = math.prod(model.encoder.patch_embed.grid(*batch.images.shape[2:]))
+        count = math.prod(model.grid_of(batch.images))
         return model(batch.images, noise(batch.keys, "hidden patches", count, batch.images.device))
 
     def result(self, model: nn.Module) -> ImageModel:

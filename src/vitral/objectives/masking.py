@@ -3,18 +3,12 @@
 Axes: B batch, N patches, D width, K classes, M patches that are asked for.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
 from vitral.errors import VitralError
 from vitral.layers.initialise import truncated_normal
-from vitral.models.beit import Beit
-from vitral.models.common import ImageModel
-from vitral.models.vit import VisionTransformer
-
-Maskable = VisionTransformer | Beit
+from vitral.models.common import ImageModel, Maskable
 
 
 def maskable(backbone: ImageModel) -> Maskable:
@@ -22,19 +16,10 @@ def maskable(backbone: ImageModel) -> Maskable:
     if not isinstance(backbone, Maskable):
         raise VitralError(f"{type(backbone).__name__}: only a ViT or a BEiT can hide patches; choose one of them")
     assert backbone.num_classes == 0
-    if isinstance(backbone, VisionTransformer):
-        for name in ("representation_dim", "patch_drop"):
-            if getattr(backbone.config, name):
-                raise VitralError(f"{name}: hidden patches need every patch as the encoder leaves it; set it to 0")
+    for name in ("representation_dim", "patch_drop"):
+        if getattr(backbone.config, name, 0):
+            raise VitralError(f"{name}: hidden patches need every patch as the encoder leaves it; set it to 0")
     return backbone
-
-
-def encode_changed(backbone: Maskable, images: Tensor, replace: Callable[[Tensor], Tensor]) -> Tensor:
-    """Images [B, C, H, W] to encoded tokens [B, prefix + N, D], the embedded patches [B, N, D] first changed by `replace`."""
-    tokens = backbone.embed(images, replace)
-    if isinstance(backbone, Beit):
-        return backbone.encode(tokens, backbone.patch_embed.grid(images.shape[2], images.shape[3]))
-    return backbone.encode(tokens)
 
 
 class MaskedPrediction(nn.Module):
@@ -46,14 +31,10 @@ class MaskedPrediction(nn.Module):
     def __init__(self, backbone: ImageModel, classes: int) -> None:
         super().__init__()
         self.backbone = maskable(backbone)
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, self.backbone.config.dim))
-        self.head = nn.Linear(self.backbone.config.dim, classes)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, self.backbone.dim))
+        self.head = nn.Linear(self.backbone.dim, classes)
         nn.init.trunc_normal_(self.mask_token, std=0.02)
         truncated_normal(self.head)
-
-    def grid(self, images: Tensor) -> tuple[int, int]:
-        """Rows and columns of patches."""
-        return self.backbone.patch_embed.grid(images.shape[2], images.shape[3])
 
     def forward(self, images: Tensor, asked: Tensor, hidden: Tensor, source: Tensor | None = None) -> Tensor:
         """Images [B, C, H, W] to logits [M, K] of the patches that are `asked` for, bool [B, N], image by image; in float32.
@@ -67,7 +48,7 @@ class MaskedPrediction(nn.Module):
                 patches = patches.gather(1, source[..., None].expand(-1, -1, patches.shape[2]))
             return torch.where(hidden[..., None], self.mask_token.to(patches.dtype), patches)
 
-        tokens = encode_changed(backbone, images, replace)  # [B, prefix + N, D]
+        tokens = backbone.encode(backbone.embed(images, replace), backbone.grid_of(images))  # [B, prefix + N, D]
         patches = tokens[:, backbone.num_prefix :]  # [B, N, D]
         return self.head(backbone.fc_norm(patches[asked])).float()
 

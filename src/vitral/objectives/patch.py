@@ -48,7 +48,7 @@ class MeanColours(Objective):
 
     def corrupt(self, model: MaskedPrediction, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """Which patches are corrupted and which of them masked, bool [B, N] each, and where each patch's embedding is from, int64 [B, N]."""
-        device, N = batch.images.device, math.prod(model.grid(batch.images))
+        device, N = batch.images.device, math.prod(model.backbone.grid_of(batch.images))
         count = max(1, round(N * self.mask_ratio))
         first = noise(batch.keys, "corrupted patches", N, device).argsort(dim=1)[:, :count]
         corrupted = torch.zeros(len(batch), N, dtype=torch.bool, device=device).scatter(1, first, True)

@@ -67,5 +67,7 @@ class Tokenise(Objective):
     def pictures(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         assert isinstance(model, Tokenizer)
         images = batch.images
-        painted = model.decode(model.encode(model.embed(images)), (images.shape[2], images.shape[3]))
+        painted = model.decode(
+            model.encode(model.embed(images), model.grid_of(images)), (images.shape[2], images.shape[3])
+        )
         return {"image": images, "painted": painted.float()}

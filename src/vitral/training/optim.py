@@ -1,60 +1,21 @@
 """Optimisers over groups of parameters: decay on matrices only, slower rates for early layers, and the moving average of the weights."""
 
-import re
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from vitral.models.beit import Beit
 from vitral.models.common import ImageModel
-from vitral.models.hybrid import HybridTransformer
-from vitral.models.pvt import PyramidVisionTransformer
 from vitral.training.machine import choose_precision, torch_dtype
 from vitral.training.optimizers import Lamb, Lars, Muon
 from vitral.training.options import OptimOptions
 
-# Matrices between the embedding and the head: blocks of the plain encoders, stages of the pyramids.
-INNER = re.compile(r"(^|\.)(decoder_)?(blocks|blocks_token_only|layers|stages|block\d)\.")
-# One block of an image model, whose number is at the end.
-BLOCK = re.compile(r"(.*\.)?(blocks|blocks_token_only|block\d|layer\d)\.\d+(?=\.)")
+MATRICES = ("weight", "a", "b")  # of layers and convolutions, and those of LoRA
 
 
 def decays(name: str, parameter: Tensor) -> bool:
-    """Weight matrices decay; biases, norms, tokens and positions do not (https://arxiv.org/abs/2012.12877's code)."""
-    return (
-        parameter.ndim >= 2
-        and re.search(r"pos_embed|(cls|dist|reg|mask)_token$|relative_position_bias_table$|logit_scale$", name) is None
-    )
-
-
-def layer_of(model: ImageModel) -> dict[str, int]:
-    """The layer of every parameter: 0 for the embedding, 1, 2, ... for the blocks in the order of computation, then one for norm and head.
-
-    What leads from one stage of a pyramid to the next is of the layer before it. As in BEiT's and SimMIM's code (https://arxiv.org/abs/2106.08254,
-    https://arxiv.org/abs/2111.09886), where the biases that BEiT's blocks share are of the last layer.
-    """
-    blocks: dict[str, int] = {}
-    layers: dict[str, int] = {}
-    for name, _ in model.named_parameters():
-        if block := BLOCK.match(name):
-            layers[name] = blocks.setdefault(block[0], len(blocks) + 1)
-        else:
-            layers[name] = len(blocks)
-    last = len(blocks) + 1
-    for name, layer in layers.items():
-        if layer == len(blocks) and not BLOCK.match(name):
-            layers[name] = last
-    # A module's own parameters come first in the list, wherever they are used.
-    if isinstance(model, PyramidVisionTransformer):
-        for name, stage in [("cls_token", 4), *((f"pos_embed{stage}", stage) for stage in (2, 3, 4))]:
-            layers[name] = layers[f"patch_embed{stage}.proj.weight"]
-    elif isinstance(model, HybridTransformer):
-        for name in ("patch_embed.proj.weight", "patch_embed.proj.bias"):
-            layers[name] = layers["blocks.0.norm1.weight"] - 1
-    elif isinstance(model, Beit) and model.rel_pos_bias is not None:
-        layers["rel_pos_bias.relative_position_bias_table"] = last
-    return layers
+    """Weight matrices decay; biases, norms, tokens and tables of positions do not (https://arxiv.org/abs/2012.12877's code)."""
+    return parameter.ndim >= 2 and name.rpartition(".")[2] in MATRICES
 
 
 def rate_scales(learner: nn.Module, layer_decay: float) -> dict[str, float]:
@@ -63,13 +24,17 @@ def rate_scales(learner: nn.Module, layer_decay: float) -> dict[str, float]:
     `learner` is an image model or holds one, as masked pre-training does.
     """
     scales = {name: 1.0 for name, _ in learner.named_parameters()}
-    for prefix, module in learner.named_modules():
-        if isinstance(module, ImageModel) and not any(isinstance(child, ImageModel) for child in module.children()):
-            layers = layer_of(module)
+    for prefix, model in image_models(learner):
+        if model.backbone is model:
+            layers = model.layer_numbers()
             last = max(layers.values())
-            for name, layer in layers.items():
-                scales[f"{prefix}.{name}" if prefix else name] = layer_decay ** (last - layer)
+            scales |= {prefix + name: layer_decay ** (last - layer) for name, layer in layers.items()}
     return scales
+
+
+def image_models(learner: nn.Module) -> list[tuple[str, ImageModel]]:
+    """The image models in a learner, each with what the names of its parameters begin with there."""
+    return [(f"{name}." if name else "", m) for name, m in learner.named_modules() if isinstance(m, ImageModel)]
 
 
 def build_optimizers(model: nn.Module, options: OptimOptions) -> list[torch.optim.Optimizer]:
@@ -80,11 +45,12 @@ def build_optimizers(model: nn.Module, options: OptimOptions) -> list[torch.opti
     """
     assert options.lr is not None
     scales = rate_scales(model, options.layer_decay)
+    inner = {prefix + name for prefix, each in image_models(model) for name in each.inner_parameters()}
     parted: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
     for name, p in model.named_parameters():
         if p.requires_grad:
             decaying = decays(name, p)
-            by_muon = options.optimizer == "muon" and decaying and p.ndim == 2 and INNER.search(name) is not None
+            by_muon = options.optimizer == "muon" and decaying and p.ndim == 2 and name in inner
             parted.setdefault((by_muon, decaying, scales[name]), []).append(p)
     assert parted, "nothing to train: every parameter is frozen"
     groups: dict[bool, list[dict[str, object]]] = {True: [], False: []}

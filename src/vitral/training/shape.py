@@ -1,21 +1,13 @@
 """The shape of the model that a recipe asks for, and of the view that it gets of an image."""
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
 
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import DataSet
 from vitral.errors import VitralError
-from vitral.models.beit import BeitConfig
-from vitral.models.cait import CaiTConfig
 from vitral.models.common import ModelConfig
-from vitral.models.deit import DeiTConfig
-from vitral.models.dino import DinoConfig
-from vitral.models.hybrid import HybridConfig
-from vitral.models.mae import MAEConfig
-from vitral.models.pvt import PvtConfig
-from vitral.models.swin import SwinConfig
-from vitral.models.tokenizer import TokenizerConfig
-from vitral.models.vit import ViTConfig
+from vitral.models.mae import autoencoder_of
+from vitral.models.tokenizer import tokenizer_of
 from vitral.models.zoo import model_config
 from vitral.training.config import Recipe
 from vitral.training.options import ModelOptions
@@ -31,8 +23,7 @@ def row(model: ModelOptions) -> ModelConfig:
 
 def plain(config: ModelConfig) -> bool:
     """Whether the patches may be of any size."""
-    free = ViTConfig | DeiTConfig | CaiTConfig | BeitConfig | DinoConfig
-    return isinstance(config, free) and not isinstance(config, HybridConfig)
+    return config.any_patch
 
 
 def patch_for(model: ModelOptions, height: int, width: int) -> int:
@@ -50,12 +41,7 @@ def width(model: ModelOptions) -> int:
     """Width of the tokens, in a pyramid that of the last stage."""
     if model.dim is not None:
         return model.dim
-    config = row(model)
-    if isinstance(config, PvtConfig):
-        return config.dims[-1]
-    if isinstance(config, SwinConfig):
-        return config.dim * 2 ** (len(config.depths) - 1)
-    return getattr(config, "dim", 512)
+    return row(model).token_width
 
 
 def shape(recipe: Recipe, data: DataSet) -> ModelConfig:
@@ -68,26 +54,11 @@ def open_shape(recipe: Recipe, **more: object) -> ModelConfig:
     """The shape of what is trained: a masked autoencoder has a decoder beside the model."""
     config, objective = open_config(recipe, **more), recipe.objective
     if objective.name == "tokenizer":  # of the model's images and patches
-        size, patch, channels = config.image_size, getattr(config, "patch_size", 1), config.in_channels
-        return TokenizerConfig(
-            image_size=size, patch_size=patch, in_channels=channels, codes=objective.codes, code_dim=objective.code_dim
-        )
+        return tokenizer_of(config, objective.codes, objective.code_dim)
     if objective.name != "mae":
         return config
-    if not isinstance(config, ViTConfig) or isinstance(config, HybridConfig):
-        raise VitralError(
-            f"{recipe.model.name}: the mae objective hides patches of a plain ViT; choose one, or another objective"
-        )
-    encoder = {f.name: getattr(config, f.name) for f in fields(ViTConfig)} | {"num_classes": 0}
-    shape_of = decoder(recipe)
-    return MAEConfig(
-        **encoder,
-        decoder_dim=shape_of["decoder_dim"],
-        decoder_depth=shape_of["decoder_depth"],
-        decoder_num_heads=shape_of["decoder_num_heads"],
-        mask_ratio=0.75 if objective.mask_ratio is None else objective.mask_ratio,
-        norm_pixels=objective.norm_pixels,
-    )
+    ratio = 0.75 if objective.mask_ratio is None else objective.mask_ratio
+    return autoencoder_of(config, **decoder(recipe), mask_ratio=ratio, norm_pixels=objective.norm_pixels)
 
 
 def decoder(recipe: Recipe) -> dict[str, int]:
@@ -106,11 +77,12 @@ def open_config(recipe: Recipe, **more: object) -> ModelConfig:
     if chosen.get("layer_scale") == 0:
         chosen["layer_scale"] = None
     config = row(recipe.model)
-    if isinstance(config, MAEConfig) and recipe.objective.name == "classify":
+    pretext = config.backbone is not config
+    if pretext and recipe.objective.name == "classify":
         raise VitralError(
             f"{recipe.model.name}: learns from hidden patches, not from labels; choose a model with a head, or vitral pretrain"
         )
-    if isinstance(config, MAEConfig):
+    if pretext:
         more.pop("num_classes", None)
     return model_config(recipe.model.name or MODEL, **(chosen | more))
 

@@ -5,7 +5,6 @@ new layer that starts at zero, and positions are resized to the grid of the new 
 (https://arxiv.org/abs/2111.06377, appendix A.1) gives its encoder, whose last norm fine-tuning leaves out.
 """
 
-import re
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
@@ -19,16 +18,9 @@ from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError, some
 from vitral.layers.lora import add_head_norm, add_lora
 from vitral.models.common import RATES, ImageModel, ModelConfig
-from vitral.models.mae import MAEConfig, MaskedAutoencoder
 from vitral.models.zoo import family_of, model_config
 from vitral.training.config import Recipe
 from vitral.training.options import ModelOptions, TransferOptions
-
-# What the change of a model's pooling, representation layer or registers adds or takes away.
-REPLACEABLE = re.compile(r"(norm|fc_norm|pre_logits|reg_token)\b")
-EMBEDDING = re.compile(
-    r"(patch_embed|pos_embed|cls_token|dist_token|reg_token|conv1\.|bn1\.)"
-)  # the last two are ResNet's
 
 
 @dataclass
@@ -51,7 +43,7 @@ class Initial:
         rule = model.config.position_resize
         report = place(model, Source(self.source, tensors), strict=False, new_head=not kept, resize=rule)
         self.notes += report.notes
-        self._refuse_other_shapes(report)
+        self._refuse_other_shapes(report, model.replaceable)
         for what, names in (("left out", report.unexpected), ("starts afresh", report.missing)):
             if names:
                 self.notes.append(f"{what}, as the model was changed: {some(names)}")
@@ -84,8 +76,8 @@ class Initial:
         order = [self.labels.index(label) for label in labels]
         return {name: t[order] for name, t in old.items() if name.startswith("head.")}
 
-    def _refuse_other_shapes(self, report: LoadReport) -> None:
-        differing = [name for name in (*report.missing, *report.unexpected) if not REPLACEABLE.match(name)]
+    def _refuse_other_shapes(self, report: LoadReport, replaceable: tuple[str, ...]) -> None:
+        differing = [name for name in (*report.missing, *report.unexpected) if not name.startswith(replaceable)]
         if differing or report.mismatched:
             raise VitralError(
                 f"{self.source}: does not fit the model that the recipe asks for: {report}\nleave out the settings of the model that "
@@ -100,13 +92,12 @@ def open_initial(recipe: Recipe) -> tuple[Recipe, Initial | None]:
     if options.init is None:
         return recipe, None
     opened = open_model(options.init, architecture=asked.name, allow_pickle=options.allow_pickle)
-    model = opened.model.encoder if isinstance(opened.model, MaskedAutoencoder) else opened.model
+    model = opened.model.backbone
     base, name = model.config, opened.architecture
     if asked.name is not None:
         base, name = model_config(asked.name), asked.name
-    if isinstance(base, MAEConfig):
-        base = base.encoder()
-    name = family_of(base) if isinstance(model_config(name), MAEConfig) else name
+    base, known = base.backbone, model_config(name)
+    name = name if known.backbone is known else family_of(base)
     size, rule = model.config.image_size, model.config.position_resize
     told = [f"starts from {options.init}: {opened.architecture} at {size[0]}x{size[1]}", *opened.report.notes]
     initial = Initial(options.init, model, opened.labels or [], opened.preprocess, told)
@@ -136,7 +127,7 @@ def described(name: str, base: ModelConfig, changes: dict[str, object], asked: M
 
 def masked(opened: Opened) -> bool:
     """Whether the source is a masked autoencoder, or the encoder of one, as far as it says so."""
-    if isinstance(opened.model, MaskedAutoencoder) or opened.source.config.get("model_type") == "vit_mae":
+    if opened.model.backbone is not opened.model or opened.source.config.get("model_type") == "vit_mae":
         return True
     if "vitral" not in opened.source.metadata:
         return False
@@ -156,10 +147,11 @@ def _check(recipe: Recipe) -> None:
 
 def restrict(model: ImageModel, options: TransferOptions) -> None:
     """Freeze what the options freeze, and put LoRA and the head's norm where they ask for them."""
+    embedding = model.embedding_parameters()
     for name, parameter in model.named_parameters():
         if options.freeze == "encoder" or options.lora_rank:
             parameter.requires_grad_(name.startswith("head."))
-        elif options.freeze == "embed" and EMBEDDING.match(name):
+        elif options.freeze == "embed" and name in embedding:
             parameter.requires_grad_(False)
     if options.lora_rank and not add_lora(model, options.lora_rank, options.lora_alpha):
         raise VitralError(

@@ -15,7 +15,6 @@ from torch import Tensor
 from vitral.deploy.viewer.looks import block_names, explainable, parse_query
 from vitral.deploy.viewer.pack import packed, text
 from vitral.errors import VitralError, some
-from vitral.explain.capture import stages
 from vitral.explain.counterfactual import Counterfactual
 from vitral.explain.counterfactual import counterfactual as fewest
 from vitral.explain.explain import explain
@@ -191,7 +190,7 @@ def _layers(session: "Session", asked: Asked) -> list[str] | None:
     if asked.method == "attention":
         return [layer.name for layer in session.look(asked.model, asked.image).layers]
     model = explainable(session.models[asked.model])
-    blocks = sum(len(stage) for stage in stages(model))  # of patches; a CaiT's last ones are of the class token alone
+    blocks = sum(map(len, model.blocks_by_stage()))  # those of the class token alone come after them
     return [name for name, _ in block_names(model)[:blocks]]
 
 

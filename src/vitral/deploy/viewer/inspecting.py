@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from vitral.deploy.viewer.pack import packed
 from vitral.explain.attention import extent
-from vitral.explain.capture import seen
 from vitral.explain.inspection.as_json import attention_numbers, layer_numbers
 from vitral.explain.inspection.images import LayerTokens
 from vitral.explain.inspection.inspect import Inspection, inspect_image
@@ -32,7 +31,7 @@ def inspection(session: "Session", model: int, image: str) -> dict[str, Any]:
     """Positions and norms as packed maps, pictures of weights as data URLs, numbers by layer; what a family does not have, in "missing"."""
     predictor = session.models[model]
     found = inspect_image(predictor, session.images.get(image).data)
-    whole = seen(predictor.model)
+    whole = predictor.model.backbone
     title, words = about_filters(found.filters)
     missing = found.missing()
     return {

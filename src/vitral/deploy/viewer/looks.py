@@ -13,13 +13,13 @@ from vitral.deploy.viewer.images import Stored
 from vitral.deploy.viewer.pack import text, to_bytes
 from vitral.errors import VitralError
 from vitral.explain.attention import extent
-from vitral.explain.capture import Explainable, Pass, capture, in_float32, own_reader, prefix_names, seen, stages
+from vitral.explain.capture import Pass, capture, in_float32
 from vitral.explain.features import early_answers
-from vitral.explain.geometry import CLASS_TOKEN, in_words, weights
+from vitral.explain.geometry import in_words, weights
 from vitral.explain.maps import Query, evenness
 from vitral.explain.methods import undefined
 from vitral.explain.removal import cut
-from vitral.models.cait import CaiT
+from vitral.models.common import CLASS_TOKEN, ImageModel
 from vitral.predict import Predictor
 
 TOP, EARLY = 5, 3
@@ -133,8 +133,8 @@ def look_at(predictor: Predictor, stored: Stored) -> Look:
         view=view,
         grid=finest.grid,
         stride=finest.stride,
-        prefix=prefix_names(model) if layers else (),
-        own=in_words(layers[-1].geometry.own if layers else own_reader(model)),
+        prefix=model.prefix_names if layers else (),
+        own=in_words(layers[-1].geometry.own if layers else model.reader),
         removal={"grid": list(cells), "extent": list(extent(cells, side, view))},
         answer={"multi_label": predictor.card.multi_label, "top": top(predictor, found.logits[0], TOP)},
         lens=lens(predictor, model, found, len(layers)),
@@ -143,24 +143,22 @@ def look_at(predictor: Predictor, stored: Stored) -> Look:
     )
 
 
-def explainable(predictor: Predictor) -> Explainable:
+def explainable(predictor: Predictor) -> ImageModel:
     """The part of a model that reads whole images; VitralError for one that does not."""
-    model = in_float32(seen(predictor.model))
-    if not isinstance(model, Explainable):
-        raise VitralError(undefined(predictor.model, "similarity") or "")
-    return model
+    if (why := undefined(predictor.model, "similarity")) is not None:
+        raise VitralError(why)
+    return in_float32(predictor.model.backbone)
 
 
-def block_names(model: Explainable) -> list[tuple[str, int]]:
+def block_names(model: ImageModel) -> list[tuple[str, int]]:
     """(name, stage) of each block, in the order of computation; an attention layer has that of its block."""
-    several = stages(model)
+    several = model.blocks_by_stage()
     names = [
         (f"stage {i}, block {j}" if len(several) > 1 else f"block {j}", i)
         for i, blocks in enumerate(several)
         for j in range(len(blocks))
     ]
-    classes = len(model.blocks_token_only) if isinstance(model, CaiT) else 0
-    return names + [(f"class block {j}", 0) for j in range(classes)]
+    return names + [(f"class block {j}", 0) for j in range(len(model.class_blocks))]
 
 
 def top(predictor: Predictor, logits: torch.Tensor, count: int) -> list[dict[str, object]]:
@@ -175,7 +173,7 @@ def top(predictor: Predictor, logits: torch.Tensor, count: int) -> list[dict[str
     ]
 
 
-def lens(predictor: Predictor, model: Explainable, found: Pass, attention: int) -> dict[str, object]:
+def lens(predictor: Predictor, model: ImageModel, found: Pass, attention: int) -> dict[str, object]:
     """What the answer would be after each block, for JSON. attention: how many attention layers there are, one a block or none."""
     if not predictor.labels:
         return {"why": "this model has no labels, so there is no answer to see form"}

@@ -10,7 +10,6 @@ from vitral.deploy.viewer.looks import Look, explainable, look_at
 from vitral.deploy.viewer.refused import RefusedError
 from vitral.deploy.viewer.worker import Worker
 from vitral.errors import VitralError, counted
-from vitral.explain.capture import seen
 from vitral.explain.methods import METHODS, in_titles, undefined
 from vitral.explain.removal import check_droppable
 from vitral.predict import Predictor
@@ -44,7 +43,7 @@ class Session:
         self.neighbours: Neighbours | None = None  # it takes turns with the worker, and so comes after it
         self.worker = Worker()
         self._hooks = [  # a pass through a model is a step of what is computed
-            seen(each.model).register_forward_pre_hook(lambda *_: self.worker.step()) for each in self.models
+            each.model.backbone.register_forward_pre_hook(lambda *_: self.worker.step()) for each in self.models
         ]
         self._examples = examples
         self._looks: Kept[Look] = Kept(LOOKS, lambda look: look.nbytes)

@@ -12,7 +12,6 @@ from vitral.data.loader import EvaluationBatches
 from vitral.data.sources import DataSet, Split
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import match_targets, merged
-from vitral.explain.capture import seen
 from vitral.explain.inspection.heads import Heads, head_importance
 from vitral.explain.inspection.images import (
     LEAST_FOR_CKA,
@@ -73,7 +72,7 @@ def inspect(
     images: at most so many, evenly spaced in the split. head_images: at most so many of them for the importance of heads, which takes a pass
     over them for each head; 0 leaves it out. The model is left as it was.
     """
-    model = seen(predictor.model)
+    model = predictor.model.backbone
     looked, split = None, None
     heads: Heads | str = NO_DATA if named_attention(model) else f"{type(model).__name__} has no attention"
     if data is not None:
@@ -86,7 +85,7 @@ def inspect(
 
 def inspect_image(predictor: Predictor, image: ImageLike) -> Inspection:
     """Inspect a model, and what it does with one image; every position is asked about in grids of up to 32 x 32. The model is left as it was."""
-    model = seen(predictor.model)
+    model = predictor.model.backbone
     pixels = predictor.preprocess(image)[None].to(next(model.parameters()).device)  # [1, C, H, W]
     return _inspection(predictor, positions(model, ALL_POSITIONS), look_at_images(model, [pixels]), "", NO_DATA)
 
@@ -94,7 +93,7 @@ def inspect_image(predictor: Predictor, image: ImageLike) -> Inspection:
 def _inspection(
     predictor: Predictor, found: list[Positions] | str, looked: Seen | None, split: str, heads: Heads | str
 ) -> Inspection:
-    model, steps = seen(predictor.model), predictor.card.preprocess
+    model, steps = predictor.model.backbone, predictor.card.preprocess
     return Inspection(
         architecture=predictor.card.architecture,
         parameters=sum(p.numel() for p in predictor.model.parameters()),

@@ -14,12 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from vitral.explain.capture import Explainable, geometry_of
+from vitral.explain.capture import geometry_of
 from vitral.explain.geometry import ClassOnly, Floats, Reduced, Windowed
 from vitral.layers.attention import AttentionLayer
-from vitral.layers.block import Block
-from vitral.models.common import ImageModel
-from vitral.models.resnet import BasicBlock, Bottleneck
+from vitral.models.common import ImageModel, covering
 
 Size = tuple[int, int]
 
@@ -56,7 +54,9 @@ class Places:
 
 def named_blocks(model: ImageModel) -> list[tuple[str, nn.Module]]:
     """The blocks that change the patches, in the order of computation. Class attention changes the class token alone."""
-    return [(name, m) for name, m in model.named_modules() if isinstance(m, Block | BasicBlock | Bottleneck)]
+    blocks = [block for stage in model.blocks_by_stage() for block in stage]
+    names = {module: name for name, module in model.named_modules()}
+    return [(names[block], block) for block in blocks]
 
 
 def named_attention(model: ImageModel) -> list[tuple[str, AttentionLayer]]:
@@ -81,11 +81,11 @@ def watching(
         current[:] = inputs[:1]
 
     def entered(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        tokens(0, split_tokens(module, inputs[0], model, current[0]))
+        tokens(0, split_tokens(inputs[0], model, current[0]))
 
     def left(i: int) -> Callable[[nn.Module, Any, Tensor], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            tokens(i + 1, split_tokens(module, output, model, current[0]))
+            tokens(i + 1, split_tokens(output, model, current[0]))
 
         return hook
 
@@ -111,20 +111,17 @@ def watching(
             layer.recorder = None
 
 
-def split_tokens(block: nn.Module, x: Tensor, model: ImageModel, images: Tensor) -> Tokens:
-    """A block's tokens [B, P + h*w, D] or map, [B, h, w, D] or of a ResNet [B, D, h, w], for these images."""
-    if isinstance(block, BasicBlock | Bottleneck):
-        x = x.permute(0, 2, 3, 1)  # [B, D, h, w] -> [B, h, w, D]
+def split_tokens(x: Tensor, model: ImageModel, images: Tensor) -> Tokens:
+    """A block's tokens [B, P + h*w, D] or map [B, h, w, D] for these images."""
     if x.ndim == 4:
         return Tokens(x.flatten(1, 2), x[:, 0, :0], (x.shape[1], x.shape[2]))
-    h, w = (-(-side // model.patch_size) for side in images.shape[2:])
+    h, w = covering(images, model.patch_size)
     first = x.shape[1] - h * w  # not `num_prefix`: a CaiT's trunk has no class token yet
     return Tokens(x[:, first:], x[:, :first], (h, w))
 
 
 def places(layer: AttentionLayer, inputs: tuple[Tensor, ...], model: ImageModel, images: Tensor) -> Places:
     """The places of a layer's queries and keys, from what it was called with for these images."""
-    assert isinstance(model, Explainable), f"{type(model).__name__} has attention whose geometry is not known"
     shifted = len(inputs) > 1  # windows are, where a mask is given
     geometry = geometry_of(model, layer, inputs[0], shifted, images)
     (h, w), device = geometry.grid, images.device

@@ -12,13 +12,7 @@ from torch import Tensor, nn
 from vitral.explain.inspection.measures import cosine_grid, principal_filters
 from vitral.layers.attention import AttentionLayer
 from vitral.layers.bit import StdConv2d
-from vitral.models.beit import Beit
 from vitral.models.common import ImageModel
-from vitral.models.dino import Dino
-from vitral.models.pvt import PyramidVisionTransformerV2
-from vitral.models.swin import WindowAttention, WindowTransformer
-from vitral.models.swinv2 import CosineWindowAttention
-from vitral.models.vit import VisionTransformer
 
 SHOWN_FILTERS = 64
 WHOLE = 14  # rows or columns of which each is asked about
@@ -77,23 +71,8 @@ def positions(model: ImageModel, whole: int = WHOLE) -> list[Positions] | str:
 
     whole: rows or columns up to which each is asked about; of more, a few.
     """
-    if isinstance(model, VisionTransformer):
-        patches, _ = model.positions(model.grid)
-        if patches is None:
-            return "this model was made without positions (position = none)"
-        return [_positions("positions", patches[0], model.grid, whole)]
-    if isinstance(model, Dino) and (angles := model.angles(model.grid, torch.device("cpu"))):
-        return [_positions("rotary positions", torch.cat(angles, dim=-1), model.grid, whole)]
-    if tables := model.grids():
-        return [
-            _positions(name, model.get_parameter(name)[0, prefix:], grid, whole)
-            for name, (grid, prefix) in tables.items()
-        ]
-    if isinstance(model, PyramidVisionTransformerV2):
-        return "PVT v2 has no positions: the convolutions inside its perceptrons tell where a token is"
-    if isinstance(model, Beit | WindowTransformer):
-        return "nothing is added to the tokens: positions are a bias on the attention, by offset"
-    return f"{type(model).__name__} has no positions: convolutions know where things are"
+    tables = model.position_vectors()
+    return [_positions(name, *found, whole) for name, found in tables.items()] or model.without_positions
 
 
 def _positions(name: str, vectors: Tensor, grid: tuple[int, int], whole: int) -> Positions:
@@ -113,21 +92,7 @@ def _asked(side: int, whole: int) -> list[int]:
 @torch.no_grad()
 def offset_biases(model: ImageModel) -> list[OffsetBias] | str:
     """The bias by offset of each layer that has one."""
-    found = []
-    for name, module in model.named_modules():
-        if isinstance(module, WindowAttention | CosineWindowAttention):
-            a, b = module.windows.window
-            bias = module.bias()[0].float().cpu()  # [H, N, N]
-            table = torch.zeros(len(bias), (2 * a - 1) * (2 * b - 1))
-            table[:, module.relative_index.flatten().cpu()] = bias.flatten(1)  # whatever the table was made from
-            found.append(OffsetBias(name, table.unflatten(1, (2 * a - 1, 2 * b - 1))))
-    if isinstance(model, Beit):
-        for name, (h, w) in model.bias_tables().items():
-            rows = (
-                model.get_parameter(name).detach()[: (2 * h - 1) * (2 * w - 1)].float().cpu()
-            )  # then three for the class token
-            found.append(OffsetBias(name.rpartition(".")[0], rows.T.unflatten(1, (2 * h - 1, 2 * w - 1))))
-    if found:
+    if found := [OffsetBias(name, bias.float().cpu()) for name, bias in model.offset_biases().items()]:
         return found
     if any(isinstance(m, AttentionLayer) for m in model.modules()):
         return f"{type(model).__name__} has no bias by offset: its attention compares contents, with positions in the tokens or none"
