@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 import torch
+from toy import Toy, ToyConfig
 
 import vitral
-from toy import Toy, ToyConfig
 from vitral.checkpoints.exchange import exchange
 from vitral.cli import main
 from vitral.explain.methods import METHODS, undefined
@@ -50,7 +50,7 @@ def test_it_trains_is_explained_inspected_and_converted(run, tmp_path, capsys):
     assert "mark" in vit.explain(image, query=0).method
     command("inspect", run, "digits", "--images", 8, "--json", "--out", tmp_path / "inside.html")
     inside = json.loads(capsys.readouterr().out)
-    assert [layer["name"] for layer in inside["layers"]] == ["embedding", "trunk.0", "trunk.1", "trunk.2"]
+    assert [layer["layer"] for layer in inside["layers"]] == ["embedding", "trunk.0", "trunk.1", "trunk.2"]
     assert [table["name"] for table in inside["positions"]] == ["where"]
     written = tmp_path / "again.safetensors"
     exchange(str(run), written)

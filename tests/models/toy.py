@@ -36,9 +36,7 @@ class Toy(ImageModel):
         self.grid = self.cut.grid(*config.image_size)
         self.mark = nn.Parameter(torch.randn(1, 1, D))
         self.where = nn.Parameter(torch.randn(1, self.grid[0] * self.grid[1], D))
-        self.trunk = nn.ModuleList(
-            Block(D, Attention(D, config.num_heads), Mlp(D, 2 * D)) for _ in range(config.depth)
-        )
+        self.trunk = nn.ModuleList(Block(D, Attention(D, config.num_heads), Mlp(D, 2 * D)) for _ in range(config.depth))
         self.last = nn.LayerNorm(D)
         self.head = nn.Linear(D, config.num_classes) if config.num_classes else nn.Identity()
 

@@ -174,7 +174,7 @@ def test_what_lies_under_a_mask_does_not_reach_the_student_and_unmasked_targets_
     assert not torch.allclose(seen[1], other[1], atol=1e-3)
 
     logits = torch.randn(4, 17, 32, requires_grad=True)  # what the encoder made of the tokens
-    model.student.backbone.encode = lambda tokens: logits
+    model.student.backbone.encode = lambda tokens, grid: logits
     objective(model, batch)["patch_loss"].backward()
     touched = logits.grad.abs().sum(-1)[:, 1:] > 0
     assert torch.equal(touched, torch.zeros(4, 16, dtype=torch.bool).scatter(1, places, True))

@@ -192,13 +192,15 @@ class ImageModel(nn.Module, ABC):
     def position_vectors(self) -> dict[str, tuple[Tensor, Grid]]:
         """For each table of positions its name, the vectors of the patches [h*w, D] at the model's own size, and their grid."""
         tables = self.grids().items()
-        return {name: (self.get_parameter(name)[0, prefix:], grid) for name, (grid, prefix) in tables}
+        return {name: (self.get_parameter(name).detach()[0, prefix:], grid) for name, (grid, prefix) in tables}
 
     def offset_biases(self) -> dict[str, Tensor]:
         """For each attention layer that adds a bias by the offset between query and key its name and the bias [H, 2h - 1, 2w - 1]."""
         found = {}
         for name, (h, w) in self.bias_tables().items():
-            table = self.get_parameter(name)[: (2 * h - 1) * (2 * w - 1)]  # after them BEiT's class token has rows
+            table = self.get_parameter(name).detach()[
+                : (2 * h - 1) * (2 * w - 1)
+            ]  # after them BEiT's class token has rows
             found[name.rpartition(".")[0]] = table.T.unflatten(1, (2 * h - 1, 2 * w - 1))
         return found
 
