@@ -50,6 +50,10 @@ class Batch:
         views = tuple(view.to(device, non_blocking=True) for view in self.views)
         return Batch(views, self.targets.to(device, non_blocking=True), self.keys)
 
+    def pin_memory(self) -> "Batch":
+        """The same where a GPU can copy pixels and targets from while it computes."""
+        return Batch(tuple(view.pin_memory() for view in self.views), self.targets.pin_memory(), self.keys)
+
 
 class TrainingBatches(Dataset[Batch]):
     """Item `step` is the step-th batch of an endless run: shuffled anew each epoch, the last batch of an epoch may be short.
@@ -117,9 +121,11 @@ class TrainingBatches(Dataset[Batch]):
             )
         return Batch(tuple(views), targets, torch.from_numpy(keys(self.seed, "sample", epoch, occasions)))
 
-    def stream(self, start: int, stop: int | None, workers: int, failed: Failed = tell) -> Iterator[Batch]:
+    def stream(
+        self, start: int, stop: int | None, workers: int, failed: Failed = tell, *, pinned: bool = False
+    ) -> Iterator[Batch]:
         """Batches start, start + 1, ... (without end if `stop` is None), computed ahead by `workers` processes; see `vitral.data.workers`."""
-        return stream(self, start, stop, workers, failed)
+        return stream(self, start, stop, workers, failed, pinned=pinned)
 
 
 class EvaluationBatches(Dataset[Pixels]):

@@ -34,15 +34,19 @@ def tell(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def stream(batches: Dataset[T], start: int, stop: int | None, workers: int, failed: Failed = tell) -> Iterator[T]:
+def stream(
+    batches: Dataset[T], start: int, stop: int | None, workers: int, failed: Failed = tell, *, pinned: bool = False
+) -> Iterator[T]:
     """Batches start, start + 1, ... (without end if `stop` is None) in order, computed ahead by `workers` processes, or here if 0.
+
+    pinned: what the processes compute lies in memory that a GPU copies from while it computes; items of a class of ours have `pin_memory`.
 
     Raises VitralError as a batch does. What befalls a loader process (killed, out of memory, no shared memory, no more files) stops nothing.
     """
     done = start
     if workers:
         try:
-            for batch in _ahead(batches, _numbers(start, stop), workers):
+            for batch in _ahead(batches, _numbers(start, stop), workers, pinned):
                 done += 1
                 yield batch
             return
@@ -96,7 +100,7 @@ def _tensors(item: object) -> Iterator[Tensor]:
             yield from _tensors(getattr(item, each.name))
 
 
-def _ahead(batches: Dataset[T], numbers: Iterator[int], workers: int) -> Iterator[T]:
+def _ahead(batches: Dataset[T], numbers: Iterator[int], workers: int, pinned: bool) -> Iterator[T]:
     """The batches from worker processes; _LoadersFailed where these fail, whatever they die of."""
     # The explicit generator keeps the loader's own draws away from the global one; nothing here uses what it draws.
     generator = torch.Generator().manual_seed(0)
@@ -106,7 +110,7 @@ def _ahead(batches: Dataset[T], numbers: Iterator[int], workers: int) -> Iterato
         )  # more workers than cores is the caller's choice
         loader: DataLoader[T | VitralError | _LoadersFailed] = DataLoader(
             _Carried(batches), batch_size=None, sampler=numbers, num_workers=workers, generator=generator,
-            worker_init_fn=_keep_quiet,
+            worker_init_fn=_keep_quiet, pin_memory=pinned,
         )  # fmt: skip
         try:
             items = iter(loader)

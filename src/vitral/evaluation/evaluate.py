@@ -1,15 +1,12 @@
 """A predictor's answers on a whole split, and their scores."""
 
-from collections.abc import Callable
-from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
-import torch
 
-from vitral.data.loader import EvaluationBatches
 from vitral.data.sources import DataSet, Split
-from vitral.data.workers import Failed, tell
 from vitral.errors import VitralError
+from vitral.evaluation.answers import in_use, over
 from vitral.evaluation.metrics import Evaluation, score
 from vitral.evaluation.multilabel import MultiLabelEvaluation, score_labels
 from vitral.predict import Predictor
@@ -18,38 +15,11 @@ Scores = Evaluation | MultiLabelEvaluation
 
 
 def split_logits(
-    predictor: Predictor,
-    split: Split,
-    *,
-    batch_size: int = 256,
-    workers: int = 0,
-    precision: str = "fp32",
-    progress: Callable[[int, int], None] | None = None,
-    failed: Failed = tell,
+    predictor: Predictor, split: Split, *, batch_size: int = 256, precision: str = "fp32", **options: Any
 ) -> np.ndarray:
-    """float32 [n, K] in the split's order, computed on the model's device in evaluation mode.
-
-    workers, failed: loader processes, and who hears of it if they fail, as in `vitral.data.workers.stream`.
-    """
-    device = next(predictor.model.parameters()).device
-    steps = predictor.card.preprocess
-    parts, done = [], 0
-    was_training = predictor.model.training
-    predictor.model.eval()
-    lower = (
-        nullcontext()
-        if precision == "fp32"
-        else torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
-    )
-    with torch.inference_mode(), lower:
-        for pixels, _ in EvaluationBatches(split, steps, batch_size).stream(workers, failed):
-            logits = predictor.model(steps.normalise(pixels.to(device)))
-            parts.append(logits.float().cpu().numpy())
-            done += len(pixels)
-            if progress:
-                progress(done, len(split))
-    predictor.model.train(was_training)
-    return np.concatenate(parts)
+    """float32 [n, K] in the split's order, computed on the model's device in evaluation mode. options: those of `over`."""
+    with in_use(predictor.model, precision) as device:
+        return over(split, predictor.card.preprocess, predictor.model, device, batch_size=batch_size, **options)
 
 
 def match_targets(

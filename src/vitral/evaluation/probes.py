@@ -5,18 +5,18 @@ Few-shot as in big_vision's fewshot_lsr (https://github.com/google-research/big_
 Axes: n images, D features, K classes.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
-from vitral.data.loader import EvaluationBatches
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import Split
 from vitral.errors import VitralError
+from vitral.evaluation.answers import in_use, over
 from vitral.models.common import ImageModel
 from vitral.models.zoo import build
 from vitral.predict import Predictor
@@ -30,54 +30,22 @@ COMPARED = 1024  # images whose neighbours are sought at once
 
 
 def features(
-    predictor: Predictor,
-    split: Split,
-    *,
-    batch_size: int = 64,
-    workers: int = 0,
-    precision: str = "fp32",
-    progress: Callable[[int, int], None] | None = None,
+    predictor: Predictor, split: Split, *, batch_size: int = 64, precision: str = "fp32", **options: Any
 ) -> np.ndarray:
-    """float32 [n, D] in the split's order: what the model's head reads, or would, computed on the model's device in evaluation mode."""
+    """float32 [n, D] in the split's order: what the model's head reads, or would, computed on the model's device in evaluation mode.
+
+    options: those of `vitral.evaluation.answers.over`.
+    """
     model = predictor.model
-    device = next(model.parameters()).device
-    lower = nullcontext() if precision == "fp32" else torch.autocast(
-        device.type, torch.bfloat16 if precision == "bf16" else torch.float16
-    )  # fmt: skip
-
-    def represent(images: Tensor) -> Tensor:
-        with lower:
-            return model.represent(images.to(device))
-
-    was_training = model.training
-    model.eval()
-    read = _read(represent, split, predictor.card.preprocess, batch_size, workers, progress)
-    model.train(was_training)
-    return read
+    with in_use(model, precision) as device:
+        return over(split, predictor.card.preprocess, model.represent, device, batch_size=batch_size, **options)
 
 
 def pixels(split: Split, preprocess: Preprocess, *, workers: int = 0) -> np.ndarray:
     """float32 [n, C * h * w]: the images as a model sees them, averaged down to sides of up to 16 pixels; the baseline that knows nothing."""
     size = (min(PIXELS, preprocess.height), min(PIXELS, preprocess.width))
-    return _read(lambda images: F.interpolate(images, size, mode="area").flatten(1), split, preprocess, 64, workers)
-
-
-def _read(
-    represent: Callable[[Tensor], Tensor],
-    split: Split,
-    preprocess: Preprocess,
-    batch_size: int,
-    workers: int,
-    progress: Callable[[int, int], None] | None = None,
-) -> np.ndarray:
-    parts, done = [], 0
-    with torch.inference_mode():
-        for images, _ in EvaluationBatches(split, preprocess, batch_size).stream(workers):
-            parts.append(represent(preprocess.normalise(images)).float().cpu().numpy())
-            done += len(images)
-            if progress:
-                progress(done, len(split))
-    return np.concatenate(parts)
+    averaged = partial(F.interpolate, size=size, mode="area")
+    return over(split, preprocess, lambda images: averaged(images).flatten(1), "cpu", batch_size=64, workers=workers)
 
 
 def few_shot(

@@ -12,7 +12,9 @@ Axes: V views, B batch, N patches, M masked patches, D width, K prototypes.
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -140,6 +142,12 @@ class SelfDistillation(nn.Module):
         """The teacher never drops anything."""
         super().train(mode)
         self.teacher.eval()
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """The share stays where it is read without waiting for a device."""
+        super()._apply(fn, recurse)
+        self.share = self.share.cpu()
         return self
 
     @property

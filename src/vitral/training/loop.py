@@ -5,7 +5,6 @@ Every random number comes from the step (`vitral.randomness`), so a run that is 
 
 import threading
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -16,6 +15,8 @@ from torch.nn import functional as F
 
 from vitral.data.loader import Batch, TrainingBatches
 from vitral.errors import VitralError
+from vitral.layers.precision import autocast
+from vitral.models.common import ImageModel
 from vitral.objectives.objective import Objective
 from vitral.randomness import derive
 from vitral.training.config import Recipe, seconds
@@ -83,15 +84,10 @@ class Loop:
         self.signs = Signs(self.model)
         self.workers = self.recipe.train.workers or 0
         """Loader processes; none any more once they failed."""
-        self.multiple = getattr(self.objective.result(self.model), "patch_size", 1)
+        self.multiple = next(m.patch_size for m in self.model.modules() if isinstance(m, ImageModel))
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=self.precision == "fp16", init_scale=self.progress.loss_scale
         )
-
-    def autocast(self) -> AbstractContextManager[object]:
-        if self.precision == "fp32":
-            return nullcontext()
-        return torch.autocast(self.device.type, torch.bfloat16 if self.precision == "bf16" else torch.float16)
 
     def step(self, batch: Batch, lr: float, listener: Listener) -> tuple[dict[str, float], float]:
         """One optimiser step on the batch at this learning rate: its outcome, and the gradients' norm before clipping."""
@@ -127,15 +123,17 @@ class Loop:
 
     def _accumulate(self, batch: Batch) -> dict[str, float]:
         """Each named loss as its mean over the batch; `correct` and `images` as counts."""
-        outcome = {"images": float(len(batch))}
+        outcome, noted = {"images": float(len(batch))}, []
         for micro, part in enumerate(batch.split(self.progress.batch_size)):
             torch.manual_seed(derive(self.recipe.train.seed, "model", self.progress.step, micro))  # dropout, drop path
-            with self.autocast():
+            with autocast(self.device, self.precision):
                 losses = self.objective(self.model, self.ready(part))
             share = len(part) / len(batch)  # a short last part weighs as much as its images
             self.scaler.scale(losses["loss"] * share).backward()
-            for name, value in losses.items():
-                outcome[name] = outcome.get(name, 0.0) + float(value.detach()) * (1 if name == "correct" else share)
+            noted += [(name, value.detach(), 1 if name == "correct" else share) for name, value in losses.items()]
+        values = torch.stack([value.float() for _, value, _ in noted]).tolist()  # one wait for the device a step
+        for (name, _, weight), value in zip(noted, values, strict=True):
+            outcome[name] = outcome.get(name, 0.0) + value * weight
         return outcome
 
     def ready(self, part: Batch) -> Batch:
@@ -196,7 +194,11 @@ class Loop:
         window, self.signs, logged = Window(self.batches.steps_per_epoch), Signs(self.model), progress.step
         with stop_requested() as stop:
             stream = self.batches.stream(
-                progress.step, self.budget.steps, self.workers, lambda why: self.without_workers(why, listener, stop)
+                progress.step,
+                self.budget.steps,
+                self.workers,
+                lambda why: self.without_workers(why, listener, stop),
+                pinned=self.device.type == "cuda",
             )
             while self.budget.share(progress) < 1:
                 batch = window.next(stream)

@@ -49,11 +49,6 @@ def choose_precision(wanted: str, device: torch.device) -> str:
     return best if wanted == "auto" else wanted
 
 
-def torch_dtype(precision: str) -> torch.dtype:
-    """fp32, bf16 or fp16 as torch's type."""
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-
-
 def precision_cost(wanted: str, device: torch.device) -> str | None:
     """What bf16 by name costs on a processor that has no instructions for it, in a sentence; None where it costs nothing."""
     if wanted != "bf16" or device.type != "cpu" or choose_precision("auto", device) == "bf16":

@@ -5,8 +5,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from vitral.layers.precision import torch_dtype
 from vitral.models.common import ImageModel
-from vitral.training.machine import choose_precision, torch_dtype
+from vitral.training.machine import choose_precision
 from vitral.training.optimizers import Lamb, Lars, Muon
 from vitral.training.options import OptimOptions
 

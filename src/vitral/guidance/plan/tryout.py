@@ -110,9 +110,11 @@ class Clocked(TrainingBatches):
         self.seconds: list[tuple[int, float, float]] = []
         """Batch number, and seconds an image of waiting for it and of learning from it."""
 
-    def stream(self, start: int, stop: int | None, workers: int, failed: Failed = tell) -> Iterator[Batch]:
+    def stream(
+        self, start: int, stop: int | None, workers: int, failed: Failed = tell, *, pinned: bool = False
+    ) -> Iterator[Batch]:
         asked = time.monotonic()
-        for number, batch in enumerate(super().stream(start, stop, workers, failed), start):
+        for number, batch in enumerate(super().stream(start, stop, workers, failed, pinned=pinned), start):
             fetched = time.monotonic()
             yield batch
             done = time.monotonic()

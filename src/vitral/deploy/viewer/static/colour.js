@@ -1,10 +1,8 @@
 // Colours: scales of a map's values, and a picture as dark lead and as glass with light behind it.
 
-// Viridis and inferno of van der Walt & Smith 2015 (CC0, https://bids.github.io/colormap) at nine equal steps, linear between,
-// as in vitral's own pictures. "light" is amber glass, from dark lead to a bright window, for maps without their picture.
+// Scales at nine equal steps, linear between. "light" is amber glass, from dark lead to a bright window, for maps without their picture;
+// those of vitral's own pictures come from the server.
 const ANCHORS = {
-  viridis: ["440154", "472d7b", "3b528b", "2c728e", "21918c", "28ae80", "5ec962", "addc30", "fde725"],
-  inferno: ["000004", "210c4a", "57106e", "8a226a", "bc3754", "e45a31", "f98e09", "f9cb35", "fcffa4"],
   light: ["15171d", "2a241f", "4a3722", "6f4e24", "966827", "bf852f", "e3a745", "f8cc7c", "fff0cc"],
 };
 const AMBER = [255, 186, 84];
@@ -12,6 +10,9 @@ const SUN = [1, 0.95, 0.82];
 export const COOL = [96, 178, 255];
 
 const made = new Map();
+
+/** Scales that the server names, by their anchors in hexadecimal. */
+export const learn = (scales) => Object.assign(ANCHORS, scales);
 
 /** 256 colours, [256 * 3] bytes. */
 export function ramp(name) {

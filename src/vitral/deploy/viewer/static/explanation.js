@@ -58,15 +58,9 @@ export function unscored(model, method) {
 /** The removal that is chosen, or mean where the model does not allow it. */
 export const removalOf = ({ removal }, model) => (model.removals[removal] ? "mean" : removal);
 
-export const REMOVALS = [
-  { value: "mean", text: "mean colour", title: "removed patches get the mean colour" },
-  { value: "blur", text: "blurred", title: "removed patches are blurred until no detail is left" },
-  { value: "drop", text: "left out", title: "removed patches are left out of the tokens" },
-];
-
 /** A control for what becomes of removed patches. */
 export const removalChoice = (app, model) =>
-  segmented("What becomes of removed patches", REMOVALS.map((one) => ({ ...one, why: model.removals[one.value] })), (removal) =>
+  segmented("What becomes of removed patches", app.about.removals.map((one) => ({ ...one, why: model.removals[one.value] })), (removal) =>
     app.state.set({ removal }, { replace: true }));
 
 export function mount(root, app) {

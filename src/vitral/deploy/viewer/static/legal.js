@@ -23,7 +23,8 @@ export function fitting(values, about, look, exported) {
     method: known(model, values.method) ? values.method : START.method,
     target: values.target !== null && values.target < model.labels.length ? values.target : null,
     left: side(values.left), right: side(values.right),
-    removal: mode !== "compare" && model.removals[values.removal] ? START.removal : values.removal,
+    removal: !Object.hasOwn(model.removals, values.removal) || (mode !== "compare" && model.removals[values.removal])
+      ? START.removal : values.removal,
   };
   const ownLayers = mode === "explanation" && model.methods.find(({ name }) => name === found.method).takes.includes("layer");
   return look ? { ...found, ...within(found, look, ownLayers) } : found;

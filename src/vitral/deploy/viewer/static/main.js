@@ -4,6 +4,7 @@ import { createAnswer } from "viewer/answer.js";
 import { api, ApiError, LOST, path } from "viewer/api.js";
 import { readerName } from "viewer/attention.js";
 import { createBeads } from "viewer/beads.js";
+import { learn } from "viewer/colour.js";
 import { el, rove, segmented } from "viewer/dom.js";
 import { receive } from "viewer/drop.js";
 import { announce, busy, dismiss, fail, refuse } from "viewer/feedback.js";
@@ -51,6 +52,7 @@ start().catch(fail);
 
 async function start() {
   const about = (app.about = await busy(api.about()));
+  learn(about.colours);
   images = [...about.given];
   $("note").textContent = [RECORDED, about.left_out].filter(Boolean).join(" ");
   $("note").hidden = !api.exported;

@@ -4,7 +4,7 @@ import { bytes, path, unpack } from "viewer/api.js";
 import { chosen, patchOf, readerName } from "viewer/attention.js";
 import { compared } from "viewer/compare.js";
 import { el, percent, rove } from "viewer/dom.js";
-import { asked, methodOf, removalOf, REMOVALS } from "viewer/explanation.js";
+import { asked, methodOf, removalOf } from "viewer/explanation.js";
 import { inspected, mapOf } from "viewer/inspect.js";
 import { question } from "viewer/neighbours.js";
 import { fromSpans } from "viewer/state.js";
@@ -91,7 +91,7 @@ async function captionOf(now, look, app) {
     const [h, w] = look.removal.grid;
     const removed = [...fromSpans(now.masked, h * w)];
     const { answer } = await app.api.post(path(now.model, now.image, "mask"), { removed, removal });
-    parts.push(`${removed.length} of ${h * w} patches removed (${REMOVALS.find(({ value }) => value === removal).text}): ${said(answer)}`);
+    parts.push(`${removed.length} of ${h * w} patches removed (${app.about.removals.find(({ value }) => value === removal).text}): ${said(answer)}`);
     parts.push(`whole: ${said(first)}`);
   } else if (first) {
     parts.push(said(now.mode === "explanation" && now.target !== null ? classOf(now.target) : first));

@@ -23,7 +23,7 @@ const FIELDS = {
   left: [null, matching(/^\d{1,3}:[a-z_]{1,40}$/)],
   right: [null, matching(/^\d{1,3}:[a-z_]{1,40}$/)],
   masked: ["", matching(/^\d{1,6}(-\d{1,6})?(,\d{1,6}(-\d{1,6})?)*$/)],
-  removal: ["mean", oneOf("mean", "blur", "drop")],
+  removal: ["mean", matching(/^[a-z]{1,10}$/)],
   inspected: ["p0", matching(/^[pn]\d{1,3}$/)],
 };
 export const START = Object.freeze(Object.fromEntries(Object.entries(FIELDS).map(([name, [start]]) => [name, start])));
