@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from vitral.data.bands import to_rgb
 from vitral.data.options import DataOptions
 from vitral.data.sources import open_data
+from vitral.drawing.figure import save_picture
 from vitral.explain.explain import look
-from vitral.explain.figure import save_picture
-from vitral.predict import load, to_rgb
+from vitral.predict import load
 
 OUT = Path(__file__).parent / "pictures"
 SIDE, GAP, INK = 224, 28, (28, 30, 38)

@@ -2,10 +2,10 @@
 
 import torch
 
+from vitral.api import Predictor
 from vitral.checkpoints.bundle import ModelCard
 from vitral.data.preprocess import Preprocess
 from vitral.models.zoo import family_of
-from vitral.predict import Predictor
 
 SIZE = (24, 40)  # height, width
 

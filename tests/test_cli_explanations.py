@@ -5,12 +5,12 @@ import json
 
 import pytest
 
+from vitral.api import load
 from vitral.checkpoints.bundle import ModelCard, save_model
 from vitral.cli import main
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError
 from vitral.explain.counterfactual import counterfactual
-from vitral.predict import load
 
 
 def run(capsys, *words):

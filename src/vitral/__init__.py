@@ -10,9 +10,9 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "create_model": "vitral.checkpoints.create",
-    "load": "vitral.predict",
+    "load": "vitral.api",
     "load_weights": "vitral.checkpoints.convert",
-    "Predictor": "vitral.predict",
+    "Predictor": "vitral.api",
     "visualize_attention": "vitral.explain.explain",
     "VitralError": "vitral.errors",
 }

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Self
 
 import numpy as np
 import torch
@@ -24,11 +24,6 @@ from vitral.data.options import DataOptions
 from vitral.data.walk import Walk, is_text, starts_like_an_image
 from vitral.errors import VitralError, counted, some
 from vitral.models.common import ImageModel
-
-if TYPE_CHECKING:
-    from vitral.explain.explain import Layer
-    from vitral.explain.figure import Explanation
-    from vitral.explain.maps import Query
 
 ImageLike = str | Path | bytes | PageOf | Image.Image | np.ndarray | Tensor
 
@@ -73,12 +68,12 @@ class Predictor:
             f"{counted(len(self.labels), 'class', 'classes')}: {some(self.labels)}>"
         )
 
-    def reading_as(self, value_range: tuple[float, float] | None = None, page: str | None = None) -> "Predictor":
+    def reading_as(self, value_range: tuple[float, float] | None = None, page: str | None = None) -> Self:
         """The same model, reading files by another value range or page, as `DataOptions` has them; None: as before."""
         said = DataOptions(value_range=value_range, page=page)  # checked there
         steps = self.card.preprocess
         changed = replace(steps, value_range=said.value_range or steps.value_range, page=said.page or steps.page)
-        return Predictor(self.model, replace(self.card, preprocess=changed))
+        return type(self)(self.model, replace(self.card, preprocess=changed))
 
     def decode(self, image: ImageLike) -> Tensor:
         """Any image to [C, h, w] on the 0..255 scale with the model's channels; refused if smaller than a patch.
@@ -165,21 +160,6 @@ class Predictor:
             several = ranked[:count] if self.card.multi_label else None
             predictions.append(Prediction(name, *ranked[0], ranked[:top_k], several))
         return predictions
-
-    def explain(
-        self,
-        image: ImageLike,
-        method: str = "attention",
-        layer: "Layer | None" = None,
-        head: int | None = None,
-        query: "Query | None" = None,
-        *,
-        target: int | str | None = None,
-    ) -> "Explanation":
-        """What the answer was read from; see `vitral.explain.explain.explain` for the arguments."""
-        from vitral.explain.explain import explain  # the one import of a later room: it lets a predictor explain itself
-
-        return explain(self, image, method, layer, head, query, target=target)
 
 
 def load(path: str | Path) -> Predictor:

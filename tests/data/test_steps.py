@@ -13,8 +13,8 @@ from vitral.data.preprocess import Preprocess
 from vitral.data.resample import _part, resize
 from vitral.data.steps import CenterCrop, Resize, from_json, to_json
 from vitral.data.view import View
+from vitral.drawing.colours import place, shown
 from vitral.errors import VitralError
-from vitral.explain.maps import place, shown
 
 
 def smooth(h, w, c=3):

@@ -6,8 +6,8 @@ Axes: h w grid, H heads.
 import numpy as np
 from browser import Browser
 
+from vitral.drawing.colours import colourise
 from vitral.explain.explain import look
-from vitral.explain.maps import colourise
 
 CELLS = """
 const canvas = document.querySelector(".matrix canvas");

@@ -9,8 +9,8 @@ from onscreen import answered, bars, brightness, panes, percent, reading, same_m
 from PIL import Image
 
 import vitral
+from vitral.drawing.colours import colourise
 from vitral.explain.explain import look
-from vitral.explain.maps import colourise
 
 KEY = "document.querySelector('#picture .key .words').textContent"
 SCALE = "document.querySelector('#picture .key .scale span').textContent"

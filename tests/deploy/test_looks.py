@@ -13,9 +13,9 @@ from vitral.deploy.viewer import attention
 from vitral.deploy.viewer.attention import RowBytes
 from vitral.deploy.viewer.images import Images
 from vitral.deploy.viewer.looks import look_at, parse_query
+from vitral.drawing.colours import normalise
 from vitral.errors import VitralError
 from vitral.explain.capture import capture
-from vitral.explain.maps import normalise
 
 SIZE = (40, 56)
 FAMILIES = {

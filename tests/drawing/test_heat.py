@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitral.explain.maps import colourise
-from vitral.report.heat import exact_picture, heat_map, mosaic
+from vitral.drawing.colours import colourise
+from vitral.drawing.heat import exact_picture, heat_map, mosaic
 
 
 def cells(svg):

@@ -8,20 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from vitral.drawing.colours import COLOURS, EVEN, colourise, evenness, is_even, normalise, overlay, place, upsample
+from vitral.drawing.figure import colourless, grid_figure, save_picture
 from vitral.errors import VitralError
-from vitral.explain.figure import Explanation, colourless, grid_figure, save_picture
-from vitral.explain.maps import (
-    COLOURS,
-    EVEN,
-    colourise,
-    evenness,
-    is_even,
-    normalise,
-    overlay,
-    place,
-    rollout,
-    upsample,
-)
+from vitral.explain.figure import Explanation
+from vitral.explain.maps import rollout
 from vitral.explain.row import row_figure
 
 

@@ -1,5 +1,6 @@
 """What results look like as the last line of a notebook's cell."""
 
+import base64
 import io
 import re
 from xml.etree import ElementTree
@@ -11,9 +12,11 @@ from PIL import Image
 
 from asking import predictor_of
 from families import small
+from vitral.drawing.charts import BOTTOM, HEIGHT, TOP
 from vitral.explain.counterfactual import Counterfactual, counterfactual
 from vitral.explain.explain import explain, look
 from vitral.explain.faithfulness import scored
+from vitral.explain.notebook import CELL, CHANGED
 from vitral.predict import Prediction
 
 PICTURE = torch.randint(0, 256, (3, 32, 32), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
@@ -29,15 +32,17 @@ def test_curves_are_drawn_where_they_are():
         lines = [line.attrib for line in chart.iter("polyline")]
         assert len(lines) == len(found.random) + 2
         drawn = np.array([point.split(",") for point in lines[-1]["points"].split()], float)
-        assert np.allclose(1 - (drawn[:, 1] - 22) / 130, values, atol=1e-3)
+        height = HEIGHT - BOTTOM - TOP
+        assert np.allclose(1 - (drawn[:, 1] - TOP) / height, values, atol=0.051 / height)
     assert found.verdict() in page.replace("&#x27;", "'")
 
 
 def test_the_patches_of_a_counterfactual_are_filled():
     found = Counterfactual("<cat>", "dog", [(0, 1), (2, 3)], [(0, 1), (2, 3)], [0.9, 0.4], (3, 4), False, "mean")
-    grid = ElementTree.fromstring(re.search("<svg.*?</svg>", found._repr_html_())[0])
-    filled = [cell.attrib["fill"] != "#8888" for cell in grid.iter("rect")]
-    assert np.array_equal(np.reshape(filled, (3, 4)), found.mask)
+    data = re.search('base64,(.*?)"', found._repr_html_())[1]
+    grid = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))))
+    centres = grid[CELL // 2 :: CELL, CELL // 2 :: CELL, :3]  # [3, 4, 3]
+    assert np.array_equal((centres == CHANGED).all(-1), found.mask)
     assert "<cat>" not in found._repr_html_()
 
 

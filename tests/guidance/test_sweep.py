@@ -20,6 +20,7 @@ from vitral.checkpoints.claim import Claim
 from vitral.cli import main
 from vitral.data.options import DataOptions
 from vitral.data.sources import open_data, share_of
+from vitral.drawing.charts import Scale, Series, line_chart
 from vitral.errors import VitralError
 from vitral.guidance.sweep.cost import Ground, seen
 from vitral.guidance.sweep.page import write_sweep_page
@@ -27,7 +28,6 @@ from vitral.guidance.sweep.runs import Runs
 from vitral.guidance.sweep.search import search
 from vitral.guidance.sweep.sweep import Point, Range, Sweep, grid, parse_values, read_sweep, verify, write_sweep
 from vitral.guidance.sweep.table import LAWS, axes, curves, summary
-from vitral.report.charts import Scale, Series, line_chart
 from vitral.training.config import Recipe
 from vitral.training.toml import read_recipe
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from vitral.drawing.charts import Series, line_chart, running_mean, thinned, ticks
 from vitral.errors import VitralError
 from vitral.evaluation.metrics import score
-from vitral.report.charts import Series, line_chart, running_mean, thinned, ticks
 from vitral.report.frame import short
 from vitral.report.page import Example, choose_examples, write_report
 

@@ -74,11 +74,11 @@ class Explain:
 
 def explain(given: Explain, words: list[str]) -> int:
     check(given)
+    from vitral.drawing.figure import colourless, save_picture
     from vitral.explain.attention import save_arrays
     from vitral.explain.counterfactual import counterfactual
     from vitral.explain.explain import look
     from vitral.explain.faithfulness import scored
-    from vitral.explain.figure import colourless, save_picture
     from vitral.explain.row import row_figure
     from vitral.predict import load
 

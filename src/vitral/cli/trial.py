@@ -123,7 +123,7 @@ def _drawn(curve: "Curve") -> str:
 
 
 def _plot(curve: "Curve", given: Any) -> None:
-    from vitral.report.charts import Series, line_chart
+    from vitral.drawing.charts import Series, line_chart
     from vitral.report.frame import tiles, write_page
     from vitral.report.parts import escape
 

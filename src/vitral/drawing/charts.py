@@ -1,15 +1,15 @@
 """Line charts and reliability diagrams as inline SVG: no script, no network, colours from the page's CSS.
 
-The classes used here (`axis`, `grid`, `line a`, `dot b`, ...) are set in report.css for light and dark pages.
+The classes used here (`axis`, `grid`, `line a`, `dot b`, ...) are set in charts.css, whose colours a page chooses for light and dark.
 """
 
 import html
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from itertools import accumulate, pairwise
-
-from vitral.evaluation.calibration import ReliabilityBin
+from typing import Protocol
 
 WIDTH, HEIGHT = 460, 270
 LEFT, RIGHT, TOP, BOTTOM = 54, 20, 32, 42  # the top holds the legend
@@ -17,7 +17,33 @@ LEGEND_ROW = 18
 MAX_POINTS = 600  # more cannot be told apart at this width
 MANY_MARKS = 40
 KINDS = ("a", "b", "c", "d", "e", "f")  # colours
+ALONE = "--soft: #888; --rule: #8884; --paper: transparent; --a: #d98b1f; --b: #5b8fb9; --c: #888;"  # on light and dark alike
 Format = Callable[[float, int], str]
+
+
+class Bin(Protocol):
+    """The images whose predicted probability lies between `low` and `high`."""
+
+    @property
+    def low(self) -> float: ...
+    @property
+    def high(self) -> float: ...
+    @property
+    def images(self) -> int: ...
+    @property
+    def accuracy(self) -> float | None: ...
+    @property
+    def confidence(self) -> float | None: ...
+
+
+def style() -> str:
+    """The rules for the charts of a page that sets the colours."""
+    return resources.files("vitral.drawing").joinpath("charts.css").read_text("utf-8")
+
+
+def standing_alone(charts: str) -> str:
+    """Charts with their rules and colours beside them, for where there is no page of ours, such as a notebook."""
+    return f'<div class="vitral-charts"><style>.vitral-charts {{ {ALONE} {style()} }}</style>{charts}</div>'
 
 
 @dataclass(frozen=True)
@@ -123,7 +149,7 @@ def line_chart(
 
 def reliability_chart(
     title: str,
-    bins: Sequence[ReliabilityBin],
+    bins: Sequence[Bin],
     *,
     axis: str = "probability of the predicted class",
     counted: str = "images",
@@ -239,13 +265,13 @@ def _axes(
     for tick, words in zip(y_ticks, _distinct(y_ticks, y_format), strict=True):
         y = frame.y(tick)
         parts.append(f'<line class="grid" x1="{left}" y1="{y:.1f}" x2="{right}" y2="{y:.1f}"/>')
-        parts.append(_text(left - 8, y + 4, words, "tick", "end"))
+        parts.append(text(left - 8, y + 4, words, "tick", "end"))
     parts.append(f'<line class="axis" x1="{left}" y1="{bottom}" x2="{right}" y2="{bottom}"/>')
     for tick, words in zip(x_ticks, _distinct(x_ticks, x_format), strict=True):
         x = frame.x(tick)
         parts.append(f'<line class="axis" x1="{x:.1f}" y1="{bottom}" x2="{x:.1f}" y2="{bottom + 4}"/>')
-        parts.append(_text(x, bottom + 17, words, "tick", "middle"))
-    parts.append(_text((left + right) / 2, HEIGHT - 6, x_label, "label", "middle"))
+        parts.append(text(x, bottom + 17, words, "tick", "middle"))
+    parts.append(text((left + right) / 2, HEIGHT - 6, x_label, "label", "middle"))
     return "".join(parts)
 
 
@@ -303,7 +329,7 @@ def _legend(entries: Sequence[Entry], down: int = 0) -> str:
             parts.append(f'<line class="{kind}" x1="{x + 1:.0f}" y1="{down + 12}" x2="{x + 17:.0f}" y2="{down + 12}"/>')
         else:
             parts.append(_box(kind, x + 2, down + 7, 14, 10))
-        parts.append(_text(x + 24, down + 16, name, "label"))
+        parts.append(text(x + 24, down + 16, name, "label"))
         x += _wide(name)
     return "".join(parts)
 
@@ -312,7 +338,7 @@ def _box(kind: str, x: float, y: float, width: float, height: float) -> str:
     return f'<rect class="{kind}" x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}"/>'
 
 
-def _text(x: float, y: float, words: str, kind: str, anchor: str = "start") -> str:
+def text(x: float, y: float, words: str, kind: str, anchor: str = "start") -> str:
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(words)}</text>'
 
 

@@ -1,7 +1,7 @@
 """Arrays as pictures: heat maps as inline SVG, and mosaics of small pictures as PNG. Colours rise evenly in lightness and suit light and dark."""
 
 import base64
-import io
+import html
 import math
 from collections.abc import Callable, Sequence
 
@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitral.explain.maps import colourise
-from vitral.report.parts import escape
+from vitral.drawing.charts import text
+from vitral.drawing.colours import colourise
+from vitral.drawing.figure import png
 
 WIDTH, LEFT, TOP, BOTTOM = 460, 54, 14, 42
 BAR, BAR_LEFT, BAR_STEPS = 12, 382, 32  # the scale of colours beside a map
@@ -48,19 +49,19 @@ def heat_map(
         y = bottom - (i + 1) * cell_h
         for j, value in enumerate(row):
             if math.isfinite(value):
-                said = escape(f"{y_label} {i}, {x_label} {j}: {form(value)}")
+                said = html.escape(f"{y_label} {i}, {x_label} {j}: {form(value)}")
                 parts.append(
                     f'<rect x="{LEFT + j * cell_w:.2f}" y="{y:.2f}" width="{cell_w + 0.3:.2f}" height="{cell_h + 0.3:.2f}" '
                     f'fill="{colour(value)}"><title>{said}</title></rect>'
                 )
-    parts += [_text(LEFT - 8, bottom - (i + 0.5) * cell_h + 4, str(i), "end") for i in _some(len(rows))]
-    parts += [_text(LEFT + (j + 0.5) * cell_w, bottom + 16, str(j)) for j in _some(columns)]
-    parts.append(_text((LEFT + BAR_LEFT - 24) / 2, bottom + 36, x_label))
+    parts += [text(LEFT - 8, bottom - (i + 0.5) * cell_h + 4, str(i), "tick", "end") for i in _some(len(rows))]
+    parts += [text(LEFT + (j + 0.5) * cell_w, bottom + 16, str(j), "tick", "middle") for j in _some(columns)]
+    parts.append(text((LEFT + BAR_LEFT - 24) / 2, bottom + 36, x_label, "tick", "middle"))
     middle = (TOP + bottom) / 2
-    parts.append(f'<g transform="translate(14 {middle:.1f}) rotate(-90)">{_text(0, 0, y_label)}</g>')
+    parts.append(f'<g transform="translate(14 {middle:.1f}) rotate(-90)">{text(0, 0, y_label, "tick", "middle")}</g>')
     parts.append(_scale(low, high, bottom, colour, form))
     return (
-        f'<svg viewBox="0 0 {WIDTH} {bottom + BOTTOM:.0f}" role="img" aria-label="{escape(title)}">'
+        f'<svg viewBox="0 0 {WIDTH} {bottom + BOTTOM:.0f}" role="img" aria-label="{html.escape(title)}">'
         f"{''.join(parts)}</svg>"
     )
 
@@ -74,17 +75,13 @@ def _scale(low: float, high: float, bottom: float, colour: Callable[[float], str
     ]
     right = BAR_LEFT + BAR + 6
     if high > low:
-        parts.append(_text(right, TOP + 9, form(high), "start"))
-    return "".join([*parts, _text(right, bottom, form(low), "start")])
+        parts.append(text(right, TOP + 9, form(high), "tick"))
+    return "".join([*parts, text(right, bottom, form(low), "tick")])
 
 
 def _some(count: int) -> range:
     """Numbers for ticks, not too many."""
     return range(0, count, -(-count // NAMED))
-
-
-def _text(x: float, y: float, words: str, anchor: str = "middle") -> str:
-    return f'<text class="tick" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
 def mosaic(tiles: Sequence[Pixels], columns: int, gap: int = 1) -> Pixels:
@@ -102,11 +99,9 @@ def mosaic(tiles: Sequence[Pixels], columns: int, gap: int = 1) -> Pixels:
 def exact_picture(pixels: Pixels, words: str, widest: int = 1000) -> str:
     """[h, w, 3 or 4] as a data URL without loss, as wide as there is room (up to `widest` pixels), each pixel a sharp square."""
     style = f"display:block;width:100%;max-width:{widest}px;margin:10px auto 0;image-rendering:pixelated"
-    return f'<img alt="{escape(words)}" style="{style}" src="{png_url(pixels)}">'
+    return f'<img alt="{html.escape(words)}" style="{style}" src="{png_url(pixels)}">'
 
 
 def png_url(pixels: Pixels) -> str:
     """[h, w, 3 or 4] as a data URL without loss."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(png(Image.fromarray(pixels), optimize=True)).decode()}"

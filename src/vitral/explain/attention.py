@@ -11,10 +11,12 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from vitral.drawing.colours import shown
+from vitral.drawing.figure import grid_figure, png
 from vitral.errors import VitralError
-from vitral.explain.figure import Explanation, grid_figure, png
+from vitral.explain.figure import Explanation
 from vitral.explain.geometry import Floats, Geometry, Reader, Tokens, weights
-from vitral.explain.maps import Query, rollout, shown
+from vitral.explain.maps import Query, rollout
 from vitral.layers.attention import check_layer
 
 LayerChoice = int | Literal["mean"]

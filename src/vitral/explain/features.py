@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
+from vitral.drawing.colours import EVEN
 from vitral.errors import VitralError
 from vitral.explain.capture import Features, Pass, patch_representations
 from vitral.explain.geometry import Floats, weights
-from vitral.explain.maps import EVEN
 from vitral.explain.perturbation import log_odds
 from vitral.layers.attention import check_layer
 from vitral.models.common import ImageModel

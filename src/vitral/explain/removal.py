@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitral.drawing.colours import upsample
 from vitral.errors import VitralError
 from vitral.explain.figure import Explanation
-from vitral.explain.maps import upsample
 from vitral.explain.perturbation import cell_side
 from vitral.layers.patch import PatchEmbed
 from vitral.models.common import ImageModel
@@ -26,6 +26,7 @@ IN_WORDS = {
     "blur": "blurred until no detail of a patch is left",
     "drop": "left out of the tokens",
 }
+BRIEFLY = {"mean": "mean colour", "blur": "blurred", "drop": "left out"}
 BATCH = 64
 
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from vitral.explain.figure import FAINT, GAP, INK, MARGIN, PAPER, Explanation
+from vitral.drawing.figure import FAINT, GAP, INK, MARGIN, PAPER
+from vitral.explain.figure import Explanation
 from vitral.explain.methods import titled
 
 SIDE = 240  # the longer side of a panel, pixels

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitral.checkpoints.atomic import write_atomically
-from vitral.report.charts import Series, line_chart
+from vitral.drawing.charts import Series, line_chart, style
 from vitral.report.parts import escape as _e
 
 NAME = "report.html"
@@ -31,7 +31,7 @@ LOSS_WORDS = (
 
 def write_page(run: Path, title: str, body: Sequence[str], name: str = NAME) -> Path:
     """Write `run/report.html`, or a page of another name, from its sections, whole or not at all; returns its path."""
-    css = resources.files("vitral.report").joinpath("report.css").read_text("utf-8")
+    css = style() + resources.files("vitral.report").joinpath("report.css").read_text("utf-8")
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from vitral.drawing.colours import colourise, evenness, normalise
+from vitral.drawing.heat import Pixels, exact_picture, mosaic
 from vitral.errors import counted
 from vitral.explain.inspection.inspect import Inspection
 from vitral.explain.inspection.weights import Filters, OffsetBias, Positions
-from vitral.explain.maps import colourise, evenness, normalise
 from vitral.report.frame import tiles, write_page
-from vitral.report.heat import Pixels, exact_picture, mosaic
 from vitral.report.inspection_charts import (
     cka_card,
     elsewhere_card,

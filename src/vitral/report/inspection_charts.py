@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from vitral.drawing.charts import MANY_MARKS, Scale, Series, compact, line_chart
+from vitral.drawing.colours import colourise
+from vitral.drawing.heat import exact_picture, heat_map
 from vitral.errors import counted
 from vitral.explain.inspection.heads import Heads
 from vitral.explain.inspection.images import QUANTILES, Floats, LayerAttention, LayerTokens
-from vitral.explain.maps import colourise
-from vitral.report.charts import MANY_MARKS, Scale, Series, compact, line_chart
-from vitral.report.heat import exact_picture, heat_map
 from vitral.report.parts import escape, percent, table
 
 DEPTH = "attention layer"

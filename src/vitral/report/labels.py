@@ -3,9 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from vitral.drawing.charts import reliability_chart
 from vitral.evaluation.multilabel import MultiLabelEvaluation, sigmoid
 from vitral.evaluation.words import OF_YES, calibration_words
-from vitral.report.charts import reliability_chart
 from vitral.report.parts import escape, meter, percent, table
 
 

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitral.drawing.charts import reliability_chart
 from vitral.errors import FEW, counted, ratio
 from vitral.evaluation.evaluate import Scores
 from vitral.evaluation.metrics import Evaluation
 from vitral.evaluation.words import calibration_words
-from vitral.report.charts import reliability_chart
 from vitral.report.frame import curves_section, how_section, picture, remarks_section, tiles, write_page
 from vitral.report.labels import label_sections, label_tiles
 from vitral.report.parts import escape as _e

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitral.deploy.viewer.pack import packed
+from vitral.drawing.heat import png_url
 from vitral.explain.attention import extent
 from vitral.explain.inspection.as_json import attention_numbers, layer_numbers
 from vitral.explain.inspection.images import LayerTokens
@@ -17,7 +18,6 @@ from vitral.explain.inspection.inspect import Inspection, inspect_image
 from vitral.explain.inspection.measures import CUT_LEAST
 from vitral.explain.inspection.weights import OffsetBias, Positions
 from vitral.models.common import ImageModel
-from vitral.report.heat import png_url
 from vitral.report.inspection import about_filters, bias_mosaics, filter_mosaic
 from vitral.report.inspection_charts import ABOUT_ENTROPY, about_distance, about_norms
 

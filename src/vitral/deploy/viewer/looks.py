@@ -11,12 +11,13 @@ import torch
 from vitral.deploy.viewer.attention import KeptLayer
 from vitral.deploy.viewer.images import Stored
 from vitral.deploy.viewer.pack import text, to_bytes
+from vitral.drawing.colours import evenness
 from vitral.errors import VitralError
 from vitral.explain.attention import extent
 from vitral.explain.capture import Pass, capture, in_float32
 from vitral.explain.features import early_answers
 from vitral.explain.geometry import in_words, weights
-from vitral.explain.maps import Query, evenness
+from vitral.explain.maps import Query
 from vitral.explain.methods import undefined
 from vitral.explain.removal import cut
 from vitral.models.common import CLASS_TOKEN, ImageModel

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vitral.explain.maps import evenness
+from vitral.drawing.colours import evenness
 
 Floats = NDArray[np.floating]
 

@@ -9,9 +9,10 @@ from vitral.deploy.viewer.kept import Kept
 from vitral.deploy.viewer.looks import Look, explainable, look_at
 from vitral.deploy.viewer.refused import RefusedError
 from vitral.deploy.viewer.worker import Worker
+from vitral.drawing.colours import COLOURS
 from vitral.errors import VitralError, counted
 from vitral.explain.methods import METHODS, in_titles, undefined
-from vitral.explain.removal import check_droppable
+from vitral.explain.removal import BRIEFLY, IN_WORDS, check_droppable
 from vitral.predict import Predictor
 
 if TYPE_CHECKING:
@@ -82,6 +83,11 @@ class Session:
         return {
             "version": vitral.__version__,
             "models": [self._model(i) for i in range(len(self.models))],
+            "removals": [
+                {"value": name, "text": text, "title": f"removed patches are {IN_WORDS[name]}"}
+                for name, text in BRIEFLY.items()
+            ],
+            "colours": COLOURS,
             "given": [self.images.get(key).describe() for key in self.given],
             "examples": [stored.describe() for stored in self.examples],
             "neighbours": None if self.neighbours is None else self.neighbours.data or "the run's own training data",
@@ -127,7 +133,7 @@ class Session:
 def removals(predictor: Predictor) -> dict[str, str | None]:
     """For each way to remove a patch why the model cannot be asked without it, or None if it can."""
     reasons: dict[str, str | None] = {}
-    for removal in ("mean", "blur", "drop"):
+    for removal in IN_WORDS:
         try:
             predictor.check_head()
             if removal == "drop":

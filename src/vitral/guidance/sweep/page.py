@@ -9,11 +9,11 @@ from statistics import fmean, stdev
 
 import numpy as np
 
+from vitral.drawing.charts import KINDS, Scale, Series, line_chart
 from vitral.guidance.sweep.cost import PASSES
 from vitral.guidance.sweep.scaling import PowerLaw
 from vitral.guidance.sweep.sweep import Point, Sweep, write_sweep
 from vitral.guidance.sweep.table import LAWS, Laws, Row, curves, laws, summary
-from vitral.report.charts import KINDS, Scale, Series, line_chart
 from vitral.report.frame import tiles, write_page
 from vitral.report.parts import escape, percent, table
 

@@ -1,0 +1,33 @@
+"""What `vitral.load` gives: a predictor that can also explain itself."""
+
+from pathlib import Path
+
+from vitral.explain.explain import Layer, explain
+from vitral.explain.figure import Explanation
+from vitral.explain.maps import Query
+from vitral.predict import ImageLike
+from vitral.predict import Predictor as WithoutExplanations
+from vitral.predict import load as load_plain
+
+
+class Predictor(WithoutExplanations):
+    """A model with the labels and the preprocessing that it was trained with."""
+
+    def explain(
+        self,
+        image: ImageLike,
+        method: str = "attention",
+        layer: Layer | None = None,
+        head: int | None = None,
+        query: Query | None = None,
+        *,
+        target: int | str | None = None,
+    ) -> Explanation:
+        """What the answer was read from; see `vitral.explain.explain.explain` for the arguments."""
+        return explain(self, image, method, layer, head, query, target=target)
+
+
+def load(path: str | Path) -> Predictor:
+    """A predictor from a model file, a run folder, or a folder or "hf:org/name" of Hugging Face or timm that has labels and preprocessing."""
+    found = load_plain(path)
+    return Predictor(found.model, found.card)

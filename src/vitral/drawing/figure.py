@@ -1,0 +1,165 @@
+"""Maps as pictures: one overlay, or the whole grid of layers x heads. Drawn with Pillow alone."""
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from vitral.drawing.colours import colourise, is_even, normalise, overlay, upsample
+from vitral.errors import VitralError
+
+INK, FAINT, PAPER = (28, 30, 38), (118, 122, 134), (255, 255, 255)
+MARK = (0, 229, 255)
+MARGIN, GAP = 24, 6
+CELL = 112  # the longer side of a panel, pixels, before it is made a whole number of pixels a patch
+PANEL_ALPHA = 0.75
+
+
+def veiled(
+    image: NDArray[np.uint8], colours: NDArray[np.floating], where: NDArray[np.floating], alpha: float
+) -> Image.Image:
+    """Colours [H, W, 3] in [0, 1] over a picture [H, W, 3], as strong as `alpha` where `where` [H, W] is 1."""
+    share = (alpha * where)[..., None]
+    return Image.fromarray(np.rint(image * (1 - share) + 255 * colours * share).astype(np.uint8))
+
+
+def save_picture(picture: Image.Image, path: str | Path) -> Path:
+    """Writes a picture in the format that the file's ending names.
+
+    Raises:
+        VitralError: the ending is not a picture's, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in (".png", ".jpg", ".jpeg", ".webp"):
+        raise VitralError(f"{path}: pictures are written as .png, .jpg or .webp; choose one of these endings")
+    try:
+        picture.save(path)
+    except OSError as error:
+        raise VitralError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+    return path
+
+
+def grid_figure(
+    image: NDArray[np.uint8],
+    maps: NDArray[np.floating],
+    title: str = "",
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    colours: str = "inferno",
+    asking: tuple[int, int] | None = None,
+) -> Image.Image:
+    """The picture above a grid of maps, a row a layer and a column a head.
+
+    Each panel is the picture, coloured from 0 to the map's own largest value; a map without contrast gives no colour, and the title then has
+    a line that says so. Patches are drawn as they are, not smoothed: the model knows no finer.
+
+    Args:
+        image: uint8 [H, W, 3], the picture that the model saw.
+        maps: [layers, heads, h, w], values of 0 and more.
+        title: a line or several, drawn beside the picture.
+        rows: a label a layer; "layer 0" and on when not given.
+        columns: a label a head; "head 0" and on when not given.
+        asking: (row, column) of the patch whose reading this is, outlined in each panel.
+
+    Returns:
+        A picture on white, as large as the grid needs.
+    """
+    assert maps.ndim == 4, f"maps {maps.shape} are not [layers, heads, h, w]"
+    layers, heads = maps.shape[:2]
+    rows = [f"layer {i}" for i in range(layers)] if rows is None else rows
+    columns = [f"head {i}" for i in range(heads)] if columns is None else columns
+    assert (len(rows), len(columns)) == (layers, heads), "a label a layer and a label a head"
+    small, text = ImageFont.load_default(13), ImageFont.load_default(15)
+
+    title = "\n".join(filter(None, (title, colourless(maps))))
+    cell_h, cell_w = _cell(image.shape[0] / image.shape[1], maps.shape[2:])
+    left = MARGIN + math.ceil(max(small.getlength(row) for row in rows)) + 10
+    step_x = max(cell_w, math.ceil(max(small.getlength(column) for column in columns)) + 4) + GAP
+    step_y = max(cell_h, 16) + GAP
+
+    header = _header(image, title, colours, text, small)
+    small_image = np.asarray(Image.fromarray(image).resize((cell_w, cell_h), Image.Resampling.BOX))
+    top = MARGIN + header.height + MARGIN + 20
+    width = max(left + heads * step_x - GAP, MARGIN + header.width) + MARGIN
+    figure = Image.new("RGB", (width, top + layers * step_y - GAP + MARGIN), PAPER)
+    figure.paste(header, (MARGIN, MARGIN))
+    draw = ImageDraw.Draw(figure)
+    for j, column in enumerate(columns):
+        draw.text((left + j * step_x + cell_w / 2, top - 8), column, INK, small, anchor="ms")
+    for i, row in enumerate(rows):
+        y = top + i * step_y
+        draw.text((left - 10, y + cell_h / 2), row, INK, small, anchor="rm")
+        for j in range(heads):
+            # from 0, so that what draws little is dark; of a map without contrast nothing stands out
+            share = normalise(maps[i, j], floor=0.0)
+            panel = overlay(small_image, upsample(share, (cell_h, cell_w), smooth=False), PANEL_ALPHA, colours)
+            if asking is not None:
+                patch_h, patch_w = cell_h // maps.shape[2], cell_w // maps.shape[3]
+                y0, x0 = asking[0] * patch_h, asking[1] * patch_w
+                outlined(panel, (x0, y0, x0 + patch_w, y0 + patch_h))
+            figure.paste(panel, (left + j * step_x, y))
+    return figure
+
+
+def colourless(maps: NDArray[np.floating]) -> str:
+    """What to say of the maps [layers, heads, h, w] that have no contrast, and so no colour in `grid_figure`; "" where all have some."""
+    even = sum(is_even(each) for row in maps for each in row)
+    return f"without colour: {even} of {maps.shape[0] * maps.shape[1]} that read all patches alike" if even else ""
+
+
+def outlined(picture: Image.Image, edges: tuple[int, ...]) -> None:
+    """Mark the box (left, top, right, bottom), which ends before right and bottom: cyan on black is in no colour map."""
+    left, top, right, bottom = edges
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((left - 1, top - 1, right, bottom), outline=(0, 0, 0))
+    draw.rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=MARK)
+
+
+def _cell(aspect: float, grid: tuple[int, ...]) -> tuple[int, int]:
+    """(height, width) of a panel in the picture's shape, in whole pixels a patch."""
+    h, w = grid
+    height, width = (CELL, CELL / aspect) if aspect >= 1 else (CELL * aspect, CELL)
+    patch_h, patch_w = max(1, round(height / h)), max(1, round(width / w))
+    return h * patch_h, w * patch_w
+
+
+def _header(
+    image: NDArray[np.uint8],
+    title: str,
+    colours: str,
+    text: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    small: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+) -> Image.Image:
+    """The picture, and beside it the title and the colour bar."""
+    scale = 176 / max(image.shape[:2])
+    height, width = (max(1, round(side * scale)) for side in image.shape[:2])
+    how = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS
+    picture = Image.fromarray(image).resize((width, height), how)
+
+    lines = title.split("\n") if title else []
+    bar_w, bar_h, line_h = 180, 12, 22
+    words_w = math.ceil(max([text.getlength(line) for line in lines] + [bar_w + 4.0]))
+    words_h = len(lines) * line_h + 8 + bar_h + 24
+    band = Image.new("RGB", (width + MARGIN + words_w, max(height, words_h)), PAPER)
+    band.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(band)
+    x = width + MARGIN
+    for i, line in enumerate(lines):
+        draw.text((x, i * line_h), line, INK if i == 0 else FAINT, text, anchor="la")
+    y = band.height - bar_h - 24
+    ramp = np.broadcast_to(np.linspace(0, 1, bar_w), (bar_h, bar_w))
+    band.paste(Image.fromarray(colourise(ramp, colours)), (x, y))
+    draw.text((x, y + bar_h + 5), "0", FAINT, small, anchor="la")
+    draw.text((x + bar_w, y + bar_h + 5), "largest in its panel", FAINT, small, anchor="ra")
+    return band
+
+
+def png(picture: Image.Image, optimize: bool = False) -> bytes:
+    """A picture as a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", optimize=optimize)
+    return buffer.getvalue()
