@@ -129,7 +129,7 @@ def used(run: Path) -> Numbers:
             explained[method] = "refused"
     found["close explain"] = explained
     inspected = json.loads(command("inspect", run, "digits", "--images", "8", "--json", "--out", run / "inside.html"))
-    inspected.pop("seconds", None)
+    inspected.pop("page")
     return found | {"close inspect": inspected}
 
 

@@ -52,6 +52,8 @@ def test_it_trains_is_explained_inspected_and_converted(run, tmp_path, capsys):
     inside = json.loads(capsys.readouterr().out)
     assert [layer["layer"] for layer in inside["layers"]] == ["embedding", "trunk.0", "trunk.1", "trunk.2"]
     assert [table["name"] for table in inside["positions"]] == ["where"]
+    command("models", "toy_tiny", "--json")
+    assert json.loads(capsys.readouterr().out)["parameters"] == measure(ToyConfig()).parameters
     written = tmp_path / "again.safetensors"
     exchange(str(run), written)
     again = vitral.load(written)

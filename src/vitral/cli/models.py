@@ -71,7 +71,7 @@ def _show(name: str, as_json: bool) -> int:
     about = {
         "paper": f"https://arxiv.org/abs/{entry.paper.removeprefix('arXiv:')}" if entry else "",
         "top1": entry.top1 if entry else "",
-        **(PEERS[entry.family](name) if entry else {}),
+        **(PEERS[entry.family](name) if entry and entry.family in PEERS else {}),
     }
     if as_json:
         parts = [
