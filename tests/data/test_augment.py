@@ -12,8 +12,10 @@ from PIL import Image
 from vitral.data.augment import Augmentation, crop_box
 from vitral.data.loader import EvaluationBatches, TrainingBatches, stack
 from vitral.data.options import AugmentOptions, DataOptions
+from vitral.data.policies import OPERATIONS, RandAugment
 from vitral.data.preprocess import Preprocess, resize
 from vitral.data.sources import open_data
+from vitral.data.view import View
 from vitral.errors import VitralError
 
 
@@ -214,3 +216,43 @@ def test_preprocessing_that_cannot_be_is_refused():
     ):
         with pytest.raises(VitralError, match=what):
             Preprocess(**({"height": 4, "width": 4, "channels": 1, "mean": (0.5,), "std": (0.5,)} | options))
+
+
+def spot(image):
+    """Where the light of an image lies, (y, x)."""
+    mass = image.float().sum(0)
+    y, x = (torch.arange(n) + 0.5 for n in mass.shape)
+    return float((mass.sum(1) * y).sum() / mass.sum()), float((mass.sum(0) * x).sum() / mass.sum())
+
+
+@pytest.mark.parametrize("crop", ["resized", "padded", "reflected", "none"])
+def test_augmentation_says_where_its_pixels_lie(crop):
+    """A bright spot in the middle of the image lies where the view says, in every view that shows it whole."""
+    options = AugmentOptions(crop=crop, scale=(0.3, 1.0), hflip=0.5, vflip=0.5, quarter_turns=True, padding=0.1)
+    augmentation, image = Augmentation(options, steps(40, 40, crop_fraction=1.0)), torch.zeros(1, 60, 90)
+    image[:, 28:31, 50:53] = 255
+    draws, checked = augmentation.draw(0, 0, np.arange(40)), 0
+    for row in range(40):
+        own = [d[row] for d in draws]
+        where = augmentation.where(60, 90, own)
+        changed = augmentation(image, own)
+        assert (where.height, where.width) == tuple(changed.shape[1:])
+        y, x = where.seen(np.array([29.5, 51.5]))
+        if 5 < y < 35 and 5 < x < 35:
+            assert np.allclose(spot(changed), (y, x), atol=0.1)
+            checked += 1
+    assert checked >= 15
+
+
+@pytest.mark.parametrize("name", ["Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY", "Invert"])
+@pytest.mark.parametrize("way", [0.2, 0.8])
+def test_randaugment_says_where_its_pixels_lie(name, way):
+    policy = RandAugment(1, 1.0, 5.0, 0.0, True, np.zeros((1, 1, 1), np.float32))
+    image = torch.zeros(1, 40, 60)
+    image[:, 19:22, 35:38] = 255
+    u = np.array([(OPERATIONS.index(name) + 0.5) / len(OPERATIONS), 0.0, way, 0.5, 0.5])
+    where = policy.follow(View(40, 60), u)
+    assert (where == View(40, 60)) == (name == "Invert")
+    if name != "Invert":
+        changed = torch.from_numpy(policy(image.numpy(), u))
+        assert np.allclose(spot(changed), where.seen(np.array([20.5, 36.5])), atol=0.1)

@@ -17,6 +17,7 @@ from vitral.data.options import AugmentOptions
 from vitral.data.policies import JITTER_DRAWS, THREE_DRAWS, RandAugment, jitter, three_augment
 from vitral.data.preprocess import Preprocess, resize
 from vitral.data.steps import Resize
+from vitral.data.view import View
 from vitral.randomness import keyed, uniforms
 
 
@@ -25,6 +26,8 @@ class Transform:
     name: str
     draws: int
     apply: Callable[[Tensor, np.ndarray], Tensor]
+    follow: Callable[[View, np.ndarray], View] = lambda view, u: view
+    """Where the pixels of the changed image lie, if they move."""
 
 
 CROP_TRIES = 10
@@ -54,13 +57,16 @@ WHOLE_RANGE = (0.08, 1.0)  # shares of the area that Inception crops take
 def resized_crop(preprocess: Preprocess, options: AugmentOptions) -> Transform:
     scale = options.scale or WHOLE_RANGE
 
+    H, W = preprocess.height, preprocess.width
+
     def apply(image: Tensor, u: np.ndarray) -> Tensor:
         top, left, h, w = crop_box(image.shape[1], image.shape[2], scale, options.ratio, u)
-        return resize(
-            image[:, top : top + h, left : left + w], preprocess.height, preprocess.width, preprocess.interpolation
-        )
+        return resize(image[:, top : top + h, left : left + w], H, W, preprocess.interpolation)
 
-    return Transform("resized_crop", 2 * CROP_TRIES + 2, apply)
+    def follow(view: View, u: np.ndarray) -> View:
+        return view.cropped(*crop_box(view.height, view.width, scale, options.ratio, u)).resized(H, W)
+
+    return Transform("resized_crop", 2 * CROP_TRIES + 2, apply, follow)
 
 
 def padded_crop(preprocess: Preprocess, options: AugmentOptions) -> Transform:
@@ -68,12 +74,18 @@ def padded_crop(preprocess: Preprocess, options: AugmentOptions) -> Transform:
     H, W = preprocess.height, preprocess.width
     pad_h, pad_w = (max(1, round(side * options.padding)) if options.padding else 0 for side in (H, W))
 
+    def start(u: np.ndarray) -> tuple[int, int]:
+        return int(u[0] * (2 * pad_h + 1)), int(u[1] * (2 * pad_w + 1))
+
     def apply(image: Tensor, u: np.ndarray) -> Tensor:
-        image = F.pad(preprocess.view(image), (pad_w, pad_w, pad_h, pad_h))
-        top, left = int(u[0] * (2 * pad_h + 1)), int(u[1] * (2 * pad_w + 1))
+        image, (top, left) = F.pad(preprocess.view(image), (pad_w, pad_w, pad_h, pad_h)), start(u)
         return image[:, top : top + H, left : left + W]
 
-    return Transform("padded_crop", 2, apply)
+    def follow(view: View, u: np.ndarray) -> View:
+        top, left = start(u)
+        return preprocess.follow(view).cropped(top - pad_h, left - pad_w, H, W)
+
+    return Transform("padded_crop", 2, apply, follow)
 
 
 MIRRORED = 4  # pixels
@@ -86,18 +98,23 @@ def reflected_crop(preprocess: Preprocess) -> Transform:
     H, W = preprocess.height, preprocess.width
     whole = Resize("share", H, W, preprocess.interpolation, arithmetic="torch")
 
+    def start(h: int, w: int, u: np.ndarray) -> tuple[int, int]:
+        y, x = u * (np.array((h, w)) - (H, W) + 2 * MIRRORED + 1)
+        return int(y) - MIRRORED, int(x) - MIRRORED
+
     def apply(image: Tensor, u: np.ndarray) -> Tensor:
         h, w = whole.size(image.shape[1], image.shape[2])
-        top, left = (
-            int(x * (side - size + 2 * MIRRORED + 1)) - MIRRORED
-            for x, side, size in zip(u, (h, w), (H, W), strict=True)
-        )
+        top, left = start(h, w, u)
         rows, columns = mirrored(top, H, h), mirrored(left, W, w)
         y, x = int(rows.min()), int(columns.min())
         image = whole.apply(image, (y, x, int(rows.max()) + 1 - y, int(columns.max()) + 1 - x))
         return image[:, rows - y][:, :, columns - x]
 
-    return Transform("reflected_crop", 2, apply)
+    def follow(view: View, u: np.ndarray) -> View:
+        view = whole.follow(view)
+        return view.cropped(*start(view.height, view.width, u), H, W)  # beyond its edges it is mirrored
+
+    return Transform("reflected_crop", 2, apply, follow)
 
 
 def mirrored(start: int, count: int, side: int) -> Tensor:
@@ -108,11 +125,21 @@ def mirrored(start: int, count: int, side: int) -> Tensor:
 
 
 def flip(axis: int, probability: float) -> Transform:
-    return Transform(f"flip{axis}", 1, lambda image, u: image.flip(axis) if u[0] < probability else image)
+    return Transform(
+        f"flip{axis}",
+        1,
+        lambda image, u: image.flip(axis) if u[0] < probability else image,
+        lambda view, u: view.flipped(axis - 1) if u[0] < probability else view,
+    )
 
 
 def quarter_turn() -> Transform:
-    return Transform("quarter_turn", 1, lambda image, u: torch.rot90(image, int(u[0] * 4), (1, 2)))
+    return Transform(
+        "quarter_turn",
+        1,
+        lambda image, u: torch.rot90(image, int(u[0] * 4), (1, 2)),
+        lambda view, u: view.turned(int(u[0] * 4)),
+    )
 
 
 def brightness(amount: float) -> Transform:
@@ -142,7 +169,7 @@ def randaugment(options: AugmentOptions, mean: tuple[float, ...]) -> Transform:
         options.increasing,
         fill,
     )
-    return Transform("randaugment", policy.draws, of_pixels(policy))
+    return Transform("randaugment", policy.draws, of_pixels(policy), policy.follow)
 
 
 def erase(probability: float, fill: str, preprocess: Preprocess) -> Transform:
@@ -168,7 +195,7 @@ def erase(probability: float, fill: str, preprocess: Preprocess) -> Transform:
 
 
 def evaluation_view(preprocess: Preprocess) -> Transform:
-    return Transform("view", 0, lambda image, u: preprocess.view(image))
+    return Transform("view", 0, lambda image, u: preprocess.view(image), lambda view, u: preprocess.follow(view))
 
 
 class Augmentation:
@@ -220,3 +247,10 @@ class Augmentation:
         for transform, u in zip(self.transforms, draws, strict=True):
             image = transform.apply(image, u)
         return image
+
+    def where(self, h: int, w: int, draws: list[np.ndarray]) -> View:
+        """Where the pixels of the changed image lie in an image of h x w."""
+        view = View(h, w)
+        for transform, u in zip(self.transforms, draws, strict=True):
+            view = transform.follow(view, u)
+        return view

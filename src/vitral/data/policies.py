@@ -5,11 +5,13 @@ Each is a pure function of an image [C, h, w] (numpy, 0..255, uint8 or float32) 
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from vitral.data import operations as op
+from vitral.data.view import View
 
 OPERATIONS = (
     "AutoContrast", "Equalize", "Invert", "Rotate", "Posterize", "Solarize", "SolarizeAdd", "Color", "Contrast", "Brightness",
@@ -41,11 +43,23 @@ class RandAugment:
         return self.operations * OPERATION_DRAWS
 
     def __call__(self, image: np.ndarray, u: np.ndarray) -> np.ndarray:
+        for name, magnitude, sign in self.chosen(u):
+            image = operate(name, image, magnitude, sign, self.increasing, self.fill)
+        return image
+
+    def follow(self, view: View, u: np.ndarray) -> View:
+        """Where the pixels of the changed image lie."""
+        for name, magnitude, sign in self.chosen(u):
+            if (matrix := move(name, view.height, view.width, magnitude, sign)) is not None:
+                a, b, c, d, e, f = matrix  # of (x, y)
+                view = view.moved(((e, d, f), (b, a, c)))
+        return view
+
+    def chosen(self, u: np.ndarray) -> Iterator[tuple[str, float, int]]:
+        """The operations that happen, each with its magnitude and its direction, 1 or -1."""
         for which, whether, way, a, b in u.reshape(-1, OPERATION_DRAWS).tolist():
             if whether < self.probability:
-                name = OPERATIONS[int(which * len(OPERATIONS))]
-                image = operate(name, image, self.strength(a, b), 1 if way < 0.5 else -1, self.increasing, self.fill)
-        return image
+                yield OPERATIONS[int(which * len(OPERATIONS))], self.strength(a, b), 1 if way < 0.5 else -1
 
     def strength(self, a: float, b: float) -> float:
         """A normal magnitude (Box and Muller 1958), cut."""
@@ -53,11 +67,29 @@ class RandAugment:
         return min(max(0.0, self.magnitude + self.std * normal), max(TOP, self.magnitude))
 
 
+def move(name: str, h: int, w: int, magnitude: float, sign: int) -> op.Affine | None:
+    """Where an operation of RandAugment takes the pixels of an image of h x w from; None of one that leaves them in their places."""
+    m = sign * magnitude / TOP
+    match name:
+        case "Rotate":
+            return op.rotation(h, w, 30 * m)
+        case "ShearX":
+            return op.shear_x(0.3 * m)
+        case "ShearY":
+            return op.shear_y(0.3 * m)
+        case "TranslateX":
+            return op.translation(0.45 * m * w, 0)
+        case "TranslateY":
+            return op.translation(0, 0.45 * m * h)
+    return None
+
+
 def operate(
     name: str, image: np.ndarray, magnitude: float, sign: int, increasing: bool, fill: np.ndarray
 ) -> np.ndarray:
     """One of RandAugment's operations. sign: 1 or -1, for those that have two directions. Ranges: timm's auto_augment.py."""
-    h, w = image.shape[1:]
+    if (matrix := move(name, image.shape[1], image.shape[2], magnitude, sign)) is not None:
+        return op.warp(image, matrix, fill)
     m = magnitude / TOP
     match name:
         case "AutoContrast":
@@ -72,16 +104,6 @@ def operate(
             return op.solarize(image, 256 - int(256 * m) if increasing else int(256 * m))
         case "SolarizeAdd":
             return op.solarize_add(image, int(110 * m))
-        case "Rotate":
-            return op.warp(image, op.rotation(h, w, sign * 30 * m), fill)
-        case "ShearX":
-            return op.warp(image, op.shear_x(sign * 0.3 * m), fill)
-        case "ShearY":
-            return op.warp(image, op.shear_y(sign * 0.3 * m), fill)
-        case "TranslateX":
-            return op.warp(image, op.translation(sign * 0.45 * m * w, 0), fill)
-        case "TranslateY":
-            return op.warp(image, op.translation(0, sign * 0.45 * m * h), fill)
     enhance = {"Color": op.saturate, "Contrast": op.contrast, "Brightness": op.brighten, "Sharpness": op.sharpen}[name]
     values = op.floats(image)
     enhance(values, max(0.1, 1 + sign * 0.9 * m) if increasing else 0.1 + 1.8 * m)

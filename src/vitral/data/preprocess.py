@@ -137,12 +137,15 @@ class Preprocess:
         """The pixels that the model sees: [C, h, w] to [C, height, width], still on the 0..255 scale."""
         return named.run(self.plan, image)
 
-    def where(self, h: int, w: int) -> View:
-        """Where those pixels lie in an image of h x w."""
-        view = View(h, w)
+    def follow(self, view: View) -> View:
+        """The view of what `view` makes of an image."""
         for step in self.plan:
             view = step.follow(view)
         return view
+
+    def where(self, h: int, w: int) -> View:
+        """Where the model's pixels lie in an image of h x w."""
+        return self.follow(View(h, w))
 
     def box(self, h: int, w: int) -> tuple[int, int, int, int]:
         """Top, left, height, width of what the model sees, in pixels of an image of h x w; beyond it where the view is padded."""

@@ -43,6 +43,13 @@ class View:
             view = view._then(view.width, view.height, ((0.0, -1.0, float(view.width)), (1.0, 0.0, 0.0)))
         return view
 
+    def moved(self, rows: tuple[Row, Row]) -> "View":
+        """Of the same size, where the place (y, x) shows what was at (a y + b x + c, d y + e x + f), as a warp asks for it."""
+        (a, b, c), (d, e, f) = rows
+        det = a * e - b * d
+        back = ((e, -b, b * f - c * e), (-d, a, c * d - a * f))
+        return self._then(self.height, self.width, tuple(tuple(v / det for v in row) for row in back))  # type: ignore[arg-type]
+
     def _then(self, height: int, width: int, rows: tuple[Row, Row]) -> "View":
         (a, b, c), (d, e, f) = self.rows
         joined = tuple((p * a + q * d, p * b + q * e, p * c + q * f + r) for p, q, r in rows)

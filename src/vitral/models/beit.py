@@ -18,7 +18,7 @@ from vitral.layers.mlp import Mlp
 from vitral.layers.patch import PatchEmbed
 from vitral.layers.pool import POOLS, pool
 from vitral.layers.position import Grid, relative_index, resize_bias_table, resize_positions
-from vitral.models.common import Each, Maskable, ModelConfig, Reader, ignore
+from vitral.models.common import Each, Maskable, ModelConfig, ignore
 
 RELATIVE = ("layer", "shared", "none")
 
@@ -182,10 +182,6 @@ class Beit(Maskable):
 
     def blocks_by_stage(self) -> list[list[nn.Module]]:
         return [list(self.blocks)]
-
-    @property
-    def reader(self) -> Reader:
-        return "cls" if self.config.pooling == "cls" else "mean"
 
     def layer_numbers(self) -> dict[str, int]:
         layers = super().layer_numbers()  # a bias that all layers share is of the last

@@ -141,8 +141,8 @@ class ImageModel(nn.Module, ABC):
 
     @property
     def reader(self) -> Reader:
-        """Which of the encoded tokens the head reads."""
-        return "cls" if self.num_prefix else "mean"
+        """Which of the encoded tokens the head reads: what `pooling` says in the families that have a choice."""
+        return getattr(self.config, "pooling", "cls" if self.num_prefix else "mean")
 
     @property
     def prefix_names(self) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from vitral.layers.initialise import truncated_normal
 from vitral.layers.mlp import Mlp, SwiGlu
 from vitral.layers.patch import PatchEmbed
 from vitral.layers.position import Grid, resize_positions
-from vitral.models.common import Each, ImageModel, ModelConfig, Reader, ignore
+from vitral.models.common import Each, ImageModel, ModelConfig, ignore
 
 POSITIONS = ("learned", "rotary")
 POOLINGS = ("cls", "mean", "cls_mean")
@@ -185,10 +185,6 @@ class Dino(ImageModel):
 
     def blocks_by_stage(self) -> list[list[nn.Module]]:
         return [list(self.blocks)]
-
-    @property
-    def reader(self) -> Reader:
-        return self.config.pooling  # type: ignore[return-value]
 
     def position_vectors(self) -> dict[str, tuple[Tensor, Grid]]:
         angles = self.angles(self.grid, torch.device("cpu"))

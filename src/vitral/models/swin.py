@@ -279,6 +279,12 @@ class WindowTransformer(ImageModel):
     def bias_tables(self) -> dict[str, Grid]:
         """State-dict name of each table of relative offsets, and the window (height, width) that it is made for."""
 
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.embed(images)  # [B, h, w, D]
+        tokens = self.encode(tokens, self.grid_of(images))  # [B, h', w', D']
+        representation = self.pool(tokens)  # [B, D']
+        return self.head(representation)  # [B, K]
+
     def embed(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] to a map of patches [B, h, w, D]."""
         return self.patch_embed(images)
@@ -300,12 +306,6 @@ class WindowTransformer(ImageModel):
 
 class SwinTransformer(WindowTransformer):
     """[B, C, H, W] -> [B, K]."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        tokens = self.embed(images)  # [B, h, w, D]
-        tokens = self.encode(tokens, self.grid_of(images))  # [B, h', w', D']
-        representation = self.pool(tokens)  # [B, D']
-        return self.head(representation)  # [B, K]
 
     def stage(self, i: int, drop_path: list[float]) -> Stage:
         config, dim = self.config, self.config.dim * 2**i

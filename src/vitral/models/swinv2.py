@@ -130,12 +130,6 @@ class SwinTransformerV2(WindowTransformer):
 
     config: SwinV2Config
 
-    def forward(self, images: Tensor) -> Tensor:
-        tokens = self.embed(images)  # [B, h, w, D]
-        tokens = self.encode(tokens, self.grid_of(images))  # [B, h', w', D']
-        representation = self.pool(tokens)  # [B, D']
-        return self.head(representation)  # [B, K]
-
     def stage(self, i: int, drop_path: list[float]) -> Stage:
         config, dim = self.config, self.config.dim * 2**i
         windows = self.windows(i)

@@ -20,7 +20,7 @@ from vitral.layers.mlp import ACTIVATIONS, Mlp
 from vitral.layers.patch import ConvStem, PatchEmbed
 from vitral.layers.pool import POOLS, keep_some, pool
 from vitral.layers.position import POSITIONS, Grid, LearnedPositions2d, resize_positions, sincos2d
-from vitral.models.common import CLASS_TOKEN, Each, Maskable, ModelConfig, Reader, ignore
+from vitral.models.common import CLASS_TOKEN, Each, Maskable, ModelConfig, ignore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,10 +197,6 @@ class VisionTransformer(Maskable):
 
     def blocks_by_stage(self) -> list[list[nn.Module]]:
         return [list(self.blocks)]
-
-    @property
-    def reader(self) -> Reader:
-        return "cls" if self.config.pooling == "cls" else "mean"
 
     @property
     def prefix_names(self) -> tuple[str, ...]:
