@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vitral.errors import VitralError
 from vitral.layers.attention import attention_layers, recording
+from vitral.layers.patch import patch_grid
 from vitral.layers.position import RESIZES, Grid
 
 Reader = Literal[
@@ -205,8 +206,9 @@ class ImageModel(nn.Module, ABC):
         return found
 
     def grid_of(self, images: Tensor) -> Grid:
-        """Rows and columns of the tokens that `embed` makes of images [B, C, H, W]."""
-        return covering(images, self.strides[0])
+        """Rows and columns of the tokens that `embed` makes of images [B, C, H, W]; an image smaller than a patch is refused."""
+        stride = self.strides[0]
+        return covering(images, stride) if self.pyramid else patch_grid((stride, stride), *images.shape[2:])
 
     def represent(self, images: Tensor) -> Tensor:
         """Images [B, C, H, W] to what the head reads, [B, D]: for probes and for models without a head."""

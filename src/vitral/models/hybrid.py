@@ -134,6 +134,9 @@ class HybridTransformer(VisionTransformer):
         self.patch_embed: HybridEmbed = HybridEmbed(config)
         self.initialise_embedding()
 
+    def grid_of(self, images: Tensor) -> tuple[int, int]:
+        return self.patch_embed.grid(*images.shape[2:])  # the ResNet pads what is smaller
+
     def ordered_blocks(self) -> list[nn.Module]:
         return [*(m for m in self.patch_embed.modules() if isinstance(m, Bottleneck)), *super().ordered_blocks()]
 
