@@ -171,7 +171,7 @@ class Loop:
         try:
             for _ in range(PASSES):
                 began = time.monotonic()
-                with torch.inference_mode(), self.autocast():
+                with torch.inference_mode(), autocast(self.device, self.precision):
                     model(images)
                 took.append(time.monotonic() - began)
         finally:
