@@ -100,9 +100,11 @@ def killed_at_random(shapes_folder, out, rng):
     words = ["train", shapes_folder, "--out", out, *TRAIN, "--workers", "0"]
     latest = out / "checkpoints" / "latest"
 
-    def written(since=0):
-        at = latest.stat().st_mtime_ns if latest.exists() else 0
-        return at if at > since else 0
+    def written():
+        return latest.stat().st_mtime_ns if latest.exists() else 0
+
+    def got_on(process, before):
+        return written() > before or process.poll() is not None
 
     kills = 0
     while True:
@@ -110,7 +112,7 @@ def killed_at_random(shapes_folder, out, rng):
         try:
             eventually((out / "run.json").exists, process)
             if kills % 2:  # every other session gets on, however slow the machine is
-                eventually(partial(written, before), process)
+                eventually(partial(got_on, process, before))
             _, said = process.communicate(timeout=rng.uniform(0, 3))
         except subprocess.TimeoutExpired:
             kills += 1
