@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vitral.checkpoints.claim import Claim
 from vitral.data.listing import split_of
 from vitral.data.options import DataOptions
 from vitral.data.sources import list_data, open_data
@@ -79,7 +80,7 @@ def test_classes_that_all_hold_the_same_folders_are_asked_about(tmp_path):
     fill(tmp_path, [f"{kind}/{label}" for kind in kinds for label in labels])
     with pytest.raises(VitralError, match=r"all hold the same folders .*--class-depth 1 .*--class-depth 2 .*color\)"):
         open_data(tmp_path)
-    assert [p.kind for p in list_data(tmp_path, ALL, strict=False).problems] == ["nested_classes"]
+    assert [p.kind for p in list_data(tmp_path, ALL).problems] == ["nested_classes"]
     assert open_data(tmp_path, DataOptions(class_depth=1)).labels == list(kinds)
     assert open_data(tmp_path, DataOptions(class_depth=2)).labels == list(labels)
     assert open_data(tmp_path / "color").labels == list(labels)
@@ -109,6 +110,20 @@ def test_runs_are_no_data(tmp_path):
     assert "left out 2 folders that hold a run of vitral: cat/inside, runs/photos" in data.notes
     with pytest.raises(VitralError, match=r"photos: holds a run of vitral \(run.json\), not data"):
         open_data(tmp_path / "runs/photos")
+
+
+def test_what_is_left_of_a_run_that_died_at_its_start_is_no_class(tmp_path):
+    fill(tmp_path, ["cat", "dog"])
+    run = tmp_path / "runs" / "photos"
+    Claim(run).release()
+    (run / "recipe.toml").write_text("")
+    data = open_data(tmp_path, ALL)
+    assert data.labels == ["cat", "dog"]
+    assert "left out 1 folder that holds a run of vitral: runs/photos" in data.notes
+    with pytest.raises(VitralError, match=r"photos: holds a run of vitral \(lock\), not data"):
+        open_data(run)
+    (tmp_path / "cat" / "lock").touch()  # beside images it is a file like others
+    assert list_data(tmp_path, ALL).labels == ["cat", "dog"]
 
 
 def test_texts_and_companions_do_not_count_and_are_named(tmp_path):

@@ -203,8 +203,9 @@ def test_all_that_is_wrong_with_a_folder_is_said_at_once(tmp_path: Path) -> None
         spoil_more(root)
     with pytest.raises(VitralError) as error:
         open_data(root)
-    assert "3 things to mend" in str(error.value)
-    for part in ("outside of any class folder (a.png)", "without any image: bird", "'Cat' = 'cat'"):
+    assert "4 things to mend" in str(error.value)
+    copied = "Cat/a.png (Cat) = cat/cat5.png (cat)"
+    for part in ("outside of any class folder (a.png)", "without any image: bird", "'Cat' = 'cat'", copied):
         assert part in str(error.value)
 
 
@@ -226,6 +227,38 @@ def test_all_that_is_wrong_with_the_images_is_said_at_once(tmp_path: Path) -> No
         assert part in str(error.value)
     for i in range(3):
         assert f"dog/tiny{i}.png: 3x6 pixels" in str(error.value)
+
+
+@pytest.mark.parametrize("skipping", [False, True])
+def test_labels_layout_and_images_are_refused_together(tmp_path: Path, skipping: bool) -> None:
+    root = make_classes(tmp_path)
+    two_spellings(root)
+    loose_images(root)
+    (root / "bird").mkdir()
+    (root / "bird" / "cut.png").touch()
+    shutil.copyfile(root / "cat/cat3.png", root / "dog/other.png")
+    with pytest.raises(VitralError) as error:
+        open_data(root, DataOptions(skip_unreadable=skipping))
+    said = str(error.value)
+    assert f"{4 if skipping else 5} things to mend" in said
+    assert ("images cannot be read" in said) != skipping
+    for part in (
+        "outside of any class folder (a.png)",
+        "'Cat' = 'cat'",
+        "cat/cat3.png (cat) = dog/other.png (dog)",
+        "nothing is left to train on of: bird",
+    ):
+        assert part in said
+
+
+def test_what_is_missing_is_said_once(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", 1)
+    (tmp_path / "b.png").touch()
+    write_table(tmp_path / "t.csv", [["image", "label"], ["a.png", "x"], ["b.png", "y"], ["c.png", "y"]])
+    with pytest.raises(UnreadableError) as error:
+        open_data(tmp_path / "t.csv")
+    assert "names 1 image that are not there: c.png" in str(error.value)
+    assert [name for name, _ in error.value.unreadable] == ["b.png"]
 
 
 def test_classes_with_few_images_are_named(tmp_path: Path) -> None:

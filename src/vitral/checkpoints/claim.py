@@ -8,9 +8,9 @@ import os
 import weakref
 from pathlib import Path
 
+from vitral.data.walk import CLAIMED as NAME
 from vitral.errors import VitralError
 
-NAME = "lock"
 _HELD: "weakref.WeakValueDictionary[str, Claim]" = weakref.WeakValueDictionary()
 """Of this process, by the folder's true path: the system's locks do not hold within a process."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from vitral.data.images import FileImages
 from vitral.data.listing import Listing, Problem, build_listing, split_of
 from vitral.data.options import DataOptions
-from vitral.data.walk import RUN_MARKS, Walk, is_run
+from vitral.data.walk import CLAIMED, RUN_MARKS, Walk, is_run
 from vitral.errors import VitralError, counted, some
 
 UNLABELLED = "unlabelled"
@@ -34,22 +34,19 @@ class _Found:
     """Files beside the class folders that are no images."""
 
 
-def list_folder(
-    root: Path, options: DataOptions, *, training: bool = True, labelled: bool = True, strict: bool = True
-) -> Listing:
-    """The images under a folder; one VitralError with all that is wrong if it has no layout that is known.
+def list_folder(root: Path, options: DataOptions, *, training: bool = True, labelled: bool = True) -> Listing:
+    """The images under a folder, and what is wrong with how they lie; a VitralError if there is none.
 
     Hidden files, those that operating systems leave behind and folders that hold a run do not count, nor do texts and other companions of
     pictures; whatever else lies in a class folder counts as an image. training: whether there must be two classes and images of each to train
-    on. labelled: False if images need no class; where some lie in the folder itself, all of them, to any depth, are then of one class. strict:
-    False to list what there is, and the problems in the listing, instead of raising them.
+    on. labelled: False if images need no class; where some lie in the folder itself, all of them, to any depth, are then of one class.
     """
     root = Path(os.path.abspath(root))
     check_no_run(root)
     walk = Walk(root)
     folders, loose = walk.entries(root)
     if not labelled and (walk.images(loose) or not folders):
-        return list_flat(walk, strict=strict, skipping=options.skip_unreadable)
+        return list_flat(walk, skipping=options.skip_unreadable)
     if not folders and not walk.images(loose):
         raise VitralError(f"{root}: {_nothing(walk, loose)}")
     found = _Found()
@@ -64,23 +61,22 @@ def list_folder(
     found.problems += closed_folders(walk, options.skip_unreadable)
     images = FileImages(root, found.names)
     listing = build_listing(
-        root.name, str(root), images, found.labels, found.given or None,
-        training=training, problems=found.problems, strict=strict,
+        root.name, images, found.labels, found.given or None, training=training, problems=found.problems
     )  # fmt: skip
     listing.ignored = list(dict.fromkeys([*found.stray, *walk.others, *walk.runs]))
     listing.understood = [*found.said, *walk.left_out(), *closed_notes(walk, options.skip_unreadable)]
     return listing
 
 
-def list_flat(walk: Walk, *, strict: bool = True, skipping: bool = False) -> Listing:
+def list_flat(walk: Walk, *, skipping: bool = False) -> Listing:
     """All images under a folder, to any depth, without labels; those of unknown kinds count too."""
     found = sorted(map(walk.named, walk.under(walk.root)))
     if not found:
         raise VitralError(f"{walk.root}: {_nothing(walk, walk.entries(walk.root)[1])}")
     problems, n = closed_folders(walk, skipping), len(found)
     listing = build_listing(
-        walk.root.name, str(walk.root), FileImages(walk.root, found), [UNLABELLED] * n, ["train"] * n,
-        training=False, problems=problems, strict=strict,
+        walk.root.name, FileImages(walk.root, found), [UNLABELLED] * n, ["train"] * n,
+        training=False, problems=problems,
     )  # fmt: skip
     listing.ignored = [*walk.others, *walk.runs]
     listing.understood = [*walk.left_out(), *closed_notes(walk, skipping)]
@@ -90,9 +86,10 @@ def list_flat(walk: Walk, *, strict: bool = True, skipping: bool = False) -> Lis
 def check_no_run(root: Path) -> None:
     """A VitralError where the folder given as data is itself a run."""
     if is_run(root):
-        mark = next(mark for mark in RUN_MARKS if (root / mark).is_file())
+        mark = next((mark for mark in RUN_MARKS if (root / mark).is_file()), CLAIMED)
         raise VitralError(
-            f"{root}: holds a run of vitral ({mark}), not data; give the folder or table with the images, which {mark} names"
+            f"{root}: holds a run of vitral ({mark}), not data; give the folder or table with the images"
+            + ("" if mark == CLAIMED else f", which {mark} names")
         )
 
 

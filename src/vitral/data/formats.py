@@ -35,12 +35,14 @@ def _other(name: str, extensions: str, remedy: str, *magic: bytes, at: int = 0, 
 
 
 JPEG = _read("JPEG", "JPEG", ".jpg .jpeg .jpe .jfif", b"\xff\xd8\xff")
-PNG = _read("PNG", "PNG", ".png .apng", b"\x89PNG\r\n\x1a\n")
+PNG = _read("PNG", "PNG", ".png .apng", b"\x89PNG")
 TIFF = _read("TIFF", "TIFF", ".tif .tiff", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 AVIF = _read("AVIF", "AVIF", ".avif .avifs")
 HEIC = _read("heif", "HEIC", ".heic .heif .hif")
+PPM = _read("PPM", "PPM", ".ppm .pgm .pbm .pnm .pfm")
 NPY = _read("numpy", "NumPy .npy", ".npy", b"\x93NUMPY")
 TGA = _read("TGA", "TGA", ".tga .icb .vda .vst")
+BMP = _read("BMP", "BMP", ".bmp")
 DIB = _read("DIB", "BMP", ".dib")
 _VIDEO = "extract the frames wanted as images (ffmpeg -i IN frame-%04d.png)"
 VIDEO = _other(
@@ -64,14 +66,13 @@ ZIP = _other("ZIP archive", ".zip", "unpack it", b"PK\3\4", picture=False)
 NPZ = _other("NumPy .npz (an archive of arrays)", ".npz", "save the array wanted alone (numpy.save, a .npy file)")
 
 FORMATS: tuple[Format, ...] = (
-    JPEG, PNG, TIFF, AVIF, HEIC, NPY,
+    JPEG, PNG, TIFF, AVIF, HEIC, NPY, PPM,
     _read("WEBP", "WebP", ".webp"),
-    _read("BMP", "BMP", ".bmp", b"BM"),
+    BMP,
     _read("GIF", "GIF", ".gif", b"GIF87a", b"GIF89a"),
     _read("JPEG2000", "JPEG 2000", ".jp2 .j2k .jpf .jpx .j2c .jpc", b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
     _read("ICO", "ICO", ".ico", b"\0\0\1\0"),
     _read("ICNS", "ICNS", ".icns", b"icns"),
-    _read("PPM", "PPM", ".ppm .pgm .pbm .pnm .pfm"),
     _read("PCX", "PCX", ".pcx", b"\n\0\1", b"\n\2\1", b"\n\3\1", b"\n\5\1"),
     _read("SGI", "SGI", ".sgi .rgb .rgba .bw", b"\1\xda"),
     _read("QOI", "QOI", ".qoi", b"qoif"),
@@ -129,7 +130,7 @@ def _brand(data: bytes, *brands: bytes) -> bool:
 
 
 def _netpbm(data: bytes) -> bool:
-    return re.match(rb"P[1-6fF]\s", data[:3]) is not None
+    return re.match(rb"P[1-6fF]\s([^a-zA-Z]|$)", data[:4]) is not None
 
 
 def _markup(data: bytes, *starts: bytes) -> bool:
@@ -141,11 +142,12 @@ def _markup(data: bytes, *starts: bytes) -> bool:
 
 _LESS_PLAIN: tuple[tuple[Format, Callable[[bytes], bool]], ...] = (
     (next(each for each in FORMATS if each.name == "WebP"), lambda d: d[:4] == b"RIFF" and d[8:12] == b"WEBP"),
+    (BMP, lambda d: d[:2] == b"BM" and d[6:10] == b"\0\0\0\0"),  # a text may begin so, but has no zero bytes
     (AVIF, lambda d: _brand(d, b"avif", b"avis")),
     (HEIC, lambda d: _brand(d, b"mif1", b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis")),
     (RAW, lambda d: _brand(d, b"crx ")),
     (VIDEO, lambda d: d[4:8] == b"ftyp" or (d[:4] == b"RIFF" and d[8:12] == b"AVI ") or d[4:8] in (b"moov", b"mdat")),
-    (next(each for each in FORMATS if each.name == "PPM"), _netpbm),
+    (PPM, _netpbm),
     (HTML, lambda d: _markup(d, b"<!doctype html", b"<html", b"<head", b"<body")),
     (SVG, lambda d: _markup(d, b"<svg")),
     (TGA, lambda d: d[-18:] == b"TRUEVISION-XFILE.\0"),

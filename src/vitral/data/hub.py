@@ -18,7 +18,7 @@ from vitral.errors import VitralError, counted, some
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
-def list_hub(root: Path, options: DataOptions, *, training: bool, labelled: bool, strict: bool) -> Listing | None:
+def list_hub(root: Path, options: DataOptions, *, training: bool, labelled: bool) -> Listing | None:
     """The data set in a folder of one of these layouts; None if it is of neither."""
     root = Path(os.path.abspath(root))
     check_no_run(root)
@@ -27,9 +27,9 @@ def list_hub(root: Path, options: DataOptions, *, training: bool, labelled: bool
     places = [(root, None), *((folder, split_of(folder.name)) for folder in folders)]
     tables = [(folder / name, split) for folder, split in places for name in METADATA if (folder / name).is_file()]
     if tables and (tables[0][0].parent == root or all(split for _, split in tables)):
-        return _image_folder(walk, tables, options, training, labelled, strict)
+        return _image_folder(walk, tables, options, training, labelled)
     shards = _shards(walk, folders, files)
-    return _sharded(walk, shards, options, training, labelled, strict) if shards else None
+    return _sharded(walk, shards, options, training, labelled) if shards else None
 
 
 def _image_folder(
@@ -38,7 +38,6 @@ def _image_folder(
     options: DataOptions,
     training: bool,
     labelled: bool,
-    strict: bool,
 ) -> Listing | None:
     """Images with a table beside them that names each, file_name, and its label. None where the tables hold no labels, and folders may."""
     root, parts, problems = walk.root, [], []
@@ -55,7 +54,7 @@ def _image_folder(
     if len(parts) == 1 and parts[0].split is None:
         _split_by_folder(parts[0])
     listing = list_parts(
-        root.name, root, root, parts, options, training=training, labelled=labelled, strict=False,
+        root.name, root, root, parts, options, training=training, labelled=labelled,
         said=[f"labels from {some([walk.named(path) for path, _ in tables], 3)}"],
     )  # fmt: skip
     names = {os.path.normpath(name) for name in listing.images.names}
@@ -70,14 +69,6 @@ def _image_folder(
     problems += closed_folders(walk, options.skip_unreadable)
     listing.understood = [*listing.understood, *closed_notes(walk, options.skip_unreadable)]
     listing.problems = [*listing.problems, *problems]
-    return _strictly(listing, root, strict)
-
-
-def _strictly(listing: Listing, root: Path, strict: bool) -> Listing:
-    from vitral.errors import all_of
-
-    if listing.problems and strict:
-        raise VitralError(all_of(str(root), [problem.text for problem in listing.problems]))
     return listing
 
 
@@ -131,7 +122,6 @@ def _sharded(
     options: DataOptions,
     training: bool,
     labelled: bool,
-    strict: bool,
 ) -> Listing:
     root = walk.root
     homes = sorted(
@@ -156,6 +146,4 @@ def _sharded(
         raise VitralError(
             f"{root}: the Parquet files name their classes differently; write them alike, or give one file"
         )
-    return list_parts(
-        root.name, root, root, parts, options, training=training, labelled=labelled, strict=strict, said=said
-    )
+    return list_parts(root.name, root, root, parts, options, training=training, labelled=labelled, said=said)

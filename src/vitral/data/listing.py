@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from vitral.data.images import Images
-from vitral.errors import VitralError, all_of
 
 Labels = Sequence[str] | Sequence[frozenset[str]]
 """Each image's label, or the set of its labels."""
@@ -59,7 +58,7 @@ class Listing:
     test_count: int | None = None
     """The exact size of a test split to make, instead of a share."""
     problems: Sequence[Problem] = ()
-    """What training would stop for, where it was asked to be kept."""
+    """What training stops for, once the images have been read and it is known what else is wrong."""
     ignored: Sequence[str] = ()
     """Files and folders that were come across and do not count: no images, or a run of ours."""
     understood: Sequence[str] = ()
@@ -80,20 +79,17 @@ class Listing:
 
 def build_listing(
     name: str,
-    where: str,
     images: Images,
     labels: Labels,
     given: list[str] | None = None,
     *,
     training: bool = True,
     problems: Sequence[Problem] = (),
-    strict: bool = True,
 ) -> Listing:
-    """A listing from each image's label, or set of labels (and split), or one VitralError with everything that cannot be meant so.
+    """A listing from each image's label, or set of labels (and split), with everything that cannot be meant so among its problems.
 
-    where: the folder or file to name in an error. training: whether there must be two classes (or labels that some images have and others
-    do not) and images of each to train on. problems: what was found to be wrong before. strict: False to keep the problems in the listing
-    instead of raising them.
+    training: whether there must be two classes (or labels that some images have and others do not) and images of each to train on. problems: what
+    was found to be wrong before.
     """
     sets = [label if isinstance(label, frozenset) else frozenset([label]) for label in labels]
     names = order_labels({label for each in sets for label in each})
@@ -101,8 +97,6 @@ def build_listing(
     problems = [*problems, *_double_spellings(names)]
     if training:
         problems += [*(_unlearnable(sets) if multi_label else _alone(names)), *_untrained(sets, names, given)]
-    if problems and strict:
-        raise VitralError(all_of(where, [problem.text for problem in problems]))
     position = {label: i for i, label in enumerate(names)}
     if multi_label:
         targets = np.zeros((len(sets), len(names)), np.float32)

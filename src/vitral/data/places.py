@@ -6,12 +6,13 @@ are not found, the folder near by that holds them is suggested.
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
-from vitral.data.decode import EXTENSIONS
+from vitral.data.formats import EXTENSIONS
 from vitral.data.listing import Problem
+from vitral.data.walk import Walk
 from vitral.errors import counted, some
 
 _LOOKED = 2000  # folders that a search for missing images looks into
@@ -135,11 +136,9 @@ class Places:
         """The folder near by in which most of what is missing lies."""
         tails = [re.split(r"[\\/]", cell.rstrip())[-1] for cell in self.missing[:_TRIED]]
         best, most = None, 0
-        for folder in _around(self.root):
-            try:
-                names = os.listdir(folder)
-            except OSError:
-                continue
+        walk = Walk(self.root.parent)
+        for folder in _around(self.root, walk):
+            names = [path.name for path in walk.entries(folder)[1]]
             there = {*names, *(os.path.splitext(n)[0] for n in names if os.path.splitext(n)[1].lower() in EXTENSIONS)}
             hits = sum(tail in there for tail in tails)
             if hits > most:
@@ -153,24 +152,12 @@ class Places:
         return f"{share} in {os.path.basename(best)}/: add --images {shown}; or "
 
 
-def _around(root: Path) -> list[Path]:
-    """The folders below a folder, the nearest first, then its parent and the folders in that."""
-    found: list[Path] = []
-    level = [root]
-    while level and len(found) < _LOOKED:
-        below = []
-        for folder in level:
-            below += _inside(folder)
-        found += below
-        level = below
-    return [*found[:_LOOKED], root.parent, *(folder for folder in _inside(root.parent) if folder != root)]
-
-
-def _inside(folder: Path) -> list[Path]:
-    try:
-        with os.scandir(folder) as scanned:
-            return sorted(
-                Path(e.path) for e in scanned if e.is_dir(follow_symlinks=False) and not e.name.startswith(".")
-            )
-    except OSError:
-        return []
+def _around(root: Path, walk: Walk) -> Iterator[Path]:
+    """The folders below a folder, the nearest first, then its parent and the folders in that; so many at most."""
+    level, looked = [root], 0
+    while level and looked < _LOOKED:
+        level = [inner for folder in level for inner in walk.entries(folder)[0]][: _LOOKED - looked]
+        looked += len(level)
+        yield from level
+    yield root.parent
+    yield from (folder for folder in walk.entries(root.parent)[0] if folder != root)

@@ -23,10 +23,8 @@ def problems(listing: Listing, scan: Scan, *, skipping: bool, training: bool, le
     side must have, if any.
     """
     found = _contradictions(listing, scan)
-    if scan.unreadable and not skipping:
-        found.insert(0, _unreadable(scan))
-    elif scan.unreadable:
-        found += _emptied_classes(listing, scan, training)
+    if scan.unreadable:
+        found = [*([] if skipping else [_unreadable(scan)]), *found, *_emptied_classes(listing, scan, training)]
     if least_side is not None:
         found += _too_small(listing, scan, least_side)
     return found

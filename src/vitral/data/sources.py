@@ -131,14 +131,20 @@ def open_data(
     must have at least (one patch). progress: called with (images checked, images in all) now and then. strict:
     False for whoever only looks: what cannot be read or is too small is left out and in `skipped`, and nothing
     but that there is no image is an error. held: how a run divided its data; other data are divided anew. Raises
-    VitralError with all that is wrong: first in how the images lie and are labelled, then, when all have been
-    read, in what they hold. UnreadableError, a VitralError, lists every image that cannot be read.
+    VitralError at once where there is nothing to read, else with all that is wrong, in how the images lie, in how they
+    are labelled and in what they hold. UnreadableError, a VitralError, lists every image that cannot be read.
     """
-    listing = list_data(data, options, training=training, labelled=labelled, strict=strict)
+    listing = list_data(data, options, training=training, labelled=labelled)
     if listing.labels == [UNLABELLED]:
         options = replace(options, val_fraction=0.0, test_fraction=0.0)
-    scanned = scan(listing.images, progress, small=compares(listing, options))
-    if not strict:
+    wrong = [problem.text for problem in listing.problems] if strict else []
+    if wrong and not listing.images.names:
+        raise VitralError(all_of(str(data), wrong))
+    scanned = scan(listing.images, progress, small=not wrong and compares(listing, options))
+    if strict:
+        said_before = {name for problem in listing.problems for name in problem.names}
+        scanned = replace(scanned, unreadable=[one for one in scanned.unreadable if one[0] not in said_before])
+    else:
         scanned = _usable(listing, scanned, least_side)
         if not scanned.rows:
             raise VitralError(f"{data}: holds no image that can be used; restore them")
@@ -150,7 +156,7 @@ def open_data(
     least = None if least_side is None else least_side(height, width)
     skipping = options.skip_unreadable
     channels, differ = count_channels(scanned.infos, [listing.images.names[i] for i in scanned.rows], options.channels)
-    wrong = problems(listing, scanned, skipping=skipping, training=training, least_side=least)
+    wrong += problems(listing, scanned, skipping=skipping, training=training, least_side=least)
     if strict and (wrong := [*wrong, *filter(None, [differ])]):
         message = all_of(str(data), wrong)
         raise (
@@ -182,15 +188,12 @@ def write_skipped(dataset: DataSet, path: str | Path) -> None:
         raise VitralError(f"{path}: cannot be written ({error.strerror}); choose a folder that can be") from error
 
 
-def list_data(
-    data: str | Path, options: DataOptions, *, training: bool = True, labelled: bool = True, strict: bool = True
-) -> Listing:
-    """The images of `open_data` and their labels, before any image is opened.
+def list_data(data: str | Path, options: DataOptions, *, training: bool = True, labelled: bool = True) -> Listing:
+    """The images of `open_data` and their labels, before any image is opened, with the mistakes for which training stops among its `problems`.
 
-    strict: False to find the mistakes for which training would stop in the listing's `problems`, instead of raising them; VitralError is then for
-    data of which nothing can be listed. Only `options.page` "all" opens files, to count their pages.
+    Only `options.page` "all" opens files, to count their pages. Raises VitralError for data of which nothing can be listed.
     """
-    return _read_as(_listed(data, options, training, labelled, strict), options)
+    return _read_as(_listed(data, options, training, labelled), options)
 
 
 def _read_as(listing: Listing, options: DataOptions) -> Listing:
@@ -217,12 +220,12 @@ def _read_as(listing: Listing, options: DataOptions) -> Listing:
     )
 
 
-def _listed(data: str | Path, options: DataOptions, training: bool, labelled: bool, strict: bool) -> Listing:
+def _listed(data: str | Path, options: DataOptions, training: bool, labelled: bool) -> Listing:
     path = Path(data)
     look_at(data)
     listing = None
     if path.is_dir() and data not in BUILTIN:
-        listing = list_hub(path, options, training=training and labelled, labelled=labelled, strict=strict)
+        listing = list_hub(path, options, training=training and labelled, labelled=labelled)
     if listing is not None:
         return listing
     if options.label_separator is not None and (data in BUILTIN or path.is_dir()):
@@ -232,9 +235,9 @@ def _listed(data: str | Path, options: DataOptions, training: bool, labelled: bo
     if isinstance(data, str) and data in BUILTIN:
         return BUILTIN[data](options)
     if path.is_dir():
-        return list_folder(path, options, training=training and labelled, labelled=labelled, strict=strict)
+        return list_folder(path, options, training=training and labelled, labelled=labelled)
     if path.suffix.lower() in TABLES:
-        return list_table(path, options, training=training, labelled=labelled, strict=strict)
+        return list_table(path, options, training=training, labelled=labelled)
     raise VitralError(
         f"{data}: is neither a folder nor a table ({', '.join(TABLES)}); give a folder of class folders, "
         "or a table with image and label columns"

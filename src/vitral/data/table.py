@@ -51,15 +51,10 @@ class _Columns:
     """Whether the images are numbers, ids, which have become texts."""
 
 
-def list_table(
-    path: Path, options: DataOptions, *, training: bool = True, labelled: bool = True, strict: bool = True
-) -> Listing:
-    """The images that a table names or holds; VitralError for what is missing in it or contradicts itself.
-
-    strict: False to leave out the rows that lack something, and keep the problems in the listing, instead of raising them.
-    """
+def list_table(path: Path, options: DataOptions, *, training: bool = True, labelled: bool = True) -> Listing:
+    """The images that a table names or holds, without the rows that lack something, and what is wrong with it; a VitralError if it is no table."""
     parts = [Part(read_rows(path, options))]
-    return list_parts(path.stem, path, path.parent, parts, options, training=training, labelled=labelled, strict=strict)
+    return list_parts(path.stem, path, path.parent, parts, options, training=training, labelled=labelled)
 
 
 def list_parts(
@@ -71,7 +66,6 @@ def list_parts(
     *,
     training: bool,
     labelled: bool,
-    strict: bool,
     problems: Sequence[Problem] = (),
     said: Sequence[str] = (),
 ) -> Listing:
@@ -97,8 +91,8 @@ def list_parts(
         columns.said += places.said
         images = FileImages(root, names)
     listing = build_listing(
-        name, str(where), images, columns.labels, given,
-        training=training and bool(columns.labels) and labelled, problems=wrong, strict=strict,
+        name, images, columns.labels, given,
+        training=training and bool(columns.labels) and labelled, problems=wrong,
     )  # fmt: skip
     listing.understood = [*said, *columns.said]
     return listing

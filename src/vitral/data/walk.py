@@ -12,15 +12,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vitral.data.decode import EXTENSIONS
+from vitral.data.formats import EXTENSIONS, PPM, recognise
 from vitral.errors import counted, some
 
 JUNK = frozenset(
     {"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "icon\r", "lost+found", "system volume information", "ehthumbs.db"}
 )  # fmt: skip
 """And all that starts with a dot."""
-RUN_MARKS = ("run.json", "beit.toml")
+RUN_MARKS = ("run.json", "beit.toml", "sweep.toml")
 """Files of which a folder that holds one is a run, begun or finished."""
+CLAIMED = "lock"
+"""An empty file of this name is the first that a run writes."""
 COMPANIONS = frozenset(
     [
         ".txt",
@@ -86,16 +88,12 @@ COMPANIONS = frozenset(
     ]
 )
 _HEAD = 512  # bytes that tell a text from an image
-_MAGIC = re.compile(
-    rb"\xff\xd8\xff|\x89PNG|GIF8[79]a|BM.{4}\0\0\0\0|RIFF.{4}WEBP|II[*+]\0|MM\0[*+]|.{4}ftyp(avi|hei|hev|mif|msf)|\0\0\0\x0cjP|\xff\x4f\xff\x51|"
-    rb"\0\0\1\0|\x93NUMPY|\xff\x0a|\0\0\0\x0cJXL|8BPS|P[1-6]\s([^a-zA-Z]|$)|.{128}DICM",
-    re.DOTALL,
-)
 
 
 def starts_like_an_image(data: bytes) -> bool:
     """Whether these first bytes are those of an image, of a kind that can be read here or not."""
-    return _MAGIC.match(data) is not None
+    found = recognise(data)
+    return found is not None and found.picture
 
 
 def is_text(data: bytes) -> bool:
@@ -112,8 +110,17 @@ def is_text(data: bytes) -> bool:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder holds a run of ours."""
-    return any((folder / mark).is_file() for mark in RUN_MARKS)
+    """Whether a folder holds a run of ours, or what is left of one that died at its start."""
+    return any((folder / mark).is_file() for mark in RUN_MARKS) or _only_claimed(folder)
+
+
+def _only_claimed(folder: Path) -> bool:
+    try:
+        if (folder / CLAIMED).stat().st_size:
+            return False
+        return not any(os.path.splitext(name)[1].lower() in EXTENSIONS for name in os.listdir(folder))
+    except OSError:
+        return False
 
 
 @dataclass
@@ -214,6 +221,7 @@ def _looked_into(path: Path) -> str:
         return "unknown"
     if not regular:
         return "unknown"
-    if starts_like_an_image(head):
+    text = is_text(head)
+    if starts_like_an_image(head) and (not text or recognise(head) is PPM):
         return "image"
-    return "other" if path.suffix.lower() in COMPANIONS or is_text(head) else "unknown"
+    return "other" if path.suffix.lower() in COMPANIONS or text else "unknown"

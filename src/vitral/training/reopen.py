@@ -44,11 +44,16 @@ def open_as_in_training(
         stored_data_options(card.recipe), channels=steps.channels, value_range=steps.value_range, page=steps.page,
         show_bands=steps.show_bands,
     )  # fmt: skip
-    return open_data(
+    opened = open_data(
         data, replace(options, **said), training=training, labelled=labelled,
         least_side=lambda height, width: steps.min_size,
         progress=progress, strict=strict, held=None if set(said) & set(DIVIDING) else held_of(model),
     )  # fmt: skip
+    if options.images_folder is not None and "images_folder" not in said and Path(data).is_file():
+        opened.notes.append(
+            f"images are looked for in {options.images_folder}, as in training; --images names another place"
+        )
+    return opened
 
 
 def data_of_run(model: Path, progress: Progress | None = None) -> DataSet | None:

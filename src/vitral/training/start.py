@@ -297,8 +297,8 @@ def open_for(
             held=held,
         )
     except VitralError as error:
-        if Path(data).exists():  # mistakes in the labels stop before any image is read
-            error.args = (f"{error}\nall that is wrong, at once: vitral doctor {shlex.quote(data)}",)
+        if Path(data).exists():
+            error.args = (f"{error}\nmore about these data, with the images: vitral doctor {shlex.quote(data)}",)
         raise
     counts = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
     kind = "labels" if dataset.multi_label else "classes"

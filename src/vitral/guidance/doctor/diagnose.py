@@ -76,7 +76,7 @@ def diagnose(
     predictor: judge the labels by its features, instead of by what the pixels show. reading, comparing: called with (done, in all) now and then.
     Raises VitralError where there are no such data, or nothing of them can be listed.
     """
-    listing = list_data(data, replace(options, skip_unreadable=True), strict=False)
+    listing = list_data(data, replace(options, skip_unreadable=True))
     looks, unusable = look(listing.images, reading)
     exact = exact_copies(looks.digests)
     near = near_copies(looks.small, looks.digests, looks.least_sides, comparing)
