@@ -12,7 +12,7 @@ from pyarrow import parquet
 
 from vitral.cli import with_folder
 from vitral.data.options import DataOptions
-from vitral.data.sources import DataSet, open_data
+from vitral.data.sources import DataSet, list_data, open_data
 from vitral.errors import VitralError
 
 ALL = {"val_fraction": 0.0, "test_fraction": 0.0}
@@ -80,6 +80,8 @@ def test_ids_and_bare_names_in_another_folder(place, monkeypatch):
         text = rows("id,label", cell + ",{c}")
         with pytest.raises(VitralError, match=r"in imgs/: add --images imgs"):
             opened(place, text)
+        said = list_data(place / "t.csv", DataOptions(skip_unreadable=True)).understood
+        assert any(note.endswith("not there: the files are in imgs/: add --images imgs") for note in said)
         assert len(opened(place, text, images_folder="imgs").splits["train"]) == 4
     (place / "imgs/1.jpg").write_bytes(b"x")
     with pytest.raises(VitralError, match=r"1 image could be several files: 1 \(1.jpg or 1.png\)"):

@@ -84,5 +84,14 @@ def test_a_teacher_that_does_not_fit_is_refused():
     with pytest.raises(VitralError, match=r"does not know 'c'.*same classes"):
         Teacher(predictor(labels=["a", "b"], width=8, depths=(1, 1, 1, 1)), LABELS, STEPS)
     colour = dataclasses.replace(STEPS, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
-    with pytest.raises(VitralError, match="sees grey images"):
+    with pytest.raises(VitralError, match=r"sees grey images and the student colour; .*--channels 1"):
         Teacher(predictor(width=8, depths=(1, 1, 1, 1)), LABELS, colour)
+    for teacher, student, said in (
+        (3, 4, "colour images and the student 4 bands"),
+        (4, 1, "4 bands images and the student grey"),
+    ):
+        steps, own = (
+            dataclasses.replace(STEPS, channels=n, mean=(0.5,) * n, std=(0.5,) * n) for n in (teacher, student)
+        )
+        with pytest.raises(VitralError, match=said):
+            Teacher(predictor(steps=steps, width=8, depths=(1, 1, 1, 1)), LABELS, own)

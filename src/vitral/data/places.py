@@ -127,13 +127,13 @@ class Places:
         if self.missing and not skipping:
             text = (
                 f"names {counted(len(self.missing), 'image')} that are not there: {some(self.missing)}; paths are relative to {self.root}; "
-                f"{self._near()}correct them, or leave these images out with --skip-unreadable"
+                f"{f'{near}; or ' if (near := self.near()) else ''}correct them, or leave these images out with --skip-unreadable"
             )
             found.append(Problem("missing_images", text, tuple(self.missing)))
         return found
 
-    def _near(self) -> str:
-        """The folder near by in which most of what is missing lies."""
+    def near(self) -> str:
+        """In which folder near by most of what is missing lies, and the flag for it; empty if in none."""
         tails = [re.split(r"[\\/]", cell.rstrip())[-1] for cell in self.missing[:_TRIED]]
         best, most = None, 0
         walk = Walk(self.root.parent)
@@ -149,7 +149,7 @@ class Places:
             return ""
         shown = os.path.relpath(best)
         share = "the files are" if most == len(tails) else f"{most} of the first {len(tails)} are"
-        return f"{share} in {os.path.basename(best)}/: add --images {shown}; or "
+        return f"{share} in {os.path.basename(best)}/: add --images {shown}"
 
 
 def _around(root: Path, walk: Walk) -> Iterator[Path]:

@@ -89,6 +89,8 @@ def list_parts(
             )
         wrong += _contradictions(columns, names) + places.problems(skipping=options.skip_unreadable)
         columns.said += places.said
+        if options.skip_unreadable and places.missing and (near := places.near()):
+            columns.said.append(f"{counted(len(places.missing), 'image is', 'images are')} not there: {near}")
         images = FileImages(root, names)
     listing = build_listing(
         name, images, columns.labels, given,

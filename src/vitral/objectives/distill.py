@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from vitral.data.bands import in_words
 from vitral.data.loader import Batch
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError
@@ -33,9 +34,11 @@ class Teacher:
                 f"the teacher does not know {', '.join(map(repr, missing[:5]))}; it was trained on {', '.join(predictor.labels[:5])}"
                 f"{', ...' if len(predictor.labels) > 5 else ''}: train a teacher on the same classes"
             )
-        if steps.channels < preprocess.channels:
+        seen, own = steps.channels, preprocess.channels
+        if seen != own and (own, seen) != (1, 3):
             raise VitralError(
-                "the teacher sees grey images and the student colour; train the student with --channels 1, or another teacher"
+                f"the teacher sees {in_words(seen)} images and the student {in_words(own)}; train the student with --channels {seen}, "
+                f"or choose a teacher of {in_words(own)} images"
             )
         self.scores = predictor.card.scores
         """By split, as its own run found them."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitral.data.loader import Batch
+from vitral.errors import VitralError
 from vitral.layers.patch import patchify, unpatchify
 from vitral.models.common import ImageModel
 from vitral.objectives.masking import MaskedPrediction, check_mask_ratio, mean_by_image
@@ -21,6 +22,7 @@ from vitral.objectives.noise import noise
 from vitral.objectives.objective import Objective
 
 LEVELS = 8  # of a channel: 3 bits
+MOST_CHANNELS = 4
 MASKED, SWAPPED = 0.8, 0.1  # of the corrupted patches; the rest stay
 
 
@@ -100,7 +102,12 @@ class MeanColours(Objective):
 
 
 def colour_classes(channels: int) -> int:
-    """How many colours are told apart: 512 in RGB, 8 in grey."""
+    """How many colours are told apart: 512 in RGB, 8 in grey, 4,096 of four bands; VitralError for more, whose classes few patches would share."""
+    if channels > MOST_CHANNELS:
+        raise VitralError(
+            f"objective patch names each patch's mean colour, which for {channels} bands is one of {LEVELS**channels:,}; "
+            f"choose another (--objective mae), or data of at most {MOST_CHANNELS} bands"
+        )
     return LEVELS**channels
 
 
