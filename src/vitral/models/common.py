@@ -183,7 +183,8 @@ class ImageModel(nn.Module, ABC):
     def inner_parameters(self) -> set[str]:
         """Names of the parameters between the embedding and the final norm."""
         layers = self.layer_numbers()
-        return {name for name, layer in layers.items() if 0 < layer < max(layers.values())}
+        last = max(layers.values())
+        return {name for name, layer in layers.items() if 0 < layer < last}
 
     def embedding_parameters(self) -> set[str]:
         """Names of the parameters with which `embed` makes tokens, and of the tokens and positions that are put to them."""
@@ -199,10 +200,9 @@ class ImageModel(nn.Module, ABC):
         """For each attention layer that adds a bias by the offset between query and key its name and the bias [H, 2h - 1, 2w - 1]."""
         found = {}
         for name, (h, w) in self.bias_tables().items():
-            table = self.get_parameter(name).detach()[
-                : (2 * h - 1) * (2 * w - 1)
-            ]  # after them BEiT's class token has rows
-            found[name.rpartition(".")[0]] = table.T.unflatten(1, (2 * h - 1, 2 * w - 1))
+            size = 2 * h - 1, 2 * w - 1
+            table = self.get_parameter(name).detach()[: size[0] * size[1]]  # then BEiT's class token has rows
+            found[name.rpartition(".")[0]] = table.T.unflatten(1, size)
         return found
 
     def grid_of(self, images: Tensor) -> Grid:
