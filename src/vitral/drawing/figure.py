@@ -1,5 +1,6 @@
 """Maps as pictures: one overlay, or the whole grid of layers x heads. Drawn with Pillow alone."""
 
+import base64
 import io
 import math
 from collections.abc import Sequence
@@ -163,3 +164,12 @@ def png(picture: Image.Image, optimize: bool = False) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=optimize)
     return buffer.getvalue()
+
+
+def data_url(picture: Image.Image | NDArray[np.uint8], exact: bool = True) -> str:
+    """A picture, or its pixels [h, w, 3 or 4], as a data URL: exactly (PNG), or smaller (JPEG)."""
+    picture, buffer = picture if isinstance(picture, Image.Image) else Image.fromarray(picture), io.BytesIO()
+    if exact:
+        return f"data:image/png;base64,{base64.b64encode(png(picture, optimize=True)).decode()}"
+    picture.save(buffer, "JPEG", quality=85)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

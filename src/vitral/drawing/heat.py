@@ -1,17 +1,15 @@
 """Arrays as pictures: heat maps as inline SVG, and mosaics of small pictures as PNG. Colours rise evenly in lightness and suit light and dark."""
 
-import base64
 import html
 import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vitral.drawing.charts import text
 from vitral.drawing.colours import colourise
-from vitral.drawing.figure import png
+from vitral.drawing.figure import data_url
 
 WIDTH, LEFT, TOP, BOTTOM = 460, 54, 14, 42
 BAR, BAR_LEFT, BAR_STEPS = 12, 382, 32  # the scale of colours beside a map
@@ -99,9 +97,4 @@ def mosaic(tiles: Sequence[Pixels], columns: int, gap: int = 1) -> Pixels:
 def exact_picture(pixels: Pixels, words: str, widest: int = 1000) -> str:
     """[h, w, 3 or 4] as a data URL without loss, as wide as there is room (up to `widest` pixels), each pixel a sharp square."""
     style = f"display:block;width:100%;max-width:{widest}px;margin:10px auto 0;image-rendering:pixelated"
-    return f'<img alt="{html.escape(words)}" style="{style}" src="{png_url(pixels)}">'
-
-
-def png_url(pixels: Pixels) -> str:
-    """[h, w, 3 or 4] as a data URL without loss."""
-    return f"data:image/png;base64,{base64.b64encode(png(Image.fromarray(pixels), optimize=True)).decode()}"
+    return f'<img alt="{html.escape(words)}" style="{style}" src="{data_url(pixels)}">'

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from vitral.drawing.colours import evenness, normalise, overlay, place, upsample
-from vitral.drawing.figure import PAPER, outlined, png, save_picture, veiled
-from vitral.drawing.heat import png_url
+from vitral.drawing.figure import PAPER, data_url, outlined, png, save_picture, veiled
 
 READABLE = 256  # smaller pictures are enlarged to at least this many pixels on their longer side
 
@@ -135,7 +134,7 @@ class Explanation:
         images = "".join(
             f'<img alt="{name}" width="{width * scale}" height="{height * scale}" '
             'style="max-width:48%;height:auto;margin:0 8px 4px 0;border-radius:4px;image-rendering:auto" '
-            f'src="{png_url(np.asarray(picture))}">'
+            f'src="{data_url(picture)}">'
             for name, picture in zip(("the picture", "what counted"), pictures, strict=True)
         )
         answer = f"<b>{html.escape(self.label)}</b> {self.probability:.1%} · " if self.label else ""

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vitral.drawing.charts import Series, line_chart, standing_alone
-from vitral.drawing.heat import mosaic, png_url
+from vitral.drawing.figure import data_url
+from vitral.drawing.heat import mosaic
 
 if TYPE_CHECKING:
     from vitral.explain.counterfactual import Counterfactual
@@ -38,7 +39,7 @@ def curves_html(found: "Faithfulness") -> str:
 def patches_html(found: "Counterfactual") -> str:
     """The grid of patches, those that change the answer coloured, above the words."""
     cells = [np.full((CELL - 1, CELL - 1, 3), CHANGED if each else OTHER, np.uint8) for each in found.mask.ravel()]
-    grid = f'<img alt="the patches" src="{png_url(mosaic(cells, found.grid[1]))}">'
+    grid = f'<img alt="the patches" src="{data_url(mosaic(cells, found.grid[1]))}">'
     return f'<figure style="margin:0">{grid}{_words(found)}</figure>'
 
 

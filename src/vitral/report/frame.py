@@ -3,8 +3,6 @@
 Every piece of text that comes from the data (class names, file names, messages) passes through `html.escape`.
 """
 
-import base64
-import io
 import math
 from collections.abc import Sequence
 from importlib import resources
@@ -17,6 +15,7 @@ from PIL import Image
 
 from vitral.checkpoints.atomic import write_atomically
 from vitral.drawing.charts import Series, line_chart, style
+from vitral.drawing.figure import data_url
 from vitral.report.parts import escape as _e
 
 NAME = "report.html"
@@ -99,15 +98,9 @@ def picture(pixels: NDArray[np.uint8], words: str) -> str:
     """A picture as a data URL: small ones exactly (PNG), large ones shrunk (JPEG)."""
     picture = Image.fromarray(pixels)
     tiny = max(picture.size) <= TINY
-    buffer = io.BytesIO()
-    if tiny:
-        picture.save(buffer, "PNG", optimize=True)
-    else:
+    if not tiny:
         picture.thumbnail((LARGE, LARGE), Image.Resampling.LANCZOS)
-        picture.save(buffer, "JPEG", quality=85)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    kind, look = ("png", "tiny") if tiny else ("jpeg", "photo")
-    return f'<img class={look} alt="{_e(words)}" src="data:image/{kind};base64,{data}">'
+    return f'<img class={"tiny" if tiny else "photo"} alt="{_e(words)}" src="{data_url(picture, tiny)}">'
 
 
 def how_section(command: str, recipe: str, facts: dict[str, str], curves: Sequence[dict[str, Any]]) -> str:

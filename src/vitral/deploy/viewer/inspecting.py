@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitral.deploy.viewer.pack import packed
-from vitral.drawing.heat import png_url
+from vitral.drawing.figure import data_url
 from vitral.explain.attention import extent
 from vitral.explain.inspection.as_json import attention_numbers, layer_numbers
 from vitral.explain.inspection.images import LayerTokens
@@ -37,7 +37,7 @@ def inspection(session: "Session", model: int, image: str) -> dict[str, Any]:
     return {
         "missing": {name: missing[name] for name in SHOWN if name in missing},
         "words": _words(found),
-        "filters": {"title": title, "words": words, "picture": png_url(filter_mosaic(found.filters))},
+        "filters": {"title": title, "words": words, "picture": data_url(filter_mosaic(found.filters))},
         "positions": None if isinstance(found.positions, str) else [
             _positions(one, whole, found.image_size) for one in found.positions
         ],
@@ -79,7 +79,7 @@ def _positions(found: Positions, model: ImageModel, size: tuple[int, int]) -> di
 
 def _biases(found: list[OffsetBias]) -> list[dict[str, Any]]:
     return [
-        {"name": name, "heads": heads, "words": words, "picture": png_url(pixels)}
+        {"name": name, "heads": heads, "words": words, "picture": data_url(pixels)}
         for name, heads, pixels, words in bias_mosaics(found)
     ]
 

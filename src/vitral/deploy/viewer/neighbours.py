@@ -4,9 +4,7 @@ As the retrieval of DINO, https://arxiv.org/abs/2104.14294, section 4.1. The ind
 whose computing takes turns with that of the page, and kept in the user's cache folder. Axes: n images, D features.
 """
 
-import base64
 import hashlib
-import io
 import json
 import sys
 import threading
@@ -32,6 +30,7 @@ from vitral.data.images import content_hash
 from vitral.data.preprocess import Preprocess
 from vitral.data.scan import Progress
 from vitral.data.sources import SMALL, DataSet, Split, list_data
+from vitral.drawing.figure import data_url
 from vitral.errors import VitralError, counted
 from vitral.evaluation.evaluate import merged
 from vitral.evaluation.probes import features
@@ -276,9 +275,7 @@ def picture(split: Split, i: int, bands: tuple[int, int, int] | None = None) -> 
     drawn = Image.fromarray(to_rgb(split.read(i, None, SIDE), bands))
     exact = max(drawn.size) <= SIDE
     drawn.thumbnail((SIDE, SIDE))
-    buffer = io.BytesIO()
-    drawn.save(buffer, "PNG" if exact else "JPEG", quality=85)
-    return f"data:image/{'png' if exact else 'jpeg'};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_url(drawn, exact)
 
 
 def unit(rows: NDArray[np.float32]) -> Features:
