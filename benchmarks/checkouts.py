@@ -227,7 +227,13 @@ def side(checkout: Path, out: Path, only: list[str], known: bool = False) -> dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkouts", nargs="*", type=Path, metavar="OLD NEW")
-    parser.add_argument("--only", nargs="*", default=[], metavar="WORD", help="cases whose name holds one of these")
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        default=[],
+        metavar="WORD",
+        help="cases whose name holds one of these; an extra starts from the runs of others",
+    )
     parser.add_argument(
         "--keep", type=Path, metavar="FOLDER", help="keep OLD's numbers here, and read those that are there"
     )

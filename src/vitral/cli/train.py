@@ -259,7 +259,7 @@ def _after_training(run: "Run") -> list[str]:
     assert run.scored_split is not None
     image = run.data.splits[run.scored_split].path(0) or run.folder / "example.png"
     vitral, folder, data, picture = program(), *(shlex.quote(str(x)) for x in (run.folder, run.source, image))
-    no_attention = undefined(run.loop.objective.result(run.loop.model), "attention") is not None
+    no_attention = undefined(run.loop.image_model, "attention") is not None
     return [
         f"{vitral} predict {folder} {picture}",
         f"{vitral} explain {folder} {picture}{' --method grad_cam' if no_attention else ''} -o {folder}/explained.png",

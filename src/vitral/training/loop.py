@@ -84,7 +84,8 @@ class Loop:
         self.signs = Signs(self.model)
         self.workers = self.recipe.train.workers or 0
         """Loader processes; none any more once they failed."""
-        self.multiple = next(m.patch_size for m in self.model.modules() if isinstance(m, ImageModel))
+        self.image_model = next(m for m in self.model.modules() if isinstance(m, ImageModel)).backbone
+        """What the run is for, inside of what is trained; LoRA and the head's norm are still apart."""
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=self.precision == "fp16", init_scale=self.progress.loss_scale
         )
@@ -143,7 +144,7 @@ class Loop:
         start = self.recipe.train.progressive
         if start < 1:
             scale = min(1.0, start + (1 - start) * self.budget.share(self.progress) / GROWN_AFTER)
-            views = [smaller(view, scale, self.multiple) for view in views]
+            views = [smaller(view, scale, self.image_model.patch_size) for view in views]
         return replace(part, views=tuple(views))
 
     def update(self) -> float:
@@ -165,7 +166,7 @@ class Loop:
 
     def seconds_of(self, batch: Batch, threads: int) -> float:
         """Of a forward pass of a micro-batch with so many threads, the median of some; nothing of the run changes by it."""
-        usual, model, took = torch.get_num_threads(), self.objective.result(self.model).eval(), []
+        usual, model, took = torch.get_num_threads(), self.image_model.eval(), []
         images = self.ready(next(iter(batch.split(self.progress.batch_size)))).views[0]
         torch.set_num_threads(threads)
         try:
