@@ -32,7 +32,7 @@ def looks(may_change: bool, later: list[Times], took: dict[int, float]) -> list[
     times = [Times(0, 0, 0, 0, 0)]
     for each in later:
         times.append(plus(times[-1], each))
-    watch = Contention(may_change=may_change, read=lambda: times.pop(0))
+    watch = Contention(may_change=may_change, read=lambda: times.pop(0), clock=lambda: times[0].now)
     watch_next = []
     for _ in later:
         said = watch.look(took.__getitem__)

@@ -74,9 +74,15 @@ def _ticks(pid: int) -> int:
 class Contention:
     """Looks now and then, and decides the number of threads."""
 
-    def __init__(self, *, may_change: bool, read: Callable[[], Times | None] = read_times) -> None:
+    def __init__(
+        self,
+        *,
+        may_change: bool,
+        read: Callable[[], Times | None] = read_times,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """may_change: whether the number of threads may be changed, or only what is seen be said."""
-        self.may_change, self.read = may_change, read
+        self.may_change, self.read, self.clock = may_change, read, clock
         self.usual = torch.get_num_threads()
         self.before = read()
         self.next = float("-inf")
@@ -87,8 +93,8 @@ class Contention:
 
         seconds_of: measures some work of the run with so many threads.
         """
-        now, before = self.read(), self.before
-        if now is None or before is None or now.now - before.now < EVERY:
+        before = self.before
+        if before is None or self.clock() - before.now < EVERY or (now := self.read()) is None:
             return None
         self.before, threads = now, torch.get_num_threads()
         others = max(0.0, (now.busy - before.busy - (now.own - before.own)) / (now.now - before.now))

@@ -219,10 +219,10 @@ class Loop:
                     line = window.record(progress, lr, self.budget.share(progress))
                     listener.trained(line | self.signs.record(progress.step - logged, batch, self.batches))
                     logged = progress.step
-                    if contention is not None and not done:
-                        said = contention.look(partial(self.seconds_of, batch))
-                        if said is not None:
-                            listener.message(said)
+                if contention is not None and not done:
+                    said = contention.look(partial(self.seconds_of, batch))
+                    if said is not None:
+                        listener.message(said)
                 if done or stop.is_set() or progress.step % every == 0 or progress.step % save_every == 0:
                     listener.checkpoint(progress, validate=done or progress.step % every == 0)
                     progress.elapsed = before + time.monotonic() - began
