@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from vitral.cli import COMMANDS, main
+from vitral.cli.completion import values
 from vitral.cli.help import COMMON, everything, screen
 from vitral.cli.options import argument, options_of
 from vitral.cli.parse import parse, spellings
@@ -30,11 +31,12 @@ def run(capsys, *words):
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_screen_is_a_screen(command):
-    """At most 40 lines in 80 columns, examples aside; arguments by their names; examples; nothing of Python's."""
+    """At most 40 lines in 80 columns; arguments by their names; no more than two examples; nothing of Python's."""
     page = screen(KINDS[command], command, 80)
     lines = page.splitlines()
     assert len(lines) <= 40
-    assert all(len(line) <= 80 for line in lines if not line.startswith("Example: "))
+    assert all(len(line) <= 80 for line in lines)
+    assert "None" not in page
     assert lines[0].startswith(f"usage: vitral {command}")
     assert f"Example: vitral {command}" in page or command == "completion"
     for option in options_of(KINDS[command]):
@@ -212,7 +214,8 @@ def test_completion_loads_no_torch(capsys):
 DRIVE = r"""
 source "$1"; shift
 COMP_WORDS=("$@"); COMP_CWORD=$(( $# - 1 )); COMPREPLY=()
-_vitral
+function=$(complete -p vitral | sed 's/.* -F \([^ ]*\) .*/\1/')  # what bash runs at TAB
+"$function" vitral "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
 printf '%s\n' "${COMPREPLY[@]}"
 """
 
@@ -238,6 +241,13 @@ printf '%s\n' "${COMPREPLY[@]}"
         (["predict", "here/x"], {"here/x.toml"}),
         (["train", "--help", "aug"], {"augmentation"}),
         (["train", "--epochs", "1", "--tim"], {"--time"}),
+        (["train", "digits", "--position", ""], {"learned", "learned2d", "sincos2d", "none", "rotary"}),
+        (["train", "--pooling", "c"], {"cls", "cls_mean"}),
+        (["plan", "--activation", ""], {"gelu", "relu"}),
+        (["pretrain", "--resize", ""], {"crop", "squash"}),
+        (["convert", "a", "b", "--resize", "t"], {"timm", "torchvision"}),
+        (["sweep", "--interpolation", "bi"], {"bicubic", "bilinear"}),
+        (["models", "--family", "swin"], {"swin", "swinv2"}),
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )
@@ -260,6 +270,14 @@ def script(tmp_path_factory):
     done = subprocess.run([sys.executable, "-m", "vitral", "completion", "bash"], capture_output=True, check=True)
     path.write_bytes(done.stdout)
     return path
+
+
+def test_every_value_that_can_be_counted_is_completed():
+    """No option tells in its sentence alone which of a few words it takes."""
+    for name, kind in KINDS.items():
+        for option in options_of(kind):
+            if option.kinds == (str,) and re.search(r": \w+( \([^)]*\))?(, \w+)* or \w+", option.sentence):
+                assert values(option), (name, option.flag)
 
 
 @pytest.mark.parametrize("shell", ["zsh", "fish"])

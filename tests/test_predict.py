@@ -65,7 +65,7 @@ def test_what_is_no_image_no_path_or_no_number_is_refused_in_words(predictor):
         vitral.load(None)
     with pytest.raises(VitralError, match="at least 1"):
         predictor.predict(image, top_k=0)
-    assert repr(predictor) == "<Predictor vit_tiny_patch16_224, 20x20 grey, 3 classes: cross, disc, square>"
+    assert repr(predictor) == f"<Predictor {predictor.card.model}; 20x20 grey, 3 classes: cross, disc, square>"
 
 
 def test_options_that_a_method_does_not_have_are_refused(predictor, tiny_vit):

@@ -18,9 +18,10 @@ from vitral.checkpoints.bundle import ModelCard, load_model
 from vitral.checkpoints.create import open_model
 from vitral.data.arrays import arranged, array_pixels
 from vitral.data.bands import in_words, with_channels
-from vitral.data.decode import PageOf, count_pages, decode
+from vitral.data.decode import PageOf, count_pages, decode_seen
 from vitral.data.files import read_file
 from vitral.data.options import DataOptions
+from vitral.data.values import Range, beyond
 from vitral.data.walk import Walk, is_text, starts_like_an_image
 from vitral.errors import VitralError, counted, some
 from vitral.models.common import ImageModel
@@ -38,6 +39,8 @@ class Prediction:
     top: list[tuple[str, float]]
     labels: list[tuple[str, float]] | None = None
     """Of a model with several labels an image: all that are as probable as not, best first, perhaps none; else None."""
+    clipped: Range | None = None
+    """The least and largest value of the file, where they lie outside of the value range that it was read by, and so were clipped to it."""
 
     def _repr_html_(self) -> str:
         """The top classes as bars, for notebooks."""
@@ -64,7 +67,7 @@ class Predictor:
     def __repr__(self) -> str:
         steps = self.card.preprocess
         return (
-            f"<Predictor {self.card.architecture}, {steps.height}x{steps.width} {in_words(steps.channels)}, "
+            f"<Predictor {self.card.model}; {steps.height}x{steps.width} {in_words(steps.channels)}, "
             f"{counted(len(self.labels), 'class', 'classes')}: {some(self.labels)}>"
         )
 
@@ -81,7 +84,11 @@ class Predictor:
         Arrays are what a .npy file may hold: uint8, uint16, or with the model's value range any real numbers, [h, w], [h, w, C] or [C, h, w];
         tensors are [C, h, w] on the 0..255 scale. Files are read as those that the model learned from were; `PageOf` is one page of a file.
         """
-        steps = self.card.preprocess
+        return self.decode_seen(image)[0]
+
+    def decode_seen(self, image: ImageLike) -> tuple[Tensor, Range | None]:
+        """`decode`, and the extremes of a file's values where some lie outside of the value range and were clipped to it."""
+        steps, extremes = self.card.preprocess, None
         if isinstance(image, list | tuple):
             raise VitralError("a list of images: give one at a time, as in [vit.predict(image) for image in images]")
         if not isinstance(image, ImageLike):
@@ -95,9 +102,9 @@ class Predictor:
                 )
             pixels = image if image.dtype == torch.uint8 else image.float()
         else:
-            pixels = decode(image, steps.channels, reading=steps.reading)
+            pixels, extremes = decode_seen(image, steps.channels, reading=steps.reading)
         steps.check(pixels.shape[1], pixels.shape[2], _name(image))
-        return pixels
+        return pixels, beyond(extremes, steps.value_range)
 
     def preprocess(self, image: ImageLike) -> Tensor:
         """Any image to the model's input: float32 [C, H, W]."""
@@ -131,7 +138,7 @@ class Predictor:
         """A VitralError where the model was trained without labels and so has no answers."""
         if not self.labels:
             raise VitralError(
-                f"this {self.card.architecture} was trained without labels and has no head, so it predicts nothing; fine-tune it with "
+                f"this model ({self.card.model}) was trained without labels and has no head, so it predicts nothing; fine-tune it with "
                 "vitral train DATA --init MODEL, or see how useful its features are with vitral probe MODEL DATA"
             )
 
@@ -274,9 +281,14 @@ def predict_stream(
 ) -> Iterator[Prediction | tuple[str, VitralError]]:
     """A prediction, or (name, error), for each image in order, computed batch by batch as the images come."""
 
+    clipped: dict[str, Range] = {}
+
     def prepare(item: tuple[str, str | bytes | PageOf]) -> tuple[str, Tensor | VitralError]:
         try:
-            return item[0], predictor.preprocess(item[1])
+            pixels, extremes = predictor.decode_seen(item[1])
+            if extremes is not None:
+                clipped[item[0]] = extremes
+            return item[0], predictor.card.preprocess(pixels)
         except VitralError as error:
             return item[0], error
         except (MemoryError, RuntimeError) as error:  # PyTorch's allocator raises the latter
@@ -293,7 +305,7 @@ def predict_stream(
                 predictor.predict_batch([x for _, x in good], [name for name, _ in good], top_k) if good else []
             )
             for name, x in prepared:
-                yield next(answers) if isinstance(x, Tensor) else (name, x)
+                yield replace(next(answers), clipped=clipped.pop(name, None)) if isinstance(x, Tensor) else (name, x)
 
 
 def _name(image: object) -> str:

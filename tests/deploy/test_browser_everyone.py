@@ -200,7 +200,7 @@ def test_the_exported_page_shows_the_same_from_a_file_and_asks_nobody(page, serv
     page.press("s")
     page.wait("document.querySelector('.menu')?.checkVisibility()")
     page.js("[...document.querySelectorAll('[role=menuitem]')].find((i) => i.textContent.startsWith('Page')).click()")
-    file = page.downloaded("00-vit_tiny_patch16_224.html")
+    file = page.downloaded("00-shapes.html")
     assert page.js(f"return {KEY}.includes('row 1, column 3')")
     page.requests()
 

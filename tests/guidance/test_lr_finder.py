@@ -186,7 +186,7 @@ def test_the_next_command_leaves_out_what_was_for_the_test_alone(monkeypatch, tm
         "0.2",
     ]
     said = _next(words, given, 0.00321)
-    assert said.partition(" train ")[2] == "photos --mixup 0.2 --lr 0.0032 --lr-per None --out runs/photos-2"
+    assert said.partition(" train ")[2] == "photos --lr-per 256 --mixup 0.2 --lr 0.0032 --out runs/photos-2"
     pretrained = replace(SMALL, objective=ObjectiveOptions("mae"))
     said = _next(["photos", "--objective", "mae"], SimpleNamespace(data="photos", settings=pretrained), 0.01)
     assert said.partition(" pretrain ")[2] == "photos --objective mae --lr 0.01 --out runs/photos-pretrained"

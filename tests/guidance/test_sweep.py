@@ -240,6 +240,8 @@ def test_a_finished_sweep_has_its_tables_and_is_not_run_again(capsys, whole, wor
     assert "deviation" not in page.partition("</style>")[2]  # of a single seed
     assert page.count("<svg") == 2
     assert "resnet18" in page
+    assert "ViT, width 32, 1 layer, patches of 2 at 8 px (from vit_tiny_patch16_224)" in page
+    assert {row["name"] for row in rows} == {"vit_tiny_patch16_224", "resnet18"}
 
 
 def test_another_sweep_does_not_go_into_the_same_folder(capsys, whole):
@@ -492,7 +494,10 @@ def test_many_models_shares_and_seeds(capsys, tmp_path):
     result = json.loads(out)
     assert len(result["runs"]) == 30
     assert [one["runs"] for one in result["summary"]] == [2] * 15
-    assert list(result["laws"]["images"]) == list(result["laws"]["compute"]) == list(models)
+    assert list(dict.fromkeys(one["name"] for one in result["runs"])) == list(models)
+    said = list(dict.fromkeys(one["model"] for one in result["runs"]))
+    assert said[0] == "ViT, width 192, 12 layers, patches of 2 at 8 px (from vit_tiny_patch16_224)"
+    assert list(result["laws"]["images"]) == list(result["laws"]["compute"]) == said
 
 
 @pytest.mark.slow

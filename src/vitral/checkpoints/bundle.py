@@ -12,6 +12,7 @@ from vitral.checkpoints.atomic import read_safetensors, write_safetensors
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError
 from vitral.models.common import ImageModel
+from vitral.models.words import model_in_words
 from vitral.models.zoo import build, model_config
 
 FORMAT = "2"
@@ -36,6 +37,11 @@ class ModelCard:
     multi_label: bool = False
     """Whether an image can have several of the labels, or none: each output is then a yes or no of its own."""
     version: str = vitral.__version__
+
+    @property
+    def model(self) -> str:
+        """What the model is, in words."""
+        return model_in_words(model_config(self.architecture, **self.arguments), self.architecture)
 
     def to_json(self) -> str:
         return json.dumps({**self.__dict__, "preprocess": self.preprocess.to_json(), "format": FORMAT})

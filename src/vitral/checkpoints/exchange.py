@@ -50,7 +50,7 @@ def exchange(
         raise VitralError(
             f"{len(labels)} labels for {model.num_classes} classes; give one line for each class, in order"
         )
-    steps, assumed = opened.preprocess, []
+    steps, assumed, dropped = opened.preprocess, [], []
     if to == "vitral":
         if labels is None and model.num_classes:
             raise VitralError(
@@ -77,6 +77,7 @@ def exchange(
             out, model, layout, labels, steps, opened.report if same else None, multi_label=opened.multi_label
         )
         assumed += [f"preprocessing: {each}" for each in unlike]
+        dropped += [] if steps is None else unsaid(steps)
         if opened.multi_label and to == "timm":
             assumed.append(
                 "timm's config.json cannot say that an image can have several labels: take the sigmoid of the logits"
@@ -87,10 +88,25 @@ def exchange(
         raise VitralError(
             f"{out}: read back, its representation differs by {difference:.1e}; please report this, and do not use it"
         )
-    says = [*assumed, f"read back: the representation of a test image differs by {difference:.1e}"]
+    says = [*assumed, *dropped, f"read back: the representation of a test image differs by {difference:.1e}"]
     if steps is not None:
         says.append(_pixels(steps, back.preprocess, out, told=bool(assumed)))
     return Exchanged(opened.report, "\n".join(says))
+
+
+def unsaid(steps: Preprocess) -> list[str]:
+    """What of how files are read no other library's format can say, a sentence each."""
+    said = []
+    if steps.value_range is not None:
+        low, high = steps.value_range
+        said.append(
+            f"left out: the value range {low:g} to {high:g}, which that format cannot say; bring the values to 0..255 before its processor"
+        )
+    if steps.page is not None:
+        said.append(
+            f"left out: page {steps.page} of files with several, which that format cannot say; open it yourself"
+        )
+    return said
 
 
 SHAPES = ((97, 33), (51, 200), (64, 64), (240, 427), (333, 250))  # of the test pictures

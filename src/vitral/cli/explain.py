@@ -2,11 +2,12 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vitral.cli.options import argument
+from vitral.cli.reading import ReadingOptions
 from vitral.errors import VitralError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class Explain:
 
     Example: vitral explain runs/photos cat.jpg --layer 5 --head 0 -o cat.png
 
-    Example: vitral explain runs/photos cat.jpg --method relevance --target dog -o dog.png
+    Example: vitral explain runs/photos cat.jpg --method relevance --target dog
 
     Example: vitral explain runs/photos cat.jpg --compare rollout relevance occlusion -o row.png
 
@@ -68,6 +69,7 @@ class Explain:
     """Also say whether the map is true. Patches go and come in its order, beside random orders and the centre, and the answer is watched."""
     counterfactual: bool = False
     """Also say which patches change the answer when they are removed. They go in the map's order, and are put back where not needed."""
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
     npz: Path | None = None
     """Also write the raw arrays to this file: of attention and rollout all layers, of other methods their values."""
 
@@ -82,7 +84,7 @@ def explain(given: Explain, words: list[str]) -> int:
     from vitral.explain.row import row_figure
     from vitral.predict import load
 
-    predictor = load(given.model)
+    predictor = given.reading.read_by(load(given.model))
     out = given.out or Path(f"{'compared' if given.compare else given.method}.png")
     if given.all:
         attention = look(predictor, given.image)

@@ -20,7 +20,7 @@ WIDEST = 100
 # What a command's screen shows, in this order; of a command that is not here, all its own.
 COMMON = {
     "train": (
-        "recipe", "model", "image_size", "init", "epochs", "time", "batch_size", "lr", "policy", "mixup", "val_fraction", "skip_unreadable",
+        "recipe", "model", "image_size", "init", "epochs", "time", "batch_size", "lr", "mixup", "val_fraction", "skip_unreadable",
         "device", "seed", "out", "resume",
     ),
     "plan": ("hours", "recipe", "model", "image_size", "init", "epochs", "batch_size", "lr", "device", "seed", "out", "json"),
@@ -41,6 +41,11 @@ COMMON = {
     "evaluate": (
         "split", "explanations", "images", "label_separator", "skip_unreadable", "batch_size", "workers", "precision", "json",
     ),
+    "predict": ("format", "top_k", "batch_size", "page", "value_range"),
+    "explain": (
+        "out", "method", "compare", "target", "layer", "head", "query", "all", "score", "counterfactual", "page", "value_range",
+    ),
+    "view": ("against", "neighbours", "page", "value_range", "host", "port", "browser", "export"),
     "probe": ("shots", "seeds", "baseline", "train_fraction", "skip_unreadable", "batch_size", "workers", "json"),
 }  # fmt: skip
 OWN, OUTPUT = "This command", "Output"
@@ -53,6 +58,7 @@ GROUPS = {  # the sections by what a person wants
     "OptimOptions": "Optimiser",
     "TransferOptions": "Transfer",
     "ObjectiveOptions": "Objective",
+    "ReadingOptions": "Images",
 }
 ELSEWHERE = {  # options that another group than their section's is asked for
     "Machine": ("accumulation", "gradient_checkpointing", "precision", "device", "workers"),

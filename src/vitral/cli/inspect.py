@@ -94,4 +94,4 @@ def _in_words(found: "Inspection") -> list[str]:
     """What was opened, and what of it could not be shown."""
     looked = f", {counted(found.images, 'image')} ({found.split})" if found.images else ""
     missing = [f"- no {name.replace('_', ' ')}: {why}" for name, why in found.missing().items()]
-    return [f"{found.architecture}: {found.parameters:,} parameters{looked}", *missing]
+    return [f"{found.model}: {found.parameters:,} parameters{looked}", *missing]

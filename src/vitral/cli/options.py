@@ -21,7 +21,7 @@ PLACEHOLDERS = {  # where a name tells more than the type
     "time": "TIME", "set": "FIELD=VALUES", "model": "NAME", "models": "NAME ...", "init": "SOURCE",
     "teacher": "MODEL", "tokenizer": "RUN", "against": "MODEL", "neighbours": "DATA", "resume": "RUN", "moved": "NEW", "recipe": "FILE",
     "recipes": "FILE ...", "device": "NAME", "data_dir": "FOLDER", "target": "CLASS", "layer": "N|mean",
-    "query": "ROW COLUMN|N|cls|mean", "image_size": "H W", "window": "H W",
+    "query": "ROW COLUMN|N|cls|mean", "image_size": "H W", "window": "H W", "value_range": "LOW HIGH", "page": "N|all",
     "scale": "FROM TO", "local_scale": "FROM TO", "ratio": "FROM TO", "num_heads": "N ...", "host": "ADDRESS", "family": "NAME",
 }  # fmt: skip
 WORDS: dict[object, str] = {

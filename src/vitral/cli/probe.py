@@ -32,7 +32,7 @@ class Probe:
 
     Example: vitral probe runs/photos-pretrained photos/
 
-    Example: vitral probe runs/photos-pretrained photos/ --baseline --json > probe.json
+    Example: vitral probe runs/photos-pretrained photos/ --baseline
     """
 
     model: Path = argument()
@@ -78,7 +78,10 @@ def probe(given: Probe, words: list[str]) -> int:
     finally:
         display.close()
     count = counted(len(data.splits[scored]), "image")
-    print(f"top-1 on {count} ({scored}), {len(data.labels)} classes, {given.seeds} seeds", file=sys.stderr)
+    print(
+        f"{predictor.card.model}\ntop-1 on {count} ({scored}), {len(data.labels)} classes, {given.seeds} seeds",
+        file=sys.stderr,
+    )
     if given.json:
         print(json.dumps({"data": given.data, "split": scored, "fingerprint": data.fingerprint, **results}))
     else:

@@ -31,7 +31,7 @@ class SweepRuns:
 
     Example: vitral sweep photos/ --seeds 0 1 2 --time 5m
 
-    Example: vitral sweep digits --models vit_tiny_patch16_224 resnet18 --fractions 0.1 0.3 1 --seeds 0 1 --epochs 20 --jobs 2
+    Example: vitral sweep digits --models resnet18 resnet34 --fractions 0.1 1
     """
 
     data: str | None = argument(None)

@@ -62,9 +62,9 @@ class Pretrain:
     --objective mae paints hidden patches, beit names their visual tokens (a tokenizer is trained first), patch their mean colour, dino agrees
     with itself on two views. Labels, if there are any, only tell how useful the features are (nearest neighbours on the validation images).
 
-    Example: vitral pretrain photos/ --objective mae --time 20m --out runs/pretrained
+    Example: vitral pretrain photos/ --objective mae --time 20m --out runs/mae
 
-    Example: vitral train photos/ --init runs/pretrained --out runs/finetuned
+    Example: vitral train photos/ --init runs/mae --out runs/finetuned
     """
 
     data: str | None = argument(None)
@@ -100,6 +100,7 @@ def _tokenizer_first(given: Any, words: list[str]) -> int:
     from vitral.training.start import check_place
     from vitral.training.toml import to_toml
 
+    _check_data(given, "pretrain")
     given, fresh = _settled(given, words, "pretrain")
     check_place(unused(given.out) if fresh else given.out)
     claim = claim_unused(given.out) if fresh else Claim(given.out)
@@ -138,6 +139,8 @@ def _run(given: Any, words: list[str], command: str, place: Path | None = None) 
     """Start or resume the run, train it, and write its page; `place` is the folder to resume, if it is not the run's own."""
     from vitral.training.display import Display
 
+    if given.resume is None:
+        _check_data(given, command)
     display = Display()
     display.doing("loading torch")
     from vitral.report.run import report_run
@@ -169,8 +172,7 @@ def _show_augmentation(given: Any, words: list[str]) -> int:
     from vitral.training.display import Display
     from vitral.training.start import preview
 
-    if given.data is None:
-        raise VitralError("train: which data? Give a folder, a table or a built-in name such as digits")
+    _check_data(given, "train")
     display = Display()
     try:
         batches, labels = preview(given.data, given.settings, display)
@@ -230,14 +232,18 @@ def unspoken(recipe: "Recipe") -> bool:
     return all(getattr(recipe, part) == getattr(default, part) for part in parts)
 
 
-def _settled(given: Any, words: list[str], command: str) -> tuple[Any, bool]:
-    """What was given with one budget and a run folder; and whether nobody named that folder, so that the next free name will do."""
+def _check_data(given: Any, command: str) -> None:
+    """A new run has its data from one place."""
     if given.moved is not None:
         raise VitralError(
             "--data: says with --resume where a run's data moved to; a new run's DATA is given without a flag"
         )
     if given.data is None:
         raise VitralError(f"{command}: which data? Give a folder, a table or a built-in name such as digits")
+
+
+def _settled(given: Any, words: list[str], command: str) -> tuple[Any, bool]:
+    """What was given with one budget and a run folder; and whether nobody named that folder, so that the next free name will do."""
     settings = one_budget(given.settings, words)
     name = Path(given.data).resolve().stem or "run"
     out = given.out or Path("runs") / (name if command == "train" else f"{name}-pretrained")

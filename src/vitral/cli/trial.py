@@ -13,6 +13,7 @@ from vitral.cli.parse import flag_given, program, unused
 from vitral.cli.train import one_budget
 from vitral.errors import VitralError
 from vitral.training.config import Recipe
+from vitral.training.options import OptimOptions
 
 if TYPE_CHECKING:
     from vitral.guidance.plan.lr_finder import Curve
@@ -20,14 +21,7 @@ if TYPE_CHECKING:
 
 ROWS, BAR = 16, 40  # of the curve in a terminal
 MIB = 2**20
-OWN = (
-    "--lowest",
-    "--highest",
-    "--range-steps",
-    "--plot",
-    "--lr",
-    "--lr-per",
-)  # with a value, and not for the run that follows
+OWN = ("--lowest", "--highest", "--range-steps", "--plot", "--lr")  # with a value, and not for the run that follows
 
 
 @dataclass
@@ -88,10 +82,18 @@ def lr_find(given: LrFind, words: list[str]) -> int:
         print(f"{curve.suggestion:.2g}")
     print(
         f"learning rate {curve.suggestion:.2g} for {curve.optimizer}: {curve.reason}. The recipe has {curve.used:g}.\n"
-        f"Next: {_next(words, given, curve.suggestion)}",
+        f"Next: {_next(words, given, _as_said(curve, given.settings.optim))}",
         file=sys.stderr,
     )
     return 0
+
+
+def _as_said(curve: "Curve", optim: OptimOptions) -> float:
+    """The suggestion as --lr is meant: with --lr-per for so many images, while a range test is for the batch as it is."""
+    if optim.lr_per is None:
+        return curve.suggestion
+    assert optim.lr is not None  # or the recipe had been refused
+    return curve.suggestion * optim.lr / curve.used
 
 
 def _next(words: list[str], given: Any, rate: float) -> str:
@@ -104,9 +106,8 @@ def _next(words: list[str], given: Any, rate: float) -> str:
             kept.append(word)
         elif not equals and flag != "--json":
             next(left)  # its value
-    per = [] if given.settings.optim.lr_per is None else ["--lr-per", "None"]  # the rate is for the batch as it is
     out = unused(Path("runs") / ((Path(given.data).stem or "run") + ("-pretrained" if pretrain else "")))
-    command = ["pretrain" if pretrain else "train", *kept, "--lr", f"{rate:.2g}", *per, "--out", str(out)]
+    command = ["pretrain" if pretrain else "train", *kept, "--lr", f"{rate:.2g}", "--out", str(out)]
     return f"{program()} {shlex.join(command)}"
 
 

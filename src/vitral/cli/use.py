@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from vitral.cli.explain import MethodName
 from vitral.cli.options import argument
 from vitral.cli.parse import at_least, flags_given
+from vitral.cli.reading import ReadingOptions
 from vitral.data.options import DataOptions
 from vitral.errors import VitralError, counted
 
@@ -28,7 +29,7 @@ class Evaluate:
 
     Example: vitral evaluate runs/photos photos/ --split test --json > scores.json
 
-    Example: vitral evaluate runs/photos photos/ --explanations rollout relevance occlusion --images 100
+    Example: vitral evaluate runs/photos photos/ --explanations rollout relevance
     """
 
     model: Path = argument()
@@ -77,7 +78,7 @@ def evaluate(given: Evaluate, words: list[str]) -> int:
             partial(display.count, "checking images"),
         )
         name, split = _scored(given, data, predictor)
-        display.say(f"scoring {counted(len(split), 'image')} ({name})")
+        display.say(f"{predictor.card.model}: scoring {counted(len(split), 'image')} ({name})")
         trained_on = count_seen(given.model, predictor.card, split)
         for note in _notes(data, trained_on):
             display.say(f"- {note}")
@@ -166,20 +167,18 @@ class Predict:
     """How many classes to show."""
     batch_size: int = 16
     """Images in one forward pass."""
-    page: str | None = None
-    """Of files with several pages or frames the one that is read, from 0, or all; default: as in training."""
-    value_range: tuple[float, float] | None = None
-    """What is black and what is white in files of more than 8 bits; default: as in training."""
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
 
 
 def predict(given: Predict, words: list[str]) -> int:
+    from vitral.data.values import clipped_in_words
     from vitral.predict import by_page, find_images, load, predict_stream
     from vitral.training.toml import stored_data_options
 
     at_least(1, top_k=given.top_k, batch_size=given.batch_size)
     if not given.images:
         raise VitralError("predict: which images? Give files, folders, or - to read from stdin")
-    predictor = load(given.model).reading_as(given.value_range, given.page)
+    predictor = given.reading.read_by(load(given.model), every=True)
     separator = (
         stored_data_options(predictor.card.recipe).label_separator or ";" if predictor.card.multi_label else None
     )
@@ -187,13 +186,19 @@ def predict(given: Predict, words: list[str]) -> int:
         raise VitralError(f"label {label!r}: {separator!r} is what separates labels in CSV; use --format jsonl")
     print_row = Rows(given.format, min(given.top_k, len(predictor.labels)), separator)
     failed = total = 0
+    clipped: list[tuple[float, float]] = []
     batch = 1 if given.images == ["-"] else given.batch_size  # a pipe wants each answer at once
     for row in predict_stream(
         predictor, by_page(find_images(given.images), predictor.card.preprocess.page), given.top_k, batch
     ):
         total += 1
         failed += isinstance(row, tuple)
+        if not isinstance(row, tuple) and row.clipped is not None:
+            clipped.append(row.clipped)
         print_row(row)
+    if clipped:
+        assert predictor.card.preprocess.value_range is not None
+        print(f"vitral: {clipped_in_words(clipped, predictor.card.preprocess.value_range)}", file=sys.stderr)
     if failed:
         print(f"vitral: {failed} of {counted(total, 'image')} could not be read", file=sys.stderr)
     return 1 if failed else 0

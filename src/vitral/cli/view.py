@@ -3,12 +3,13 @@
 import importlib.util
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitral.cli.options import argument
+from vitral.cli.reading import ReadingOptions
 from vitral.errors import VitralError
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class View:
     """Address to listen at. Any other than this computer's own asks everybody for a token, which is printed."""
     port: int | None = None
     """Port to listen at; default: 8765, or if that is taken any that is free."""
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
     browser: bool = True
     """Open the page in the browser."""
     export: Path | None = None
@@ -62,7 +64,7 @@ def view(given: View, words: list[str]) -> int:
     from vitral.predict import load
 
     paths = [given.model, *([given.against] if given.against else [])]
-    models = [load(path) for path in paths]
+    models = [given.reading.read_by(load(path)) for path in paths]
     if given.neighbours is not None:
         check_data(given.neighbours, models)
     images = Images(steps=[model.card.preprocess for model in models])

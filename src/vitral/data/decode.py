@@ -39,7 +39,7 @@ from vitral.data.raster import (
 )
 from vitral.data.tiff import Page as TiffPage
 from vitral.data.tiff import pages, tiff_info, tiff_pixels
-from vitral.data.values import PLAIN, ImageInfo, Reading
+from vitral.data.values import PLAIN, ImageInfo, Range, Reading
 
 _MOST_CUT = 8  # bits a channel that Pillow keeps of an AVIF or of a JPEG 2000 in colour
 
@@ -91,11 +91,24 @@ def decode(
     of the cost). reading: what the file does not say of its values and pages. Raises VitralError, which names the image, for everything that
     is not one whole, readable, still image.
     """
+    return decode_seen(source, channels, name=name, hint=hint, reading=reading)[0]
+
+
+def decode_seen(
+    source: Source,
+    channels: int | None = None,
+    *,
+    name: str | None = None,
+    hint: int | None = None,
+    reading: Reading = PLAIN,
+) -> tuple[Tensor, Range | None]:
+    """`decode`, and the least and largest value that the file stores, where it has more than 8 bits."""
     name, reading = name or _name_of(source), _reading_of(source, reading)
     if isinstance(source, Image.Image):
-        pixels, _ = image_pixels(source, reading, name, None)
-        return _to_tensor(with_channels(pixels, channels, name))
-    return decode_bytes(_bytes_of(source, name), channels, name, hint, reading)[0]
+        pixels, info = image_pixels(source, reading, name, None)
+        return _to_tensor(with_channels(pixels, channels, name)), info.extremes
+    tensor, info = decode_bytes(_bytes_of(source, name), channels, name, hint, reading)
+    return tensor, info.extremes
 
 
 def decode_bytes(

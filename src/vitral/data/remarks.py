@@ -8,7 +8,7 @@ import numpy as np
 from vitral.data.listing import Listing
 from vitral.data.scan import Scan
 from vitral.data.splits import SPLITS
-from vitral.data.values import ImageInfo
+from vitral.data.values import ImageInfo, beyond, clipped_in_words
 from vitral.errors import counted, some
 
 _SHOWN = 20  # images of a kind in an error's text
@@ -64,14 +64,8 @@ def of_values(infos: Sequence[ImageInfo], value_range: tuple[float, float] | Non
     deep = [info.extremes for info in infos if info.extremes is not None]
     if value_range is None or not infos:
         return found
-    low, high = value_range
-    beyond = [each for each in deep if each[0] < low or each[1] > high]
-    if beyond:
-        least, most = min(each[0] for each in beyond), max(each[1] for each in beyond)
-        have = counted(len(beyond), "image has", "images have")
-        found.append(
-            f"{have} values outside of --value-range {low:g} {high:g} (from {least:g} to {most:g}), which are clipped to it"
-        )
+    if clipped := [each for each in deep if beyond(each, value_range)]:
+        found.append(clipped_in_words(clipped, value_range))
     if shallow := len(infos) - len(deep):
         found.append(
             f"--value-range is not for images of 8 bits: {counted(shallow, 'image keeps', 'images keep')} 0 to 255"

@@ -4,11 +4,13 @@ Unsigned 8 and 16 bits say it themselves. Floating point, signed and 32-bit inte
 w width, C channels.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from vitral.data.files import ImageError
+from vitral.errors import counted
 
 STATE_IT = "state what is black and what is white with --value-range LOW HIGH"
 _SCALES = (8, 10, 12)  # bits that cameras fill in a file of 16
@@ -81,6 +83,23 @@ def on_scale(values: np.ndarray, reading: Reading, name: str) -> tuple[np.ndarra
             "no_range",
         )
     return values.astype(np.float32) / np.float32(257), (least, most)
+
+
+def beyond(extremes: Range | None, value_range: Range | None) -> Range | None:
+    """The extremes, if values lie outside of the range and so are clipped to it."""
+    if extremes is None or value_range is None:
+        return None
+    return extremes if extremes[0] < value_range[0] or extremes[1] > value_range[1] else None
+
+
+def clipped_in_words(found: Sequence[Range], value_range: Range) -> str:
+    """3 images have values outside of --value-range 0 1 (from -0.5 to 2), which are clipped to it. found: their extremes."""
+    least, most = min(each[0] for each in found), max(each[1] for each in found)
+    have = counted(len(found), "image has", "images have")
+    low, high = value_range
+    return (
+        f"{have} values outside of --value-range {low:g} {high:g} (from {least:g} to {most:g}), which are clipped to it"
+    )
 
 
 def _within(values: np.ndarray, value_range: Range, extremes: Range, name: str) -> np.ndarray:

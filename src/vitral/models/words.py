@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+from vitral.errors import counted
 from vitral.models.common import ModelConfig
 from vitral.models.zoo import MODELS, family_of
 
@@ -22,7 +23,7 @@ def model_in_words(config: ModelConfig, name: str | None = None) -> str:
     if (width := _field(config, "dim", "dims", "width")) is not None:
         parts.append(f"width {_joined(width, ' to ')}")
     if (depth := _field(config, "depth", "depths", "stages")) is not None:
-        parts.append(f"{_joined(depth, ' + ')} {'layers' if isinstance(depth, int) else 'blocks'}")
+        parts.append(counted(depth, "layer") if isinstance(depth, int) else f"{_joined(depth, ' + ')} blocks")
     height, width_px = config.image_size
     size = f"{height} px" if height == width_px else f"{height}x{width_px} px"
     patch = getattr(config, "patch_size", None)

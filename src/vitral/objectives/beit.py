@@ -80,7 +80,7 @@ class VisualTokens:
         steps, tokenizer = predictor.card.preprocess, predictor.model
         if not isinstance(tokenizer, Tokenizer):
             raise VitralError(
-                f"tokenizer: a {predictor.card.architecture} makes no visual tokens; give a run of vitral pretrain --objective tokenizer"
+                f"tokenizer: {predictor.card.model}: makes no visual tokens; give a run of vitral pretrain --objective tokenizer"
             )
         if tokenizer.patch_size != patch_size:
             raise VitralError(

@@ -66,9 +66,8 @@ def _pair(cards: Sequence[str]) -> str:
 
 
 def _subtitle(found: Inspection) -> str:
-    h, w = found.image_size
     looked = f"looked at {counted(found.images, 'image')} of the {found.split} split" if found.images else "no images"
-    return f"{found.architecture}, {found.parameters:,} parameters, images of {h}x{w} pixels; {looked}"
+    return f"{found.model}: {found.parameters:,} parameters; {looked}"
 
 
 def _tiles(found: Inspection) -> str:

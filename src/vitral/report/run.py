@@ -15,9 +15,6 @@ from vitral.errors import VitralError
 from vitral.evaluation.evaluate import score_split
 from vitral.explain.explain import look
 from vitral.explain.methods import undefined
-from vitral.models.common import ModelConfig
-from vitral.models.words import model_in_words
-from vitral.models.zoo import model_config
 from vitral.predict import Predictor, load
 from vitral.report.labels import choose_label_examples, furthest
 from vitral.report.page import Example, choose_examples, write_report
@@ -71,7 +68,7 @@ def _classified(run: Path, described: dict[str, Any], curves: Curves, data: Data
     write_atomically(run / "example.png", buffer.getvalue())
     return write_report(
         run,
-        title=f"{described['name']}: {model_in_words(_config(predictor), predictor.card.architecture)}",
+        title=f"{described['name']}: {predictor.card.model}",
         command=described["command"],
         labels=predictor.labels,
         evaluation=score_split(answers["logits"], answers["targets"], predictor),
@@ -84,11 +81,6 @@ def _classified(run: Path, described: dict[str, Any], curves: Curves, data: Data
     )
 
 
-def _config(predictor: Predictor) -> ModelConfig:
-    """The shape of the model, from its card."""
-    return model_config(predictor.card.architecture, **predictor.card.arguments)
-
-
 def _pretrained(run: Path, described: dict[str, Any], curves: Curves) -> Path:
     """The page of a run that learned from images alone."""
     recipe = read_recipe(run / "recipe.toml")
@@ -96,7 +88,7 @@ def _pretrained(run: Path, described: dict[str, Any], curves: Curves) -> Path:
         pictures = {name: stored[name] for name in stored.files}
     return write_pretraining_report(
         run,
-        title=f"{described['name']}: {recipe.model.name}, {recipe.objective.name}",
+        title=f"{described['name']}: {load(run).card.model}, {recipe.objective.name}",
         subtitle=f"learned from {described['images']['train']:,} images without labels",
         command=described["command"],
         curves=curves,

@@ -70,7 +70,8 @@ class Display:
         left = clock(spent * (1 - share) / share) if share > 0 else "?"
         epoch, loss = float(record["epoch"]), float(record["loss"])
         top1 = float(record["top1"]) if "top1" in record else None  # where an image has one class
-        speed = f"{float(record['images_per_s']):,.0f} images/s"
+        rate = float(record["images_per_s"])
+        speed = f"{rate:,.{0 if rate >= 10 else 1}f} images/s"
         self.share = share
         if self.live is not None:  # all of it fits 80 columns
             right = self.scored or ("" if top1 is None else f"top-1 {top1:.0%}  ")

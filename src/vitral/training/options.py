@@ -19,7 +19,7 @@ class ModelOptions:
     name: str | None = field(default=None, metadata={"flag": "model"})
     """Name that vitral models lists; default: that of --init, else a ViT by the images."""
     image_size: tuple[int, int] | None = None
-    """Pixels, height and width or one for both; default: by the images' size."""
+    """Height and width in pixels, or one number for both; default: by the images' size."""
     patch_size: int | None = None
     """Pixels of a patch's side; default: of small images by their size, else as the model's name has it."""
     dim: int | None = None
@@ -46,10 +46,10 @@ class ModelOptions:
     """Channels of a ResNet's stem."""
     stem: tuple[int, ...] | None = None
     """Widths of the 3x3 convolutions that replace a ViT's linear patches (https://arxiv.org/abs/2106.14881): stride 2 where the width changes."""
-    position: str | None = None
-    """Position embeddings: learned, learned2d, sincos2d or none."""
-    pooling: str | None = None
-    """What the head reads: cls (the class token) or mean (the average patch)."""
+    position: Literal["learned", "learned2d", "sincos2d", "none", "rotary"] | None = None
+    """Position embeddings: learned, learned2d, sincos2d or none of a ViT, learned or rotary of a DINO."""
+    pooling: Literal["cls", "mean", "cls_mean"] | None = None
+    """What the head reads: cls (the class token), mean (the average patch), or of a DINO cls_mean (both)."""
     class_token: bool | None = None
     """A class token before the patches."""
     num_registers: int | None = None
@@ -70,7 +70,7 @@ class ModelOptions:
     """Initial factor of the residual branches; 0 for none."""
     pre_norm: bool | None = None
     """Norms before attention and MLP, instead of after."""
-    activation: str | None = None
+    activation: Literal["gelu", "relu"] | None = None
     """Of the MLPs: gelu or relu."""
     # What a recipe file alone says, so that it holds the whole architecture of a model that came from elsewhere.
     position_resize: str | None = field(default=None, metadata=RECIPE_ONLY)
@@ -97,12 +97,12 @@ class ModelOptions:
 class ViewOptions:
     """How an image becomes the model's input in use."""
 
-    resize: str = "crop"
+    resize: Literal["crop", "squash"] = "crop"
     """To the model's size: crop (keep the aspect ratio, cut the centre out) or squash."""
     crop_fraction: float | None = None
     """Share of the image's side that the centre crop keeps; default: 0.875 for photographs, 1 for small images."""
-    interpolation: str = "bicubic"
-    """Filter of the resizing: bicubic or bilinear."""
+    interpolation: Literal["bicubic", "bilinear", "lanczos", "box", "hamming", "nearest"] = "bicubic"
+    """Filter of the resizing: bicubic, bilinear, lanczos, box, hamming or nearest."""
     mean: tuple[float, ...] | None = None
     """Mean of each channel, 0..1, that is subtracted; default: the training images' own."""
     std: tuple[float, ...] | None = None
@@ -282,7 +282,7 @@ class TrainOptions:
     time: str | None = None
     """Budget by the clock, such as 90s, 10m or 2h. The schedule then follows the clock; default: as --epochs."""
     batch_size: int | None = None
-    """Images in one forward pass; default: by their number."""
+    """Images in one forward pass; default: by how many images there are."""
     accumulation: int = 1
     """Forward passes to one optimiser step; more make a larger batch in the same memory."""
     progressive: float = 1.0

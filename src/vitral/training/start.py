@@ -133,9 +133,13 @@ def _write_down(
 def draft(
     data: str, recipe: Recipe, out: Path, display: Display, opened: DataSet | None = None
 ) -> tuple[Run, Initial | None, list[str]]:
-    """The run that `start` begins, in memory: nothing is written. With the weights that it starts from, and the reasons for what was decided."""
+    """The run that `start` begins, in memory: nothing is written. With the weights that it starts from, and the reasons for what was decided.
+
+    opened: as in `start`; who opened them has checked the recipe.
+    """
     recipe, initial = open_initial(recipe)
-    check(recipe)
+    if opened is None:
+        check(recipe)
     if recipe.objective.name == "beit" and recipe.objective.tokenizer is None:
         raise VitralError(
             "objective beit without a tokenizer is two runs: give --tokenizer, or try --objective tokenizer first"

@@ -18,6 +18,7 @@ from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError, some
 from vitral.layers.lora import add_head_norm, add_lora
 from vitral.models.common import RATES, ImageModel, ModelConfig
+from vitral.models.words import model_in_words
 from vitral.models.zoo import family_of, model_config
 from vitral.training.config import Recipe
 from vitral.training.options import ModelOptions, TransferOptions
@@ -99,7 +100,10 @@ def open_initial(recipe: Recipe) -> tuple[Recipe, Initial | None]:
     base, known = base.backbone, model_config(name)
     name = name if known.backbone is known else family_of(base)
     size, rule = model.config.image_size, model.config.position_resize
-    told = [f"starts from {options.init}: {opened.architecture} at {size[0]}x{size[1]}", *opened.report.notes]
+    told = [
+        f"starts from {options.init}: {model_in_words(opened.model.config, opened.architecture)}",
+        *opened.report.notes,
+    ]
     initial = Initial(options.init, model, opened.labels or [], opened.preprocess, told)
     changes: dict[str, object] = {"image_size": size, "position_resize": rule, "representation_dim": 0}
     whole = options.freeze != "encoder" and not options.lora_rank

@@ -172,7 +172,7 @@ def answers(app: FastAPI, session: Session) -> None:
     @app.get(f"{of}/page")
     async def page(request: Request, model: int, image: str) -> Response:
         name, ended = (
-            f"{Path(session.images.get(image).name).stem}-{session.model(model).card.architecture}.html",
+            f"{Path(session.images.get(image).name).stem}-{Path(session.name(model)).stem}.html",
             Event(),
         )
         making = asyncio.ensure_future(run_in_threadpool(exported, session, model, image, ended=ended))

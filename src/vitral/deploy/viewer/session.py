@@ -62,6 +62,11 @@ class Session:
             raise RefusedError(404, f"model {number}: {shown} can be looked into, counted from 0")
         return self.models[number]
 
+    def name(self, number: int) -> str:
+        """What a person calls the model; RefusedError where there is no such model."""
+        self.model(number)
+        return self.names[number]
+
     def kept(self, model: int, image: str) -> Look | None:
         """The pass over a picture, if it was made already: then its answers need no computing."""
         return self._looks.get((model, image))
@@ -102,6 +107,7 @@ class Session:
             "id": number,
             "name": self.names[number],
             "architecture": predictor.card.architecture,
+            "model": predictor.card.model,
             "parameters": sum(p.numel() for p in model.parameters()),
             "labels": predictor.labels,
             "multi_label": predictor.card.multi_label,

@@ -17,6 +17,7 @@ def as_json(found: Inspection) -> dict[str, Any]:
     """What there is not is null and has its sentence under "missing". Numbers that are not defined are null."""
     return {
         "architecture": found.architecture,
+        "model": found.model,
         "parameters": found.parameters,
         "image_size": list(found.image_size),
         "images": found.images,

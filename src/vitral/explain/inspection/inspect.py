@@ -38,6 +38,8 @@ class Inspection:
     """What was found. A string in the place of a result is the sentence that says why there is none."""
 
     architecture: str
+    model: str
+    """The same in words."""
     parameters: int
     image_size: tuple[int, int]
     images: int
@@ -96,6 +98,7 @@ def _inspection(
     model, steps = predictor.model.backbone, predictor.card.preprocess
     return Inspection(
         architecture=predictor.card.architecture,
+        model=predictor.card.model,
         parameters=sum(p.numel() for p in predictor.model.parameters()),
         image_size=(steps.height, steps.width),
         images=0 if looked is None else looked.images,

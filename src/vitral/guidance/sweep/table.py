@@ -1,6 +1,7 @@
 """What came out of a sweep: a row a run, their means over seeds, and the scaling laws through them. Bit-identical however often a sweep was killed.
 
 OUT/table.csv, table.json  a row a run              OUT/summary.csv  means over the seeds
+"model" says what a model is, "name" what the zoo calls it or what it was changed from.
 OUT/times.csv              seconds of training, which differ from one time to the next and so stand apart
 """
 
@@ -16,6 +17,7 @@ from vitral.checkpoints.atomic import write_atomically
 from vitral.guidance.sweep.cost import compute, cost_of, seen
 from vitral.guidance.sweep.scaling import PowerLaw, fit_power_law
 from vitral.guidance.sweep.sweep import Point
+from vitral.models.words import model_in_words
 from vitral.training.shape import open_shape
 from vitral.training.toml import read_recipe
 
@@ -45,6 +47,7 @@ def row(point: Point, run: Path, failure: str | None) -> Row:
     said: Row = {
         "recipe": point.recipe_name,
         "model": point.model,
+        "name": point.model,
         "fraction": recipe.data.train_fraction,
         "images": None,
         "seed": recipe.train.seed,
@@ -69,7 +72,8 @@ def _outcome(run: Path) -> Row:
     images, batch = described["images"]["train"], recipe.train.batch_size * recipe.train.accumulation
     multiply_adds, images_seen = cost_of(config).multiply_adds, seen(steps, images, batch)
     return {
-        "model": recipe.model.name,
+        "model": model_in_words(config, recipe.model.name),
+        "name": recipe.model.name,
         "images": images,
         "batch": min(batch, images),
         "parameters": described["parameters"],
@@ -186,7 +190,9 @@ def laws(points: Sequence[Point], rows: Sequence[Row]) -> Laws:
 
 
 def summary_text(means: Sequence[Row], fields: Sequence[str]) -> str:
-    """The means for a person."""
+    """The means for a person; the model above them where it is the same in all."""
+    models = {one["model"] for one in means}
+    above = f"{models.pop()}\n" if len(models) == 1 else ""
     heads = ["recipe", "model", "images", "batch", *fields, "runs", "top-1"]
     lines = [heads]
     for one in means:
@@ -195,7 +201,7 @@ def summary_text(means: Sequence[Row], fields: Sequence[str]) -> str:
         lines.append(
             [
                 one["recipe"],
-                one["model"],
+                "" if above else one["model"],
                 f"{one['images']:,}",
                 f"{one['batch']:,}",
                 *own,
@@ -205,4 +211,4 @@ def summary_text(means: Sequence[Row], fields: Sequence[str]) -> str:
         )
     shown = [i for i in range(len(heads)) if any(line[i] for line in lines[1:])]
     wide = {i: max(len(line[i]) for line in lines) for i in shown}
-    return "\n".join("  ".join(line[i].ljust(wide[i]) for i in shown).rstrip() for line in lines)
+    return above + "\n".join("  ".join(line[i].ljust(wide[i]) for i in shown).rstrip() for line in lines)

@@ -172,7 +172,7 @@ async function mounted(mode) {
 
 function createBar(pick) {
   const { models } = app.about;
-  const title = ({ architecture, parameters }) => `${architecture}, ${parameters.toLocaleString("en")} parameters`;
+  const title = ({ model, parameters }) => `${model}; ${parameters.toLocaleString("en")} parameters`;
   const model = segmented("Model", models.map((of, i) => ({ value: i, text: of.name, title: title(of) })), (value) =>
     state.set({ model: value, query: "own", layer: null, head: "mean", target: null, masked: "" }));
   $("models").append(models.length > 1 ? model.root : el("span", { text: models[0].name, title: title(models[0]) }));

@@ -54,7 +54,7 @@ export function mount(root, app) {
         ...(app.api.exported ? [] : [
           item("Link", "shows the same again, here", () => copy(location.href, menu, app)),
           item("Page", "one file that works anywhere", async () => hand(
-            await pageOf(now, app), `${stem(look.picture.name)}-${app.about.models[now.model].architecture}.html`)),
+            await pageOf(now, app), `${stem(look.picture.name)}-${stem(app.about.models[now.model].name)}.html`)),
         ]));
       menu.hidden = false;
       menu.firstElementChild.focus();
