@@ -197,7 +197,7 @@ def test_the_server_hands_it_out_as_a_file(session, recorded):
         answer = client.get(f"/api/models/1/images/{session.given[0]}/page")
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/html")
-        assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''%3Cb%3E%26amp%3B-vit.html"
+        assert answer.headers["content-disposition"] == "attachment; filename*=UTF-8''%3Cb%3E%26amp%3B-ours.html"
         assert Parts(answer.text).recorded().keys() == recorded.keys()
         assert client.get("/api/models/1/images/0123456789abcdef/page").status_code == 404
         assert client.get(f"/api/models/7/images/{session.given[0]}/page").status_code == 404
