@@ -7,6 +7,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ from vitral.explain.geometry import (
     Windowed,
     shares,
 )
-from vitral.layers.attention import AttentionLayer, recording
+from vitral.layers.attention import AttentionLayer
 from vitral.models.common import ImageModel, covering
 
 
@@ -101,6 +102,34 @@ def in_float32(model: ImageModel) -> ImageModel:
     return copy.deepcopy(model).float()
 
 
+@contextmanager
+def followed(
+    model: ImageModel,
+    block: Callable[[int, Tensor], None],
+    attention: Callable[[int, Tensor, tuple[Tensor, ...]], None],
+) -> Iterator[None]:
+    """Inside, each forward pass calls `block(i, x)` with what enters the first block (i = 0) and with what block i - 1 gives, and
+    `attention(i, probabilities, inputs)` with those of each attention layer and what the layer was called with."""
+    layers = [m for m in model.modules() if isinstance(m, AttentionLayer)]
+    blocks = [each for stage in model.blocks_by_stage() for each in stage]
+
+    def asked(i: int, layer: AttentionLayer, inputs: tuple[Tensor, ...]) -> None:
+        layer.recorder = lambda probabilities: attention(i, probabilities, inputs)
+
+    handles = [each.register_forward_pre_hook(partial(asked, i)) for i, each in enumerate(layers)]
+    handles += [each.register_forward_pre_hook(lambda _, inputs: block(0, inputs[0])) for each in blocks[:1]]
+    handles += [
+        each.register_forward_hook(lambda *given, i=i: block(i, given[2])) for i, each in enumerate(blocks, start=1)
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        for layer in layers:
+            layer.recorder = None
+
+
 def capture(
     model: ImageModel,
     images: Tensor,
@@ -113,33 +142,23 @@ def capture(
     """
     assert len(images) == 1, "one image a pass"
     layers: list[Layer] = []
-    met: dict[nn.Module, tuple[Tensor, bool]] = {}  # attention layer -> its input, and whether windows are shifted
-    outputs: dict[int, Tensor] = {}
+    outputs: list[Tensor] = []
+    last_asked: list[Tensor] = []  # what the last attention layer was called with
     read: list[Tensor] = []
     class_tokens: list[Tensor] = []
     encoded: list[Tensor] = []
-    *_, last_stage = model.blocks_by_stage()
-    blocks = [block for stage in model.blocks_by_stage() for block in stage]
+    attention = [m for m in model.modules() if isinstance(m, AttentionLayer)]
+
+    def recorded(i: int, probabilities: Tensor, inputs: tuple[Tensor, ...]) -> None:
+        last_asked[:] = inputs[:1]
+        geometry = geometry_of(model, attention[i], inputs[0], len(inputs) > 1, images)
+        (receive or layers.append)(Layer(probabilities, geometry))
 
     with ExitStack() as stack:
         stack.enter_context(untouched(model))
         stack.enter_context(torch.set_grad_enabled(gradients))
-        attention = [m for m in model.modules() if isinstance(m, AttentionLayer)]
-
-        def recorded(i: int, probabilities: Tensor) -> None:
-            given = Layer(probabilities, geometry_of(model, attention[i], *met[attention[i]], images))
-            (receive or layers.append)(given)
-
-        stack.enter_context(recording(model, receive=recorded))
-        hooks = [
-            layer.register_forward_pre_hook(lambda m, x: met.__setitem__(m, (x[0], len(x) > 1))) for layer in attention
-        ]
-        hooks.append(blocks[0].register_forward_pre_hook(lambda _, x: outputs.__setitem__(0, x[0])))
-        hooks += [
-            block.register_forward_hook(lambda *given, i=i: outputs.__setitem__(i, given[2]))
-            for i, block in enumerate(blocks, start=1)
-        ]
-        hooks += [b.register_forward_hook(lambda *given: class_tokens.append(given[2])) for b in model.class_blocks]
+        stack.enter_context(followed(model, lambda _, x: outputs.append(x), recorded))
+        hooks = [b.register_forward_hook(lambda *given: class_tokens.append(given[2])) for b in model.class_blocks]
         hooks.append(model.head.register_forward_pre_hook(lambda _, x: read.append(x[0])))
         hooks.append(model.final_norm.register_forward_hook(lambda *given: encoded.append(given[2])))
         for hook in hooks:
@@ -148,15 +167,15 @@ def capture(
             images = images.clone().requires_grad_(True)  # so that the graph begins here in a frozen model too
         logits = model(images)
 
-    last_read = met[attention[-1]][0] if model.reader in ("cls", "cls_dist") else encoded[0]
+    *_, last_stage = model.blocks_by_stage()
     return Pass(
         logits=logits,
         representation=read[0],
         layers=layers,
-        features=[_features(model, outputs[i], images) for i in range(len(blocks) + 1)],
-        last_read=_features(model, last_read, images),
+        features=[_features(model, x, images) for x in outputs],
+        last_read=_features(model, (last_asked if model.reader in ("cls", "cls_dist") else encoded)[0], images),
         class_tokens=class_tokens,
-        last_stage=len(blocks) - len(last_stage) + 1 if model.pyramid else 0,
+        last_stage=len(outputs) - len(last_stage) if model.pyramid else 0,
     )
 
 

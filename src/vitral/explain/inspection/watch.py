@@ -7,14 +7,12 @@ Axes: B images, C channels, H W pixels, h w grid, N tokens, D width, n windows o
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from vitral.explain.capture import geometry_of
+from vitral.explain.capture import followed, geometry_of
 from vitral.explain.geometry import ClassOnly, Floats, Reduced, Windowed
 from vitral.layers.attention import AttentionLayer
 from vitral.models.common import ImageModel, covering
@@ -72,43 +70,22 @@ def watching(
 ) -> Iterator[None]:
     """Call `tokens(i, ...)` with what enters the first block (i = 0) and with what block i - 1 gives, and `attention(i, probabilities
     [B*n, heads, Q, K], places)` for each attention layer, in every forward pass of the model inside the `with`."""
-    handles: list[RemovableHandle] = []
     current: list[Tensor] = []  # the images that are being read
     layers = [m for _, m in named_attention(model)]
-    blocks = [m for _, m in named_blocks(model)]
 
-    def opened(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        current[:] = inputs[:1]
+    def block(i: int, x: Tensor) -> None:
+        tokens(i, split_tokens(x, model, current[0]))
 
-    def entered(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        tokens(0, split_tokens(inputs[0], model, current[0]))
+    def asked(i: int, probabilities: Tensor, inputs: tuple[Tensor, ...]) -> None:
+        attention(i, probabilities, places(layers[i], inputs, model, current[0]))
 
-    def left(i: int) -> Callable[[nn.Module, Any, Tensor], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            tokens(i + 1, split_tokens(output, model, current[0]))
-
-        return hook
-
-    def asked(i: int, layer: AttentionLayer) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            where = places(layer, inputs, model, current[0])
-            layer.recorder = lambda probabilities: attention(i, probabilities, where)
-
-        return hook
-
+    opened = model.register_forward_pre_hook(lambda _, inputs: current.__setitem__(slice(None), inputs[:1]))
     try:
-        handles.append(model.register_forward_pre_hook(opened))
-        if blocks:
-            handles.append(blocks[0].register_forward_pre_hook(entered))
-        handles += [block.register_forward_hook(left(i)) for i, block in enumerate(blocks)]
-        handles += [layer.register_forward_pre_hook(asked(i, layer)) for i, layer in enumerate(layers)]
-        yield
+        with followed(model, block, asked):
+            yield
     finally:
+        opened.remove()
         current.clear()
-        for handle in handles:
-            handle.remove()
-        for layer in layers:
-            layer.recorder = None
 
 
 def split_tokens(x: Tensor, model: ImageModel, images: Tensor) -> Tokens:
