@@ -19,10 +19,10 @@ def reads_evenly(model):
     return model
 
 
-def predictor_of(model, size=None, multi_label=False, labels=None):
+def predictor_of(model, size=None, task="classify", labels=None):
     """A predictor that sees images in -1..1. size: height and width of its view, by default the model's own; labels: by default numbered."""
     config = model.config
     half = (0.5,) * config.in_channels
     labels = [f"kind {k}" for k in range(config.num_classes)] if labels is None else list(labels)
     steps = Preprocess(*(size or config.image_size), config.in_channels, half, half)
-    return Predictor(model, ModelCard(family_of(config), config.arguments(), labels, steps, multi_label=multi_label))
+    return Predictor(model, ModelCard(family_of(config), config.arguments(), labels, steps, task=task))

@@ -86,7 +86,9 @@ def test_prediction_is_evaluation(predictor, shapes_folder):
     scores, logits = evaluate(predictor, split, data.labels, batch_size=4)
     labels = [predictor.predict(split.path(i)).label for i in range(len(split))]
     assert labels == [predictor.labels[k] for k in logits.argmax(1)]
-    assert scores.top1 == np.mean([label == data.labels[t] for label, t in zip(labels, split.targets, strict=True)])
+    assert scores.top1 == np.mean(
+        [label == data.labels[t] for label, t in zip(labels, split.targets.values, strict=True)]
+    )
     assert np.allclose(logits, split_logits(predictor, split, batch_size=100), atol=1e-4)
     assert len(merged(data)) == 90
 

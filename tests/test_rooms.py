@@ -18,6 +18,7 @@ ROOMS = [
     "models",
     "data",
     "checkpoints",
+    "answers",
     "predict",
     "objectives",
     "evaluation",

@@ -1,10 +1,9 @@
 """Predictor: file -> pixels -> logits -> labels, the one path that evaluation, explanations, export and serving share."""
 
-import html
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Self
@@ -14,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from vitral.answers import ANSWERS, Answer
 from vitral.checkpoints.bundle import ModelCard, load_model
 from vitral.checkpoints.create import open_model
 from vitral.data.arrays import arranged, array_pixels
@@ -29,29 +29,6 @@ from vitral.models.common import ImageModel
 ImageLike = str | Path | bytes | PageOf | Image.Image | np.ndarray | Tensor
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """The most probable class of one image, and the `top` ones as (label, probability), best first."""
-
-    name: str
-    label: str
-    probability: float
-    top: list[tuple[str, float]]
-    labels: list[tuple[str, float]] | None = None
-    """Of a model with several labels an image: all that are as probable as not, best first, perhaps none; else None."""
-    clipped: Range | None = None
-    """The least and largest value of the file, where they lie outside of the value range that it was read by, and so were clipped to it."""
-
-    def _repr_html_(self) -> str:
-        """The top classes as bars, for notebooks."""
-        rows = "".join(
-            f'<tr><td style="text-align:left">{html.escape(label)}</td><td>{probability:.1%}</td>'
-            f'<td style="text-align:left;width:200px"><div style="width:{100 * probability:.1f}%;height:8px;background:#d98b1f"></div></td></tr>'
-            for label, probability in self.top
-        )
-        return f"<table><caption>{html.escape(self.name)}</caption>{rows}</table>"
-
-
 class Predictor:
     """A model with the labels and the preprocessing that it was trained with."""
 
@@ -63,6 +40,10 @@ class Predictor:
         self.model = model.eval()
         self.card = card
         self.labels = card.labels
+        if card.task not in ANSWERS:
+            raise VitralError(f"the model's task {card.task!r} is not one of {', '.join(ANSWERS)}; upgrade vitral")
+        self.answers = ANSWERS[card.task](card.labels)
+        """How its outputs are read."""
 
     def __repr__(self) -> str:
         steps = self.card.preprocess
@@ -144,29 +125,21 @@ class Predictor:
 
     def probabilities(self, logits: Tensor) -> Tensor:
         """[B, K] to [B, K]: of the classes together 1, or where an image can have several labels of each on its own."""
-        return logits.sigmoid() if self.card.multi_label else logits.softmax(-1)
+        return self.answers.probabilities(logits)
 
-    def predict(self, image: ImageLike, top_k: int = 5) -> Prediction:
-        """The label of one image, or where it can have several all of them."""
+    def predict(self, image: ImageLike, top_k: int = 5) -> Answer:
+        """What the model says of one image: its class, or where it can have several labels all of them."""
         return self.predict_batch([self.preprocess(image)], [_name(image)], top_k)[0]
 
-    def predict_batch(self, inputs: Sequence[Tensor], names: Sequence[str], top_k: int = 5) -> list[Prediction]:
-        """Predictions for preprocessed images, in one forward pass."""
+    def predict_batch(self, inputs: Sequence[Tensor], names: Sequence[str], top_k: int = 5) -> Sequence[Answer]:
+        """Answers for preprocessed images, in one forward pass."""
         if top_k < 1:
             raise VitralError(f"top_k {top_k}: ask for at least 1 class")
         if len({x.shape for x in inputs}) > 1:  # steps that give each image a size of its own
             logits = torch.cat([self.logits(x[None]) for x in inputs])
         else:
             logits = self.logits(torch.stack(list(inputs)))  # [B, K]
-        yes = (logits >= 0).sum(-1).tolist()  # labels at or above 50 %
-        classes = logits.topk(min(max(top_k, *yes), len(self.labels))).indices
-        values = self.probabilities(logits).gather(1, classes)
-        predictions = []
-        for name, k, p, count in zip(names, classes.tolist(), values.tolist(), yes, strict=True):
-            ranked = [(self.labels[i], q) for i, q in zip(k, p, strict=True)]
-            several = ranked[:count] if self.card.multi_label else None
-            predictions.append(Prediction(name, *ranked[0], ranked[:top_k], several))
-        return predictions
+        return self.answers(logits, names, top_k)
 
 
 def load(path: str | Path) -> Predictor:
@@ -200,7 +173,7 @@ def _adopt(source: str) -> Predictor:
         )
     card = ModelCard(
         opened.architecture, opened.model.config.arguments(), opened.labels, opened.preprocess, data={"source": source},
-        multi_label=opened.multi_label,
+        task=opened.task,
     )  # fmt: skip
     return Predictor(opened.model, card)
 
@@ -278,8 +251,8 @@ def _whole_list(data: bytes) -> list[str] | None:
 
 def predict_stream(
     predictor: Predictor, images: Iterable[tuple[str, str | bytes | PageOf]], top_k: int = 5, batch_size: int = 16
-) -> Iterator[Prediction | tuple[str, VitralError]]:
-    """A prediction, or (name, error), for each image in order, computed batch by batch as the images come."""
+) -> Iterator[Answer | tuple[str, VitralError]]:
+    """An answer, or (name, error), for each image in order, computed batch by batch as the images come."""
 
     clipped: dict[str, Range] = {}
 

@@ -188,7 +188,7 @@ def test_an_epoch_visits_every_image_once_and_the_next_in_another_order(shapes):
 def test_evaluation_reads_the_split_in_order(shapes):
     split = shapes.splits["val"]
     parts = list(EvaluationBatches(split, steps(), 5).stream(0))
-    assert torch.cat([t for _, t in parts]).tolist() == split.targets.tolist()
+    assert torch.cat([t for _, t in parts]).tolist() == split.targets.values.tolist()
     assert torch.equal(torch.cat([x for x, _ in parts])[3], steps().view(split.read(3, 1)))
 
 

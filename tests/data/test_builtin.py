@@ -72,7 +72,7 @@ def test_fashion_mnist_from_a_folder(tmp_path: Path, compress: bool) -> None:
     test = data.splits["test"]
     assert test.names[17] == "fashion-mnist/test/17"
     assert np.array_equal(test.read(17)[0].numpy(), arrays["t10k-images-idx3-ubyte"][17])
-    assert test.targets[17] == 7
+    assert test.targets.values[17] == 7
 
 
 def test_idx_files_that_are_none(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_elpv_is_divided_exactly_and_by_stratum(tmp_path: Path) -> None:
     assert sizes["test"] == 656
     assert sizes["train"] + sizes["val"] == 144
     test = data.splits["test"]
-    for name, target in zip(test.names, test.targets, strict=True):
+    for name, target in zip(test.names, test.targets.values, strict=True):
         assert target == int(int(name[11:15]) % 4 >= 2)
     strata = Counter((int(name[11:15]) % 4, int(name[11:15]) % 3 == 0) for name in test.names)
     for (_, poly), count in strata.items():

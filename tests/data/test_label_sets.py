@@ -47,7 +47,7 @@ def sets(data: DataSet) -> dict[str, set[str]]:
     return {
         name: {data.labels[k] for k in np.flatnonzero(row)}
         for split in data.splits.values()
-        for name, row in zip(split.names, split.targets, strict=True)
+        for name, row in zip(split.names, split.targets.values, strict=True)
     }
 
 
@@ -57,8 +57,8 @@ WANTED = {"0.png": {"cat", "dog"}, "1.png": set(), "2.png": {"dog"}, "3.png": {"
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv"])
 def test_cells_of_a_text_table(pictures, name):
     data = open_data(table(pictures, CELLS, name), ALL_TRAIN)
-    assert (data.labels, data.multi_label) == (["bird", "cat", "dog"], True)
-    assert data.splits["train"].targets.dtype == np.float32
+    assert (data.labels, data.task) == (["bird", "cat", "dog"], "multilabel")
+    assert data.splits["train"].targets.values.dtype == np.float32
     assert sets(data) == WANTED
     assert "1.4 labels an image on average; 1 image has none" in data.notes
     assert (
@@ -91,8 +91,8 @@ def test_cells_of_a_parquet_table(pictures, kind):
 
 def test_without_a_separator_an_image_has_one_label(pictures):
     data = open_data(table(pictures, ["cat;dog", "dog", "cat;dog"]), DataOptions(val_fraction=0, test_fraction=0))
-    assert (data.labels, data.multi_label) == (["cat;dog", "dog"], False)
-    assert data.splits["train"].targets.tolist() == [0, 1, 0]
+    assert (data.labels, data.task) == (["cat;dog", "dog"], "classify")
+    assert data.splits["train"].targets.values.tolist() == [0, 1, 0]
 
 
 names = st.text(st.characters(exclude_characters=";", exclude_categories=["Cs", "Cc"]), max_size=4).map(str.strip)
@@ -125,7 +125,7 @@ def test_each_set_of_labels_is_divided_in_the_same_proportions(pictures):
     counts = {name: len(split) for name, split in data.splits.items()}
     assert counts == {"train": 14 + 14 + 10 + 3, "val": 2 + 2 + 2 + 1, "test": 4 + 4 + 3 + 1}
     for name, of_a, of_ab in (("val", 2, 2), ("test", 4, 4)):
-        own = [frozenset(data.labels[k] for k in np.flatnonzero(row)) for row in data.splits[name].targets]
+        own = [frozenset(data.labels[k] for k in np.flatnonzero(row)) for row in data.splits[name].targets.values]
         assert (own.count(frozenset("a")), own.count(frozenset("ab"))) == (of_a, of_ab)
     again = open_data(table(pictures, cells), SEVERAL)
     assert all(list(again.splits[name].names) == list(data.splits[name].names) for name in data.splits)
@@ -233,9 +233,9 @@ def test_what_cannot_be_meant_is_refused(pictures, tmp_path):
 
 def test_data_to_score_on_need_no_second_label_set(pictures):
     data = open_data(table(pictures, ["a", "a"]), ALL_TRAIN, training=False)
-    assert (data.labels, data.splits["train"].targets.tolist()) == (["a"], [[1.0], [1.0]])
+    assert (data.labels, data.splits["train"].targets.values.tolist()) == (["a"], [[1.0], [1.0]])
     empty = open_data(table(pictures, ["", ""]), ALL_TRAIN, training=False)
-    assert (empty.labels, empty.splits["train"].targets.shape) == ([], (2, 0))
+    assert (empty.labels, empty.splits["train"].targets.values.shape) == ([], (2, 0))
 
 
 def test_unreadable_images_may_not_take_a_label_with_them(pictures, tmp_path):

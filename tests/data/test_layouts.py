@@ -33,7 +33,7 @@ def fill(root: Path, folders: list[str], n: int = 3) -> Path:
 
 def divided(data) -> dict[str, set[str]]:
     """Split -> the classes in it."""
-    return {name: {data.labels[t] for t in split.targets} for name, split in data.splits.items()}
+    return {name: {data.labels[t] for t in split.targets.values} for name, split in data.splits.items()}
 
 
 @pytest.mark.parametrize(

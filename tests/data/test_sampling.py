@@ -37,22 +37,24 @@ def test_repeated_images_stand_side_by_side_each_changed_otherwise(shapes):
 
 
 def test_balanced_sampling_shows_every_class_equally_often(shapes):
-    kept = np.concatenate([np.flatnonzero(shapes.targets == k)[:count] for k, count in enumerate((30, 10, 3))])
+    kept = np.concatenate([np.flatnonzero(shapes.targets.values == k)[:count] for k, count in enumerate((30, 10, 3))])
     names = [shapes.names[i] for i in kept]
-    few = Split("train", names, shapes.targets[kept], shapes.images, shapes.rows[kept], shapes.contents[kept])
+    few = Split("train", names, shapes.targets.take(kept), shapes.images, shapes.rows[kept], shapes.contents[kept])
     source = batches(few, balanced=True)
     for epoch in range(2):
         steps = range(epoch * source.steps_per_epoch, (epoch + 1) * source.steps_per_epoch)
         seen = np.concatenate([source.indices(step)[1] for step in steps])
-        counts = np.bincount(few.targets[seen])
+        counts = np.bincount(few.targets.values[seen])
         assert counts.max() - counts.min() <= 1
-        assert set(seen[few.targets[seen] == 2]) == set(np.flatnonzero(few.targets == 2))  # the rare ones all come
+        assert set(seen[few.targets.values[seen] == 2]) == set(
+            np.flatnonzero(few.targets.values == 2)
+        )  # the rare ones all come
 
 
 def test_a_share_of_the_training_images_is_the_same_each_time_and_part_of_a_larger_one(shapes_folder):
     def names(fraction):
         data = open_data(shapes_folder, DataOptions(train_fraction=fraction))
-        return {name: list(split.names) for name, split in data.splits.items()}, data.splits["train"].targets
+        return {name: list(split.names) for name, split in data.splits.items()}, data.splits["train"].targets.values
 
     (tenth, targets), (half, _), (whole, every) = names(0.1), names(0.5), names(1.0)
     assert tenth == names(0.1)[0]

@@ -82,13 +82,6 @@ def test_shares_are_the_largest_two_in_words():
     assert shares(torch.tensor([0.0, 1.0, 0.0]), labels) == "100% dog"
 
 
-def test_without_names_the_classes_are_numbered(data):
-    batches, sheet = sheet_of(data, AugmentOptions(crop="none"), images=2, views=1)
-    numbered = np.asarray(contact_sheet(batches, None, 2, 1))
-    assert (numbered == np.asarray(contact_sheet(batches, ["class 0", "class 1", "class 2"], 2, 1))).all()
-    assert (numbered != sheet).any()
-
-
 def test_long_texts_are_cut_to_their_room():
     font = ImageFont.load_default(size=12)
     assert fitting("short", 200, font) == "short"

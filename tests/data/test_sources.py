@@ -62,12 +62,12 @@ def test_class_folders(tmp_path: Path) -> None:
     assert "cat/deep/er/x.JPG" in every
     for split in data.splits.values():
         for i, name in enumerate(split.names):
-            assert data.labels[split.targets[i]] == name.split("/")[0]
+            assert data.labels[split.targets.values[i]] == name.split("/")[0]
             assert split.path(i) == root / name
             expected = np.array(Image.open(root / name))
             got = split.read(i).permute(1, 2, 0).numpy()
             assert np.abs(got.astype(int) - expected).max() <= 1
-        assert split.targets.dtype == np.int64
+        assert split.targets.values.dtype == np.int64
     assert split.read(0, channels=1).shape == (1, 4, 6)
 
 
@@ -423,7 +423,7 @@ def test_text_tables(tmp_path: Path, suffix: str, delimiter: str) -> None:
     assert (data.name, data.labels) == ("list", [str(i) for i in range(11)])
     split = data.splits["train"]
     assert split.names[13] == "pix/im, 13.png"
-    assert data.labels[split.targets[13]] == "2"
+    assert data.labels[split.targets.values[13]] == "2"
     assert split.path(13) == tmp_path / "pix" / "im, 13.png"
 
 
@@ -519,7 +519,7 @@ def test_parquet(tmp_path: Path, layout: str) -> None:
     assert data.labels == (["cat", "dog"] if layout == "struct" else ["0", "1"])
     split = pickle.loads(pickle.dumps(data.splits["train"]))
     assert np.array_equal(split.read(7).permute(1, 2, 0).numpy(), np.array(picture(7)))
-    assert split.targets.tolist() == [0, 1] * 6
+    assert split.targets.values.tolist() == [0, 1] * 6
     assert split.names[7] == {"paths": "7.png", "bytes": "list/7", "struct": "list/7.png"}[layout]
     assert split.path(7) == (tmp_path / "7.png" if layout == "paths" else None)
 

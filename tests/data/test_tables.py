@@ -39,7 +39,7 @@ def opened(place: Path, text: str, **options) -> DataSet:
 
 
 def labels(data: DataSet, split: str = "train") -> list[object]:
-    targets = data.splits[split].targets
+    targets = data.splits[split].targets.values
     if targets.ndim == 1:
         return [data.labels[t] for t in targets]
     return [{data.labels[k] for k in np.flatnonzero(row)} for row in targets]
@@ -107,7 +107,7 @@ def test_quotes_after_spaces_and_delimiters_at_the_end(place):
 
 def test_columns_of_zeros_and_ones(place):
     one = opened(place, "image,cat,dog\nimgs/0.png,1,0\nimgs/1.png,0,1\n")
-    assert (labels(one), one.multi_label) == (["cat", "dog"], False)
+    assert (labels(one), one.task) == (["cat", "dog"], "classify")
     several = opened(place, "image,note,cat,dog\nimgs/0.png,x,1,1\nimgs/1.png,y,0,1\nimgs/2.png,z,0,0\n")
     assert labels(several) == [{"cat", "dog"}, {"dog"}, set()]
     with pytest.raises(VitralError, match="'cat' holds '2' in row 2"):
@@ -126,7 +126,7 @@ def test_vectors_of_zeros_and_ones_in_parquet(place, names):
     parquet.write_table(table, place / "t.parquet")
     data = open_data(place / "t.parquet", DataOptions(**ALL))
     assert data.labels == (names or ["class 0", "class 1", "class 2"])
-    assert data.splits["train"].targets.tolist() == VECTORS
+    assert data.splits["train"].targets.values.tolist() == VECTORS
 
 
 def test_vectors_of_zeros_and_ones_in_text(place):

@@ -74,7 +74,7 @@ def test_a_model_without_labels_can_be_looked_into():
     assert "fine-tune" in {m["name"]: m["why"] for m in model["methods"]}["relevance"]
     assert all("no head" in why for why in model["removals"].values())
     look = client.get(f"{path(session)}/look").json()
-    assert look["answer"] == {"multi_label": False, "top": []}
+    assert look["answer"] == {"independent": False, "top": []}
     assert "no labels" in look["lens"]["why"]
     assert len(client.get(f"{path(session)}/attention?query=1,1").json()["layers"]) == 2
     assert client.get(f"{path(session)}/explain?method=pca").json()["colours"]

@@ -264,7 +264,7 @@ def test_images_with_several_labels_or_none(tmp_path):
         (tmp_path / f"{i}.png").write_bytes(encoded(20, 20, seed=i))
         rows.append(f"{i}.png,{said}")
     (tmp_path / "table.csv").write_text("\n".join(rows))
-    predictor = predictor_of(model, multi_label=True, labels="abc")
+    predictor = predictor_of(model, task="multilabel", labels="abc")
     predictor.card.recipe["data"] = {"label_separator": ";", "val_fraction": 0.0, "test_fraction": 0.0}
     found = answered(
         Neighbours([predictor], [""], str(tmp_path / "table.csv"), Turns()), encoded(20, 20, seed=1050), 20

@@ -111,7 +111,7 @@ def test_training_makes_features_that_a_few_images_suffice_for(predictor, digits
     """A short supervised training: above random weights, in the few-shot probe and among neighbours."""
     train, test = digits.splits["train"], digits.splits["test"]
     x = torch.stack([predictor.card.preprocess(train.read(i, 1)) for i in range(len(train))])
-    y = torch.from_numpy(train.targets)
+    y = torch.from_numpy(train.targets.values)
     random = Predictor(untrained(predictor.model), predictor.card)
     torch.manual_seed(0)
     optimizer = torch.optim.AdamW(predictor.model.parameters(), 2e-3)
@@ -123,7 +123,7 @@ def test_training_makes_features_that_a_few_images_suffice_for(predictor, digits
     few, near = [], []
     for each in (predictor, random):
         known, asked = (features(each, split) for split in (train, test))
-        few.append(few_shot(known, train.targets, asked, test.targets, (5,), 3)[5].mean())
-        near.append((k_nn(known, train.targets, asked) == test.targets).mean())
+        few.append(few_shot(known, train.targets.values, asked, test.targets.values, (5,), 3)[5].mean())
+        near.append((k_nn(known, train.targets.values, asked) == test.targets.values).mean())
     assert few[0] > few[1] + 0.1
     assert near[0] > near[1]

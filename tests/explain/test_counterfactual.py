@@ -119,7 +119,7 @@ def test_an_answer_that_stays_is_an_error_with_a_remedy():
 
 def test_where_a_picture_can_have_several_labels_the_label_falls():
     learned_model = learned().model
-    predictor = predictor_of(learned_model, labels=LABELS, multi_label=True)
+    predictor = predictor_of(learned_model, labels=LABELS, task="multilabel")
     image = picture(0, (1, 3), 8)
     answers = Removable(predictor, image).probabilities(np.ones((1, GRID[0] * GRID[1]), bool))[0]
     assert answers[0] > 0.5
@@ -132,4 +132,4 @@ def test_where_a_picture_can_have_several_labels_the_label_falls():
         silent.head.weight.zero_()
         silent.head.bias.fill_(-3)
     with pytest.raises(VitralError, match="no answer to change"):
-        counterfactual(predictor_of(silent, multi_label=True), image)
+        counterfactual(predictor_of(silent, task="multilabel"), image)

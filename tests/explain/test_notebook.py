@@ -12,12 +12,12 @@ from PIL import Image
 
 from asking import predictor_of
 from families import small
+from vitral.answers import Prediction
 from vitral.drawing.charts import BOTTOM, HEIGHT, TOP
 from vitral.explain.counterfactual import Counterfactual, counterfactual
 from vitral.explain.explain import explain, look
 from vitral.explain.faithfulness import scored
 from vitral.explain.notebook import CELL, CHANGED
-from vitral.predict import Prediction
 
 PICTURE = torch.randint(0, 256, (3, 32, 32), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
 

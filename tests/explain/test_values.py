@@ -188,11 +188,11 @@ def test_cells_sum_pixels_up_to_the_edge():
     assert cell_side([16], (384, 384)) == 16
 
 
-@pytest.mark.parametrize("multi_label", [False, True])
-def test_occlusion_covers_one_square_after_the_other(multi_label):
+@pytest.mark.parametrize("task", ["classify", "multilabel"])
+def test_occlusion_covers_one_square_after_the_other(task):
     size = (28, 37)
     model = small("vit", image_size=size)
-    predictor = predictor_of(model, size, multi_label)
+    predictor = predictor_of(model, size, task)
     picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
 
     def answer(pixels):

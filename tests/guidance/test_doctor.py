@@ -106,12 +106,12 @@ def test_changed_labels_of_the_digits_look_the_most_wrong():
     looks, _ = look(ArrayImages(listing.images.pixels[:n], listing.images.names[:n]), None)
     rng = np.random.default_rng(0)
     changed = np.arange(n) % 20 == 3
-    targets = np.where(changed, (listing.targets[:n] + rng.integers(1, 10, n)) % 10, listing.targets[:n])
+    targets = np.where(changed, (listing.targets.values[:n] + rng.integers(1, 10, n)) % 10, listing.targets.values[:n])
     judgement = judge(described(looks), targets, np.arange(n))
     first = np.argsort(-judgement.suspicion)[: n // 10]
     assert changed[first].sum() >= 0.9 * changed.sum()
     assert changed[judgement.doubted].mean() > 0.8
-    assert (judgement.likely == listing.targets[:n])[changed].mean() > 0.8
+    assert (judgement.likely == listing.targets.values[:n])[changed].mean() > 0.8
 
 
 def test_copies_share_a_fold_so_that_they_do_not_vouch_for_one_another():

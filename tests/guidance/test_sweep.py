@@ -198,7 +198,7 @@ def test_what_is_said_stays_and_other_budgets_are_not_filled_in():
 
 @pytest.mark.parametrize("fraction", [0.001, 0.05, 0.33, 1.0])
 def test_the_images_expected_are_those_of_the_run(fraction):
-    counts = np.bincount(open_data("digits").splits["train"].targets).tolist()
+    counts = np.bincount(open_data("digits").splits["train"].targets.values).tolist()
     opened = open_data("digits", DataOptions(train_fraction=fraction))
     assert sum(share_of(count, fraction) for count in counts) == len(opened.splits["train"])
 

@@ -25,7 +25,7 @@ def test_loss_by_hand(labels, smoothing):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(6, labels, generator=generator)
     targets = (torch.rand(6, labels, generator=generator) < 0.5).float()
-    losses = Classify(smoothing, "bce", multi_label=True)(Answers(), batch(logits, targets))
+    losses = Classify(smoothing, "bce", independent=True)(Answers(), batch(logits, targets))
     wanted = targets * (1 - smoothing) + smoothing / 2  # towards as much yes as no
     p = logits.sigmoid()
     by_hand = -(wanted * p.log() + (1 - wanted) * (1 - p).log()).sum(1).mean()

@@ -122,13 +122,13 @@ def test_all_training_images_are_used_and_the_last_weights_kept(name):
         return
     assert (recipe.data.test_fraction, recipe.data.val_fraction) == (0.0, source.val_fraction)
     assert recipe.train.keep == "last"
-    assert recipe.train.score_split == "val" or recipe.objective.name != "classify"
+    assert recipe.train.score_split == "val" or not recipe.objective.labelled
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_opens_with_its_command(name):
     command = header(name).splitlines()[0].split()
-    verb = "train" if read(name).objective.name == "classify" else "pretrain"
+    verb = "train" if read(name).objective.labelled else "pretrain"
     assert command[:2] == ["vitral", verb]
     assert command[command.index("--recipe") + 1] == f"recipes/{name}.toml"
     assert "--out" in command

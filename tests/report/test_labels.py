@@ -19,7 +19,7 @@ def test_labels_are_ordered_from_the_weakest_and_escaped(tmp_path):
     examples = [Example("x.png", f"{EVIL}, easy", "no label", 0.93, PIXELS, PIXELS, furthest=f"no {EVIL}")]
     lines = [{"event": "val", "step": i, "epoch": i / 2, "map": i / 10, "loss": 1 / i} for i in (1, 2, 3)]
     evaluation = score_labels(logits, targets, labels)
-    _, text = report(tmp_path, labels=labels, evaluation=evaluation, examples=examples, curves=lines)
+    _, text = report(tmp_path, task="multilabel", evaluation=evaluation, examples=examples, curves=lines)
     page = Page(text)
     table = text[text.index("<h2>Labels") :]
     assert table.index("hard<") < table.index("easy<") < table.index("never<")

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from vitral.drawing.charts import Series, line_chart, running_mean, thinned, ticks
 from vitral.errors import VitralError
 from vitral.evaluation.metrics import score
+from vitral.report.classes import choose_examples
 from vitral.report.frame import short
-from vitral.report.page import Example, choose_examples, write_report
+from vitral.report.page import Example, write_report
 
 EVIL = "<script>alert('1')</script>"
 VOID = {"meta", "br", "img"}
@@ -70,7 +71,6 @@ def report(folder, classes=10, **changes):
     arguments = {
         "title": "digits " + EVIL,
         "command": f"vitral train '{EVIL}' --seed 0",
-        "labels": labels,
         "evaluation": score(logits, targets, labels),
         "curves": curves(),
         "examples": [
@@ -96,7 +96,7 @@ def test_the_score_stands_beside_what_it_is_held_against(tmp_path):
 
     answers = np.array([0, 1, 1, 1, 0, 0, 1, 2])
     scores = score(np.eye(3)[answers], np.array([0, 1, 1, 1, 1, 0, 0, 2]), ["cat", "dog", "owl"])
-    given = {"labels": ["cat", "dog", "owl"], "evaluation": scores}
+    given = {"evaluation": scores}
     assert "50.00% top-1 of answering dog to all" in words(**given)
     assert "without training" not in words(**given)
     known = words(
@@ -147,7 +147,7 @@ def test_the_page_says_what_a_reader_wants(tmp_path):
 def test_headline_figures_are_the_evaluations(tmp_path):
     labels = list("abcdefg")
     logits, targets = np.eye(7)[[0, 1, 2, 3, 4, 5, 0]] * 4, np.arange(7)
-    _, text = report(tmp_path, labels=labels, evaluation=score(logits, targets, labels))
+    _, text = report(tmp_path, evaluation=score(logits, targets, labels))
     words = Page(text).text
     assert "85.71% top-1, 95 % interval 48.69% to 97.43%" in words
     assert "a taken for a: 1 (100.0%)" in text
@@ -157,7 +157,7 @@ def test_headline_figures_are_the_evaluations(tmp_path):
 def test_classes_are_ordered_from_the_weakest_and_undefined_ones_are_last(tmp_path):
     labels = ["strong", "unseen", "weak"]
     evaluation = score(np.array([[9.0, 0, 1], [9, 0, 1], [9, 0, 1], [0, 0, 9]]), [0, 0, 2, 2], labels)
-    _, text = report(tmp_path, labels=labels, evaluation=evaluation)
+    _, text = report(tmp_path, evaluation=evaluation)
     table = text[text.index("<h2>Classes") :]
     assert table.index("weak<") < table.index("strong<") < table.index("unseen<")
     assert "nan" not in Page(text).text.lower().split()
@@ -175,7 +175,7 @@ def test_many_classes_show_the_most_confused_pairs(tmp_path):
     counts = [int(n) for n in re.findall(r"<td>(\d+)</td>", section)]
     assert counts == sorted(counts, reverse=True)
     labels = [str(k) for k in range(50)]
-    _, perfect = report(tmp_path, labels=labels, evaluation=score(np.eye(50) * 50, np.arange(50), labels))
+    _, perfect = report(tmp_path, evaluation=score(np.eye(50) * 50, np.arange(50), labels))
     assert "No image was taken for another class." in perfect
 
 

@@ -34,8 +34,8 @@ class ModelCard:
     scores: dict[str, object] = field(default_factory=dict)
     data: dict[str, object] = field(default_factory=dict)
     """Name and fingerprint of the training data."""
-    multi_label: bool = False
-    """Whether an image can have several of the labels, or none: each output is then a yes or no of its own."""
+    task: str = "classify"
+    """What its outputs answer: classify (one class an image) or multilabel (several labels, or none: each output is a yes or no of its own)."""
     version: str = vitral.__version__
 
     @property
@@ -52,6 +52,8 @@ class ModelCard:
             stored = json.loads(text)
             if stored.pop("format") not in READABLE:
                 raise VitralError(f"{path}: written by a newer vitral; upgrade with pip install -U vitral")
+            if stored.pop("multi_label", False):  # of a file from before there were tasks
+                stored["task"] = "multilabel"
             return cls(**{**stored, "preprocess": Preprocess.from_json(stored["preprocess"])})
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, VitralError):

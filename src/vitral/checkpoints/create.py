@@ -27,8 +27,8 @@ class Opened:
     """Class names in order, where the source has them and the head was kept."""
     preprocess: Preprocess | None
     source: Source
-    multi_label: bool
-    """Whether an image can have several of the labels."""
+    task: str
+    """What its outputs answer, as in `ModelCard`."""
     unprepared: str = ""
     """Why `preprocess` is None, where the source has preprocessing that cannot be done here."""
 
@@ -87,4 +87,4 @@ def open_model(
         preprocess = None  # its means and deviations are those of other channels
     elif preprocess is not None and config.image_size != found.config.image_size:
         preprocess = preprocess.sized(*config.image_size)
-    return Opened(model, report, found.architecture, labels, preprocess, source, found.multi_label, found.unprepared)
+    return Opened(model, report, found.architecture, labels, preprocess, source, found.task, found.unprepared)

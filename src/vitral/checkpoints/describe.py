@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from vitral.checkpoints.bundle import read_card
-from vitral.checkpoints.from_transformers import read_config, sides
+from vitral.checkpoints.from_transformers import PROBLEM_TYPES, read_config, sides
 from vitral.checkpoints.processors import read_processor
 from vitral.checkpoints.recognise import Source
 from vitral.checkpoints.timm_pixels import read_timm
@@ -28,7 +28,7 @@ class Description:
     """Name in the zoo, or of the family."""
     labels: list[str] | None = None
     preprocess: Preprocess | None = None
-    multi_label: bool = False
+    task: str = "classify"
     unprepared: str = ""
     """Why there is no preprocessing, where the source has one that cannot be done here."""
 
@@ -42,7 +42,7 @@ def describe(source: Source, architecture: str | None = None) -> Description:
             card.architecture,
             card.labels,
             card.preprocess,
-            card.multi_label,
+            card.task,
         )
     if "model_type" in source.config:
         return _of_transformers(source)
@@ -82,8 +82,8 @@ def _of_transformers(source: Source) -> Description:
     if source.processor:
         shape = config.in_channels, config.image_size, getattr(config, "patch_size", 1)
         preprocess, why = _or_why(lambda: read_processor(source.processor, c["model_type"], *shape), source.name)
-    multi_label = c.get("problem_type") == "multi_label_classification"
-    return Description(config, family_of(config), labels, preprocess, multi_label, why)
+    task = next((task for task, kind in PROBLEM_TYPES.items() if kind == c.get("problem_type")), "classify")
+    return Description(config, family_of(config), labels, preprocess, task, why)
 
 
 def _or_why(read: Callable[[], Preprocess], name: str) -> tuple[Preprocess | None, str]:

@@ -63,7 +63,7 @@ def exchange(
             )
         card = ModelCard(
             opened.architecture, model.config.arguments(), labels or [], steps, data={"converted from": source},
-            multi_label=opened.multi_label,
+            task=opened.task,
         )  # fmt: skip
         save_model(out, model, card)
     else:
@@ -73,12 +73,10 @@ def exchange(
             )
         same = opened.report.layout.split("5")[0] == to  # a layout of Transformers keeps its dialect
         layout = opened.report.layout if same else to
-        unlike = write_folder(
-            out, model, layout, labels, steps, opened.report if same else None, multi_label=opened.multi_label
-        )
+        unlike = write_folder(out, model, layout, labels, steps, opened.report if same else None, task=opened.task)
         assumed += [f"preprocessing: {each}" for each in unlike]
         dropped += [] if steps is None else unsaid(steps)
-        if opened.multi_label and to == "timm":
+        if opened.task == "multilabel" and to == "timm":
             assumed.append(
                 "timm's config.json cannot say that an image can have several labels: take the sigmoid of the logits"
             )

@@ -25,6 +25,7 @@ ACTIVATIONS = {
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
 }
+PROBLEM_TYPES = {"multilabel": "multi_label_classification"}  # by task; without one a class an image is meant
 
 
 def read_config(c: dict[str, Any], keys: set[str], name: str) -> ModelConfig:

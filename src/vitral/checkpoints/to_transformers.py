@@ -21,10 +21,11 @@ from vitral.models.swinv2 import SwinV2Config
 from vitral.models.vit import ViTConfig
 
 ACTIVATIONS = {ours: theirs for theirs, ours in from_transformers.ACTIVATIONS.items()}  # of two names the newer
+PROBLEM_TYPES = from_transformers.PROBLEM_TYPES
 
 
 def transformers_files(
-    config: ModelConfig, labels: list[str] | None, steps: Preprocess | None, multi_label: bool
+    config: ModelConfig, labels: list[str] | None, steps: Preprocess | None, task: str
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """The files by their names: config.json, and preprocessor_config.json where the steps are known; and what that does otherwise."""
     named = labels or [f"LABEL_{i}" for i in range(config.num_classes)]
@@ -33,7 +34,7 @@ def transformers_files(
         "num_labels": config.num_classes,
         "id2label": dict(enumerate(named)),
         "label2id": {label: i for i, label in enumerate(named)},
-        **({"problem_type": "multi_label_classification"} if multi_label else {}),
+        **({"problem_type": PROBLEM_TYPES[task]} if task in PROBLEM_TYPES else {}),
     }
     files: dict[str, dict[str, Any]] = {"config.json": content}
     unlike: list[str] = []

@@ -24,7 +24,7 @@ def write_folder(
     steps: Preprocess | None,
     like: LoadReport | None = None,
     *,
-    multi_label: bool = False,
+    task: str = "classify",
 ) -> list[str]:
     """A folder that Transformers ("hf", "hf5") or timm ("timm") loads: config.json, model.safetensors and, if known, the preprocessing.
 
@@ -35,7 +35,7 @@ def write_folder(
     if layout == "timm":
         files, unlike = timm_files(model, labels, steps)
     else:
-        files, unlike = transformers_files(model.config, labels, steps, multi_label)
+        files, unlike = transformers_files(model.config, labels, steps, task)
     write_safetensors(folder / "model.safetensors", tensors, {"format": "pt"})
     for name, content in files.items():
         write_atomically(folder / name, (json.dumps(content, indent=2) + "\n").encode())

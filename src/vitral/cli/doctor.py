@@ -85,7 +85,7 @@ def _tell(diagnosis: "Diagnosis", page: Path, words: str) -> None:
     from vitral.guidance.doctor.diagnose import next_commands
 
     listing = diagnosis.listing
-    what = counted(len(listing.labels), *(("label", "labels") if listing.multi_label else ("class", "classes")))
+    what = counted(len(listing.labels), *listing.targets.nouns)
     lost = len(diagnosis.unusable)
     unusable = f", {counted(lost, 'file')} that cannot be used" if lost else ""
     lines = [f"{listing.name}: {counted(len(diagnosis.looks), 'image')}{unusable}, {what}"]

@@ -93,16 +93,15 @@ def probe(given: Probe, words: list[str]) -> int:
 
 def _asked(data: "DataSet", shots: tuple[int, ...] | None) -> tuple[tuple[int, ...], str]:
     """How many images a class to learn from, and the split to score on."""
-    import numpy as np
 
-    if data.multi_label:
-        raise VitralError(f"{data.name}: an image can have several labels; probe with data of one class an image")
+    if data.task != "classify":
+        raise VitralError(f"{data.name}: its task is {data.task}; probe with data of one class an image")
     scored = next((name for name in ("test", "val") if name in data.splits), None)
     if scored is None:
         raise VitralError(f"{data.name}: has neither a test nor a validation split; give --test-fraction above 0")
     if shots is not None and min(shots, default=0) < 1:
         raise VitralError(f"--shots {' '.join(map(str, shots))}: give one or more numbers of at least 1")
-    least = int(np.unique(data.splits["train"].targets, return_counts=True)[1].min())
+    least = min(len(each) for each in data.splits["train"].targets.members())
     return shots or tuple(each for each in SHOTS if each <= least), scored
 
 
@@ -144,8 +143,8 @@ def _results(
     """The scores of one kind of features, by split."""
     from vitral.evaluation.probes import few_shot, k_nn, linear
 
-    train, test = data.splits["train"].targets, data.splits[scored].targets
-    val = (read["val"], data.splits["val"].targets) if "val" in read and scored != "val" else None
+    train, test = data.splits["train"].targets.values, data.splits[scored].targets.values
+    val = (read["val"], data.splits["val"].targets.values) if "val" in read and scored != "val" else None
     few = few_shot(read["train"], train, read[scored], test, shots, seeds)
     answers, l2 = linear(read["train"], train, read[scored], val)
     return {

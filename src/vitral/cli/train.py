@@ -46,7 +46,7 @@ class Train:
 
 
 def train(given: Train, words: list[str]) -> int:
-    if given.settings.objective.name != "classify":
+    if not given.settings.objective.labelled:
         raise VitralError(
             f"objective {given.settings.objective.name} needs no labels: vitral pretrain {' '.join(words)}"
         )
@@ -83,7 +83,7 @@ class Pretrain:
 def pretrain(given: Pretrain, words: list[str]) -> int:
     if given.resume is not None and (given.resume / TWO_STAGES).exists() and not (given.resume / "run.json").exists():
         return _resume_tokenizer(given, words)
-    if given.settings.objective.name == "classify":
+    if given.settings.objective.labelled:
         raise VitralError(
             "pretrain learns without labels: choose --objective mae, beit, patch or dino, or use vitral train"
         )
@@ -155,7 +155,7 @@ def _run(given: Any, words: list[str], command: str, place: Path | None = None) 
                 f"{program()} {command} --resume {shlex.quote(str(place or run.folder))}"
             )
             return 130
-        if command == "train" and run.scored_split is None:
+        if command == "train" and run.purpose.scored_split is None:
             return 0
         display.say("writing the report")
         page = report_run(run.folder, run.data)
@@ -262,14 +262,14 @@ def _after_training(run: "Run") -> list[str]:
     """Commands to try on a finished run."""
     from vitral.explain.methods import undefined
 
-    assert run.scored_split is not None
-    image = run.data.splits[run.scored_split].path(0) or run.folder / "example.png"
+    assert run.purpose.scored_split is not None
+    image = run.data.splits[run.purpose.scored_split].path(0) or run.folder / "example.png"
     vitral, folder, data, picture = program(), *(shlex.quote(str(x)) for x in (run.folder, run.source, image))
     no_attention = undefined(run.loop.image_model, "attention") is not None
     return [
         f"{vitral} predict {folder} {picture}",
         f"{vitral} explain {folder} {picture}{' --method grad_cam' if no_attention else ''} -o {folder}/explained.png",
-        f"{vitral} evaluate {folder} {data} --split {run.scored_split}",
+        f"{vitral} evaluate {folder} {data} --split {run.purpose.scored_split}",
         f"{vitral} view {folder} {picture}",
     ]
 

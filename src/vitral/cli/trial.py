@@ -98,7 +98,7 @@ def _as_said(curve: "Curve", optim: OptimOptions) -> float:
 
 def _next(words: list[str], given: Any, rate: float) -> str:
     """The run that was tried, at this rate and in a folder of its own."""
-    pretrain = given.settings.objective.name != "classify"
+    pretrain = not given.settings.objective.labelled
     kept, left = [], iter(words)
     for word in left:
         flag, equals, _ = word.partition("=")

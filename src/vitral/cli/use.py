@@ -16,10 +16,11 @@ from vitral.data.options import DataOptions
 from vitral.errors import VitralError, counted
 
 if TYPE_CHECKING:
+    from vitral.answers import Answer, Answers
     from vitral.data.sources import DataSet, Split
-    from vitral.evaluation.evaluate import Scores
+    from vitral.evaluation.evaluator import Scores
     from vitral.explain.compare import Row
-    from vitral.predict import Prediction, Predictor
+    from vitral.predict import Predictor
 
 
 @dataclass
@@ -179,12 +180,8 @@ def predict(given: Predict, words: list[str]) -> int:
     if not given.images:
         raise VitralError("predict: which images? Give files, folders, or - to read from stdin")
     predictor = given.reading.read_by(load(given.model), every=True)
-    separator = (
-        stored_data_options(predictor.card.recipe).label_separator or ";" if predictor.card.multi_label else None
-    )
-    if separator and given.format == "csv" and (label := next((x for x in predictor.labels if separator in x), None)):
-        raise VitralError(f"label {label!r}: {separator!r} is what separates labels in CSV; use --format jsonl")
-    print_row = Rows(given.format, min(given.top_k, len(predictor.labels)), separator)
+    separator = stored_data_options(predictor.card.recipe).label_separator or ";"
+    print_row = Rows(given.format, predictor.answers, given.top_k, separator)
     failed = total = 0
     clipped: list[tuple[float, float]] = []
     batch = 1 if given.images == ["-"] else given.batch_size  # a pipe wants each answer at once
@@ -205,59 +202,34 @@ def predict(given: Predict, words: list[str]) -> int:
 
 
 class Rows:
-    """Predictions on stdout, one line each: an aligned table, CSV with a header, or JSON lines.
+    """Answers on stdout, one line each: an aligned table, CSV with a header, or JSON lines.
 
-    separator: what stands between the labels in a CSV's cell; None if an image has one label.
+    separator: what stands between several labels in a CSV's cell.
     """
 
-    def __init__(self, how: str, top_k: int, separator: str | None = None) -> None:
-        self.how = how
-        self.top_k = top_k
-        self.separator = separator
+    def __init__(self, how: str, answers: "Answers", top_k: int, separator: str) -> None:
+        self.how, self.top_k, self.separator = how, top_k, separator
         self.writer = csv.writer(sys.stdout, lineterminator="\n")
-        self.columns = [f"{what}_{i}" for i in range(1, top_k + 1) for what in ("label", "probability")]
-        if separator is None:
-            self.columns[:2] = ["label", "probability"]
-        else:
-            self.columns = ["labels", "probabilities", *self.columns]
+        self.columns = answers.columns(top_k, separator) if how == "csv" else []
         if how == "csv":
             self.writer.writerow(["image", *self.columns, "error"])
 
-    def __call__(self, row: "Prediction | tuple[str, VitralError]") -> None:
-        if isinstance(row, tuple):  # the row names the image already
-            row = (row[0], VitralError(str(row[1]).removeprefix(f"{row[0]}: ")))
-        if self.how == "jsonl":
-            print(json.dumps({"image": row[0], "error": str(row[1])} if isinstance(row, tuple) else _plain(row)))
-        elif self.how == "csv":
-            if isinstance(row, tuple):
-                self.writer.writerow([row[0], *[""] * len(self.columns), str(row[1])])
-            else:
-                ranked = [x for label, p in row.top[: self.top_k] for x in (label, f"{p:.6f}")]
-                self.writer.writerow([row.name, *self._joined(row), *ranked, ""])
-        elif isinstance(row, tuple):
-            print(f"{row[0]}  error: {row[1]}")
-        elif row.labels is None:
-            print(f"{row.name}  {_shares(row.top[: self.top_k])}")
+    def __call__(self, row: "Answer | tuple[str, VitralError]") -> None:
+        if isinstance(row, tuple):
+            name, error = row[0], str(row[1]).removeprefix(f"{row[0]}: ")  # the row names the image already
+            match self.how:
+                case "jsonl":
+                    print(json.dumps({"image": name, "error": error}))
+                case "csv":
+                    self.writer.writerow([name, *[""] * len(self.columns), error])
+                case _:
+                    print(f"{name}  error: {error}")
         else:
-            others = _shares(row.top[len(row.labels) : self.top_k])
-            print(f"{row.name}  {_shares(row.labels) or 'none'}" + (f"  ({others})" if others else ""))
+            match self.how:
+                case "jsonl":
+                    print(json.dumps({"image": row.name, **row.to_json()}))
+                case "csv":
+                    self.writer.writerow([row.name, *row.cells(self.top_k, self.separator), ""])
+                case _:
+                    print(f"{row.name}  {row.line(self.top_k)}")
         sys.stdout.flush()
-
-    def _joined(self, row: "Prediction") -> list[str]:
-        """The cells of several labels and their probabilities, if an image can have several."""
-        if row.labels is None or self.separator is None:
-            return []
-        return [
-            self.separator.join(cells) for cells in ([x for x, _ in row.labels], [f"{p:.6f}" for _, p in row.labels])
-        ]
-
-
-def _shares(ranked: list[tuple[str, float]]) -> str:
-    return "  ".join(f"{label} {p:.1%}" for label, p in ranked)
-
-
-def _plain(row: "Prediction") -> dict[str, object]:
-    """A prediction for `json.dumps`."""
-    top, labels = ([{"label": label, "probability": p} for label, p in r or []] for r in (row.top, row.labels))
-    own = {"label": row.label, "probability": row.probability} if row.labels is None else {"labels": labels}
-    return {"image": row.name, **own, "top": top}

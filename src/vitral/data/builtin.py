@@ -29,6 +29,7 @@ from vitral.data.given import NAMES
 from vitral.data.images import ArrayImages, FileImages
 from vitral.data.listing import Listing
 from vitral.data.options import DataOptions
+from vitral.data.targets import Classes
 from vitral.errors import VitralError
 
 FASHION_LABELS = [
@@ -52,7 +53,7 @@ def digits(options: DataOptions) -> Listing:
     data = load_digits()
     pixels = np.rint(data.images * (255 / 16)).astype(np.uint8)  # [n,8,8]
     names = [f"digits/{i}" for i in range(len(pixels))]
-    return Listing("digits", ArrayImages(pixels, names), list("0123456789"), data.target.astype(np.int64))
+    return Listing("digits", ArrayImages(pixels, names), list("0123456789"), Classes(data.target.astype(np.int64)))
 
 
 def fashion_mnist(options: DataOptions) -> Listing:
@@ -74,7 +75,7 @@ def fashion_mnist(options: DataOptions) -> Listing:
     if pixels[0].shape[1:] != pixels[1].shape[1:]:
         raise VitralError(f"{folder}: train and t10k images differ in size; fetch the files again")
     arrays = ArrayImages(np.concatenate(pixels), names)
-    return Listing("fashion-mnist", arrays, FASHION_LABELS, np.concatenate(targets).astype(np.int64), given)
+    return Listing("fashion-mnist", arrays, FASHION_LABELS, Classes(np.concatenate(targets).astype(np.int64)), given)
 
 
 def elpv(options: DataOptions) -> Listing:
@@ -100,7 +101,7 @@ def elpv(options: DataOptions) -> Listing:
             f"{table}: has {len(names)} cells, where the ELPV data set has 2,624 of two classes; get it again"
         )
     return Listing(
-        "elpv", FileImages(folder, names), ["functional", "defective"], np.array(targets, dtype=np.int64),
+        "elpv", FileImages(folder, names), ["functional", "defective"], Classes(np.array(targets, dtype=np.int64)),
         strata=strata, test_count=ELPV_TEST_COUNT,
     )  # fmt: skip
 

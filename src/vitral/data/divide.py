@@ -10,7 +10,7 @@ from vitral.data.copies import Progress, exact_copies, families, members, near_c
 from vitral.data.listing import Listing
 from vitral.data.options import DataOptions
 from vitral.data.scan import Scan
-from vitral.data.splits import common, keep_in_train, make_splits
+from vitral.data.splits import make_splits
 from vitral.errors import counted, some
 
 MOST_COMPARED = 20_000
@@ -132,9 +132,8 @@ def _made(
 ) -> list[str]:
     """The split of each image that was read. groups: its label, or all its labels. own, together: as in `_together`."""
     given = None if listing.given is None else [listing.given[i] for i in scanned.rows]
-    strata = groups if listing.strata is None else [listing.strata[i] for i in scanned.rows]
-    if listing.multi_label:
-        strata = common(groups, own)
+    targets = listing.targets.take(scanned.rows)
+    strata = targets.strata(groups, own) if listing.strata is None else [listing.strata[i] for i in scanned.rows]
     splits = make_splits(
         own,
         strata,
@@ -144,6 +143,5 @@ def _made(
         test_count=listing.test_count,
         together=together,
     )
-    if listing.multi_label:
-        keep_in_train(splits, given, together, [listing.of(i) for i in scanned.rows])
+    targets.settle(splits, given, together, [listing.of(i) for i in scanned.rows])
     return splits

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitral.data.images import FileImages
-from vitral.data.listing import Listing, Problem, build_listing, split_of
+from vitral.data.listing import Listing, build_listing, split_of
 from vitral.data.options import DataOptions
+from vitral.data.targets import Problem
 from vitral.data.walk import CLAIMED, RUN_MARKS, Walk, is_run
 from vitral.errors import VitralError, counted, some
 
@@ -61,7 +62,8 @@ def list_folder(root: Path, options: DataOptions, *, training: bool = True, labe
     found.problems += closed_folders(walk, options.skip_unreadable)
     images = FileImages(root, found.names)
     listing = build_listing(
-        root.name, images, found.labels, found.given or None, training=training, problems=found.problems
+        root.name, str(root), images, found.labels, found.given or None,
+        task=options.task, training=training, problems=found.problems,
     )  # fmt: skip
     listing.ignored = list(dict.fromkeys([*found.stray, *walk.others, *walk.runs]))
     listing.understood = [*found.said, *walk.left_out(), *closed_notes(walk, options.skip_unreadable)]

@@ -78,7 +78,7 @@ class TrainingBatches(Dataset[Batch]):
         self.batch_size, self.seed, self.mix, self.repeats = batch_size, seed, mix, repeats
         self.steps_per_epoch = -(-len(split) // batch_size)
         self.read = Reader(split, preprocess, max(augmentation.hint for augmentation in augmentations))
-        self.members = [np.flatnonzero(split.targets == k) for k in np.unique(split.targets)] if balanced else None
+        self.members = split.targets.members() if balanced else None
 
     def indices(self, step: int) -> tuple[int, np.ndarray, np.ndarray]:
         """The epoch that `step` lies in, the samples of its batch, and which repetition of each they are."""
@@ -114,7 +114,7 @@ class TrainingBatches(Dataset[Batch]):
         for augmentation in self.augmentations:
             draws = augmentation.draw(self.seed, epoch, occasions)
             views.append(stack([augmentation(image, [d[row] for d in draws]) for row, image in enumerate(images)]))
-        targets = torch.from_numpy(self.split.targets[indices])
+        targets = self.split.targets.batch(indices)
         if self.mix is not None:
             views[0], targets = self.mix(
                 views[0], targets, uniforms(self.seed, "mix", 0, np.array([step]), MIX_DRAWS)[0]
@@ -138,7 +138,7 @@ class EvaluationBatches(Dataset[Pixels]):
     def __getitem__(self, number: int) -> Pixels:
         rows = range(number * self.batch_size, min((number + 1) * self.batch_size, len(self.split)))
         images = [self.preprocess.view(self.read(i)) for i in rows]
-        return stack(images), torch.from_numpy(self.split.targets[rows.start : rows.stop])
+        return stack(images), self.split.targets.batch(slice(rows.start, rows.stop))
 
     def stream(self, workers: int, failed: Failed = tell) -> Iterator[Pixels]:
         return stream(self, 0, -(-len(self.split) // self.batch_size), workers, failed)

@@ -3,8 +3,6 @@
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
-import numpy as np
-
 from vitral.data.listing import Listing
 from vitral.data.scan import Scan
 from vitral.data.splits import SPLITS
@@ -41,10 +39,9 @@ def notes(listing: Listing, scan: Scan, splits: Sequence[str]) -> list[str]:
     copies = len(scan.digests) - len(set(scan.digests))
     if copies:
         found.append(f"exact copies of other images: {copies}; copies share a split unless the data divide them")
-    if listing.multi_label:
-        bare = counted(of_images.count([]), "image has", "images have")
-        found.append(f"{sum(map(len, of_images)) / len(of_images):.1f} labels an image on average; {bare} none")
-    found += _few(of_images, listing.labels, splits, "labels" if listing.multi_label else "classes")
+    found += listing.targets.take(scan.rows).remarks()
+    if listing.targets.by_label:
+        found += _few(of_images, listing.labels, splits, listing.targets.nouns[1])
     made = [split for split in SPLITS if split in splits and (listing.given is None or split not in listing.given)]
     if made and listing.given is not None:
         found.append(f"the data give no {' or '.join(made)} split: made from train")
@@ -85,7 +82,7 @@ def _emptied_classes(listing: Listing, scan: Scan, training: bool) -> list[str]:
     """Skipping must leave something, and every class something to train on."""
     left = {label for i in scan.rows if listing.given is None or listing.given[i] == "train" for label in listing.of(i)}
     empty = [label for label in listing.labels if label not in left]
-    if training and empty:
+    if training and empty and listing.targets.by_label:
         return [
             f"without the unreadable images nothing is left to train on of: {', '.join(empty)}; "
             "restore these images or remove the class"
@@ -99,7 +96,7 @@ def _contradictions(listing: Listing, scan: Scan) -> list[str]:
     clashes = []
     for i, digest in zip(scan.rows, scan.digests, strict=True):
         j = first.setdefault(digest, i)
-        if not np.array_equal(listing.targets[i], listing.targets[j]):
+        if listing.key(i) != listing.key(j):
             clashes.append((j, i))
     if not clashes:
         return []

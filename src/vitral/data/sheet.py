@@ -7,7 +7,6 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from vitral.data.bands import to_rgb
-from vitral.data.listing import in_words, named
 from vitral.data.loader import TrainingBatches
 
 SIDE = 144  # pixels that the longer side of a picture should have on the sheet
@@ -16,18 +15,14 @@ LINE = 18  # height of a line of text
 INK, FAINT, PAPER = (32, 32, 32), (120, 120, 120), (255, 255, 255)
 
 
-def contact_sheet(
-    batches: TrainingBatches, labels: Sequence[str] | None = None, images: int = 6, views: int = 6
-) -> Image.Image:
+def contact_sheet(batches: TrainingBatches, labels: Sequence[str], images: int = 6, views: int = 6) -> Image.Image:
     """A row for each of the run's first `images` training images: as evaluated, then as in epochs 1 to `views` (of every kind of view, if there
     are several). Below, if batches are mixed, two rows with the first image of each of the first batches, and the shares of its classes: a batch
     has one weight, and most are so near to 0 or 1 that of one batch alone nothing could be seen.
 
-    The pixels are those that the run with this seed sees, enlarged where tiny. labels: the classes' names in order; without, they are numbered.
+    The pixels are those that the run with this seed sees, enlarged where tiny. labels: the classes' names in order.
     """
     targets = batches.split.targets
-    if labels is None:
-        labels = [f"class {k}" for k in range(targets.shape[1] if targets.ndim == 2 else int(targets.max()) + 1)]
     _, indices, _ = batches.indices(0)
     chosen = list(dict.fromkeys(indices.tolist()))[:images]
     kinds = len(batches.augmentations)
@@ -45,7 +40,7 @@ def contact_sheet(
             for epoch in range(views):
                 draws = augmentation.draw(batches.seed, epoch, np.array([index * batches.repeats]))
                 cells.append(augmentation(original, [d[0] for d in draws]))
-        rows.append(Row([f"{in_words(named(targets[index], labels))}   {batches.split.names[index]}"], shown(cells)))
+        rows.append(Row([f"{targets.said(index, labels)}   {batches.split.names[index]}"], shown(cells)))
     if batches.mix is not None:
         for first in (0, columns):
             mixed = [batches.ends(step) for step in range(first, first + columns)]

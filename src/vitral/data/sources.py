@@ -6,7 +6,6 @@ the data were.
 """
 
 import csv
-import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,6 +30,7 @@ from vitral.data.rows import TABLES
 from vitral.data.scan import Progress, Scan, UnreadableError, in_threads, scan
 from vitral.data.splits import SPLITS
 from vitral.data.table import list_table
+from vitral.data.targets import Targets
 from vitral.data.values import reading
 from vitral.errors import VitralError, all_of
 
@@ -45,8 +45,8 @@ class Split:
     """train, val or test."""
     names: Sequence[str]
     """What a person calls image i: its path relative to the data, or for example fashion-mnist/train/17."""
-    targets: np.ndarray
-    """int64 [n], positions in the data set's labels; or float32 [n, K] of zeros and ones where an image can have several."""
+    targets: Targets
+    """Of labels, positions in the data set's."""
     images: Images
     """Where the pixels are, for all splits together."""
     rows: np.ndarray
@@ -72,7 +72,7 @@ class Split:
     def take(self, chosen: np.ndarray) -> "Split":
         """The chosen images, int64 [m] positions in this split, in that order."""
         names = [self.names[i] for i in chosen.tolist()]
-        return Split(self.name, names, self.targets[chosen], self.images, self.rows[chosen], self.contents[chosen])
+        return Split(self.name, names, self.targets.take(chosen), self.images, self.rows[chosen], self.contents[chosen])
 
 
 @dataclass
@@ -101,9 +101,9 @@ class DataSet:
     """What a person should know about the data but that is no error."""
 
     @property
-    def multi_label(self) -> bool:
-        """Whether an image can have several of the labels, or none."""
-        return any(split.targets.ndim == 2 for split in self.splits.values())
+    def task(self) -> str:
+        """What is to be learned of its images: classify (one class an image) or multilabel (several labels, or none)."""
+        return next(iter(self.splits.values())).targets.task
 
     @cached_property
     def moments(self) -> tuple[Tensor, Tensor, int]:
@@ -148,8 +148,7 @@ def open_data(
         scanned = _usable(listing, scanned, least_side)
         if not scanned.rows:
             raise VitralError(f"{data}: holds no image that can be used; restore them")
-    # of several labels as a list, so that no two sets read alike
-    groups = [json.dumps(listing.of(i)) if listing.multi_label else listing.of(i)[0] for i in scanned.rows]
+    groups = [listing.key(i) for i in scanned.rows]
     splits, said = divide(listing, scanned, groups, options, held, progress)
     train = [info for info, split in zip(scanned.infos, splits, strict=True) if split == "train"] or scanned.infos
     height, width = (int(np.median([getattr(info, side) for info in train] or [1])) for side in ("height", "width"))
@@ -214,7 +213,7 @@ def _read_as(listing: Listing, options: DataOptions) -> Listing:
     return replace(
         listing,
         images=PagedImages(listing.images, files, pages),
-        targets=listing.targets[files],
+        targets=listing.targets.take(files),
         given=None if listing.given is None else [listing.given[i] for i in files.tolist()],
         strata=None if listing.strata is None else [listing.strata[i] for i in files.tolist()],
     )
@@ -268,25 +267,26 @@ def _usable(listing: Listing, scanned: Scan, least_side: Callable[[int, int], in
 
 
 def _build_splits(listing: Listing, scanned: Scan, splits: Sequence[str], train_fraction: float) -> dict[str, Split]:
-    images, targets, digests = listing.images, listing.targets[scanned.rows], scanned.digests
+    images, targets, digests = listing.images, listing.targets.take(scanned.rows), scanned.digests
     contents = np.frombuffer(b"".join(digest[:8] for digest in digests), ">u8").astype(np.uint64)
     built = {}
     for split in SPLITS:
         inside = [k for k, name in enumerate(splits) if name == split]
         if split == "train" and train_fraction < 1:
-            inside = _share(inside, targets, digests, train_fraction)
+            keys = [listing.key(scanned.rows[k]) for k in inside]
+            inside = _share(inside, targets.take(inside).groups(keys), digests, train_fraction)
         if inside:
             of_images = np.array([scanned.rows[k] for k in inside], dtype=np.int64)
             names = [images.names[i] for i in of_images]
-            built[split] = Split(split, names, targets[inside], images, of_images, contents[inside])
+            built[split] = Split(split, names, targets.take(inside), images, of_images, contents[inside])
     return built
 
 
-def _share(inside: Sequence[int], targets: np.ndarray, digests: Sequence[bytes], fraction: float) -> list[int]:
-    """Of each class (or set of labels) the share of images with the least content hashes, at least one."""
+def _share(inside: Sequence[int], groups: Sequence[str], digests: Sequence[bytes], fraction: float) -> list[int]:
+    """Of each group (a class, or set of labels) the share of images with the least content hashes, at least one."""
     members = defaultdict(list)
-    for k in inside:
-        members[targets[k].tobytes()].append(k)
+    for k, group in zip(inside, groups, strict=True):
+        members[group].append(k)
     return sorted(
         k
         for found in members.values()

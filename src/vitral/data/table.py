@@ -18,10 +18,11 @@ import numpy as np
 from vitral.data.columns import Chosen, choose, labels_of
 from vitral.data.folder import UNLABELLED
 from vitral.data.images import FileImages, Images, PackedImages
-from vitral.data.listing import Labels, Listing, Problem, build_listing, in_words, split_of
+from vitral.data.listing import Listing, build_listing, split_of
 from vitral.data.options import DataOptions
 from vitral.data.places import Places
 from vitral.data.rows import Rows, read_rows
+from vitral.data.targets import Labels, Problem, in_words
 from vitral.errors import VitralError, counted, some
 
 
@@ -93,8 +94,8 @@ def list_parts(
             columns.said.append(f"{counted(len(places.missing), 'image is', 'images are')} not there: {near}")
         images = FileImages(root, names)
     listing = build_listing(
-        name, images, columns.labels, given,
-        training=training and bool(columns.labels) and labelled, problems=wrong,
+        name, str(where), images, columns.labels, given,
+        task=options.task, training=training and bool(columns.labels) and labelled, problems=wrong,
     )  # fmt: skip
     listing.understood = [*said, *columns.said]
     return listing

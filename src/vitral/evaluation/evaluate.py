@@ -5,13 +5,21 @@ from typing import Any
 import numpy as np
 
 from vitral.data.sources import DataSet, Split
+from vitral.data.targets import TARGETS
 from vitral.errors import VitralError
-from vitral.evaluation.answers import in_use, over
-from vitral.evaluation.metrics import Evaluation, score
-from vitral.evaluation.multilabel import MultiLabelEvaluation, score_labels
+from vitral.evaluation.evaluator import Evaluator, Scores
+from vitral.evaluation.metrics import ClassEvaluator
+from vitral.evaluation.multilabel import LabelEvaluator
+from vitral.evaluation.outputs import in_use, over
 from vitral.predict import Predictor
 
-Scores = Evaluation | MultiLabelEvaluation
+EVALUATORS: dict[str, type[Evaluator]] = {"classify": ClassEvaluator, "multilabel": LabelEvaluator}
+
+
+def headlines() -> dict[str, str]:
+    """Every task's headline by its key in metrics.jsonl and scores.json: its title, for the head of a chart."""
+    titles = {kind.scores.HEADLINE: kind.scores.TITLE for kind in EVALUATORS.values()}
+    return {key: title.capitalize() if title.islower() else title for key, title in titles.items()}
 
 
 def split_logits(
@@ -22,18 +30,17 @@ def split_logits(
         return over(split, predictor.card.preprocess, predictor.model, device, batch_size=batch_size, **options)
 
 
-def match_targets(
-    split: Split, data_labels: list[str], labels: list[str], name: str, *, multi_label: bool = False
-) -> np.ndarray:
-    """The split's targets as positions in the model's `labels`, or where an image can have several as [n, K] in their order.
+def match_targets(split: Split, data_labels: list[str], predictor: Predictor, name: str) -> np.ndarray:
+    """The split's targets in the order of the model's labels.
 
-    A class that the model does not know is an error, and so are data with several labels an image for a model with one, and the reverse.
+    Raises:
+        VitralError: the model does not know one of the classes, or it was trained for another task.
     """
-    if multi_label != (split.targets.ndim == 2):
-        several, one = ("model", "data") if multi_label else ("data", "model")
-        remedy = "a table and --label-separator" if multi_label else "data with one"
+    task, labels = predictor.card.task, predictor.labels
+    if task != split.targets.task:
         raise VitralError(
-            f"{name}: an image can have several labels in the {several} and one in the {one}; evaluate on {remedy}"
+            f"{name}: an image can have {split.targets.each} in the data and {TARGETS[task].each} in the model; evaluate on data of the "
+            "model's task (--task, --label-separator)"
         )
     unknown = [label for label in data_labels if label not in labels]
     if unknown:
@@ -42,30 +49,27 @@ def match_targets(
             f"{', ...' if len(labels) > 8 else ''}); evaluate on data with the model's classes"
         )
     position = np.array([labels.index(label) for label in data_labels], np.int64)
-    if not multi_label:
-        return position[split.targets]
-    targets = np.zeros((len(split), len(labels)), np.float32)
-    targets[:, position] = split.targets
-    return targets
+    return split.targets.reordered(position, len(labels)).values
 
 
 def evaluate(
     predictor: Predictor, split: Split, data_labels: list[str], *, name: str | None = None, **options: object
 ) -> tuple[Scores, np.ndarray]:
-    """Scores on a split of a data set with `data_labels`, and the logits [n, K] behind them.
+    """Scores on a split of a data set with `data_labels`, and the outputs [n, K] behind them.
 
     name: what to call the data in an error; default the split's. options: as in `split_logits`.
     """
     predictor.check_head()
-    multi_label = predictor.card.multi_label
-    targets = match_targets(split, data_labels, predictor.labels, name or split.name, multi_label=multi_label)
-    logits = split_logits(predictor, split, **options)  # type: ignore[arg-type]
-    return score_split(logits, targets, predictor), logits
+    targets = match_targets(split, data_labels, predictor, name or split.name)
+    outputs = split_logits(predictor, split, **options)  # type: ignore[arg-type]
+    return score_split(outputs, targets, predictor), outputs
 
 
-def score_split(logits: np.ndarray, targets: np.ndarray, predictor: Predictor) -> Scores:
-    """Logits [n, K] and targets, as `match_targets` gives them, to the scores of the predictor's kind."""
-    return (score_labels if predictor.card.multi_label else score)(logits, targets, predictor.labels)
+def score_split(outputs: np.ndarray, targets: np.ndarray, predictor: Predictor) -> Scores:
+    """Outputs [n, K] and targets, as `match_targets` gives them, to the scores of the predictor's task."""
+    evaluator = EVALUATORS[predictor.card.task](predictor.labels)
+    evaluator.add(outputs, targets)
+    return evaluator.result()
 
 
 def merged(data: DataSet) -> Split:
@@ -74,7 +78,7 @@ def merged(data: DataSet) -> Split:
     return Split(
         "all",
         [name for part in parts for name in part.names],
-        np.concatenate([part.targets for part in parts]),
+        type(parts[0].targets).joined([part.targets for part in parts]),
         parts[0].images,
         np.concatenate([part.rows for part in parts]),
         np.concatenate([part.contents for part in parts]),

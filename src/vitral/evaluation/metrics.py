@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vitral.errors import VitralError, counted, some
 from vitral.evaluation.calibration import ReliabilityBin, expected_calibration_error, reliability
+from vitral.evaluation.evaluator import Gathering, Scores
 
 TOP = 5
 Z95 = 1.959963984540054  # standard normal quantile of 0.975
@@ -25,7 +26,7 @@ ROWS_AT_ONCE = 8192  # bounds the float64 copies: 50,000 images x 1,000 classes 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class against all others; `support` counts its images, `predicted` those that were called it."""
+    """One class against all others; `support` counts its images, `predicted` the images predicted as this class."""
 
     label: str
     support: int
@@ -37,10 +38,11 @@ class ClassScore:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Scores):
     """All scores of one model on one split; see `score`."""
 
     HEADLINE: ClassVar[str] = "top1"
+    TITLE: ClassVar[str] = "top-1"
 
     images: int
     top1: float
@@ -60,17 +62,10 @@ class Evaluation:
     def labels(self) -> list[str]:
         return [row.label for row in self.classes]
 
-    @property
-    def headline(self) -> float:
-        """The score that one model is preferred to another by; higher is better."""
-        return self.top1
-
     def line(self) -> str:
-        """A few words for a person who watches training."""
         return f"top-1 {self.top1:.2%}  loss {self.loss:.4f}"
 
     def brief(self) -> dict[str, object]:
-        """What a model file remembers of its scores."""
         return {"top1": self.top1, "top1_interval": list(self.top1_interval), "images": self.images}
 
     def to_json(self) -> dict[str, Any]:
@@ -93,7 +88,6 @@ class Evaluation:
         return "\n".join([head, *rows])
 
     def summary(self) -> str:
-        """A few lines for a person."""
         low, high = self.top1_interval
         lines = [f"top-1 {self.top1:.2%} (95 % interval {low:.2%} to {high:.2%}) on {counted(self.images, 'image')}"]
         if self.top5 is not None:
@@ -114,6 +108,49 @@ class Evaluation:
         if len(with_images) > 3:
             lines.append("weakest classes by F1: " + ", ".join(f"{row.label} {percent(row.f1)}" for row in worst))
         return "\n".join(lines)
+
+    def spread(self, outputs: NDArray[Any], targets: NDArray[Any]) -> dict[str, object]:
+        """How the answers are spread.
+
+        Args:
+            outputs: logits [n, K]. targets: [n].
+
+        Returns:
+            largest: share of the commonest answer. answer_entropy: of the answers' shares, in nats. separation: how often a right answer is surer
+            than a wrong one (the area under the ROC curve; about 0.5 where chance decided which labels are wrong, 0.8 and more where hard images
+            are), None without one of the two. repeated: how often two mistakes are of one kind (true class, answer), over how often they would be
+            if all kinds came as often (1 where labels are wrong at random, several where classes look alike), None under two mistakes.
+        """
+        shares = np.bincount(outputs.argmax(1), minlength=outputs.shape[1]) / len(outputs)
+        seen = shares[shares > 0]
+        shifted = outputs.astype(np.float64) - outputs.max(1, keepdims=True)
+        sure, right = 1 / np.exp(shifted).sum(1), outputs.argmax(1) == targets  # [n]
+        separation = None
+        if 0 < right.sum() < len(right):
+            order = np.searchsorted(np.sort(sure[~right]), sure[right], side="left")
+            ties = np.searchsorted(np.sort(sure[~right]), sure[right], side="right") - order
+            separation = round(float((order + ties / 2).mean() / (~right).sum()), 4)
+        mistakes = self.confusion.copy()
+        np.fill_diagonal(mistakes, 0)
+        total = int(mistakes.sum())
+        of_a_kind = float((mistakes * (mistakes - 1)).sum())
+        kinds = mistakes.size - len(mistakes)
+        repeated = round(of_a_kind * kinds / (total * (total - 1)), 4) if total > 1 and kinds else None
+        return {
+            "largest": round(float(shares.max()), 6),
+            "answer_entropy": round(float(-(seen * np.log(seen)).sum()), 6),
+            "separation": separation,
+            "repeated": repeated,
+        }
+
+
+class ClassEvaluator(Gathering):
+    """One class an image."""
+
+    scores = Evaluation
+
+    def score(self, outputs: NDArray[Any], targets: NDArray[Any]) -> Evaluation:
+        return score(outputs, targets, self.labels)
 
 
 def score(logits: ArrayLike, targets: ArrayLike, labels: list[str]) -> Evaluation:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from vitral.errors import VitralError, counted, some
 from vitral.evaluation.calibration import ReliabilityBin, expected_calibration_error, reliability
+from vitral.evaluation.evaluator import Gathering, Scores
 from vitral.evaluation.metrics import check_finite, mean_defined, percent, wilson
 
 
@@ -31,10 +32,11 @@ class LabelScore:
 
 
 @dataclass(frozen=True)
-class MultiLabelEvaluation:
+class MultiLabelEvaluation(Scores):
     """All scores of one model on one split; see `score_labels`."""
 
     HEADLINE: ClassVar[str] = "map"
+    TITLE: ClassVar[str] = "mAP"
 
     images: int
     map: float | None
@@ -53,17 +55,10 @@ class MultiLabelEvaluation:
     def labels(self) -> list[str]:
         return [row.label for row in self.classes]
 
-    @property
-    def headline(self) -> float | None:
-        """The score that one model is preferred to another by, higher is better; None if it is undefined here."""
-        return self.map
-
     def line(self) -> str:
-        """A few words for a person who watches training."""
         return f"mAP {percent(self.map)}  F1 {percent(self.micro_f1)}  loss {self.loss:.4f}"
 
     def brief(self) -> dict[str, object]:
-        """What a model file remembers of its scores."""
         return {name: getattr(self, name) for name in ("map", "micro_f1", "macro_f1", "exact_match", "images")}
 
     def to_json(self) -> dict[str, Any]:
@@ -86,7 +81,6 @@ class MultiLabelEvaluation:
         return "\n".join([f"{'label':{wide}}  {'images':>7}{heads}", *rows])
 
     def summary(self) -> str:
-        """A few lines for a person."""
         low, high = self.exact_match_interval
         lines = [
             f"mAP {percent(self.map)} on {counted(self.images, 'image')}",
@@ -105,6 +99,15 @@ class MultiLabelEvaluation:
             said = ", ".join(f"{row.label} {percent(row.average_precision)}" for row in weakest)
             lines.append(f"weakest labels by average precision: {said}")
         return "\n".join(lines)
+
+
+class LabelEvaluator(Gathering):
+    """Several labels an image, or none."""
+
+    scores = MultiLabelEvaluation
+
+    def score(self, outputs: NDArray[Any], targets: NDArray[Any]) -> MultiLabelEvaluation:
+        return score_labels(outputs, targets, self.labels)
 
 
 def score_labels(logits: ArrayLike, targets: ArrayLike, labels: list[str]) -> MultiLabelEvaluation:

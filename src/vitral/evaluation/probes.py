@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import Split
 from vitral.errors import VitralError
-from vitral.evaluation.answers import in_use, over
+from vitral.evaluation.outputs import in_use, over
 from vitral.models.common import ImageModel
 from vitral.models.zoo import build
 from vitral.predict import Predictor
@@ -34,7 +34,7 @@ def features(
 ) -> np.ndarray:
     """float32 [n, D] in the split's order: what the model's head reads, or would, computed on the model's device in evaluation mode.
 
-    options: those of `vitral.evaluation.answers.over`.
+    options: those of `vitral.evaluation.outputs.over`.
     """
     model = predictor.model
     with in_use(model, precision) as device:

@@ -89,7 +89,7 @@ def counterfactual(
     width = picture.grid[1]
     return Counterfactual(
         label=predictor.labels[search.target],
-        instead=None if predictor.card.multi_label else predictor.labels[int(path[-1].argmax())],
+        instead=None if predictor.answers.independent else predictor.labels[int(path[-1].argmax())],
         patches=[divmod(i, width) for i in needed],
         steps=[divmod(i, width) for i in steps],
         probabilities=path[:, search.target].tolist(),
@@ -119,7 +119,7 @@ class _Search:
         """[S]: by how much the answer still leads; below 0 it has changed. Where a picture can have several labels, against even odds."""
         answers = self.without(sets)
         own = answers[:, self.target].copy()
-        if self.picture.predictor.card.multi_label:
+        if self.picture.predictor.answers.independent:
             return own - 0.5
         answers[:, self.target] = -1
         return own - answers.max(axis=1)

@@ -135,7 +135,7 @@ def explain(
     name = predictor.labels[chosen] if "target" in METHODS[method].takes else ""
     with torch.set_grad_enabled(METHODS[method].gradients):
         values, stride, words, floor, colours = METHODS[method].function(
-            Question(model, batch[0], found, chosen, name, predictor.card.multi_label, layer, head, query)
+            Question(model, batch[0], found, chosen, name, predictor.answers.independent, layer, head, query)
         )
     picture = _picture(predictor, image, pixels)
     return Explanation(

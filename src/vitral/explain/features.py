@@ -21,7 +21,7 @@ def chosen(seen: Pass, layer: int | None) -> tuple[int, Features]:
     return layer, seen.features[layer + 1]
 
 
-def logit_lens(model: ImageModel, seen: Pass, target: int, multi_label: bool, layer: int | None) -> tuple[Floats, int]:
+def logit_lens(model: ImageModel, seen: Pass, target: int, independent: bool, layer: int | None) -> tuple[Floats, int]:
     """([h, w], the layer): the target's log-odds if the model's norm and head read a patch of this layer as they read the end.
 
     Analyzing Vision Transformers for Image Classification in Class Embedding Space, https://arxiv.org/abs/2310.18969.
@@ -35,7 +35,7 @@ def logit_lens(model: ImageModel, seen: Pass, target: int, multi_label: bool, la
             f"layer {layer}: the head cannot read the width of this stage; choose a layer from {seen.last_stage - 1} on, or pca"
         )
     logits = model.head(patch_representations(model, features))  # [h*w, K]
-    return log_odds(logits, target, multi_label).reshape(features.grid).float().cpu().numpy(), layer
+    return log_odds(logits, target, independent).reshape(features.grid).float().cpu().numpy(), layer
 
 
 @torch.no_grad()

@@ -28,7 +28,8 @@ class Question:
     """Index of the class that the map is about."""
     name: str
     """The class in words."""
-    multi_label: bool
+    independent: bool
+    """Whether the labels are independent of each other, as in `vitral.answers.Answers`."""
     layer: LayerChoice | None
     head: int | None
     query: Query | None
@@ -114,12 +115,12 @@ def _integrated_gradients(q: Question) -> Found:
 
 
 def _occlusion(q: Question) -> Found:
-    values = perturbation.occlusion(q.model, q.image, q.target, q.multi_label, _cell(q))
+    values = perturbation.occlusion(q.model, q.image, q.target, q.independent, _cell(q))
     return Found(values, _cell(q), f"occlusion: how far {q.name} falls when a square is covered", floor=0.0)
 
 
 def _logit_lens(q: Question) -> Found:
-    values, layer = features.logit_lens(q.model, q.seen, q.target, q.multi_label, q.patch_layer())
+    values, layer = features.logit_lens(q.model, q.seen, q.target, q.independent, q.patch_layer())
     return Found(values, q.seen.features[-1].stride, f"logit lens: how each patch of layer {layer} says {q.name}")
 
 

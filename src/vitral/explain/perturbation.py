@@ -12,15 +12,15 @@ from vitral.models.common import ImageModel
 BATCH = 32
 
 
-def log_odds(logits: Tensor, target: int, multi_label: bool) -> Tensor:
-    """Logits [..., K] to log p / (1 - p) of the target [...]: with several labels an image that is the logit itself."""
-    if multi_label or logits.shape[-1] == 1:
+def log_odds(logits: Tensor, target: int, independent: bool) -> Tensor:
+    """Logits [..., K] to log p / (1 - p) of the target [...]; independent: each label on its own, so that this is the logit itself."""
+    if independent or logits.shape[-1] == 1:
         return logits[..., target]
     others = torch.cat([logits[..., :target], logits[..., target + 1 :]], dim=-1)
     return logits[..., target] - others.logsumexp(-1)
 
 
-def occlusion(model: ImageModel, image: Tensor, target: int, multi_label: bool, stride: int) -> Floats:
+def occlusion(model: ImageModel, image: Tensor, target: int, independent: bool, stride: int) -> Floats:
     """[h, w]: how far the target's log-odds fall when a square of `stride` pixels gets the mean colour; negative where they rise.
 
     Visualizing and Understanding Convolutional Networks, https://arxiv.org/abs/1311.2901, section 4.2, square by square. image: [C, H, W],
@@ -29,14 +29,14 @@ def occlusion(model: ImageModel, image: Tensor, target: int, multi_label: bool, 
     grid = tuple(-(-side // stride) for side in image.shape[1:])
     answers = []
     with untouched(model), torch.inference_mode():
-        whole = log_odds(model(image[None]), target, multi_label)  # [1]
+        whole = log_odds(model(image[None]), target, independent)  # [1]
         for first in range(0, grid[0] * grid[1], BATCH):
             cells = range(first, min(first + BATCH, grid[0] * grid[1]))
             batch = image.repeat(len(cells), 1, 1, 1)
             for covered, cell in zip(batch, cells, strict=True):
                 row, column = (stride * i for i in divmod(cell, grid[1]))
                 covered[:, row : row + stride, column : column + stride] = 0
-            answers.append(log_odds(model(batch), target, multi_label))
+            answers.append(log_odds(model(batch), target, independent))
     return (whole - torch.cat(answers)).reshape(grid).float().cpu().numpy()
 
 

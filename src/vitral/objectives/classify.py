@@ -20,15 +20,15 @@ class Classify(Objective):
     """ce, or bce: the sum over classes of binary cross-entropies (AugReg, section 3.2; DeiT III, section 3.1, up to its factor 1 / K)."""
     weights: Tensor | None = None
     """[K]: how much a sample of each class counts."""
-    multi_label: bool = False
-    """Whether targets are label by label, so that there is no top-1."""
+    independent: bool = False
+    """Whether each label is a yes or no of its own, so that there is no top-1."""
     binarise: bool = False
     """With bce: a mixed image shows both of its classes wholly (DeiT III's code), not each by its share."""
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         logits = model(batch.images).float()
         loss = self.of(logits, batch.targets)
-        return {"loss": loss} if self.multi_label else {"loss": loss, "correct": hits(logits, batch.targets)}
+        return {"loss": loss} if self.independent else {"loss": loss, "correct": hits(logits, batch.targets)}
 
     def of(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The mean loss of logits [B, K]."""
@@ -39,7 +39,7 @@ class Classify(Objective):
         counts = 1.0 if weights is None else shares @ weights / shares.sum(1).clamp(min=1e-9)  # [B]
         if self.loss == "ce":
             return (F.cross_entropy(logits, shares, label_smoothing=self.smoothing, reduction="none") * counts).mean()
-        uniform = 1 / 2 if self.multi_label else 1 / logits.shape[1]  # over yes and no, or over the classes
+        uniform = 1 / 2 if self.independent else 1 / logits.shape[1]  # over yes and no, or over the classes
         if self.binarise:
             shares = (shares > 0).to(shares.dtype)
         smooth = shares * (1 - self.smoothing) + self.smoothing * uniform

@@ -16,6 +16,7 @@ from PIL import Image
 from vitral.checkpoints.atomic import write_atomically
 from vitral.drawing.charts import Series, line_chart, style
 from vitral.drawing.figure import data_url
+from vitral.evaluation.evaluate import headlines
 from vitral.report.parts import escape as _e
 
 NAME = "report.html"
@@ -73,12 +74,10 @@ def curves_section(curves: Sequence[dict[str, Any]]) -> str:
     speed = [Series("images/s", _points(curves, "train", "images_per_s"), smoothed=True)]
     charts = [
         ("Loss", line_chart("Loss over the epochs", both("loss"), "epoch")),
-        ("Top-1", line_chart("Top-1 over the epochs", both("top1"), "epoch", lambda v, digits: f"{v:.{digits}%}")),
-        (
-            "Nearest neighbours",
-            line_chart("Top-1 of nearest neighbours", both("knn"), "epoch", lambda v, digits: f"{v:.{digits}%}"),
+        *(
+            (title, line_chart(f"{title} over the epochs", both(key), "epoch", lambda v, digits: f"{v:.{digits}%}"))
+            for key, title in [*headlines().items(), ("knn", "Top-1 of nearest neighbours")]
         ),
-        ("mAP", line_chart("mAP over the epochs", both("map"), "epoch", lambda v, digits: f"{v:.{digits}%}")),
         ("Learning rate", line_chart("Learning rate over the epochs", rate, "epoch", short)),
         (
             "Images a second",

@@ -1,12 +1,38 @@
 """What a report shows of a model that gives an image several labels: each label by itself, in place of a confusion matrix."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
+from vitral.data.targets import in_words
 from vitral.drawing.charts import reliability_chart
+from vitral.errors import counted
 from vitral.evaluation.multilabel import MultiLabelEvaluation, sigmoid
 from vitral.evaluation.words import OF_YES, calibration_words
 from vitral.report.parts import escape, meter, percent, table
+from vitral.report.sections import Sections, Verdict
+
+
+class LabelSections(Sections):
+    """Several labels an image, or none."""
+
+    def counted(self, scores: MultiLabelEvaluation) -> str:
+        return counted(len(scores.classes), "label")
+
+    def tiles(self, scores: MultiLabelEvaluation, baselines: Mapping[str, float]) -> list[tuple[str, str]]:
+        return label_tiles(scores)
+
+    def body(self, scores: MultiLabelEvaluation) -> str:
+        return label_sections(scores)
+
+    def choose(self, outputs: NDArray[np.floating], targets: NDArray[np.floating]) -> list[int]:
+        return choose_label_examples(outputs, targets)
+
+    def verdict(self, output: NDArray[np.floating], target: NDArray[np.floating], labels: list[str]) -> Verdict:
+        label, predicted = (in_words([labels[k] for k in np.flatnonzero(yes)]) for yes in (target > 0.5, output >= 0))
+        answer, probability = furthest(output, target, labels)
+        return Verdict(label, predicted, probability, answer)
 
 
 def label_tiles(evaluation: MultiLabelEvaluation) -> list[tuple[str, str]]:

@@ -9,16 +9,15 @@ import numpy as np
 from PIL import Image
 
 from vitral.checkpoints.atomic import write_atomically
-from vitral.data.listing import in_words, named
 from vitral.data.sources import DataSet, Split
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import score_split
 from vitral.explain.explain import look
 from vitral.explain.methods import undefined
 from vitral.predict import Predictor, load
-from vitral.report.labels import choose_label_examples, furthest
-from vitral.report.page import Example, choose_examples, write_report
+from vitral.report.page import SECTIONS, Example, write_report
 from vitral.report.pretraining import write_pretraining_report
+from vitral.report.sections import Verdict
 from vitral.training.config import Recipe
 from vitral.training.display import clock
 from vitral.training.reopen import data_of_run
@@ -34,21 +33,21 @@ def report_run(run: Path, data: DataSet | None = None) -> Path:
     Without `data` the run's own data are opened again.
     """
     recipe = read_recipe(run / "recipe.toml") if (run / "recipe.toml").exists() else Recipe()
-    classifies = recipe.objective.name == "classify"
-    result = "scores.json" if classifies else "pictures.npz"
+    labelled = recipe.objective.labelled
+    result = "scores.json" if labelled else "pictures.npz"
     try:
         described = json.loads((run / "run.json").read_text())
         (run / result).stat()
         curves = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        return _classified(run, described, curves, data) if classifies else _pretrained(run, described, curves)
+        return _scored(run, described, curves, data) if labelled else _pretrained(run, described, curves)
     except (OSError, ValueError) as error:
         if isinstance(error, VitralError):
             raise
         raise VitralError(f"{run}: not a finished run ({_why(run, error)}") from error
 
 
-def _classified(run: Path, described: dict[str, Any], curves: Curves, data: DataSet | None) -> Path:
-    """The page of a run that learned classes."""
+def _scored(run: Path, described: dict[str, Any], curves: Curves, data: DataSet | None) -> Path:
+    """The page of a run that learned from labels."""
     scores = json.loads((run / "scores.json").read_text())
     predictor = load(run)
     if data is None:
@@ -57,9 +56,11 @@ def _classified(run: Path, described: dict[str, Any], curves: Curves, data: Data
     split = data.splits[scores["split"]]
     with np.load(run / "predictions.npz") as stored:
         answers = {name: stored[name] for name in ("logits", "targets")}
-    choose = choose_label_examples if predictor.card.multi_label else choose_examples
+    task, outputs, targets = predictor.card.task, answers["logits"], answers["targets"]
+    sections = SECTIONS[task]
     examples = [
-        _example(predictor, split, i, answers["logits"][i]) for i in choose(answers["logits"], answers["targets"])
+        _example(predictor, split, i, sections.verdict(outputs[i], targets[i], predictor.labels))
+        for i in sections.choose(outputs, targets)
     ]
     steps = predictor.card.preprocess
     picture = steps.shown(split.read(0, steps.channels))
@@ -70,13 +71,13 @@ def _classified(run: Path, described: dict[str, Any], curves: Curves, data: Data
         run,
         title=f"{described['name']}: {predictor.card.model}",
         command=described["command"],
-        labels=predictor.labels,
-        evaluation=score_split(answers["logits"], answers["targets"], predictor),
+        evaluation=score_split(outputs, targets, predictor),
         curves=curves,
         examples=examples,
         facts=_facts(described, scores["training_seconds"], scores.get("kept")),
         recipe=(run / "recipe.toml").read_text(),
         split=scores["split"],
+        task=task,
         baselines=described.get("baselines", {}),  # which older runs do not have
     )
 
@@ -125,16 +126,9 @@ def _why(run: Path, error: Exception) -> str:
     return f"it has no scores yet); train it to the end with vitral train --resume {run}"
 
 
-def _example(predictor: Predictor, split: Split, index: int, logits: np.ndarray) -> Example:
-    """One image with the attention of the last layer over it; logits: [K], its own."""
+def _example(predictor: Predictor, split: Split, index: int, verdict: Verdict) -> Example:
+    """One image, and the attention of the last layer over it."""
     pixels = split.read(index, predictor.card.preprocess.channels)
-    target, furthest_off = split.targets[index], None
-    if predictor.card.multi_label:
-        label, predicted = (in_words(named(yes, predictor.labels)) for yes in (target, logits >= 0))
-        furthest_off, probability = furthest(logits, target, predictor.labels)
-    else:
-        best = predictor.predict_batch([predictor.card.preprocess(pixels)], [split.names[index]], top_k=1)[0]
-        label, predicted, probability = predictor.labels[int(target)], best.label, best.probability
     overlay, even = None, ""
     if undefined(predictor.model, "attention") is None:
         explanation = look(predictor, pixels).explain()
@@ -142,11 +136,11 @@ def _example(predictor: Predictor, split: Split, index: int, logits: np.ndarray)
         even = explanation.even
     return Example(
         name=split.names[index],
-        label=label,
-        predicted=predicted,
-        probability=probability,
+        label=verdict.label,
+        predicted=verdict.predicted,
+        probability=verdict.probability,
         image=predictor.card.preprocess.shown(pixels),
         overlay=overlay,
-        furthest=furthest_off,
+        furthest=verdict.furthest,
         even=even,
     )

@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-import numpy as np
-import torch
 from torch import nn
 
 from vitral.data.augment import Augmentation
@@ -15,7 +13,7 @@ from vitral.layers.block import Block
 from vitral.models.common import ImageModel, ModelConfig
 from vitral.models.zoo import build
 from vitral.objectives.beit import PredictTokens, VisualTokens
-from vitral.objectives.classify import Classify, balanced_weights
+from vitral.objectives.classify import Classify
 from vitral.objectives.dino import SelfDistil, SelfDistillation
 from vitral.objectives.distill import Distill, Teacher
 from vitral.objectives.mae import PaintPatches
@@ -25,6 +23,7 @@ from vitral.objectives.patch import MeanColours, colour_classes
 from vitral.objectives.tokenizer import Tokenise
 from vitral.predict import load
 from vitral.training.config import Recipe
+from vitral.training.tasks import LEARNING
 from vitral.training.transfer import Initial, restrict
 
 MASK_RATIOS = {"patch": 0.5, "beit": 0.4, "dino": 0.3}  # where the recipe says nothing; MAE's is in its model's shape
@@ -43,18 +42,19 @@ def assemble(
     for module in model.modules():
         if isinstance(module, Block):
             module.recompute = recipe.train.gradient_checkpointing
-    if recipe.objective.name != "classify":
+    if not recipe.objective.labelled:
         return _pretext(recipe, model, preprocess)
-    classify = _classify(recipe, data)
+    objective = LEARNING[data.task].objective(recipe.objective, data)
     if recipe.objective.teacher is None:
-        return model, classify
-    return model, _distill(recipe, classify, Teacher(load(recipe.objective.teacher), data.labels, preprocess))
+        return model, objective
+    assert isinstance(objective, Classify), "its task refuses a teacher"
+    return model, _distill(recipe, objective, Teacher(load(recipe.objective.teacher), data.labels, preprocess))
 
 
 def _pretext(recipe: Recipe, model: ImageModel, preprocess: Preprocess) -> tuple[nn.Module, Objective]:
     """The model inside of what its task without labels needs."""
     options = recipe.objective
-    ratio = options.mask_ratio if options.mask_ratio is not None else MASK_RATIOS.get(options.name, 0.0)
+    ratio = options.mask_ratio if options.mask_ratio is not None else MASK_RATIOS.get(options.name or "", 0.0)
     match options.name:
         case "mae":
             return model, PaintPatches()
@@ -72,16 +72,6 @@ def _pretext(recipe: Recipe, model: ImageModel, preprocess: Preprocess) -> tuple
             learner = SelfDistillation(model, options.prototypes, patches=options.patch_loss > 0)
             momentum, temperature = options.teacher_momentum, options.teacher_temperature
             return learner, SelfDistil(momentum, temperature, options.patch_loss, ratio)
-
-
-def _classify(recipe: Recipe, data: DataSet) -> Classify:
-    options = recipe.objective
-    weights = None
-    if options.class_weights == "balanced":
-        counts = np.bincount(data.splits["train"].targets, minlength=len(data.labels))
-        weights = balanced_weights(torch.from_numpy(counts).float())
-    loss = options.loss or ("bce" if data.multi_label else "ce")
-    return Classify(options.smoothing, loss, weights, data.multi_label, options.binarise)
 
 
 def _distill(recipe: Recipe, classify: Classify, teacher: Teacher) -> Distill:

@@ -15,13 +15,13 @@ from vitral.models.zoo import build
 from vitral.training.config import Recipe
 from vitral.training.options import (
     ModelOptions,
-    ObjectiveOptions,
     OptimOptions,
     TrainOptions,
     TransferOptions,
     ViewOptions,
 )
 from vitral.training.shape import MODEL, SMALL, decoder, open_config, open_shape, patch_for, plain, row, width
+from vitral.training.tasks import LEARNING
 
 NARROW = 1 / 6  # of the deviation that the weights know: 12 bits in a file of 16 have a sixteenth
 FINE_TUNING = 0.5  # the learning rate from trained weights over that from scratch
@@ -64,10 +64,10 @@ def resolve(recipe: Recipe, data: DataSet, device: str, own: Preprocess | None =
     """The recipe without open fields, and a line for each decision. own: how the weights that training starts from were shown images."""
     budgets = _budgets(recipe)
     reasons: Reasons = []
-    if data.multi_label:
-        _several_labels(recipe.objective, reasons)
+    reasons += LEARNING[data.task].settle(recipe.objective)
     small = max(data.height, data.width) <= SMALL
-    model = _model(recipe.model, recipe.objective.name, data, device, small, reasons)
+    pretext = None if recipe.objective.labelled else recipe.objective.name
+    model = _model(recipe.model, pretext, data, device, small, reasons)
     objective = recipe.objective
     if objective.name == "mae":
         recipe = replace(recipe, model=model)
@@ -79,33 +79,18 @@ def resolve(recipe: Recipe, data: DataSet, device: str, own: Preprocess | None =
         view = _as_the_weights(view, own, data, reasons)
     elif view.mean is None or view.std is None:
         view = _normalisation(view, data, reasons)
-    augment = _augment(recipe.augment, recipe.objective.name, data, small, reasons)
-    train = _train(recipe.train, data, bool(budgets), recipe.objective.name == "classify", reasons)
+    augment = _augment(recipe.augment, pretext, data, small, reasons)
+    train = _train(recipe.train, data, bool(budgets), recipe.objective.labelled, reasons)
     assert train.batch_size is not None
     optim = settle_optim(recipe.optim, recipe.transfer, width(model), train.batch_size * train.accumulation, reasons)
+    options = replace(recipe.data, task=data.task)
     return replace(
-        recipe, model=model, view=view, augment=augment, objective=objective, optim=optim, train=train
+        recipe, data=options, model=model, view=view, augment=augment, objective=objective, optim=optim, train=train
     ), reasons
 
 
-def _several_labels(objective: ObjectiveOptions, reasons: Reasons) -> None:
-    """Refuse what needs one class an image."""
-    for name, value, fine, instead in (
-        ("loss", objective.loss, (None, "bce"), "bce"),
-        ("class_weights", objective.class_weights, ("none",), "none"),
-        ("sampling", objective.sampling, ("uniform",), "uniform"),
-        ("teacher", objective.teacher, (None,), "no teacher"),
-    ):
-        if value not in fine:
-            raise VitralError(
-                f"{name} {value}: is for images of one class, and these can have several labels; choose {instead}"
-            )
-    if objective.name == "classify":
-        reasons.append("a yes or no for each label (bce): an image can have several labels, or none")
-
-
 def _model(
-    model: ModelOptions, objective: str, data: DataSet, device: str, small: bool, reasons: Reasons
+    model: ModelOptions, pretext: str | None, data: DataSet, device: str, small: bool, reasons: Reasons
 ) -> ModelOptions:
     """Size and patch by the images; a small encoder for small images unless a model was chosen."""
     changes: dict[str, object] = {}
@@ -132,7 +117,7 @@ def _model(
         )
     if small and model == ModelOptions():
         changes |= {"dim": 96, "depth": 5, "num_heads": 3, "mlp_ratio": 2.0}
-        if objective == "mae":
+        if pretext == "mae":
             changes |= {"pooling": "mean"}
         else:
             changes |= {"position": "sincos2d", "pooling": "mean", "class_token": False}
@@ -182,19 +167,21 @@ def _rounded(values: torch.Tensor) -> tuple[float, ...]:
 PRETRAINING_SCALES = {"mae": (0.2, 1.0), "dino": (0.4, 1.0)}
 
 
-def _augment(augment: AugmentOptions, objective: str, data: DataSet, small: bool, reasons: Reasons) -> AugmentOptions:
+def _augment(
+    augment: AugmentOptions, pretext: str | None, data: DataSet, small: bool, reasons: Reasons
+) -> AugmentOptions:
     """Shifts for small images, crops for photographs and pre-training, wider ones where there are many."""
     count = len(data.splits["train"])
     if augment.augreg is not None:
         reasons.append(f"RandAugment and Mixup at AugReg's level {augment.augreg}")
         augment = replace(augment, augreg=None, **augreg(augment.augreg))  # type: ignore[arg-type]
     if augment.crop is None:
-        shifted = small and objective == "classify"
+        shifted = small and pretext is None
         augment = replace(augment, crop="padded" if shifted else "resized")
         if shifted:
             reasons.append("augmentation by small shifts, as small images are framed tightly")
     if augment.scale is None:
-        scale = PRETRAINING_SCALES.get(objective, (0.08, 1.0) if count >= 10_000 else (0.35, 1.0))
+        scale = PRETRAINING_SCALES.get(pretext or "", (0.08, 1.0) if count >= 10_000 else (0.35, 1.0))
         augment = replace(augment, scale=scale)
         if augment.crop == "resized":
             reasons.append(f"augmentation by crops of at least {scale[0]:.0%} of the image: {count:,} training images")

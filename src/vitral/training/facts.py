@@ -4,7 +4,6 @@ import numpy as np
 
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import DataSet, Split
-from vitral.evaluation.metrics import Evaluation
 from vitral.randomness import Permutation
 
 LOOKED_AT = 128  # training images that are looked at for contrast
@@ -18,7 +17,7 @@ FLAT = 2.0  # deviation of a thumbnail's pixels, of 255: two images without cont
 Fact = dict[str, object]
 
 
-def data_facts(data: DataSet, preprocess: Preprocess, *, classes: bool) -> Fact:
+def data_facts(data: DataSet, preprocess: Preprocess, *, labelled: bool) -> Fact:
     """The line that opens metrics.jsonl.
 
     flat: share of training images of a single colour. splits: of each, `images`, with one class an image the share of the commonest class
@@ -30,9 +29,8 @@ def data_facts(data: DataSet, preprocess: Preprocess, *, classes: bool) -> Fact:
     splits: dict[str, Fact] = {}
     for name, split in data.splits.items():
         facts: Fact = {"images": len(split)}
-        if classes and split.targets.ndim == 1:
-            shares = np.bincount(split.targets, minlength=len(data.labels)) / max(1, len(split))
-            facts |= {"majority": round(float(shares.max()), 6), "shares": [round(float(s), 6) for s in shares]}
+        if labelled:
+            facts |= split.targets.facts(len(data.labels))
         if name != "train":
             facts["shared"] = int(np.isin(split.contents, train.contents).sum())
         splits[name] = facts
@@ -79,38 +77,3 @@ def scored_training_images(train: Split, turn: int, *, last: bool) -> Split:
     order = Permutation(len(train), 0, 0)
     rows = order(np.arange(turn * count, (turn + 1) * count) % len(train))
     return train.take(rows)
-
-
-def answer_facts(scores: Evaluation, logits: np.ndarray, targets: np.ndarray) -> Fact:
-    """How the answers to a split are spread.
-
-    Args:
-        scores: of these answers. logits: [n, K]. targets: [n].
-
-    Returns:
-        largest: share of the commonest answer. answer_entropy: of the answers' shares, in nats. separation: how often a right answer is surer than
-        a wrong one (the area under the ROC curve; about 0.5 where chance decided which labels are wrong, 0.8 and more where hard images are),
-        None without one of the two. repeated: how often two mistakes are of one kind (true class, answer), over how often they would be if
-        all kinds came as often (1 where labels are wrong at random, several where classes look alike), None under two mistakes.
-    """
-    shares = np.bincount(logits.argmax(1), minlength=logits.shape[1]) / len(logits)
-    seen = shares[shares > 0]
-    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    sure, right = 1 / np.exp(shifted).sum(1), logits.argmax(1) == targets  # [n]
-    separation = None
-    if 0 < right.sum() < len(right):
-        order = np.searchsorted(np.sort(sure[~right]), sure[right], side="left")
-        ties = np.searchsorted(np.sort(sure[~right]), sure[right], side="right") - order
-        separation = round(float((order + ties / 2).mean() / (~right).sum()), 4)
-    mistakes = scores.confusion.copy()
-    np.fill_diagonal(mistakes, 0)
-    total = int(mistakes.sum())
-    of_a_kind = float((mistakes * (mistakes - 1)).sum())
-    kinds = mistakes.size - len(mistakes)
-    repeated = round(of_a_kind * kinds / (total * (total - 1)), 4) if total > 1 and kinds else None
-    return {
-        "largest": round(float(shares.max()), 6),
-        "answer_entropy": round(float(-(seen * np.log(seen)).sum()), 6),
-        "separation": separation,
-        "repeated": repeated,
-    }

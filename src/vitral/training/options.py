@@ -146,10 +146,10 @@ class TransferOptions:
 class ObjectiveOptions:
     """What is learned: classes, a teacher's answers, or the images themselves."""
 
-    name: Literal["classify", "mae", "beit", "patch", "dino", "tokenizer"] = field(
-        default="classify", metadata={"flag": "objective"}
+    name: Literal["classify", "mae", "beit", "patch", "dino", "tokenizer"] | None = field(
+        default=None, metadata={"flag": "objective"}
     )
-    """What is learned: classify, or without labels mae, beit, patch, dino or tokenizer."""
+    """What is learned: without labels mae, beit, patch, dino or tokenizer; default (also written classify): the labels, as the data's task says."""
     loss: Literal["ce", "bce"] | None = None
     """Loss: ce (softmax cross-entropy) or bce (a yes or no for each class); default: ce, and bce where an image can have several labels."""
     smoothing: float = 0.1
@@ -204,6 +204,11 @@ class ObjectiveOptions:
 
     def __post_init__(self) -> None:
         check_choices(self, "objective.")
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the labels are learned, and not from the images alone."""
+        return self.name in (None, "classify")
 
 
 @dataclass(frozen=True)

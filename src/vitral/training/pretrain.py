@@ -2,27 +2,64 @@
 
 import io
 from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
 
+from vitral.checkpoints.atomic import write_atomically
 from vitral.data.sources import DataSet, Split
 from vitral.evaluation.probes import features, k_nn
+from vitral.models.common import ImageModel
 from vitral.predict import Predictor
 from vitral.training.config import Recipe, seconds
 from vitral.training.loop import Loop
 from vitral.training.options import OptimOptions, TrainOptions
+from vitral.training.state import Progress
+
+if TYPE_CHECKING:
+    from vitral.training.run import Run
 
 SHOWN = 8  # pictures
 TOKENIZER_SHARE = 0.25  # of the budget, where BEiT's tokenizer is trained first
 KNOWN, ASKED = 5000, 1000  # images whose neighbours are sought, and among which
 
 
+class Pretraining:
+    """What a run without labels does at a validation and in the end. Its last weights are kept: nothing is chosen by neighbours."""
+
+    keeps_last = True
+    scored_split = None
+    labels: ClassVar[list[str]] = []
+    task = "classify"  # of a model without a head: what one would be for
+
+    def __init__(self, run: "Run") -> None:
+        self.run = run
+
+    def validate(self, model: ImageModel, progress: Progress) -> tuple[bool, dict[str, object]]:
+        """Nearest neighbours among labelled images, where an image has one class."""
+        run, data, step = self.run, self.run.data, progress.step
+        if data.task != "classify" or len(data.labels) < 2:
+            return True, {}
+        top1 = neighbours(Predictor(model, run.card(model, {})), data, run.loop.precision)
+        epoch = step / run.loop.batches.steps_per_epoch
+        run.record({"event": "val", "step": step, "epoch": epoch, "knn": top1, "seconds": progress.elapsed})
+        if progress.best is None or top1 >= progress.best:
+            progress.best, progress.best_step = top1, step
+        said = f"top-1 by nearest neighbours {top1:.2%}"
+        run.display.validated(epoch, step, said, top1, progress.best, progress.best_step, last=run.done)
+        return True, {}
+
+    def finish(self) -> None:
+        """Draw what the objective makes of some images."""
+        write_atomically(self.run.folder / "pictures.npz", pictures(self.run.loop))
+
+
 def neighbours(predictor: Predictor, data: DataSet, precision: str) -> float:
     """Top-1 of weighted nearest neighbours: of up to 1,000 validation images, among up to 5,000 training images, spread over each split."""
     parts = [thinned(data.splits[name], count) for name, count in (("train", KNOWN), ("val", ASKED))]
     known, asked = (features(predictor, part, precision=precision) for part in parts)
-    return float((k_nn(known, parts[0].targets, asked) == parts[1].targets).mean())
+    return float((k_nn(known, parts[0].targets.values, asked) == parts[1].targets.values).mean())
 
 
 def thinned(split: Split, count: int) -> Split:

@@ -65,9 +65,7 @@ def data_of_run(model: Path, progress: Progress | None = None) -> DataSet | None
     if found is None:
         return None
     source, fingerprint, recipe = found
-    data = open_data(
-        source, recipe.data, labelled=recipe.objective.name == "classify", progress=progress, held=held_of(model)
-    )
+    data = open_data(source, recipe.data, labelled=recipe.objective.labelled, progress=progress, held=held_of(model))
     if data.fingerprint != fingerprint:
         raise VitralError(f"{source}: the images or labels changed since the run of {model}; restore them")
     return data
@@ -88,7 +86,7 @@ def training_images_left(
     if found is None:
         return None
     source, fingerprint, recipe = found
-    labelled, least = recipe.objective.name == "classify", card.preprocess.min_size
+    labelled, least = recipe.objective.labelled, card.preprocess.min_size
     data = open_data(
         source, replace(recipe.data, skip_unreadable=True), training=False, labelled=labelled, strict=False,
         least_side=lambda height, width: least, progress=progress, held=held_of(model),

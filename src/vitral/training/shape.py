@@ -46,7 +46,7 @@ def width(model: ModelOptions) -> int:
 
 def shape(recipe: Recipe, data: DataSet) -> ModelConfig:
     """The model's shape: the zoo's row with the recipe's changes, and what the data say about channels and classes."""
-    classes = len(data.labels) if recipe.objective.name == "classify" else 0
+    classes = len(data.labels) if recipe.objective.labelled else 0
     return open_shape(recipe, in_channels=data.channels, num_classes=classes)
 
 
@@ -78,7 +78,7 @@ def open_config(recipe: Recipe, **more: object) -> ModelConfig:
         chosen["layer_scale"] = None
     config = row(recipe.model)
     pretext = config.backbone is not config
-    if pretext and recipe.objective.name == "classify":
+    if pretext and recipe.objective.labelled:
         raise VitralError(
             f"{recipe.model.name}: learns from hidden patches, not from labels; choose a model with a head, or vitral pretrain"
         )

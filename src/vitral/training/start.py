@@ -17,7 +17,8 @@ from vitral.checkpoints.claim import NAME, Claim, claim_unused, going_on
 from vitral.data.bands import in_words
 from vitral.data.loader import TrainingBatches
 from vitral.data.sources import DataSet, Held, open_data, write_skipped
-from vitral.errors import VitralError
+from vitral.data.targets import TARGETS
+from vitral.errors import VitralError, counted
 from vitral.evaluation.seen import as_trained, count_known, held_of, write_held, write_seen
 from vitral.models.words import model_in_words
 from vitral.objectives.distill import Distill
@@ -295,7 +296,7 @@ def open_for(
         dataset = open_data(
             data,
             recipe.data,
-            labelled=recipe.objective.name == "classify",
+            labelled=recipe.objective.labelled,
             least_side=least_side or (lambda height, width: patch_for(recipe.model, height, width)),
             progress=lambda done, total: display.count("checking images", done, total),
             held=held,
@@ -305,8 +306,8 @@ def open_for(
             error.args = (f"{error}\nmore about these data, with the images: vitral doctor {shlex.quote(data)}",)
         raise
     counts = ", ".join(f"{len(split):,} {name}" for name, split in dataset.splits.items())
-    kind = "labels" if dataset.multi_label else "classes"
-    display.say(f"{dataset.name}: {len(dataset.labels)} {kind}, {counts} images, {dataset.height}x{dataset.width} "
+    kinds = counted(len(dataset.labels), *TARGETS[dataset.task].nouns)
+    display.say(f"{dataset.name}: {kinds}, {counts} images, {dataset.height}x{dataset.width} "
                 f"{in_words(dataset.channels)}")  # fmt: skip
     return dataset
 

@@ -140,13 +140,15 @@ def masked(opened: Opened) -> bool:
 
 
 def _check(recipe: Recipe) -> None:
-    options, objective = recipe.transfer, recipe.objective.name
+    options = recipe.transfer
     asked = [
         name for name in ("init", "freeze", "lora_rank", "head_norm")
         if getattr(options, name) != getattr(TransferOptions(), name)
     ]  # fmt: skip
-    if asked and objective != "classify":
-        raise VitralError(f"{' and '.join(asked)}: belong to training with labels; leave them out of {objective}")
+    if asked and not recipe.objective.labelled:
+        raise VitralError(
+            f"{' and '.join(asked)}: belong to training with labels; leave them out of {recipe.objective.name}"
+        )
 
 
 def restrict(model: ImageModel, options: TransferOptions) -> None:

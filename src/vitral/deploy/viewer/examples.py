@@ -67,7 +67,7 @@ def own_pictures(model: Path) -> list[tuple[str, bytes]]:
     data, _, recipe = source
     if data in BUILTIN and not at_hand(data, recipe.data):
         raise VitralError(f"{data}: would have to be fetched")
-    listing = list_data(data, recipe.data, training=False, labelled=recipe.objective.name == "classify")
+    listing = list_data(data, recipe.data, training=False, labelled=recipe.objective.labelled)
     return [(listing.said(i), _encoded(listing, i)) for i in chosen(listing)]
 
 

@@ -137,7 +137,7 @@ def look_at(predictor: Predictor, stored: Stored) -> Look:
         prefix=model.prefix_names if layers else (),
         own=in_words(layers[-1].geometry.own if layers else model.reader),
         removal={"grid": list(cells), "extent": list(extent(cells, side, view))},
-        answer={"multi_label": predictor.card.multi_label, "top": top(predictor, found.logits[0], TOP)},
+        answer={"independent": predictor.answers.independent, "top": top(predictor, found.logits[0], TOP)},
         lens=lens(predictor, model, found, len(layers)),
         layers=layers,
         why=why,

@@ -266,8 +266,7 @@ def labels_of(known: Known, i: int) -> list[str]:
     """The classes of an image: one, or where it can have several any number, or none without labels."""
     if known.labels == [UNLABELLED]:
         return []
-    target = known.split.targets[i]
-    return [known.labels[int(target)]] if target.ndim == 0 else [known.labels[k] for k in np.flatnonzero(target > 0.5)]
+    return known.split.targets.named(i, known.labels)
 
 
 def picture(split: Split, i: int, bands: tuple[int, int, int] | None = None) -> str:

@@ -110,7 +110,7 @@ class Session:
             "model": predictor.card.model,
             "parameters": sum(p.numel() for p in model.parameters()),
             "labels": predictor.labels,
-            "multi_label": predictor.card.multi_label,
+            "independent": predictor.answers.independent,
             "view": [steps.height, steps.width],
             "channels": steps.channels,
             "methods": [

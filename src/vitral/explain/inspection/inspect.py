@@ -174,7 +174,7 @@ def _heads(
     if data.labels == [UNLABELLED]:
         return "the images have no labels, so there is no score that could change"
     try:
-        targets = match_targets(split, data.labels, predictor.labels, data.name, multi_label=predictor.card.multi_label)
+        targets = match_targets(split, data.labels, predictor, data.name)
     except VitralError as error:
         return f"there is no score that could change: {error}"
     truth = torch.from_numpy(targets).split(batch_size)

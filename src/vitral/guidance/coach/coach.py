@@ -145,8 +145,8 @@ def summary(run: History) -> tuple[str, str]:
         return said, run.again(mixup=max(0.2, 2 * run.recipe.augment.mixup))
     return (
         said,
-        f"vitral {'report' if run.recipe.objective.name == 'classify' else 'probe'} {run.described['folder']}"
-        + ("" if run.recipe.objective.name == "classify" else f" {run.source()}"),
+        f"vitral {'report' if run.recipe.objective.labelled else 'probe'} {run.described['folder']}"
+        + ("" if run.recipe.objective.labelled else f" {run.source()}"),
     )
 
 
@@ -169,7 +169,7 @@ def by_luck(run: History) -> str | None:
 
 
 def _command(run: History) -> str:
-    return "train" if run.recipe.objective.name == "classify" else "pretrain"
+    return "train" if run.recipe.objective.labelled else "pretrain"
 
 
 def _twice(run: History) -> dict[str, object]:

@@ -43,7 +43,7 @@ class History:
     @property
     def one_class_an_image(self) -> bool:
         """Whether the run learns one class for each image: what is said about top-1 and its chance level then holds."""
-        return self.recipe.objective.name == "classify" and any("top1" in line for line in self.train[-1:])
+        return self.recipe.objective.labelled and any("top1" in line for line in self.train[-1:])
 
     def split(self, name: str) -> Line:
         """What is known of a split, nothing in a run of an earlier version."""

@@ -97,7 +97,7 @@ def frozen(run: History) -> Remark | None:
         return None
     still, all_ = min(line["still"] for line in lines), lines[-1]["tensors"]
     asked = run.recipe.transfer.freeze != "none" or run.recipe.transfer.lora_rank > 0
-    partly_meant = asked or run.recipe.objective.name != "classify"  # decoders and teachers have fixed parts
+    partly_meant = asked or not run.recipe.objective.labelled  # decoders and teachers have fixed parts
     if still < (all_ if partly_meant else max(2, STILL * all_)):
         return None
     what = "nothing learns" if still == all_ else f"only {all_ - still} learn"

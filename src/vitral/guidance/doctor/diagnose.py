@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitral.data.copies import Copies, exact_copies, families, near_copies
-from vitral.data.listing import Listing, named
+from vitral.data.listing import Listing
 from vitral.data.options import DataOptions
 from vitral.data.scan import Progress
 from vitral.data.sources import Split, list_data
@@ -116,8 +116,8 @@ def _judged(
     """Which of the images that were read are judged, and the judgement; None where there is too little to go by."""
     least = 1 if predictor is None else predictor.card.preprocess.min_size
     which = np.flatnonzero(looks.least_sides >= least)
-    targets = listing.targets[looks.rows[which]]
-    if len(which) < LEAST_JUDGED or len(np.unique(targets, axis=0)) < 2:
+    targets = listing.targets.take(looks.rows[which])
+    if len(which) < LEAST_JUDGED or len(targets.members()) < 2:
         return None
     if predictor is None:
         x = described(looks)[which]
@@ -126,7 +126,7 @@ def _judged(
         names = [listing.images.names[i] for i in rows.tolist()]
         contents = np.zeros(len(rows), np.uint64)  # no sample order or augmentation is derived from them here
         x = features(predictor, Split("all", names, targets, listing.images, rows, contents))
-    return which, judge(x, targets, families(len(looks), copies)[which])
+    return which, judge(x, targets.values, families(len(looks), copies)[which])
 
 
 def _unjudged(judgement: Judgement, predictor: Predictor | None) -> Finding:
@@ -139,8 +139,8 @@ def _unjudged(judgement: Judgement, predictor: Predictor | None) -> Finding:
 
 def _suspect(listing: Listing, row: int, judgement: Judgement, k: int) -> Item:
     likely = listing.labels[int(judgement.likely[k])]
-    if listing.multi_label:
-        there = likely in named(listing.targets[row], listing.labels)
+    if listing.targets.task == "multilabel":
+        there = likely in listing.of(row)
         note = f"labelled {listing.said(row)}; {likely} {'looks wrong' if there else 'looks missing'}"
     else:
         note = f"labelled {listing.said(row)}, looks like {likely}"
@@ -238,7 +238,7 @@ def class_rows(listing: Listing) -> list[dict[str, Any]]:
     inside: dict[str, Any] = {}
     for split in split_counts(listing):
         chosen = np.array([given == split for given in listing.given or []])
-        inside[split] = class_counts(replace(listing, targets=listing.targets[chosen]))
+        inside[split] = class_counts(replace(listing, targets=listing.targets.take(chosen)))
     return [
         {"name": label, "images": total[label], "splits": {split: counts[label] for split, counts in inside.items()}}
         for label in listing.labels

@@ -14,7 +14,8 @@ import numpy as np
 
 from vitral.data.bands import count_channels, in_words
 from vitral.data.copies import Copies
-from vitral.data.listing import Listing, Problem
+from vitral.data.listing import Listing
+from vitral.data.targets import Problem
 from vitral.data.walk import JUNK
 from vitral.errors import counted
 from vitral.guidance.doctor.reading import Looks, Unusable
@@ -258,7 +259,7 @@ def copy_findings(listing: Listing, looks: Looks, copies: Sequence[Copies]) -> l
         names = listing.images.names[i], listing.images.names[j]
         splits = ("", "") if listing.given is None else (listing.given[i], listing.given[j])
         exact = pair.how == "exact"
-        if not np.array_equal(listing.targets[i], listing.targets[j]):
+        if listing.key(i) != listing.key(j):
             groups[exact, "labels"].append(Item(names, f"{listing.said(i)} = {listing.said(j)}, {pair.how}", (i, j)))
         elif splits[0] != splits[1]:
             groups[exact, "splits"].append(Item(names, f"{splits[0]} = {splits[1]}, {pair.how}", (i, j)))
@@ -292,7 +293,7 @@ def class_findings(listing: Listing) -> list[Finding]:
     """Classes with too few images, or far fewer than others."""
     total = class_counts(listing)
     found = []
-    what = ("label", "labels") if listing.multi_label else ("class", "classes")
+    what = listing.targets.nouns
     single = [label for label in listing.labels if total[label] == 1]
     few = [label for label in listing.labels if 1 < total[label] < FEW]
     for kind, labels, words in (
@@ -315,7 +316,5 @@ def class_findings(listing: Listing) -> list[Finding]:
 
 def class_counts(listing: Listing) -> Counter[str]:
     """Images of each class, or label."""
-    totals = (
-        listing.targets.sum(0) if listing.multi_label else np.bincount(listing.targets, minlength=len(listing.labels))
-    )
-    return Counter({label: int(n) for label, n in zip(listing.labels, totals, strict=True)})
+    totals = listing.targets.counts(len(listing.labels)).tolist()
+    return Counter(dict(zip(listing.labels, totals, strict=True)))

@@ -28,7 +28,7 @@ def write_doctor_page(path: Path, diagnosis: Diagnosis, command: str) -> Path:
     if diagnosis.agreement is not None:
         words = "of the labels are what a simple classifier says that has not seen their images"
         numbers.append((percent(diagnosis.agreement), words))
-    what = ("label", "labels") if listing.multi_label else ("class", "classes")
+    what = listing.targets.nouns
     numbers.append((f"{len(listing.labels):,}", _of(len(listing.labels), *what)))
     verdict = "Training would start on these data." if not diagnosis.stops_for else (
         f"Training would refuse these data: {counted(len(diagnosis.stops_for), 'finding')} below must be mended first."

@@ -179,18 +179,18 @@ def _rest(run: Run, seconds: float, ballast: list[Tensor]) -> tuple[float, float
 
     def end() -> None:
         run.train()
-        if run.scored_split is not None or not run.classifies:
+        if run.purpose.scored_split is not None or not run.recipe.objective.labelled:
             report_run(run.folder, run.data)
 
     finish = timed(end)
-    if run.classifies and run.scored_split is not None:
-        finish += each * (len(whole.splits[run.scored_split]) - len(run.data.splits[run.scored_split]))
+    if run.recipe.objective.labelled and run.purpose.scored_split is not None:
+        finish += each * (len(whole.splits[run.purpose.scored_split]) - len(run.data.splits[run.purpose.scored_split]))
     return many + each * (n_whole - n_many), finish
 
 
 def _part(run: Run, data: DataSet, share: float) -> DataSet:
     """The data with this share of the images that a validation reads, but not too few to tell."""
-    reads = {"val": len, "test": len} if run.classifies else {"train": _known, "val": _asked}
+    reads = {"val": len, "test": len} if run.recipe.objective.labelled else {"train": _known, "val": _asked}
     parts = {
         name: thinned(split, max(LEAST_VALIDATED, round(share * reads[name](split)))) if name in reads else split
         for name, split in data.splits.items()
@@ -200,9 +200,9 @@ def _part(run: Run, data: DataSet, share: float) -> DataSet:
 
 def _validated(run: Run, data: DataSet) -> int:
     """How many images a validation of the run reads."""
-    if "val" not in data.splits or (data.multi_label and not run.classifies):
+    if "val" not in data.splits or (data.task != "classify" and not run.recipe.objective.labelled):
         return 0
-    if run.classifies:
+    if run.recipe.objective.labelled:
         return len(data.splits["val"])
     return _known(data.splits["train"]) + _asked(data.splits["val"])
 

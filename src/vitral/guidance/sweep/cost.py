@@ -5,8 +5,6 @@ import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from vitral.data.options import DataOptions
 from vitral.data.sources import DataSet, open_data, share_of
 from vitral.errors import VitralError, all_of, some
@@ -63,9 +61,9 @@ def check_points(points: Sequence[Point]) -> None:
     """Refuse, all at once, the runs that cannot be meant so, as far as that is known without the data."""
     problems: dict[str, list[str]] = {}
     for point in points:
-        if point.recipe.objective.name != "classify":
+        if not point.recipe.objective.labelled:
             raise VitralError(
-                f"{point.name}: objective {point.recipe.objective.name} has no scores to compare; sweep over classify"
+                f"{point.name}: objective {point.recipe.objective.name} learns without labels and has no scores to compare; leave it out"
             )
         try:
             recipe = point.recipe
@@ -102,8 +100,8 @@ class Ground:
         """What the run of a settled point will take."""
         recipe, data = self._whole(point.recipe), self._open(point.recipe)
         assert recipe.train.batch_size is not None
-        targets = data.splits["train"].targets
-        members, fraction = np.unique(targets, return_counts=True)[1].tolist(), point.recipe.data.train_fraction
+        members = [len(each) for each in data.splits["train"].targets.members()]
+        fraction = point.recipe.data.train_fraction
         images = sum(share_of(count, fraction) for count in members)
         batch = recipe.train.batch_size * recipe.train.accumulation
         budget = Budget.of(recipe, -(-images // batch))
@@ -135,9 +133,9 @@ class Ground:
         key = dataclasses.replace(recipe, data=_all(recipe.data), train=dataclasses.replace(recipe.train, seed=0))
         if key not in self.resolved:
             data = self._open(recipe)
-            if data.multi_label:
+            if data.task != "classify":
                 raise VitralError(
-                    f"{data.name}: an image can have several labels; a sweep compares top-1 on data of one class an image"
+                    f"{data.name}: its task is {data.task}; a sweep compares top-1 on data of one class an image"
                 )
             begun, _ = open_initial(key)
             grey = (

@@ -15,7 +15,7 @@ export function createAnswer(root, { choose }) {
       top = answer.top;
       list.replaceChildren(...top.map((of, i) => el("li", {}, bar(of, i, choose))));
       note.textContent = top.length
-        ? answer.multi_label ? "An image can have several of these labels: each probability stands on its own." : ""
+        ? answer.independent ? "An image can have several of these labels: each probability stands on its own." : ""
         : lens.why ?? "This model was trained without labels: it has no answer.";
       note.hidden = !note.textContent;
     },

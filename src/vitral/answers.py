@@ -1,0 +1,152 @@
+"""What a model's outputs say of an image, in the form of its task.
+
+Axes: B images, K outputs, one for each label.
+"""
+
+import html
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+
+from vitral.data.values import Range
+from vitral.errors import VitralError
+
+
+@dataclass(frozen=True)
+class Answer(ABC):
+    """What a model says of one image."""
+
+    name: str
+    """What the image is called."""
+    clipped: Range | None = field(default=None, kw_only=True)
+    """The least and largest value of the file, where they lie outside of the value range that it was read by, and so were clipped to it."""
+
+    @abstractmethod
+    def line(self, top_k: int) -> str:
+        """For a person, without the image's name."""
+
+    @abstractmethod
+    def cells(self, top_k: int, separator: str) -> list[str]:
+        """A row of CSV under `Answers.columns`; separator: what stands between several labels in one cell."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, object]:
+        """For `json.dumps`, without the image's name."""
+
+
+class Answers(ABC):
+    """How the outputs of a model of one task are read."""
+
+    independent: ClassVar[bool] = False
+    """Whether each output is a yes or no of its own; else they are one choice."""
+
+    def __init__(self, labels: list[str]) -> None:
+        self.labels = labels
+
+    @abstractmethod
+    def __call__(self, outputs: Tensor, names: Sequence[str], top_k: int) -> Sequence[Answer]:
+        """Of each image, float32 [B, K]; names: what the images are called."""
+
+    @abstractmethod
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """[..., K] to the share of certainty, 0 to 1, that each output stands for."""
+
+    @abstractmethod
+    def columns(self, top_k: int, separator: str) -> list[str]:
+        """The header of a CSV, without the image's name; VitralError if a label holds the separator that is to stand between labels."""
+
+
+@dataclass(frozen=True)
+class Prediction(Answer):
+    """The most probable class of one image, and the `top` ones as (label, probability), best first."""
+
+    label: str
+    probability: float
+    top: list[tuple[str, float]]
+    labels: list[tuple[str, float]] | None = None
+    """Where an image can have several labels: all that are as probable as not, best first, perhaps none; else None."""
+
+    def line(self, top_k: int) -> str:
+        if self.labels is None:
+            return _shares(self.top[:top_k])
+        others = _shares(self.top[len(self.labels) : top_k])
+        return (_shares(self.labels) or "none") + (f"  ({others})" if others else "")
+
+    def cells(self, top_k: int, separator: str) -> list[str]:
+        ranked = [x for label, p in self.top[:top_k] for x in (label, f"{p:.6f}")]
+        if self.labels is None:
+            return ranked
+        return [separator.join(x for x, _ in self.labels), separator.join(f"{p:.6f}" for _, p in self.labels), *ranked]
+
+    def to_json(self) -> dict[str, object]:
+        top, labels = ([{"label": label, "probability": p} for label, p in r or []] for r in (self.top, self.labels))
+        own = {"label": self.label, "probability": self.probability} if self.labels is None else {"labels": labels}
+        return {**own, "top": top}
+
+    def _repr_html_(self) -> str:
+        """The top classes as bars, for notebooks."""
+        rows = "".join(
+            f'<tr><td style="text-align:left">{html.escape(label)}</td><td>{probability:.1%}</td>'
+            f'<td style="text-align:left;width:200px"><div style="width:{100 * probability:.1f}%;height:8px;background:#d98b1f"></div></td></tr>'
+            for label, probability in self.top
+        )
+        return f"<table><caption>{html.escape(self.name)}</caption>{rows}</table>"
+
+
+class ClassAnswers(Answers):
+    """One class an image: a softmax over the classes."""
+
+    def __call__(self, outputs: Tensor, names: Sequence[str], top_k: int) -> list[Prediction]:
+        ranked = self._ranked(outputs, min(top_k, len(self.labels)))
+        return [Prediction(name, *each[0], each) for name, each in zip(names, ranked, strict=True)]
+
+    def _ranked(self, outputs: Tensor, count: int) -> list[list[tuple[str, float]]]:
+        """Of each image the labels with the largest outputs, best first, and their probabilities."""
+        classes = outputs.topk(count).indices  # [B, count]
+        values = self.probabilities(outputs).gather(1, classes)
+        return [
+            [(self.labels[k], p) for k, p in zip(*row, strict=True)]
+            for row in zip(classes.tolist(), values.tolist(), strict=True)
+        ]
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        return outputs.softmax(-1)
+
+    def columns(self, top_k: int, separator: str) -> list[str]:
+        return ["label", "probability", *_numbered(2, min(top_k, len(self.labels)))]
+
+
+class LabelAnswers(ClassAnswers):
+    """Several labels an image, or none: a sigmoid for each."""
+
+    independent = True
+
+    def __call__(self, outputs: Tensor, names: Sequence[str], top_k: int) -> list[Prediction]:
+        yes = (outputs >= 0).sum(-1).tolist()  # labels at or above 50 %
+        ranked = self._ranked(outputs, min(max(top_k, *yes), len(self.labels)))
+        return [
+            Prediction(name, *each[0], each[:top_k], each[:count])
+            for name, each, count in zip(names, ranked, yes, strict=True)
+        ]
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        return outputs.sigmoid()
+
+    def columns(self, top_k: int, separator: str) -> list[str]:
+        if label := next((x for x in self.labels if separator in x), None):
+            raise VitralError(f"label {label!r}: {separator!r} is what separates labels in CSV; use --format jsonl")
+        return ["labels", "probabilities", *_numbered(1, min(top_k, len(self.labels)))]
+
+
+def _numbered(first: int, last: int) -> list[str]:
+    return [f"{what}_{i}" for i in range(first, last + 1) for what in ("label", "probability")]
+
+
+def _shares(ranked: list[tuple[str, float]]) -> str:
+    return "  ".join(f"{label} {p:.1%}" for label, p in ranked)
+
+
+ANSWERS: dict[str, type[Answers]] = {"classify": ClassAnswers, "multilabel": LabelAnswers}

@@ -1,0 +1,127 @@
+"""A run that learns from labels: validations choose the weights that are kept, and these are scored in the end."""
+
+import dataclasses
+import io
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vitral.checkpoints.atomic import write_atomically
+from vitral.checkpoints.bundle import ModelCard, save_model
+from vitral.data.sources import Split
+from vitral.evaluation.evaluate import EVALUATORS, evaluate
+from vitral.evaluation.evaluator import Scores
+from vitral.models.common import ImageModel
+from vitral.predict import Predictor, load
+from vitral.training.display import clock
+from vitral.training.facts import scored_training_images
+from vitral.training.keep import by_what, consider, in_words
+from vitral.training.state import Progress
+
+if TYPE_CHECKING:
+    from vitral.training.run import Run
+
+
+class Supervised:
+    """What a run with labels does at a validation and in the end."""
+
+    def __init__(self, run: "Run") -> None:
+        self.run = run
+        self.labels, self.task = run.data.labels, run.data.task
+        self.keeps_last = run.recipe.train.keep == "last" or "val" not in run.data.splits
+        """Whether the last weights are the ones to keep, whatever validation says."""
+
+    @property
+    def scored_split(self) -> str | None:
+        """The split that the finished model is scored on."""
+        run = self.run
+        return next((name for name in (run.recipe.train.score_split, "val") if name in run.data.splits), None)
+
+    def validate(self, model: ImageModel, progress: Progress) -> tuple[bool, dict[str, object]]:
+        """Score the validation split: whether these are the weights to keep, and what the model file says of their score."""
+        run = self.run
+        predictor = Predictor(model, run.card(model, {}))
+        scores, outputs = self._score(predictor, run.data.splits["val"])
+        value, epoch = scores.headline, progress.step / run.loop.batches.steps_per_epoch
+        # No label occurs in the split: the last weights are as good as any.
+        better = value is None or consider(progress, value, scores.loss, scores.images)
+        run.record({"event": "val", "step": progress.step, "epoch": epoch,
+                    "loss": scores.loss, scores.HEADLINE: value, "seconds": progress.elapsed,
+                    **self._answers(predictor, scores, outputs, progress)})  # fmt: skip
+        run.display.validated(
+            epoch, progress.step, scores.line(), value, progress.best, progress.best_step, last=run.done
+        )
+        return better, {"val": {scores.HEADLINE: value, "loss": scores.loss, "images": scores.images}}
+
+    def _answers(
+        self, predictor: Predictor, scores: Scores, outputs: np.ndarray, progress: Progress
+    ) -> dict[str, object]:
+        """How the answers on the validation split are spread, and the scores on some training images in the same view."""
+        batches = self.run.loop.batches
+        turn = progress.step // batches.steps_per_epoch
+        own, _ = self._score(predictor, scored_training_images(batches.split, turn, last=self.run.done))
+        return {
+            **scores.spread(outputs, self.run.data.splits["val"].targets.values),
+            **{"train_loss": own.loss, f"train_{own.HEADLINE}": own.headline, "train_images": own.images},
+        }
+
+    def _score(self, predictor: Predictor, split: Split) -> tuple[Scores, np.ndarray]:
+        run, loop = self.run, self.run.loop
+        predictor.model.to(loop.device)
+        return evaluate(
+            predictor, split, run.data.labels, precision=loop.precision,
+            workers=loop.workers, failed=lambda why: loop.without_workers(why, run),
+            batch_size=max(1, min(256, 64 * 224 * 224 // (run.preprocess.height * run.preprocess.width))),
+        )  # fmt: skip
+
+    def finish(self) -> None:
+        """Score the kept weights once, and write the scores beside them."""
+        run, split = self.run, self.scored_split
+        if split is None:
+            run.message("no test or validation split: the model is not scored and has no report")
+            return
+        predictor = load(run.folder)
+        scores, outputs = self._score(predictor, run.data.splits[split])
+        predictor.model.to("cpu")
+        card, kept = predictor.card, self._kept(predictor.card)
+        known = {**card.scores, "kept": kept, split: _brief(card, split) | scores.brief()}
+        save_model(run.folder / "model.safetensors", predictor.model, dataclasses.replace(card, scores=known))
+        result = {
+            "split": split,
+            "training_seconds": round(run.loop.progress.elapsed, 1),
+            "step": card.scores["step"],
+            "kept": kept,
+            **scores.to_json(),
+        }
+        write_atomically(run.folder / "scores.json", json.dumps(result, indent=1).encode())
+        arrays = io.BytesIO()
+        np.savez(arrays, logits=outputs, targets=run.data.splits[split].targets.values)
+        write_atomically(run.folder / "predictions.npz", arrays.getvalue())
+        run.display.say(
+            f"\n{split} split: {scores.summary()}\nkept and scored: {kept}\n{clock(run.loop.progress.elapsed)} of training"
+        )
+
+    def _kept(self, card: ModelCard) -> str:
+        """Which step's weights the model file holds, and why these."""
+        run = self.run
+        step, last = card.scores["step"], run.loop.progress.step
+        assert isinstance(step, int)
+        if not self.keeps_last:
+            scores, validated = EVALUATORS[self.task].scores, _brief(card, "val")
+            value, loss = validated.get(scores.HEADLINE), validated.get("loss")  # which older runs do not have
+            said = [] if value is None else [f"{scores.TITLE} {value:.2%}"]
+            said += [] if loss is None else [f"loss {loss:.4f}"]
+            chosen = by_what(", ".join(said), len(run.data.splits["val"]))
+        elif run.recipe.train.keep == "last":
+            chosen = "the last, as --keep last asks"
+        else:
+            chosen = "the last: there is no validation split to choose by"
+        return in_words(step, run.loop.batches.steps_per_epoch, last, chosen)
+
+
+def _brief(card: ModelCard, split: str) -> dict[str, Any]:
+    """What the model file says of its score on a split."""
+    known = card.scores.get(split, {})
+    assert isinstance(known, dict)
+    return known
