@@ -32,7 +32,7 @@ class Shares(targets.Targets):
     task, each, nouns, by_label = TASK, "a share", ("number", "numbers"), False
 
     @classmethod
-    def read(cls, labels, where):
+    def read(cls, labels, name):
         return ["bright pixels"], cls(np.array([[float(label)] for label in labels], np.float32))
 
     def key(self, i, labels):

@@ -114,6 +114,30 @@ def test_what_was_said_stays(digits):
         assert {k: v for k, v in asked.items() if v is not None}.items() <= got.items()
 
 
+@pytest.mark.parametrize(
+    ("section", "field", "value"),
+    [
+        ("augment", "hflip", 0.5), ("optim", "lr", 1e-3), ("objective", "smoothing", 0.0), ("view", "crop_fraction", 0.9),
+        ("model", "patch_size", 4), ("model", "stem", ()), ("model", "pooling", "cls"), ("model", "image_size", (16, 16)),
+    ],
+)  # fmt: skip
+def test_one_thing_said_changes_the_plan_by_that_alone(digits, section, field, value):
+    def planned(recipe):
+        return dataclasses.asdict(Planner(digits, "cpu", None, costing(0.01)).plan(recipe).recipe)
+
+    part = dataclasses.replace(getattr(Recipe(), section), **{field: value})
+    without, got = planned(Recipe()), planned(dataclasses.replace(Recipe(), **{section: part}))
+    assert got[section][field] == value != without[section][field]
+    differ = {name for part in without for name, each in without[part].items() if got[part][name] != each}
+    # what follows from it: convolutions end at the patch, and a class token is there to be read
+    assert differ - {field} <= {
+        "patch_size": {"stem"},
+        "pooling": {"class_token"},
+        "image_size": {"stem", "patch_size"},
+    }.get(field, set())
+    build(open_shape(Recipe(model=ModelOptions(**got["model"])), in_channels=1, num_classes=10))
+
+
 def test_few_images_from_trained_weights_get_a_new_head_only(tmp_path, digits):
     from vitral.training.start import start
 
@@ -219,4 +243,5 @@ def test_train_with_nothing_else_said_follows_a_plan(tmp_path, capsys):
     assert list(described["baselines"]) == ["commonest class", "nearest neighbours on pixels", "linear on pixels"]
     code, _, err = run(capsys, "train", "digits", "--steps", "3", "--lr", "1e-3", "--out", tmp_path / "said")
     assert code == 0, err
-    assert read_recipe(tmp_path / "said" / "recipe.toml").model.stem is None
+    planned, said = (read_recipe(tmp_path / name / "recipe.toml") for name in ("run", "said"))
+    assert said == dataclasses.replace(planned, optim=dataclasses.replace(planned.optim, lr=1e-3))

@@ -208,7 +208,10 @@ def _started(given: Any, words: list[str], command: str, display: "Display") -> 
 
     given, fresh = _settled(given, words, command)
     spoken = shlex.join(["vitral", command, *words])
-    if command == "pretrain" or not unspoken(given.settings):
+    from vitral.guidance.plan.ladder import open_size
+
+    # A plan decides the model's size and the budget around all else that was said; weights to start from bring their own size.
+    if command == "pretrain" or given.settings.transfer.init is not None or not open_size(given.settings.model):
         return start(given.data, given.settings, given.out, display, spoken, fresh=fresh)
     from vitral.guidance.plan.plan import make_plan
     from vitral.training.machine import choose_device
@@ -221,15 +224,6 @@ def _started(given: Any, words: list[str], command: str, display: "Display") -> 
     return start(
         given.data, made.recipe, given.out, display, spoken, made.data, reasons, made.baselines, made.foreseen, fresh=fresh
     )  # fmt: skip
-
-
-def unspoken(recipe: "Recipe") -> bool:
-    """Whether nothing is said about what to train and how, beyond the data and the budget, so that a plan may decide it."""
-    from vitral.training.config import Recipe
-
-    default = Recipe()
-    parts = ("model", "view", "augment", "transfer", "objective", "optim")
-    return all(getattr(recipe, part) == getattr(default, part) for part in parts)
 
 
 def _check_data(given: Any, command: str) -> None:

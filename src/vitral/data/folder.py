@@ -62,7 +62,7 @@ def list_folder(root: Path, options: DataOptions, *, training: bool = True, labe
     found.problems += closed_folders(walk, options.skip_unreadable)
     images = FileImages(root, found.names)
     listing = build_listing(
-        root.name, str(root), images, found.labels, found.given or None,
+        root.name, images, found.labels, found.given or None,
         task=options.task, training=training, problems=found.problems,
     )  # fmt: skip
     listing.ignored = list(dict.fromkeys([*found.stray, *walk.others, *walk.runs]))

@@ -72,13 +72,13 @@ def build_listing(
 ) -> Listing:
     """A listing from each image's label, or set of labels (and split), with everything that is wrong with them among its problems.
 
-    where: the folder or file to name in an error. task: what is to be learned of them, default as the labels are. training: whether there must be
-    something to tell apart, and images of each class to train on. problems: what was found to be wrong before.
+    task: what is to be learned of them, default as the labels are. training: whether there must be something to tell apart, and images of each
+    class to train on. problems: what was found to be wrong before. Raises VitralError if the labels are not of the task.
     """
     kind = task or ("multilabel" if isinstance(next(iter(labels), ""), frozenset) else "classify")
     if kind not in TARGETS:
         raise VitralError(f"task {kind!r}: choose one of {', '.join(TARGETS)}")
-    names, targets = TARGETS[kind].read(labels, where)
+    names, targets = TARGETS[kind].read(labels, name)
     problems = [*problems, *_double_spellings(names)]
     if training:
         problems += targets.problems(names, given)

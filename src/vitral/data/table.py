@@ -94,7 +94,7 @@ def list_parts(
             columns.said.append(f"{counted(len(places.missing), 'image is', 'images are')} not there: {near}")
         images = FileImages(root, names)
     listing = build_listing(
-        name, str(where), images, columns.labels, given,
+        name, images, columns.labels, given,
         task=options.task, training=training and bool(columns.labels) and labelled, problems=wrong,
     )  # fmt: skip
     listing.understood = [*said, *columns.said]

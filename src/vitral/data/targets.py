@@ -55,8 +55,10 @@ class Targets(ABC):
 
     @classmethod
     @abstractmethod
-    def read(cls, labels: Labels, where: str) -> tuple[list[str], Self]:
-        """The labels' names in order, and the targets. where: the folder or file to name in an error."""
+    def read(cls, labels: Labels, name: str) -> tuple[list[str], Self]:
+        """The labels' names in order, and the targets. name: of the data, for a VitralError if they are not of
+        this task.
+        """
 
     @classmethod
     def joined(cls, parts: Sequence["Targets"]) -> "Targets":
@@ -130,10 +132,10 @@ class Classes(Targets):
     each = "one class"
 
     @classmethod
-    def read(cls, labels: Labels, where: str) -> tuple[list[str], Self]:
+    def read(cls, labels: Labels, name: str) -> tuple[list[str], Self]:
         if not all(isinstance(label, str) for label in labels):
             raise VitralError(
-                f"{where}: an image can have several labels in it, and the task is to classify, one class an image; give data with one, or "
+                f"{name}: an image can have several labels in it, and the task is to classify, one class an image; give data with one, or "
                 "another --task (multilabel)"
             )
         names = order_labels({str(label) for label in labels})
@@ -175,7 +177,7 @@ class LabelSets(Targets):
     nouns = ("label", "labels")
 
     @classmethod
-    def read(cls, labels: Labels, where: str) -> tuple[list[str], Self]:
+    def read(cls, labels: Labels, name: str) -> tuple[list[str], Self]:
         sets = [label if isinstance(label, frozenset) else frozenset([label]) for label in labels]
         names = order_labels({label for each in sets for label in each})
         position = {label: i for i, label in enumerate(names)}

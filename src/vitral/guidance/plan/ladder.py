@@ -7,7 +7,7 @@ learns less than a small one that sees the images more often.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vitral.training.options import ModelOptions
 from vitral.training.shape import MODEL, SMALL
@@ -17,6 +17,7 @@ PASSES, AT = (
     57_000,
 )  # Fashion-MNIST's images: so often a model of width 128 saw each in its best run of eight minutes
 FEWEST, MOST = 8.0, 300.0  # passes
+AS_PLANNED = ModelOptions()
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,23 @@ def passes_worth(images: int) -> float:
     return min(MOST, max(FEWEST, PASSES * math.sqrt(AT / images)))
 
 
-def model_for(rung: Rung, height: int, width: int, side: int) -> ModelOptions:
-    """The ViT of this size for images whose median is height x width; photographs are shown at `side` pixels."""
+SIZED = ("name", "dim", "depth", "num_heads", "dims", "depths", "stages", "width")
+
+
+def open_size(model: ModelOptions) -> bool:
+    """Whether the size of the model was left open, so that a rung may decide it."""
+    return all(getattr(model, name) is None for name in SIZED)
+
+
+def model_for(rung: Rung, height: int, width: int, side: int, said: ModelOptions = AS_PLANNED) -> ModelOptions:
+    """The ViT of this size for images whose median is height x width; photographs are shown at `side` pixels. What was said of it stays."""
     small = max(height, width) <= SMALL
-    size, patch = (height, width) if small else (side, side), patch_for(height, width)
-    return ModelOptions(
+    height, width = said.image_size or ((height, width) if small else (side, side))
+    small = max(height, width) <= SMALL
+    patch = said.patch_size or patch_for(height, width)
+    planned = ModelOptions(
         name=MODEL,
-        image_size=size,
+        image_size=(height, width),
         patch_size=patch,
         stem=stem(rung.dim, patch, twice=small),
         dim=rung.dim,
@@ -61,6 +72,10 @@ def model_for(rung: Rung, height: int, width: int, side: int) -> ModelOptions:
         pooling="mean",
         class_token=False,
     )
+    changes = {name: value for name, value in vars(said).items() if value is not None}
+    if changes.get("pooling") == "cls":
+        changes = {"class_token": True} | changes
+    return replace(planned, **changes)
 
 
 def patch_for(height: int, width: int) -> int:
@@ -70,9 +85,13 @@ def patch_for(height: int, width: int) -> int:
     return 8 if min(height, width) >= 28 else 4 if min(height, width) >= 14 else 2
 
 
-def stem(dim: int, patch: int, *, twice: bool) -> tuple[int, ...]:
-    """Widths of the convolutions that halve the image until patches are left, doubling up to `dim`; each twice for small images."""
+def stem(dim: int, patch: int, *, twice: bool) -> tuple[int, ...] | None:
+    """Widths of the convolutions that halve the image until patches are left, doubling up to `dim`; each twice for small images. None, linear
+    patches, where the patch is no power of two.
+    """
     halvings = patch.bit_length() - 1
+    if 1 << halvings != patch:
+        return None
     widths = [max(8, dim >> (halvings - 1 - i)) for i in range(halvings)]
     return tuple(width for width in widths for _ in range(2 if twice else 1))
 

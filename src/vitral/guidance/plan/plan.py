@@ -13,7 +13,7 @@ from vitral.errors import VitralError
 from vitral.guidance.plan.baseline import baselines
 from vitral.guidance.plan.devices import Device, device_row
 from vitral.guidance.plan.glance import glance
-from vitral.guidance.plan.ladder import patch_for
+from vitral.guidance.plan.ladder import open_size, patch_for
 from vitral.guidance.plan.planner import PATIENCE, Choice, Estimate, Plan, Planner
 from vitral.guidance.plan.rate import far_rate
 from vitral.guidance.plan.trial import ROOM, find_micro_batch, measure_cost
@@ -23,7 +23,6 @@ from vitral.training.config import Recipe, seconds
 from vitral.training.defaults import check
 from vitral.training.display import Display
 from vitral.training.machine import choose_device
-from vitral.training.options import ModelOptions
 from vitral.training.shape import preprocess, shape, width
 from vitral.training.start import open_for
 
@@ -48,7 +47,9 @@ def make_plan(data: str, recipe: Recipe, display: Display, hours: float | None =
         recipe = replace(recipe, train=replace(recipe.train, device="auto"))
     check(recipe)
     kind = "cuda" if row is not None else choose_device(recipe.train.device).type
-    dataset = open_for(data, recipe, display, patch_for if recipe.model == ModelOptions() else None)
+    planned = open_size(recipe.model) and recipe.transfer.init is None
+    least = (lambda height, width: recipe.model.patch_size or patch_for(height, width)) if planned else None
+    dataset = open_for(data, recipe, display, least)
     budget = None if recipe.train.time is None else seconds(recipe.train.time)
     estimate = (
         tried(data, dataset, display, (budget or PATIENCE) if brief else None) if row is None else tabled(dataset, row)

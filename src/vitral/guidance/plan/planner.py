@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from vitral.data.sources import DataSet
-from vitral.guidance.plan.ladder import LADDER, Rung, climb, model_for, passes_worth
+from vitral.guidance.plan.ladder import LADDER, Rung, climb, model_for, open_size, passes_worth
 from vitral.training.config import Recipe
 from vitral.training.defaults import resolve
 from vitral.training.display import clock
@@ -125,9 +125,9 @@ class Planner:
         recipe, worth, rung = self.start(recipe), passes_worth(self.images), None
         if self.initial is not None:
             worth /= FINE_TUNED
-        elif recipe.model == ModelOptions():
+        elif open_size(recipe.model):
             rung = self.size(recipe, worth)
-            recipe = replace(recipe, model=self.model(rung))
+            recipe = replace(recipe, model=self.model(recipe, rung))
         said = recipe.train.steps is not None or recipe.train.epochs is not None
         estimate = None
         if not (said and self.brief):
@@ -165,7 +165,7 @@ class Planner:
         """The largest model that sees the images often enough in the time."""
         if recipe.train.steps is not None or recipe.train.epochs is not None:
             rung = self.rungs[-1]
-            self.say_model(rung, f"more parameters gain little from {self.images:,} images")
+            self.say_model(recipe, rung, f"more parameters gain little from {self.images:,} images")
             return rung
         rung = climb(self.rungs, lambda each: self.limit / self.of(recipe, each).pass_seconds, worth)
         passes = self.limit / self.of(recipe, rung).pass_seconds
@@ -177,16 +177,19 @@ class Planner:
             why = f"width {higher[0].dim} would make {other:.1f} passes in {clock(self.limit)}, and {worth:.0f} are worth having"
         else:
             why = f"more parameters gain little from {self.images:,} images"
-        self.say_model(rung, why)
+        self.say_model(recipe, rung, why)
         return rung
 
-    def say_model(self, rung: Rung, why: str) -> None:
-        self.choose("model", f"ViT, width {rung.dim}, {rung.depth} layers, patches by convolutions", why)
-        model, own = self.model(rung), (self.data.height, self.data.width)
+    def say_model(self, recipe: Recipe, rung: Rung, why: str) -> None:
+        model, own = self.model(recipe, rung), (self.data.height, self.data.width)
+        patches = "patches by convolutions" if model.stem else "linear patches"
+        self.choose("model", f"ViT, width {rung.dim}, {rung.depth} layers, {patches}", why)
         assert model.image_size is not None
         size = "x".join(map(str, model.image_size))
         why = (
-            "the images' own size"
+            "as said"
+            if recipe.model.image_size is not None
+            else "the images' own size"
             if model.image_size == own
             else f"of {own[0]}x{own[1]}, a third of the work of 224x224, as there is no GPU"
             if self.device == "cpu"
@@ -194,13 +197,14 @@ class Planner:
         )
         self.choose("images", f"{size} pixels, patches of {model.patch_size}", why)
 
-    def model(self, rung: Rung) -> ModelOptions:
-        return model_for(rung, self.data.height, self.data.width, 128 if self.device == "cpu" else 224)
+    def model(self, recipe: Recipe, rung: Rung) -> ModelOptions:
+        side = 128 if self.device == "cpu" else 224
+        return model_for(rung, self.data.height, self.data.width, side, recipe.model)
 
     def of(self, recipe: Recipe, rung: Rung) -> Estimate:
         """What a rung of the ladder costs, asked once."""
         if rung not in self.known:
-            wanted = replace(recipe, model=self.model(rung))
+            wanted = replace(recipe, model=self.model(recipe, rung))
             self.known[rung] = self.estimate(wanted, self.resolved(wanted)[0])
         return self.known[rung]
 
