@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from pyarrow import parquet
 
+from vitral.data import sources
 from vitral.data.options import DataOptions
 from vitral.data.scan import UnreadableError
 from vitral.data.sources import DataSet, open_data, write_skipped
@@ -249,6 +250,16 @@ def test_labels_layout_and_images_are_refused_together(tmp_path: Path, skipping:
         "nothing is left to train on of: bird",
     ):
         assert part in said
+
+
+def test_of_many_images_none_is_read_where_the_layout_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = make_classes(tmp_path)
+    two_spellings(root)
+    count = sum(path.is_file() for path in root.rglob("*"))
+    monkeypatch.setattr(sources, "READ_ANYWAY", count - 1)
+    monkeypatch.setattr(sources, "scan", None)
+    with pytest.raises(VitralError, match=f"(?s)'Cat' = 'cat'.*none of the {count} images was read"):
+        open_data(root)
 
 
 def test_what_is_missing_is_said_once(tmp_path: Path) -> None:

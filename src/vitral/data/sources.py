@@ -36,6 +36,9 @@ from vitral.errors import VitralError, all_of
 
 _DEFAULTS = DataOptions()
 
+READ_ANYWAY = 5_000
+"""Images up to which all are read though their layout or labels are wrong, so that all that is wrong is said at once."""
+
 
 @dataclass
 class Split:
@@ -131,15 +134,17 @@ def open_data(
     must have at least (one patch). progress: called with (images checked, images in all) now and then. strict:
     False for whoever only looks: what cannot be read or is too small is left out and in `skipped`, and nothing
     but that there is no image is an error. held: how a run divided its data; other data are divided anew. Raises
-    VitralError at once where there is nothing to read, else with all that is wrong, in how the images lie, in how they
+    VitralError at once where there is nothing to read or too much to read it in vain, else with all that is wrong, in how the images lie, in how they
     are labelled and in what they hold. UnreadableError, a VitralError, lists every image that cannot be read.
     """
     listing = list_data(data, options, training=training, labelled=labelled)
     if listing.labels == [UNLABELLED]:
         options = replace(options, val_fraction=0.0, test_fraction=0.0)
     wrong = [problem.text for problem in listing.problems] if strict else []
-    if wrong and not listing.images.names:
-        raise VitralError(all_of(str(data), wrong))
+    count = len(listing.images.names)
+    if wrong and (not count or count > READ_ANYWAY):
+        unread = [f"none of the {count:,} images was read: what they hold can be wrong, too"] if count else []
+        raise VitralError(all_of(str(data), [*wrong, *unread]))
     scanned = scan(listing.images, progress, small=not wrong and compares(listing, options))
     if strict:
         said_before = {name for problem in listing.problems for name in problem.names}
