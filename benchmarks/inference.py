@@ -17,8 +17,12 @@ import transformers as hf
 from vitral.checkpoints.convert import load_weights
 from vitral.checkpoints.create import create_model
 from vitral.models.measure import measure
+from vitral.training.machine import choose_precision
 
 BATCH = 8
+DTYPES = {"fp32": torch.float32}  # and bfloat16, where the processor does more than emulate it
+if choose_precision("auto", torch.device("cpu")) == "bf16":
+    DTYPES["bf16"] = torch.bfloat16
 # name: our model, Transformers' class and configuration (its own defaults are the published base model)
 PAIRS = {
     "ViT-Ti/16": (
@@ -140,7 +144,7 @@ def main() -> None:
         f"{'batch ' + str(BATCH):18} {'precision':>9} {'vitral':>9} {'Transformers':>13} {'ratio':>6} {'of matrix products':>19}"
     )
     for name in given.models:
-        for label, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        for label, dtype in DTYPES.items():
             mine, other, ratio, share = compare(name, dtype, given.rounds)
             print(f"{name:18} {label:>9} {mine:9.1f} {other:13.1f} {ratio:6.2f} {share:19.0%}", flush=True)
 

@@ -109,8 +109,9 @@ def test_a_request_killed_while_it_is_computed_blocks_nobody(held):
     gate, seen = held
     session = session_of(given=2)
     with running(session) as port:
-        opened(port, f"GET /api/models/0/images/{session.given[0]}/look HTTP/1.1\nHost: localhost\n\n").close()
+        asking = opened(port, f"GET /api/models/0/images/{session.given[0]}/look HTTP/1.1\nHost: localhost\n\n")
         eventually(lambda: seen)
+        asking.close()
         gate.set()
         assert get(port, f"/api/models/0/images/{session.given[1]}/look")[0] == 200
 

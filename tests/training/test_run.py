@@ -126,8 +126,16 @@ def raising(number, step):
     return watch
 
 
+@pytest.fixture
+def hears_hangup():
+    """As in a terminal, also where the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_saved(shapes_folder, tmp_path, number):
+def test_a_signal_ends_the_run_saved(shapes_folder, tmp_path, hears_hangup, number):
     run = start(str(shapes_folder), tiny(steps=20, validate_every=20), tmp_path / "run", Display())
     run.watch = raising(number, 10)
     assert not run.train()

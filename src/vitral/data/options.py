@@ -66,7 +66,8 @@ class DataOptions:
     train_fraction: float = 1.0
     """Share of each class's training images that is used, the same ones each time: to see what fewer images give."""
     task: str | None = None
-    """What is to be learned of an image: classify (one class) or multilabel (several labels, or none); default: as the labels are."""
+    """What is learned of an image, by the name of its task; default: as the labels are, classify (one class) or else multilabel
+    (several, or none)."""
     class_depth: int | None = None
     """How many folders deep in DATA, or in its split folders, the class folders lie: 1 for DATA/cat, 2 for DATA/colour/cat."""
     skip_unreadable: bool = False
