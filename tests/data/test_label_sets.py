@@ -95,6 +95,11 @@ def test_without_a_separator_an_image_has_one_label(pictures):
     assert data.splits["train"].targets.values.tolist() == [0, 1, 0]
 
 
+def test_empty_cells_beside_several_labels_get_a_hint(pictures):
+    with pytest.raises(VitralError, match=r'1 row has no label.*--label-separator ";"'):
+        open_data(table(pictures, ["cat;dog", "dog", ""]), DataOptions(val_fraction=0, test_fraction=0))
+
+
 names = st.text(st.characters(exclude_characters=";", exclude_categories=["Cs", "Cc"]), max_size=4).map(str.strip)
 
 

@@ -290,7 +290,7 @@ def test_a_verdict_needs_the_random_orders_beaten_by_twice_their_deviation_and_t
 
 SENTENCES = (
     "the map finds what the answer 'cat' rests on better than random orders and the centre do",
-    "the map beats random orders and the centre in",
+    "the map clearly beats random orders and the centre in",
     "the map says no more about the answer 'cat' than random orders or the centre do",
     "the map is worse than random orders in",
     "the answer hardly changes when patches go, so this test says nothing here: 'cat' stays",

@@ -92,7 +92,7 @@ def _vit(c: ViTConfig) -> dict[str, Any]:
         if getattr(c, name) != getattr(default, name):
             raise VitralError(
                 f"{name}={getattr(c, name)!r}: Transformers' ViT has no such model, so this one stays in its own file, which predicts the same "
-                "anywhere; to export, train with --pooling cls --class-token True --position learned, and without --stem"
+                "anywhere; to export, train a model by its name, such as --model vit_tiny_patch16_224"
             )
     kind = "ViTForImageClassification" if c.num_classes else "ViTModel"
     return {**_plain(c, "vit", kind), **_wide(c), "qkv_bias": c.qkv_bias, "hidden_act": ACTIVATIONS[c.activation]}

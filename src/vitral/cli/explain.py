@@ -146,7 +146,10 @@ def maps_of(predictor: "Predictor", given: Any, names: Sequence[str]) -> "dict[s
     several = len(names) > 1  # then an option is for those that have it
     for name in options:
         if (several or name == "target") and not any(name in METHODS[method].takes for method in names):
-            raise VitralError(f"--{name}: nothing that {' and '.join(names)} can be asked for; leave it out")
+            some = [method for method in METHODS if name in METHODS[method].takes]
+            raise VitralError(
+                f"--{name}: nothing that {' and '.join(names)} can be asked for; leave it out, or choose a --method that has one: {', '.join(some)}"
+            )
     return {
         method: explain(
             predictor,

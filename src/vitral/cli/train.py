@@ -274,7 +274,9 @@ def _after_pretraining(run: "Run") -> list[str]:
         return [f"{vitral} pretrain {data} --objective beit --tokenizer {folder}"]
     if len(run.data.labels) < 2:
         return [f"{vitral} train YOUR_LABELLED_IMAGES --init {folder}", f"{vitral} probe {folder} YOUR_LABELLED_IMAGES"]
-    return [f"{vitral} train {data} --init {folder} --out {folder}-finetuned", f"{vitral} probe {folder} {data}"]
+    skip = " --skip-unreadable" if run.recipe.data.skip_unreadable else ""
+    tuned = f"{vitral} train {data} --init {folder}{skip} --out {folder}-finetuned"
+    return [tuned, f"{vitral} probe {folder} {data}"]
 
 
 @dataclass

@@ -208,6 +208,11 @@ def _split(cell: str, options: DataOptions) -> str:
     )  # dev is some people's test: --val-fold dev says
 
 
+def _between(labels: Sequence[Any]) -> str | None:
+    """What could stand between several labels in some of these cells, if anything."""
+    return next((mark for mark in ";|," if any(mark in str(label) for label in labels)), None)
+
+
 def _incomplete(columns: _Columns, options: DataOptions) -> list[Problem]:
     """What is missing in some rows, which are then taken out of the columns."""
     rows = range(len(columns.images))
@@ -224,6 +229,8 @@ def _incomplete(columns: _Columns, options: DataOptions) -> list[Problem]:
             text = (
                 f"{counted(len(found), 'row has', 'rows have')} no {what}: {some(named)}; fill it in or remove the rows"
             )
+            if what == "label" and (mark := _between(columns.labels)):
+                text += f'. If an image can have several labels, or none, say what stands between them: --label-separator "{mark}"'
             problems.append(Problem(f"no_{what}", text, tuple(named)))
     splits = columns.splits
     wrong = [] if splits is None else [i for i in rows if not _split(splits[i], options)]

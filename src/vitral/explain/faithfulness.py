@@ -150,7 +150,7 @@ class Faithfulness:
         if len(beaten) == 2:
             return f"the map finds what the answer {self.target!r} rests on better than random orders and the centre do"
         if beaten:
-            return f"the map beats random orders and the centre in {beaten[0]} only: trust it halfway"
+            return f"the map clearly beats random orders and the centre in {beaten[0]} only: trust it halfway"
         return f"the map says no more about the answer {self.target!r} than random orders or the centre do"
 
     def to_json(self) -> dict[str, object]:

@@ -149,7 +149,7 @@ class ObjectiveOptions:
     name: Literal["classify", "mae", "beit", "patch", "dino", "tokenizer"] | None = field(
         default=None, metadata={"flag": "objective"}
     )
-    """What is learned: without labels mae, beit, patch, dino or tokenizer; default (also written classify): the labels, as the data's task says."""
+    """What is learned without labels: mae, beit, patch, dino or tokenizer; classify is training with them."""
     loss: Literal["ce", "bce"] | None = None
     """Loss: ce (softmax cross-entropy) or bce (a yes or no for each class); default: ce, and bce where an image can have several labels."""
     smoothing: float = 0.1

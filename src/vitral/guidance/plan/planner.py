@@ -239,7 +239,7 @@ class Planner:
         if scarce:
             said = " and ".join(f"{count} {name}" for name, count in counts.items())
             half = 100 / math.sqrt(min(scarce))  # two standard errors of a share near a half
-            self.choose("scores", f"{said} images", f"so few that a top-1 can be off by {half:.0f} points by chance")
+            self.choose("scores", f"{said} images", f"so few that a score can be off by {half:.0f} points by chance")
 
     def resolved(self, recipe: Recipe) -> tuple[Recipe, list[str]]:
         """The recipe as a run would resolve it."""
