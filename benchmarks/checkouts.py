@@ -80,7 +80,9 @@ def command(*words: object) -> str:
 
 def digest(tensor: object) -> str:
     """Of the bits of a tensor or an array."""
-    array = tensor.detach().cpu().contiguous().numpy() if hasattr(tensor, "detach") else tensor
+    import torch
+
+    array = tensor.detach().cpu().contiguous().numpy() if isinstance(tensor, torch.Tensor) else tensor
     return f"{array.dtype} {list(array.shape)} {hashlib.sha256(array.tobytes()).hexdigest()[:16]}"
 
 

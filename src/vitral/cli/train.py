@@ -204,14 +204,13 @@ def _resumed(given: Any, words: list[str], display: "Display") -> "Run":
 
 
 def _started(given: Any, words: list[str], command: str, display: "Display") -> "Run":
+    from vitral.guidance.plan.ladder import open_size
     from vitral.training.start import start
 
     given, fresh = _settled(given, words, command)
     spoken = shlex.join(["vitral", command, *words])
-    from vitral.guidance.plan.ladder import open_size
-
-    # A plan decides the model's size and the budget around all else that was said; weights to start from bring their own size.
-    if command == "pretrain" or given.settings.transfer.init is not None or not open_size(given.settings.model):
+    # A plan decides the model's size and the budget around all else that was said.
+    if command == "pretrain" or not open_size(given.settings):
         return start(given.data, given.settings, given.out, display, spoken, fresh=fresh)
     from vitral.guidance.plan.plan import make_plan
     from vitral.training.machine import choose_device

@@ -143,5 +143,5 @@ def _made(
         test_count=listing.test_count,
         together=together,
     )
-    targets.settle(splits, given, together, [listing.of(i) for i in scanned.rows])
+    targets.mend_splits(splits, given, together, [listing.of(i) for i in scanned.rows])
     return splits

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 Magic = tuple[tuple[int, bytes], ...]
 """(offset, bytes): any one of them marks the format."""
 _TO_PNG = "convert it to PNG (ImageMagick: magick IN OUT.png)"
-_NOT_A_PICTURE = "replace it by the picture, or take it out"
 
 
 @dataclass(frozen=True)

@@ -134,8 +134,8 @@ def open_data(
     must have at least (one patch). progress: called with (images checked, images in all) now and then. strict:
     False for whoever only looks: what cannot be read or is too small is left out and in `skipped`, and nothing
     but that there is no image is an error. held: how a run divided its data; other data are divided anew. Raises
-    VitralError at once where there is nothing to read or too much to read it in vain, else with all that is wrong, in how the images lie, in how they
-    are labelled and in what they hold. UnreadableError, a VitralError, lists every image that cannot be read.
+    VitralError at once where there is nothing to read, or too much to read in vain, else with all that is wrong, in how the images lie,
+    in how they are labelled and in what they hold. UnreadableError, a VitralError, lists every image that cannot be read.
     """
     listing = list_data(data, options, training=training, labelled=labelled)
     if listing.labels == [UNLABELLED]:

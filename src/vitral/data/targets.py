@@ -102,7 +102,7 @@ class Targets(ABC):
         _, kind = np.unique(self.values, axis=0, return_inverse=True)
         return [np.flatnonzero(kind == k) for k in range(kind.max() + 1)]
 
-    def settle(
+    def mend_splits(
         self, splits: list[str], given: Sequence[str] | None, units: Sequence[bytes], named: Sequence[Sequence[str]]
     ) -> None:
         """Change splits that were made, in place, where the task needs that. units: images of one share a split. named: the labels of each."""
@@ -201,7 +201,7 @@ class LabelSets(Targets):
     def strata(self, keys: Sequence[str], contents: Sequence[bytes]) -> list[str]:
         return common(keys, contents)
 
-    def settle(
+    def mend_splits(
         self, splits: list[str], given: Sequence[str] | None, units: Sequence[bytes], named: Sequence[Sequence[str]]
     ) -> None:
         keep_in_train(splits, given, units, named)

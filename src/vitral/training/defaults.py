@@ -63,8 +63,7 @@ def _budgets(recipe: Recipe) -> list[str]:
 def resolve(recipe: Recipe, data: DataSet, device: str, own: Preprocess | None = None) -> tuple[Recipe, Reasons]:
     """The recipe without open fields, and a line for each decision. own: how the weights that training starts from were shown images."""
     budgets = _budgets(recipe)
-    reasons: Reasons = []
-    reasons += LEARNING[data.task].settle(recipe.objective)
+    reasons: Reasons = LEARNING[data.task].settle(recipe.objective)
     small = max(data.height, data.width) <= SMALL
     pretext = None if recipe.objective.labelled else recipe.objective.name
     model = _model(recipe.model, pretext, data, device, small, reasons)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from vitral.training.config import Recipe
 from vitral.training.options import ModelOptions
 from vitral.training.shape import MODEL, SMALL
 
@@ -48,9 +49,9 @@ def passes_worth(images: int) -> float:
 SIZED = ("name", "dim", "depth", "num_heads", "dims", "depths", "stages", "width")
 
 
-def open_size(model: ModelOptions) -> bool:
-    """Whether the size of the model was left open, so that a rung may decide it."""
-    return all(getattr(model, name) is None for name in SIZED)
+def open_size(recipe: Recipe) -> bool:
+    """Whether the size of the model was left open, so that a rung may decide it; weights to start from bring their own."""
+    return recipe.transfer.init is None and all(getattr(recipe.model, name) is None for name in SIZED)
 
 
 def model_for(rung: Rung, height: int, width: int, side: int, said: ModelOptions = AS_PLANNED) -> ModelOptions:

@@ -47,8 +47,7 @@ def make_plan(data: str, recipe: Recipe, display: Display, hours: float | None =
         recipe = replace(recipe, train=replace(recipe.train, device="auto"))
     check(recipe)
     kind = "cuda" if row is not None else choose_device(recipe.train.device).type
-    planned = open_size(recipe.model) and recipe.transfer.init is None
-    least = (lambda height, width: recipe.model.patch_size or patch_for(height, width)) if planned else None
+    least = (lambda height, width: recipe.model.patch_size or patch_for(height, width)) if open_size(recipe) else None
     dataset = open_for(data, recipe, display, least)
     budget = None if recipe.train.time is None else seconds(recipe.train.time)
     estimate = (

@@ -125,7 +125,7 @@ class Planner:
         recipe, worth, rung = self.start(recipe), passes_worth(self.images), None
         if self.initial is not None:
             worth /= FINE_TUNED
-        elif open_size(recipe.model):
+        elif open_size(recipe):
             rung = self.size(recipe, worth)
             recipe = replace(recipe, model=self.model(recipe, rung))
         said = recipe.train.steps is not None or recipe.train.epochs is not None
