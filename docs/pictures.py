@@ -4,17 +4,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from vitral.data.bands import to_rgb
 from vitral.data.options import DataOptions
 from vitral.data.sources import open_data
 from vitral.drawing.figure import save_picture
+from vitral.drawing.letters import write
 from vitral.explain.explain import look
 from vitral.predict import load
 
 OUT = Path(__file__).parent / "pictures"
 SIDE, GAP, INK = 224, 28, (28, 30, 38)
+LETTERS = 17
 
 
 def enlarged(pixels: np.ndarray) -> Image.Image:
@@ -46,7 +48,6 @@ def main() -> None:
     data = open_data("fashion-mnist", DataOptions(val_fraction=0))
     split = data.splits["test"]
     OUT.mkdir(exist_ok=True)
-    font = ImageFont.load_default(17)
     rows = [
         next(i for i in range(len(split)) if split.targets[i] == k) for k in (9, 0, 7)
     ]  # a boot, a T-shirt, a sneaker
@@ -66,7 +67,7 @@ def main() -> None:
         for column, (panel, caption) in enumerate(panels):
             x = GAP + column * (SIDE + GAP)
             strip.paste(panel, (x, y))
-            draw.text((x + SIDE / 2, y + SIDE + 8), caption, INK, font, anchor="ma")
+            write(draw, (x + SIDE / 2, y + SIDE + 8), caption, INK, LETTERS, "ma")
         x = GAP + 3 * (SIDE + GAP)
         best = predictor.predict(pixels, top_k=5).top
         for rank, (label, probability) in enumerate(best):
@@ -74,7 +75,7 @@ def main() -> None:
             draw.rectangle(
                 (x, top + 22, x + SIDE * probability, top + 32), fill=(60, 90, 220) if rank == 0 else (190, 196, 210)
             )
-            draw.text((x, top), f"{label}  {probability:.1%}", INK, font)
+            write(draw, (x, top), f"{label}  {probability:.1%}", INK, LETTERS)
     save_picture(strip, OUT / "tour.png")
     pixels = split.read(rows[0], predictor.card.preprocess.channels)
     attention = look(predictor, pixels)

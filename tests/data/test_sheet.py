@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageFont
+from PIL import Image
 
 from vitral.data.augment import Augmentation
 from vitral.data.loader import TrainingBatches
 from vitral.data.mix import Mix
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.data.preprocess import Preprocess
-from vitral.data.sheet import GAP, LINE, contact_sheet, fitting, picture, shares
+from vitral.data.sheet import GAP, LETTERS, LINE, contact_sheet, fitting, picture, shares
 from vitral.data.sources import open_data
+from vitral.drawing.letters import wide
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +84,7 @@ def test_shares_are_the_largest_two_in_words():
 
 
 def test_long_texts_are_cut_to_their_room():
-    font = ImageFont.load_default(size=12)
-    assert fitting("short", 200, font) == "short"
-    cut = fitting("a rather long name of a class", 60, font)
+    assert fitting("short", 200) == "short"
+    cut = fitting("a rather long name of a class", 60)
     assert cut.endswith("…")
-    assert font.getlength(cut) <= 60
+    assert wide(cut, LETTERS) <= 60

@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from vitral.data.bands import to_rgb
 from vitral.data.loader import TrainingBatches
+from vitral.drawing.letters import wide, write
 
 SIDE = 144  # pixels that the longer side of a picture should have on the sheet
 GAP = 8
-LINE = 18  # height of a line of text
+LINE, LETTERS = 18, 12  # heights of a line of text and of its letters
 INK, FAINT, PAPER = (32, 32, 32), (120, 120, 120), (255, 255, 255)
 
 
@@ -87,7 +88,7 @@ def shares(target: Tensor, labels: Sequence[str]) -> str:
 def draw(rows: list[Row], columns: int) -> Image.Image:
     width = max(p.width for row in rows for p in row.pictures)
     sheet = Image.new("RGB", (columns * (width + GAP) + GAP, sum(row.height for row in rows) + 2 * GAP), PAPER)
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=12)
+    pen = ImageDraw.Draw(sheet)
     top = GAP
     for row in rows:
         below = top + max((p.height for p in row.pictures), default=0)
@@ -95,20 +96,16 @@ def draw(rows: list[Row], columns: int) -> Image.Image:
             sheet.paste(image, (GAP + column * (width + GAP), top))
         for column, text in enumerate(row.texts):
             room = width if len(row.texts) > 1 else sheet.width - 2 * GAP
-            pen.text(
-                (GAP + column * (width + GAP), below + 2),
-                fitting(text, room, font),
-                FAINT if row.heading else INK,
-                font,
-            )
+            at = (GAP + column * (width + GAP), below + 2)
+            write(pen, at, fitting(text, room), FAINT if row.heading else INK, LETTERS)
         top += row.height
     return sheet
 
 
-def fitting(text: str, room: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def fitting(text: str, room: int) -> str:
     """The text, cut to a width in pixels."""
-    if font.getlength(text) <= room:
+    if wide(text, LETTERS) <= room:
         return text
-    while text and font.getlength(text + "…") > room:
+    while text and wide(text + "…", LETTERS) > room:
         text = text[:-1]
     return text + "…"

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from vitral.drawing.colours import colourise, is_even, normalise, overlay, upsample
+from vitral.drawing.letters import wide, write
 from vitral.errors import VitralError
 
 INK, FAINT, PAPER = (28, 30, 38), (118, 122, 134), (255, 255, 255)
 MARK = (0, 229, 255)
 MARGIN, GAP = 24, 6
+SMALL, TEXT = 13, 15  # height of letters, pixels
 CELL = 112  # the longer side of a panel, pixels, before it is made a whole number of pixels a patch
 PANEL_ALPHA = 0.75
 
@@ -74,15 +76,14 @@ def grid_figure(
     rows = [f"layer {i}" for i in range(layers)] if rows is None else rows
     columns = [f"head {i}" for i in range(heads)] if columns is None else columns
     assert (len(rows), len(columns)) == (layers, heads), "a label a layer and a label a head"
-    small, text = ImageFont.load_default(13), ImageFont.load_default(15)
 
     title = "\n".join(filter(None, (title, colourless(maps))))
     cell_h, cell_w = _cell(image.shape[0] / image.shape[1], maps.shape[2:])
-    left = MARGIN + math.ceil(max(small.getlength(row) for row in rows)) + 10
-    step_x = max(cell_w, math.ceil(max(small.getlength(column) for column in columns)) + 4) + GAP
+    left = MARGIN + math.ceil(max(wide(row, SMALL) for row in rows)) + 10
+    step_x = max(cell_w, math.ceil(max(wide(column, SMALL) for column in columns)) + 4) + GAP
     step_y = max(cell_h, 16) + GAP
 
-    header = _header(image, title, colours, text, small)
+    header = _header(image, title, colours)
     small_image = np.asarray(Image.fromarray(image).resize((cell_w, cell_h), Image.Resampling.BOX))
     top = MARGIN + header.height + MARGIN + 20
     width = max(left + heads * step_x - GAP, MARGIN + header.width) + MARGIN
@@ -90,10 +91,10 @@ def grid_figure(
     figure.paste(header, (MARGIN, MARGIN))
     draw = ImageDraw.Draw(figure)
     for j, column in enumerate(columns):
-        draw.text((left + j * step_x + cell_w / 2, top - 8), column, INK, small, anchor="ms")
+        write(draw, (left + j * step_x + cell_w / 2, top - 8), column, INK, SMALL, "ms")
     for i, row in enumerate(rows):
         y = top + i * step_y
-        draw.text((left - 10, y + cell_h / 2), row, INK, small, anchor="rm")
+        write(draw, (left - 10, y + cell_h / 2), row, INK, SMALL, "rm")
         for j in range(heads):
             # from 0, so that what draws little is dark; of a map without contrast nothing stands out
             share = normalise(maps[i, j], floor=0.0)
@@ -128,13 +129,7 @@ def _cell(aspect: float, grid: tuple[int, ...]) -> tuple[int, int]:
     return h * patch_h, w * patch_w
 
 
-def _header(
-    image: NDArray[np.uint8],
-    title: str,
-    colours: str,
-    text: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    small: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-) -> Image.Image:
+def _header(image: NDArray[np.uint8], title: str, colours: str) -> Image.Image:
     """The picture, and beside it the title and the colour bar."""
     scale = 176 / max(image.shape[:2])
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
@@ -143,19 +138,19 @@ def _header(
 
     lines = title.split("\n") if title else []
     bar_w, bar_h, line_h = 180, 12, 22
-    words_w = math.ceil(max([text.getlength(line) for line in lines] + [bar_w + 4.0]))
+    words_w = math.ceil(max([wide(line, TEXT) for line in lines] + [bar_w + 4.0]))
     words_h = len(lines) * line_h + 8 + bar_h + 24
     band = Image.new("RGB", (width + MARGIN + words_w, max(height, words_h)), PAPER)
     band.paste(picture, (0, 0))
     draw = ImageDraw.Draw(band)
     x = width + MARGIN
     for i, line in enumerate(lines):
-        draw.text((x, i * line_h), line, INK if i == 0 else FAINT, text, anchor="la")
+        write(draw, (x, i * line_h), line, INK if i == 0 else FAINT, TEXT)
     y = band.height - bar_h - 24
     ramp = np.broadcast_to(np.linspace(0, 1, bar_w), (bar_h, bar_w))
     band.paste(Image.fromarray(colourise(ramp, colours)), (x, y))
-    draw.text((x, y + bar_h + 5), "0", FAINT, small, anchor="la")
-    draw.text((x + bar_w, y + bar_h + 5), "largest in its panel", FAINT, small, anchor="ra")
+    write(draw, (x, y + bar_h + 5), "0", FAINT, SMALL)
+    write(draw, (x + bar_w, y + bar_h + 5), "largest in its panel", FAINT, SMALL, "ra")
     return band
 
 

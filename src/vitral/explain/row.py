@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
-from vitral.drawing.figure import FAINT, GAP, INK, MARGIN, PAPER
+from vitral.drawing.figure import FAINT, GAP, INK, MARGIN, PAPER, SMALL, TEXT
+from vitral.drawing.letters import wide, write
 from vitral.explain.figure import Explanation
 from vitral.explain.methods import titled
 
@@ -26,19 +27,18 @@ def row_figure(maps: Mapping[str, Explanation], title: str) -> Image.Image:
     picture = Image.fromarray(first.image)
     panels = [("picture", "", picture)]
     panels += [(titled(name), _about(e), e.overlay(scale=max(1, round(scale)))) for name, e in maps.items()]
-    small, text = ImageFont.load_default(13), ImageFont.load_default(15)
-    words = max(small.getlength(word) for name, about, _ in panels for word in (name, about))
+    words = max(wide(word, SMALL) for name, about, _ in panels for word in (name, about))
     step = max(size[0], int(np.ceil(words))) + 2 * GAP
     first_line, down = MARGIN + LINE + GAP, 2 * LINE + size[1] + 2 * GAP
     lines = -(-len(panels) // ACROSS)
-    width = max(min(len(panels), ACROSS) * step - 2 * GAP, int(np.ceil(text.getlength(title))))
+    width = max(min(len(panels), ACROSS) * step - 2 * GAP, int(np.ceil(wide(title, TEXT))))
     figure = Image.new("RGB", (width + 2 * MARGIN, first_line + lines * down - 2 * GAP + MARGIN), PAPER)
     draw = ImageDraw.Draw(figure)
-    draw.text((MARGIN, MARGIN), title, INK, text, anchor="la")
+    write(draw, (MARGIN, MARGIN), title, INK, TEXT)
     for i, (name, about, drawn) in enumerate(panels):
         x, y = MARGIN + i % ACROSS * step, first_line + i // ACROSS * down
-        draw.text((x, y), name, INK, small, anchor="la")
-        draw.text((x, y + LINE), about, FAINT, small, anchor="la")
+        write(draw, (x, y), name, INK, SMALL)
+        write(draw, (x, y + LINE), about, FAINT, SMALL)
         how = Image.Resampling.NEAREST if drawn.width < size[0] else Image.Resampling.LANCZOS
         figure.paste(drawn.resize((size[0], size[1]), how), (x, y + 2 * LINE))
     return figure
