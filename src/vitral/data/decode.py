@@ -1,7 +1,7 @@
 """An image becomes a tensor [C,h,w] (C channels, h height, w width), 0..255, or an error that names it.
 
 `uint8` normally; `float32` where the source holds more bits, so that nothing is lost: value / 257 of 16, and of all others by their stated range
-(`values`). The first bytes say what a file is, not its name (`formats`). Grey and RGB JPEG goes through simplejpeg (libjpeg-turbo), TIFF of
+(`values`). The first bytes say what a file is, not its name (`filetypes`). Grey and RGB JPEG goes through simplejpeg (libjpeg-turbo), TIFF of
 many bands through tifffile (`tiff`), arrays through numpy (`arrays`), all else through Pillow (`raster`). EXIF orientation is applied.
 Transparency is laid over white. CMYK becomes RGB without a colour profile; embedded profiles are not applied. Colour to grey is ITU-R 601 luma.
 What cannot be represented without loss is refused: several pages or frames of which none was chosen, values whose range is not stated.
@@ -21,8 +21,8 @@ from torch import Tensor
 from vitral.data.arrays import array_info, array_pixels, deep_netpbm, read_npy
 from vitral.data.bands import with_channels
 from vitral.data.files import ImageError, read_file
-from vitral.data.formats import EXTENSIONS as EXTENSIONS
-from vitral.data.formats import Format, recognise
+from vitral.data.filetypes import EXTENSIONS as EXTENSIONS
+from vitral.data.filetypes import Format, recognise
 from vitral.data.headers import bits_of, count_heif, heif_info, heif_pixels, without_texts
 from vitral.data.raster import (
     Packing,

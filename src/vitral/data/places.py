@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
-from vitral.data.formats import EXTENSIONS
+from vitral.data.filetypes import EXTENSIONS
 from vitral.data.targets import Problem
 from vitral.data.walk import Walk
 from vitral.errors import counted, some

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from vitral.data.formats import EXTENSIONS, PPM, recognise
+from vitral.data.filetypes import EXTENSIONS, PPM, recognise
 from vitral.errors import counted, some
 
 JUNK = frozenset(
