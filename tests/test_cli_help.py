@@ -17,7 +17,7 @@ from vitral.cli.help import COMMON, everything, screen
 from vitral.cli.options import argument, options_of
 from vitral.cli.parse import parse, spellings
 from vitral.errors import VitralError
-from vitral.training.config import Recipe
+from vitral.training.config import SECTIONS, Recipe
 
 KINDS = {name: command.load()[0] for name, command in COMMANDS.items()}
 
@@ -69,9 +69,9 @@ def test_a_new_field_needs_no_list():
     page = everything(KINDS["train"], "train")
     said = {option.path[1:] for option in options_of(KINDS["train"]) if option.path[0] == "settings"}
     hidden = {"position_resize", "norm_eps", "rotary_base"}
-    for section in dataclasses.fields(Recipe):
-        for each in dataclasses.fields(section.type):
-            assert ((section.name, each.name) in said) == (each.metadata.get("flag") != ""), each.name
+    for section in SECTIONS:
+        for each in dataclasses.fields(getattr(Recipe(), section)):
+            assert ((section, each.name) in said) == (each.metadata.get("flag") != ""), each.name
             assert each.name not in hidden or each.name.replace("_", "-") not in page
     headings = [line for line in page.splitlines() if re.fullmatch(r"[A-Z][\w ]+", line)]
     assert headings == [
@@ -190,6 +190,8 @@ def test_a_recipe_lies_under_the_flags(tmp_path):
     given = parse(KINDS["train"], "train", ["digits", "--recipe", str(tmp_path / "r.toml"), "--lr", "0.25"])
     assert (given.settings.optim.lr, given.settings.optim.optimizer) == (0.25, "sgd")
     assert given.settings.model.norm_eps == 0.25  # which no flag sets
+    assert given.said == {"recipe", "lr"}
+    assert given.settings.said == {"optim.lr", "optim.optimizer", "model.norm_eps"}
     assert parse(KINDS["pretrain"], "pretrain", ["digits"]).settings.objective.name == "mae"
 
 

@@ -21,7 +21,7 @@ from vitral.guidance.plan.ladder import LADDER, climb, model_for, passes_worth
 from vitral.guidance.plan.plan import make_plan
 from vitral.guidance.plan.planner import Estimate, Planner
 from vitral.models.zoo import build
-from vitral.training.config import Recipe
+from vitral.training.config import SECTIONS, Recipe
 from vitral.training.defaults import resolve
 from vitral.training.display import Display
 from vitral.training.options import ModelOptions, OptimOptions, TrainOptions, TransferOptions
@@ -123,7 +123,8 @@ def test_what_was_said_stays(digits):
 )  # fmt: skip
 def test_one_thing_said_changes_the_plan_by_that_alone(digits, section, field, value):
     def planned(recipe):
-        return dataclasses.asdict(Planner(digits, "cpu", None, costing(0.01)).plan(recipe).recipe)
+        made = Planner(digits, "cpu", None, costing(0.01)).plan(recipe).recipe
+        return {name: dataclasses.asdict(getattr(made, name)) for name in SECTIONS}
 
     part = dataclasses.replace(getattr(Recipe(), section), **{field: value})
     without, got = planned(Recipe()), planned(dataclasses.replace(Recipe(), **{section: part}))
@@ -147,6 +148,8 @@ def test_few_images_from_trained_weights_get_a_new_head_only(tmp_path, digits):
     many = Planner(digits, "cpu", None, costing(0.1), brief=True).plan(recipe)
     assert many.recipe.transfer.freeze == "none"
     few = open_data("digits", DataOptions(train_fraction=0.1))
+    whole = dataclasses.replace(recipe, said=frozenset({"transfer.freeze"}))
+    assert Planner(few, "cpu", None, costing(0.1), brief=True).plan(whole).recipe.transfer.freeze == "none"
     planner = Planner(few, "cpu", None, costing(0.1), brief=True)
     plan = planner.plan(recipe)
     assert plan.recipe.transfer.freeze == "encoder"

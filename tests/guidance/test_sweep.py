@@ -141,7 +141,7 @@ def test_a_sweep_file_reads_back_equal(tmp_path):
         (["--set"], "--set: has no values"),
         (["--jobs", "0"], "--jobs 0"),
         (["--file", "nowhere.toml"], "no such file"),
-        (["--resume", "nowhere"], "leave out --steps --out"),
+        (["--resume", "nowhere"], "leave out --out --steps"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_anything_runs(capsys, tmp_path, words, what):

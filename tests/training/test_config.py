@@ -96,3 +96,14 @@ def test_the_t4_recipe_is_the_preset(pytestconfig):
     assert (config.patch_size, config.image_size) == (16, (224, 224))
     assert (recipe.train.batch_size, recipe.train.accumulation, recipe.train.steps) == (32, 4, 50_000)
     assert (recipe.optim.lr, recipe.optim.weight_decay, recipe.optim.warmup_steps) == (1e-3, 0.1, 1000)
+
+
+def test_a_recipe_knows_what_was_said_of_it_even_where_that_is_the_default():
+    base = merge(Recipe(), {"optim": {"clip": 1.0}, "train": {"epochs": 3.0}}, "a file")
+    assert base == Recipe(train=TrainOptions(epochs=3.0))
+    over = merge(base, {"train": {"time": "1m"}, "augment": {"hflip": 0.5}}, "flags")
+    assert over.said == {"optim.clip", "train.epochs", "train.time", "augment.hflip"}
+    assert (over.train.epochs, over.train.time) == (None, "1m")  # one budget takes the place of another
+    assert "said" not in to_toml(over)
+    with pytest.raises(VitralError, match="unknown key 'said'"):
+        merge(Recipe(), {"said": ["optim.lr"]}, "a file")

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitral.cli.options import argument
-from vitral.cli.parse import flag_given, program
+from vitral.cli.options import argument, names_said
+from vitral.cli.parse import program
 from vitral.data.options import DataOptions
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class Doctor:
     json: bool = False
     """Print JSON on stdout, with every name."""
     options: DataOptions = field(default_factory=DataOptions)
+    said: frozenset[str] = names_said()
 
 
 def doctor(given: Doctor, words: list[str]) -> int:
@@ -68,7 +69,7 @@ def doctor(given: Doctor, words: list[str]) -> int:
     write_doctor_page(out, diagnosis, shlex.join(["vitral", "doctor", *words]))
     said = []
     for name, value in vars(given.options).items():
-        if flag_given(words, name):
+        if name in given.said:
             flag = name.replace("_", "-")
             plain = f"--{flag} {shlex.quote(str(value))}"
             said.append(plain if not isinstance(value, bool) else f"--{flag}" if value else f"--no-{flag}")

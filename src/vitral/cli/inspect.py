@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vitral.cli.options import argument
-from vitral.cli.parse import at_least, flags_given
+from vitral.cli.options import argument, names_said
+from vitral.cli.parse import at_least, values_said
 from vitral.data.options import DataOptions
 from vitral.errors import VitralError, counted
 
@@ -45,6 +45,7 @@ class Inspect:
     batch_size: int = 32
     """Images in one forward pass."""
     options: DataOptions = field(default_factory=DataOptions)
+    said: frozenset[str] = names_said()
 
 
 def inspect(given: Inspect, words: list[str]) -> int:
@@ -66,12 +67,11 @@ def inspect(given: Inspect, words: list[str]) -> int:
     display = Display()
     try:
         if given.data is not None:
-            options = flags_given(words, given.options, vars(given.options))
             data = open_as_in_training(
                 given.data,
                 given.model,
                 predictor.card,
-                options,
+                values_said(given.options, given.said),
                 partial(display.count, "checking images"),
                 labelled=False,
             )

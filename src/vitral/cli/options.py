@@ -39,6 +39,11 @@ def argument(default: Any = dataclasses.MISSING, *, flags: tuple[str, ...] = ())
     return dataclasses.field(default=default, metadata={"also": flags} if flags else {"positional": True})
 
 
+def names_said() -> Any:
+    """A field for the names of the options that were given, which parsing fills."""
+    return dataclasses.field(default=frozenset(), metadata={"flag": ""})
+
+
 @dataclasses.dataclass(frozen=True)
 class Option:
     """One thing that a command can be told."""

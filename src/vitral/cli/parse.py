@@ -8,19 +8,21 @@ option by option, to say which and why.
 import contextlib
 import dataclasses
 import difflib
+import functools
 import io
 import itertools
 import os
 import shlex
 import shutil
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from vitral.cli.options import Option, options_of
 from vitral.data.given import RECIPE, look_at
 from vitral.errors import VitralError
+from vitral.training.toml import merge, read_recipe
 
 T = TypeVar("T")
 
@@ -34,34 +36,22 @@ def parse(kind: type[T], command: str, words: Sequence[str]) -> T:
     options = options_of(told)
     spread = _spread(list(words), options)
     base = _named_recipe(words) if any(option.path == ("recipe",) for option in options) else None
-    if base is not None:  # a flag that is not said is as the recipe has it
-        options = tuple(_valued(option, base) if option.path[0] == "settings" else option for option in options)
     values = _parsed(options, spread)
     if values is None:
         raise VitralError(f"{_refused(options, spread, command)}\nsee vitral {command} -h")
     if "data" in values and values["data"] is not None:
         look_at(values["data"])
-    return _built(kind, options, values, base)
+    return _built(kind, options, values, _said(options, spread), base)
 
 
 def _named_recipe(words: Sequence[str]) -> Any:
     """The recipe that the words name with --recipe, if they do."""
-    from vitral.training.toml import read_recipe
-
     for word, after in itertools.zip_longest(words, words[1:]):
         if word == "--recipe" and after is not None:
             return read_recipe(after)
         if word.startswith("--recipe="):
             return read_recipe(word.partition("=")[2])
     return None
-
-
-def _valued(option: Option, recipe: object) -> Option:
-    """The option with the recipe's value for its default."""
-    value = recipe
-    for name in option.path[1:]:
-        value = getattr(value, name)
-    return dataclasses.replace(option, value=value)
 
 
 def _parsed(options: Sequence[Option], words: Sequence[str]) -> dict[str, Any] | None:
@@ -81,29 +71,26 @@ def _parsed(options: Sequence[Option], words: Sequence[str]) -> dict[str, Any] |
             return None
 
 
-def _built(kind: type[T], options: Iterable[Option], values: dict[str, Any], base: object) -> T:
-    """The values in their places; what no option sets stays as in the recipe `base`, or else as the dataclasses have it."""
-    changes = [(option.path, values[option.name]) for option in options]
-    given = {path[0]: value for path, value in changes if len(path) == 1}
+def _said(options: Iterable[Option], words: Sequence[str]) -> frozenset[str]:
+    """Names of the options that the words set."""
+    flags = {flag: option.name for option in options if not option.positional for flag in spellings(option)}
+    return frozenset(flags[flag] for flag, _ in _taken(words, flags)[1])
+
+
+def _built(kind: type[T], options: Iterable[Option], values: dict[str, Any], said: frozenset[str], base: object) -> T:
+    """The values in their places; of a section only what was said, over the recipe `base` or else over its defaults."""
+    table: dict[str, Any] = {}
+    for option in options:
+        if len(option.path) == 1 or option.name in said:
+            inner = functools.reduce(lambda place, name: place.setdefault(name, {}), option.path[:-1], table)
+            inner[option.path[-1]] = values[option.name]
     for each in dataclasses.fields(kind):  # type: ignore[arg-type]
-        if each.name not in given:
-            assert callable(each.default_factory)
+        if each.name == "said":
+            table["said"] = said
+        elif each.default_factory is not dataclasses.MISSING:
             section = base if base is not None and each.name == "settings" else each.default_factory()
-            given[each.name] = _changed(section, _below(changes, each.name))
-    return kind(**given)
-
-
-def _changed(section: Any, changes: list[tuple[tuple[str, ...], Any]]) -> Any:
-    """The dataclass with the values at these places in it."""
-    own = {path[0]: value for path, value in changes if len(path) == 1}
-    inner = dict.fromkeys(path[0] for path, _ in changes if len(path) > 1)
-    return dataclasses.replace(
-        section, **own, **{name: _changed(getattr(section, name), _below(changes, name)) for name in inner}
-    )
-
-
-def _below(changes: list[tuple[tuple[str, ...], Any]], name: str) -> list[tuple[tuple[str, ...], Any]]:
-    return [(path[1:], value) for path, value in changes if path[0] == name and len(path) > 1]
+            table[each.name] = merge(section, table.get(each.name, {}), "the command line")
+    return kind(**table)
 
 
 def _spread(words: list[str], options: Iterable[Option]) -> list[str]:
@@ -172,7 +159,7 @@ def spellings(option: Option) -> Iterator[str]:
         yield option.flag.replace("--", "--no-", 1)
 
 
-def _taken(words: Iterable[str], flags: dict[str, Option]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+def _taken(words: Iterable[str], flags: Container[str]) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """The words before any flag, and each flag with the words up to the next."""
     loose: list[str] = []
     said: list[tuple[str, list[str]]] = []
@@ -195,16 +182,14 @@ def _expected(option: Option, values: Sequence[str]) -> str:
     return f"give {option.accepts}" + (f"; did you mean {near[0]}?" if near else "")
 
 
-def flag_given(words: list[str], name: str) -> bool:
-    """Whether the words set the field `name`."""
-    flag = name.replace("_", "-")
-    said = (word.partition("=")[0].replace("_", "-") for word in words)
-    return any(word in (f"--{flag}", f"--no-{flag}") for word in said)
+def values_said(options: object, said: frozenset[str]) -> dict[str, Any]:
+    """Of the fields of `options` those that were said, with their values."""
+    return {name: value for name, value in vars(options).items() if name in said}
 
 
-def flags_given(words: list[str], settings: object, names: Iterable[str]) -> dict[str, Any]:
-    """Of the settings' fields `names` those that the words set, with their values."""
-    return {name: getattr(settings, name) for name in names if flag_given(words, name)}
+def as_flags(names: Iterable[str]) -> str:
+    """The names of options as a person types them."""
+    return " ".join(f"--{name.replace('_', '-')}" for name in sorted(names))
 
 
 def at_least(least: int, **flags: int) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from vitral.cli.options import argument
 from vitral.cli.parse import program, unused
-from vitral.cli.train import one_budget
 from vitral.errors import VitralError
 from vitral.training.config import Recipe
 
@@ -56,7 +55,7 @@ def plan(given: PlanData, words: list[str]) -> int:
         raise VitralError(f"{out}: there is no folder {out.parent}; make it, or name another file with --out")
     display = Display()
     try:
-        made = make_plan(given.data, one_budget(given.settings, words), display, given.hours)
+        made = make_plan(given.data, given.settings, display, given.hours)
     finally:
         display.close()
     write_atomically(out, as_toml(made, given.data, out).encode())

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitral.cli.options import argument
-from vitral.cli.parse import at_least, flags_given
+from vitral.cli.options import argument, names_said
+from vitral.cli.parse import at_least, values_said
 from vitral.data.options import DataOptions
 from vitral.errors import VitralError, counted
 
@@ -52,6 +52,7 @@ class Probe:
     workers: int = 0
     """Processes that read images."""
     options: DataOptions = field(default_factory=DataOptions)
+    said: frozenset[str] = names_said()
 
 
 def probe(given: Probe, words: list[str]) -> int:
@@ -66,7 +67,7 @@ def probe(given: Probe, words: list[str]) -> int:
     predictor.model.to(choose_device("auto"))
     display = Display()
     try:
-        options = flags_given(words, given.options, vars(given.options))
+        options = values_said(given.options, given.said)
         data = open_as_in_training(
             given.data, given.model, predictor.card, options, partial(display.count, "checking images"), training=True
         )

@@ -1,6 +1,5 @@
 """The command that trains many runs and compares them: sweep."""
 
-import dataclasses
 import json
 import shlex
 import sys
@@ -8,17 +7,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from vitral.cli.options import argument
-from vitral.cli.parse import at_least, flag_given, flags_given, program
+from vitral.cli.options import argument, names_said
+from vitral.cli.parse import as_flags, at_least, program, values_said
 from vitral.errors import VitralError, counted
-from vitral.training.config import Recipe
+from vitral.training.config import BUDGETS, Recipe
 
 if TYPE_CHECKING:
     from vitral.guidance.sweep.sweep import Sweep
-    from vitral.training.config import Recipe
 
 AXES = ("models", "recipes", "fractions", "seeds", "search")
-KEPT = ("resume", "jobs", "json")  # what may be said when a sweep goes on
+KEPT = {"resume", "jobs", "json", "dry_run"}  # what may be said when a sweep goes on
 
 
 @dataclass
@@ -62,57 +60,44 @@ class SweepRuns:
     json: bool = False
     """Print the table, the means and the laws as JSON on stdout."""
     settings: Recipe = field(default_factory=Recipe)
+    said: frozenset[str] = names_said()
 
 
 def sweep(given: SweepRuns, words: list[str]) -> int:
     at_least(1, jobs=given.jobs)
-    described, out = _resumed(given, words) if given.resume is not None else _described(given, words)
+    described, out = _resumed(given) if given.resume is not None else _described(given)
     return _conduct(described, out, given)
 
 
-def _resumed(given: Any, words: list[str]) -> "tuple[Sweep, Path]":
+def _resumed(given: Any) -> "tuple[Sweep, Path]":
     from vitral.guidance.sweep.sweep import read_sweep
 
-    changed = [w for w in words if w.startswith("--") and w[2:].partition("=")[0] not in (*KEPT, "dry-run")]
-    if changed or given.data is not None:
-        raise VitralError(
-            f"--resume keeps the sweep as it is; leave out {' '.join(changed) or given.data}, or start a new one"
-        )
+    if (changed := given.said - KEPT) or given.data is not None:
+        wrong = as_flags(changed) or given.data
+        raise VitralError(f"--resume keeps the sweep as it is; leave out {wrong}, or start a new one")
     return read_sweep(given.resume / "sweep.toml"), given.resume
 
 
-def _described(given: Any, words: list[str]) -> "tuple[Sweep, Path]":
+def _described(given: Any) -> "tuple[Sweep, Path]":
     """The sweep of the file, if there is one, and of the words over it; and its folder."""
     from vitral.guidance.sweep.sweep import Sweep, parse_values, read_sweep
 
     base = Sweep("") if given.file is None else read_sweep(given.file)
     for name in (*AXES, "set"):
-        if getattr(given, name) == () and flag_given(words, name):
+        if getattr(given, name) == () and name in given.said:
             raise VitralError(f"--{name}: has no values; give at least one after it, or leave it out")
-    said = flags_given(words, given, AXES)
     settings = {section: dict(fields) for section, fields in base.settings.items()}
-    for section, name, value in _settings(given.settings, words):
-        settings.setdefault(section, {})[name] = value
-    budgets = ("epochs", "steps", "time")
-    if budget := flags_given(words, given.settings.train, budgets):  # in place of the file's
-        settings["train"] = {name: value for name, value in settings["train"].items() if name not in budgets} | budget
-    described = replace(base, **said, values=base.values | dict(map(parse_values, given.set)), settings=settings)
+    if given.said & set(BUDGETS):  # in place of the file's
+        settings["train"] = {name: v for name, v in settings.get("train", {}).items() if name not in BUDGETS}
+    for place in sorted(given.settings.said):
+        section, _, name = place.partition(".")
+        settings.setdefault(section, {})[name] = getattr(getattr(given.settings, section), name)
+    axes = values_said(given, given.said & set(AXES))
+    described = replace(base, **axes, values=base.values | dict(map(parse_values, given.set)), settings=settings)
     data = _absolute(given.data or base.data)
     name = Path(data).stem or "sweep"
     recipes = tuple(map(_absolute, described.recipes))
     return replace(described, data=data, recipes=recipes), given.out or Path("sweeps") / name
-
-
-def _settings(recipe: "Recipe", words: list[str]) -> list[tuple[str, str, object]]:
-    """(section, field, value) of what the words say of the recipe."""
-    said = []
-    for section in dataclasses.fields(recipe):
-        options = getattr(recipe, section.name)
-        for each in dataclasses.fields(options):
-            flag = section.name if each.name == "name" else each.name  # --model, --objective
-            if flag_given(words, flag):
-                said.append((section.name, each.name, getattr(options, each.name)))
-    return said
 
 
 def _absolute(path: str) -> str:

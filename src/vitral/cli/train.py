@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitral.cli.coach import attend
-from vitral.cli.options import argument
-from vitral.cli.parse import flags_given, program, unused
+from vitral.cli.options import argument, names_said
+from vitral.cli.parse import as_flags, program, unused
 from vitral.errors import VitralError
 from vitral.training.config import Recipe
 from vitral.training.options import ObjectiveOptions
@@ -43,6 +43,7 @@ class Train:
     show_augmentation: Path | None = None
     """Draw what the model would see to this PNG file, and do not train."""
     settings: Recipe = field(default_factory=Recipe)
+    said: frozenset[str] = names_said()
 
 
 def train(given: Train, words: list[str]) -> int:
@@ -78,6 +79,7 @@ class Pretrain:
     moved: str | None = argument(None, flags=("--data",))
     """With --resume: where the run's data are now, if they moved. They must be the same images and labels."""
     settings: Recipe = field(default_factory=lambda: Recipe(objective=ObjectiveOptions("mae")))
+    said: frozenset[str] = names_said()
 
 
 def pretrain(given: Pretrain, words: list[str]) -> int:
@@ -101,9 +103,9 @@ def _tokenizer_first(given: Any, words: list[str]) -> int:
     from vitral.training.toml import to_toml
 
     _check_data(given, "pretrain")
-    given, fresh = _settled(given, words, "pretrain")
-    check_place(unused(given.out) if fresh else given.out)
-    claim = claim_unused(given.out) if fresh else Claim(given.out)
+    out, fresh = _placed(given, "pretrain")
+    check_place(unused(out) if fresh else out)
+    claim = claim_unused(out) if fresh else Claim(out)
     given = replace(given, out=claim.folder)
     first, second = tokenizer_first(given.settings, str((given.out / "tokenizer").resolve()))
     write_atomically(given.out / TWO_STAGES, to_toml(second).encode())
@@ -146,7 +148,7 @@ def _run(given: Any, words: list[str], command: str, place: Path | None = None) 
     from vitral.report.run import report_run
 
     try:
-        run = _resumed(given, words, display) if given.resume is not None else _started(given, words, command, display)
+        run = _resumed(given, display) if given.resume is not None else _started(given, words, command, display)
         attend(run)
         finished = run.train()
         if not finished:
@@ -187,14 +189,12 @@ def _show_augmentation(given: Any, words: list[str]) -> int:
     return 0
 
 
-def _resumed(given: Any, words: list[str], display: "Display") -> "Run":
+def _resumed(given: Any, display: "Display") -> "Run":
     from vitral.training.start import resume
 
-    kept = ("--resume", "--workers", "--data", "--moved")
-    changed = [w for w in words if w.startswith("--") and w.partition("=")[0] not in kept]
-    if changed:
+    if changed := given.said - {"resume", "workers", "moved"}:
         raise VitralError(
-            f"--resume keeps the run's data and recipe; leave out {' '.join(changed)}, or start a new run"
+            f"--resume keeps the run's data and recipe; leave out {as_flags(changed)}, or start a new run"
         )
     if given.data is not None:
         raise VitralError(
@@ -207,21 +207,21 @@ def _started(given: Any, words: list[str], command: str, display: "Display") -> 
     from vitral.guidance.plan.ladder import open_size
     from vitral.training.start import start
 
-    given, fresh = _settled(given, words, command)
+    out, fresh = _placed(given, command)
     spoken = shlex.join(["vitral", command, *words])
     # A plan decides the model's size and the budget around all else that was said.
     if command == "pretrain" or not open_size(given.settings):
-        return start(given.data, given.settings, given.out, display, spoken, fresh=fresh)
+        return start(given.data, given.settings, out, display, spoken, fresh=fresh)
     from vitral.guidance.plan.plan import make_plan
     from vitral.training.machine import choose_device
     from vitral.training.start import check_place
 
-    check_place(unused(given.out) if fresh else given.out)
+    check_place(unused(out) if fresh else out)
     choose_device(given.settings.train.device)  # a plan could be for another machine, a run cannot
     made = make_plan(given.data, given.settings, display, brief=True)
     reasons = [*made.brief(), *made.reasons]
     return start(
-        given.data, made.recipe, given.out, display, spoken, made.data, reasons, made.baselines, made.foreseen, fresh=fresh
+        given.data, made.recipe, out, display, spoken, made.data, reasons, made.baselines, made.foreseen, fresh=fresh
     )  # fmt: skip
 
 
@@ -235,20 +235,11 @@ def _check_data(given: Any, command: str) -> None:
         raise VitralError(f"{command}: which data? Give a folder, a table or a built-in name such as digits")
 
 
-def _settled(given: Any, words: list[str], command: str) -> tuple[Any, bool]:
-    """What was given with one budget and a run folder; and whether nobody named that folder, so that the next free name will do."""
-    settings = one_budget(given.settings, words)
+def _placed(given: Any, command: str) -> tuple[Path, bool]:
+    """The run folder; and whether nobody named it, so that the next free name will do."""
     name = Path(given.data).resolve().stem or "run"
     out = given.out or Path("runs") / (name if command == "train" else f"{name}-pretrained")
-    return replace(given, settings=settings, out=out), given.out is None
-
-
-def one_budget(settings: "Recipe", words: list[str]) -> "Recipe":
-    """The recipe with the command line's budget in place of its own of another kind."""
-    budget = flags_given(words, settings.train, ("epochs", "steps", "time"))
-    if not budget:
-        return settings
-    return replace(settings, train=replace(settings.train, **{"epochs": None, "steps": None, "time": None} | budget))
+    return out, given.out is None
 
 
 def _after_training(run: "Run") -> list[str]:

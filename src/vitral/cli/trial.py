@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitral.cli.options import argument
-from vitral.cli.parse import flag_given, program, unused
-from vitral.cli.train import one_budget
+from vitral.cli.parse import program, unused
 from vitral.errors import VitralError
 from vitral.training.config import Recipe
 from vitral.training.options import OptimOptions
@@ -63,10 +62,9 @@ def lr_find(given: LrFind, words: list[str]) -> int:
 
     display = Display()
     try:
-        settings = one_budget(given.settings, words)
-        curve = find(given.data, settings, given.lowest, given.highest, given.range_steps, display)
+        curve = find(given.data, given.settings, given.lowest, given.highest, given.range_steps, display)
     except NoFall as none:
-        default = "" if flag_given(words, "lr") else "default "
+        default = "" if "optim.lr" in given.settings.said else "default "
         print(f"no clear fall: keep the {default}{none.used:g} ({none})", file=sys.stderr)
         if given.json:
             print("null")
@@ -173,7 +171,7 @@ class Memory:
 def memory(given: Memory, words: list[str]) -> int:
     from vitral.guidance.plan.trial import measure_cost
 
-    settings = one_budget(given.settings, words)
+    settings = given.settings
     if settings.train.gradient_checkpointing:
         raise VitralError("--gradient-checkpointing: leave it out; memory tells what it would save")
     print(f"trying a run of {given.data} for about {given.budget:g} s, twice", file=sys.stderr)

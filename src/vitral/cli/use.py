@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vitral.cli.explain import MethodName
-from vitral.cli.options import argument
-from vitral.cli.parse import at_least, flags_given
+from vitral.cli.options import argument, names_said
+from vitral.cli.parse import at_least, values_said
 from vitral.cli.reading import ReadingOptions
 from vitral.data.options import DataOptions
 from vitral.errors import VitralError, counted
@@ -53,6 +53,7 @@ class Evaluate:
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """Numbers to compute with: auto, fp32 or bf16."""
     options: DataOptions = field(default_factory=DataOptions)
+    said: frozenset[str] = names_said()
 
 
 def evaluate(given: Evaluate, words: list[str]) -> int:
@@ -75,7 +76,7 @@ def evaluate(given: Evaluate, words: list[str]) -> int:
             given.data,
             given.model,
             predictor.card,
-            flags_given(words, given.options, vars(given.options)),
+            values_said(given.options, given.said),
             partial(display.count, "checking images"),
         )
         name, split = _scored(given, data, predictor)

@@ -1,8 +1,9 @@
 """What a run is made of: the sections of a recipe, checked against each other. A recipe file sets any field under its section's name; a
-command-line flag of the field's name overrides both.
+command-line flag of the field's name goes over it (`toml.merge` puts one over the other).
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields, replace
 
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.errors import VitralError
@@ -15,6 +16,8 @@ from vitral.training.options import (
     ViewOptions,
 )
 
+BUDGETS = ("epochs", "steps", "time")
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -26,6 +29,8 @@ class Recipe:
     objective: ObjectiveOptions = field(default_factory=ObjectiveOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
+    said: frozenset[str] = field(default=frozenset(), compare=False, repr=False, metadata={"flag": ""})
+    """section.field of all that a recipe file or a flag set; other values are defaults or were decided."""
 
     def __post_init__(self) -> None:
         checks = {
@@ -43,6 +48,17 @@ class Recipe:
             raise VitralError("train.workers: must be 0 (none) or more")
         if self.train.time is not None:
             seconds(self.train.time)
+
+    def under(self, names: Iterable[str]) -> "Recipe":
+        """This recipe, ready for values of these fields (section.field): they count as said, and a budget takes the place of any other."""
+        names = frozenset(names)
+        train = self.train
+        if any(f"train.{budget}" in names for budget in BUDGETS):
+            train = replace(train, **dict.fromkeys(BUDGETS))  # type: ignore[arg-type]
+        return replace(self, train=train, said=self.said | names)
+
+
+SECTIONS = tuple(each.name for each in fields(Recipe) if each.name != "said")
 
 
 def seconds(text: str) -> float:

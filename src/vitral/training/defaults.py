@@ -12,7 +12,7 @@ from vitral.data.sources import DataSet
 from vitral.errors import VitralError
 from vitral.models.shapes import shapes_only
 from vitral.models.zoo import build
-from vitral.training.config import Recipe
+from vitral.training.config import BUDGETS, Recipe
 from vitral.training.options import (
     ModelOptions,
     OptimOptions,
@@ -54,7 +54,7 @@ def check(recipe: Recipe) -> None:
 
 def _budgets(recipe: Recipe) -> list[str]:
     """How the budget was given, if it was."""
-    budgets = [name for name in ("epochs", "steps", "time") if getattr(recipe.train, name) is not None]
+    budgets = [name for name in BUDGETS if getattr(recipe.train, name) is not None]
     if len(budgets) > 1:
         raise VitralError(f"{' and '.join(budgets)}: a run has one budget; give one of epochs, steps and time")
     return budgets

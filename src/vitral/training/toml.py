@@ -6,11 +6,12 @@ import json
 import tomllib
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 
 from vitral.data.options import DataOptions
 from vitral.errors import VitralError
-from vitral.training.config import Recipe
+from vitral.training.config import SECTIONS, Recipe
 
 T = typing.TypeVar("T")
 # Data options of runs whose recipes say nothing of them, as there were none yet.
@@ -52,11 +53,15 @@ def read_recipe(path: str | Path, *, stored: bool = False) -> Recipe:
     return merge(merge(Recipe(), {"data": BEFORE}, "before") if stored else Recipe(), table, str(path))
 
 
-def merge(base: T, table: dict[str, object], where: str) -> T:
+def merge(base: T, table: Mapping[str, object], where: str) -> T:
     """`base` with the fields that `table` names replaced, nested tables likewise, every value checked against its type."""
-    known = {f.name: f for f in dataclasses.fields(base)}  # type: ignore[arg-type]
+    known = {f.name: f for f in dataclasses.fields(base) if f.name != "said"}  # type: ignore[arg-type]
     hints = typing.get_type_hints(type(base))
     changes: dict[str, object] = {}
+    if isinstance(base, Recipe):
+        base = base.under(  # type: ignore[assignment]
+            f"{name}.{key}" for name, section in table.items() if isinstance(section, dict) for key in section
+        )
     for key, value in table.items():
         if key not in known:
             raise VitralError(f"{where}: unknown key {key!r}; {_meant(key, list(known), isinstance(base, Recipe))}")
@@ -103,7 +108,7 @@ def _in_words(hint: object) -> str:
 
 def _meant(key: str, known: list[str], top: bool) -> str:
     """What a person may have meant by an unknown key of a section, or of the whole recipe (`top`)."""
-    homes = {f.name: section.name for section in dataclasses.fields(Recipe) for f in dataclasses.fields(section.type)}  # type: ignore[arg-type]
+    homes = {f.name: section for section in SECTIONS for f in dataclasses.fields(getattr(Recipe(), section))}
     name = ALIASES.get(key, key)
     if name in known:
         return f"the nearest is {name!r}"
@@ -124,7 +129,7 @@ def stored_data_options(stored: dict[str, object]) -> DataOptions:
 
 def to_table(recipe: Recipe) -> dict[str, dict[str, object]]:
     """Section -> field -> value, without the fields that are None."""
-    sections = dataclasses.asdict(recipe)
+    sections = {name: dataclasses.asdict(getattr(recipe, name)) for name in SECTIONS}
     return {name: {k: v for k, v in section.items() if v is not None} for name, section in sections.items()}
 
 

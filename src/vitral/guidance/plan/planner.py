@@ -151,7 +151,7 @@ class Planner:
             return recipe
         share = self.images / max(1, len(self.data.labels))
         whole = recipe.transfer.freeze == "none" and not recipe.transfer.lora_rank
-        if whole and share < FEW:
+        if whole and share < FEW and "transfer.freeze" not in recipe.said:
             why = f"{share:.0f} images a class are too few to change an encoder with"
             self.choose("start", f"a new head on {recipe.transfer.init}, frozen", why)
             recipe = replace(recipe, transfer=replace(recipe.transfer, freeze="encoder"))

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitral.errors import VitralError
-from vitral.training.config import Recipe
+from vitral.training.config import BUDGETS, Recipe
 from vitral.training.toml import literal, merge, read_recipe, to_toml
 
 Table = dict[str, dict[str, object]]
-BUDGETS = ("epochs", "steps", "time")
 AXES = {"model.name": "models", "data.train_fraction": "fractions", "train.seed": "seeds"}
 
 
@@ -198,7 +197,7 @@ def _verify_search(sweep: Sweep) -> None:
         raise VitralError("--search: compares trials on the same images; give one of --fractions")
     if not sweep.values and len(sweep.models) < 2 and len(sweep.recipes) < 2:
         raise VitralError("--search: nothing varies; give --set section.field=low..high")
-    for options in (*bases(sweep).values(), _with(Recipe(), sweep.settings, "the settings")):
+    for options in (*bases(sweep).values(), merge(Recipe(), sweep.settings, "the settings")):
         if options.train.score_split != "val" and "score_split" in sweep.settings.get("train", {}):
             raise VitralError(
                 "--search with --score-split test: settings are chosen on validation images; leave it out"
@@ -210,16 +209,7 @@ def _verify_search(sweep: Sweep) -> None:
 def bases(sweep: Sweep) -> dict[str, Recipe]:
     """The recipes by file name, with the settings that all runs share."""
     read = {Path(path).stem: read_recipe(path) for path in sweep.recipes} or {"": Recipe()}
-    return {name: _with(recipe, sweep.settings, "the settings") for name, recipe in read.items()}
-
-
-def _with(recipe: Recipe, table: Table, where: str) -> Recipe:
-    """The recipe with the table's fields; a budget takes the place of one of another kind."""
-    if any(name in table.get("train", {}) for name in BUDGETS):
-        recipe = dataclasses.replace(
-            recipe, train=dataclasses.replace(recipe.train, epochs=None, steps=None, time=None)
-        )
-    return merge(recipe, dict(table), where)
+    return {name: merge(recipe, sweep.settings, "the settings") for name, recipe in read.items()}
 
 
 def make_point(
@@ -242,7 +232,7 @@ def make_point(
             merge(Recipe(), {name: value}, "--set")  # a field without its section: raises with where it belongs
             raise VitralError(f"--set {name}: name a field of the section, such as {name}.{_first_field(name)}")
         table.setdefault(section, {})[key] = value
-    recipe = _with(base, table, "--set")
+    recipe = merge(base, table, "--set")
     words = [recipe_name, recipe.model.name or "default", f"f{recipe.data.train_fraction:g}"]
     words += [f"{name.rpartition('.')[2]}{_word(value)}" for name, value in values.items()]
     name = "-".join(filter(None, [*words, f"s{recipe.train.seed}"]))
