@@ -438,6 +438,20 @@ def test_the_next_commands_can_be_typed_as_they_are(monkeypatch, tmp_path):
     assert program() == "vitral"
 
 
+def test_plain_progress_that_began_is_said_to_its_end(capsys, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("vitral.training.display.time.monotonic", lambda: now)
+    display = Display(Console(file=io.StringIO()))
+    for done in range(1, 12):
+        display.count("scoring", done, 11)
+    now += 20
+    for done in range(1, 12):
+        display.count("reading", done, 11)
+    display.close()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["scoring   9%  1 of 11", "scoring 100%  11 of 11", "reading   9%  1 of 11", "reading 100%  11 of 11"]
+
+
 def test_the_live_line_fits_eighty_columns():
     display = Display(Console(width=80, force_terminal=True, file=io.StringIO(), color_system=None))
     record = {"share": 0.1, "seconds": 3600.0, "step": 123456, "epoch": 123.4, "loss": 12.3456, "top1": 1.0}

@@ -32,7 +32,7 @@ class Display:
         self.live: Progress | None = None
         self.printed = -PLAIN_EVERY
         self.began = time.monotonic()
-        self.trained = self.scored = ""
+        self.trained = self.scored = self.told = ""
         self.share = 0.0
         if self.console.is_terminal:
             self.live = Progress(
@@ -62,7 +62,8 @@ class Display:
 
     def count(self, what: str, done: int, total: int) -> None:
         """Progress of something counted, such as images checked."""
-        self._show(what, done / max(1, total), f"{done:,} of {total:,}", force=done == total and total >= 1000)
+        ended = done == total and (total >= 1000 or what == self.told)  # what was begun to be said is said to its end
+        self._show(what, done / max(1, total), f"{done:,} of {total:,}", force=ended)
 
     def train(self, record: dict[str, float | int | str]) -> None:
         """A line of metrics."""
@@ -106,7 +107,7 @@ class Display:
         if self.live is not None:
             self.live.update(self.task, description=what, total=1.0, completed=share, text=text, visible=True)
         elif force or now - self.printed > max(PLAIN_EVERY, PLAIN_SHARE * (now - self.began)):
-            self.printed = now
+            self.printed, self.told = now, "" if share == 1 else what
             self._out(lambda: print(f"{what} {share:4.0%}  {text}", file=sys.stderr, flush=True))
 
     def _out(self, write: Callable[[], object]) -> bool:
