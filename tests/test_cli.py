@@ -449,7 +449,12 @@ def test_plain_progress_that_began_is_said_to_its_end(capsys, monkeypatch):
         display.count("reading", done, 11)
     display.close()
     lines = capsys.readouterr().err.splitlines()
-    assert lines == ["scoring   9%  1 of 11", "scoring 100%  11 of 11", "reading   9%  1 of 11", "reading 100%  11 of 11"]
+    assert lines == [
+        "scoring   9%  1 of 11",
+        "scoring 100%  11 of 11",
+        "reading   9%  1 of 11",
+        "reading 100%  11 of 11",
+    ]
 
 
 def test_the_live_line_fits_eighty_columns():

@@ -274,3 +274,35 @@ def test_where_no_validation_image_has_a_label_the_last_weights_are_kept(capsys,
     assert "undefined" not in (tmp_path / "run" / "scores.json").read_text()
     assert json.loads((tmp_path / "run" / "scores.json").read_text())["map"] is None
     assert "mAP over the epochs" not in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_a_sweep_is_compared_by_map(capsys, place, tmp_path):
+    words = [
+        "sweep",
+        place / "t.csv",
+        "--label-separator",
+        ";",
+        "--steps",
+        "3",
+        "--fractions",
+        "0.5",
+        "1",
+        "--out",
+        tmp_path,
+        *SMALL[2:],
+    ]
+    code, out, err = run(capsys, *words, "--models", "vit_tiny_patch16_224", "--json")
+    assert code == 0, err
+    rows, result = list(csv.DictReader((tmp_path / "table.csv").read_text().splitlines())), json.loads(out)
+    for row in rows:
+        scores = json.loads((tmp_path / "runs" / row["run"] / "scores.json").read_text())
+        images = json.loads((tmp_path / "runs" / row["run"] / "run.json").read_text())["images"]["train"]
+        assert (float(row["map"]), int(row["images"])) == (scores["map"], images)
+        assert f"mAP {scores['map']:.2%}" in err
+    assert "top1" not in rows[0]
+    assert int(rows[0]["images"]) < int(rows[1]["images"])
+    best = max(result["summary"], key=lambda one: one["map"])
+    page = (tmp_path / "report.html").read_text()
+    assert f"{best['map']:.1%}" in page.partition("mAP (test) of the best")[0][-40:]
+    assert "<h3>mAP against training images</h3>" in page
+    assert "top-1" not in page

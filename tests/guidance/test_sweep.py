@@ -27,7 +27,7 @@ from vitral.guidance.sweep.page import write_sweep_page
 from vitral.guidance.sweep.runs import Runs
 from vitral.guidance.sweep.search import search
 from vitral.guidance.sweep.sweep import Point, Range, Sweep, grid, parse_values, read_sweep, verify, write_sweep
-from vitral.guidance.sweep.table import LAWS, axes, curves, summary
+from vitral.guidance.sweep.table import LAWS, axes, curves, summary, summary_text
 from vitral.training.config import Recipe
 from vitral.training.toml import read_recipe
 
@@ -235,7 +235,7 @@ def test_a_finished_sweep_has_its_tables_and_is_not_run_again(capsys, whole, wor
     assert said == pytest.approx(sum(int(row["compute"]) for row in rows), rel=0.06)  # two digits
     assert "4 of 4 runs are done already" in err
     page = (whole / "report.html").read_text()
-    shown = [page.count(f"<h3>{what} against {n}</h3>") for what in ("Accuracy", "Error") for n in LAWS.values()]
+    shown = [page.count(f"<h3>{what} against {n}</h3>") for what in ("Top-1", "Error") for n in LAWS.values()]
     assert shown == [1, 0, 1, 0]  # the compute of so many steps is the same
     assert "deviation" not in page.partition("</style>")[2]  # of a single seed
     assert page.count("<svg") == 2
@@ -379,6 +379,18 @@ def test_seeds_become_a_mean_and_a_sample_deviation():
     assert [one["top1_deviation"] for one in means] == pytest.approx([0.02**0.5, 0.0])
     alone_in_its_group = summary(points, rows_of(points, [0.5, 0.7, 0.2, 0.2])[:1])
     assert alone_in_its_group[0]["top1_deviation"] is None
+
+
+def test_rows_of_another_task_are_compared_by_its_headline(tmp_path):
+    sweep = Sweep("digits", models=("resnet18", "resnet34"), seeds=(0, 1))
+    points = grid(sweep)
+    rows = [{"map" if name == "top1" else name: value for name, value in one.items()} | {"scored": 100}
+            for one in rows_of(points, [0.5, 0.7, 0.9, 0.8])]  # fmt: skip
+    means = summary(points, rows)
+    assert [one["map"] for one in means] == pytest.approx([0.6, 0.85])
+    assert summary_text(means, []).splitlines()[0].split()[-1] == "mAP"
+    body = write_sweep_page(tmp_path, sweep, points, rows).read_text().partition("</style>")[2]
+    assert "85.0%" in body.partition("mAP (test) of the best: resnet34")[0]
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1)])

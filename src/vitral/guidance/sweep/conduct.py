@@ -136,13 +136,15 @@ class Conduct:
         return weights.get(point.name, fmean(weights.values()))
 
     def _ended(self, point: Point, failure: str | None, seconds: float) -> None:
-        one = row(point, self.runs.path(point), failure)
+        scores = self.planned.ground.scores
+        one = row(point, self.runs.path(point), failure, scores)
         self.rows[point.name] = one
         write_rows(self.runs.folder, self.points, self.ordered())
         if failure is None and not seconds:
             return  # of an earlier session
         self.seconds[point.name] = seconds
-        said = f"failed: {failure}" if failure is not None else f"top-1 {one['top1']:.2%} ({one['split']})"
+        done, value = one["state"] == "done", one[scores.HEADLINE]
+        said = f"{scores.TITLE} {value:.2%} ({one['split']})" if done else f"failed: {one['message']}"
         total = max(self.planned.runs, len(self.rows)) if self.planned.sweep.search is None else self.planned.runs
         self.say(
             f"[{len(self.rows)} of {total}] {point.name}: {said}, {clock(seconds)}; {clock(self._left(total))} left"
@@ -161,19 +163,21 @@ class Conduct:
         return [self.rows[point.name] for point in self.points if point.name in self.rows]
 
     def _validation(self, point: Point) -> float | None:
-        """Top-1 of a finished run on the validation images; settings are never chosen by the test images."""
+        """The headline of a finished run on the validation images; settings are never chosen by the test images."""
         one = self.rows[point.name]
         assert one["state"] == "failed" or one["split"] == "val", f"{point.name} was scored on {one['split']}"
-        return one["top1"]
+        return one[self.planned.ground.scores.HEADLINE]
 
     def _tell_best(self, trials: Sequence[tuple[float, list[Point]]]) -> None:
         """The trial with the best mean on the validation images, of equal ones that with the lowest loss, as a recipe to go on with."""
-        top1, points = max(trials, key=lambda trial: (trial[0], -fmean(self.rows[p.name]["loss"] for p in trial[1])))
+        best, points = max(trials, key=lambda trial: (trial[0], -fmean(self.rows[p.name]["loss"] for p in trial[1])))
         recipe = next(point.recipe for point in self.points if point.name == points[0].name)
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, score_split="test"))
         path = self.runs.folder / "best.toml"
         write_atomically(path, to_toml(recipe).encode())
-        self.say(f"best on validation: {top1:.2%}, {points[0].name}; its recipe is {path}")
+        self.say(
+            f"best on validation: {self.planned.ground.scores.TITLE} {best:.2%}, {points[0].name}; its recipe is {path}"
+        )
 
     def finish(self) -> dict[str, Any]:
         """Write the page; returns the tables and laws for a program to read."""

@@ -2,12 +2,15 @@
 
 import dataclasses
 import functools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from vitral.data.options import DataOptions
 from vitral.data.sources import DataSet, open_data, share_of
 from vitral.errors import VitralError, all_of, some
+from vitral.evaluation.evaluate import EVALUATORS
+from vitral.evaluation.evaluator import Scores
 from vitral.guidance.sweep.sweep import Point
 from vitral.models.common import ModelConfig
 from vitral.models.measure import Cost, measure
@@ -85,6 +88,11 @@ class Ground:
         self.opened: dict[DataOptions, DataSet] = {}
         self.resolved: dict[Recipe, Recipe] = {}
 
+    @property
+    def scores(self) -> type[Scores]:
+        """What the runs are compared by, once the data are open."""
+        return EVALUATORS[next(iter(self.opened.values())).task].scores
+
     def settle(self, point: Point) -> Point:
         """The point with what its recipe leaves open and the number of images would decide: as on all of them, whatever its share.
 
@@ -100,9 +108,9 @@ class Ground:
         """What the run of a settled point will take."""
         recipe, data = self._whole(point.recipe), self._open(point.recipe)
         assert recipe.train.batch_size is not None
-        members = [len(each) for each in data.splits["train"].targets.members()]
-        fraction = point.recipe.data.train_fraction
-        images = sum(share_of(count, fraction) for count in members)
+        targets = data.splits["train"].targets
+        groups = Counter(targets.groups([targets.key(i, data.labels) for i in range(len(targets))]))
+        images = sum(share_of(count, point.recipe.data.train_fraction) for count in groups.values())
         batch = recipe.train.batch_size * recipe.train.accumulation
         budget = Budget.of(recipe, -(-images // batch))
         taken = None if budget.steps is None else seen(budget.steps, images, batch)
@@ -133,14 +141,10 @@ class Ground:
         key = dataclasses.replace(recipe, data=_all(recipe.data), train=dataclasses.replace(recipe.train, seed=0))
         if key not in self.resolved:
             data = self._open(recipe)
-            if data.task != "classify":
-                raise VitralError(
-                    f"{data.name}: its task is {data.task}; a sweep compares top-1 on data of one class an image"
-                )
             begun, _ = open_initial(key)
             grey = (
                 0.5,
-            ) * data.channels  # for the images' own statistics, which cost nothing to the run and much to find
+            ) * data.channels  # in place of the images' own mean, which takes long to find and changes nothing here
             begun = dataclasses.replace(begun, view=dataclasses.replace(begun.view, mean=grey, std=grey))
             self.resolved[key], _ = resolve(begun, data, choose_device(recipe.train.device).type)
         return self.resolved[key]
@@ -152,6 +156,10 @@ class Ground:
             least = lambda height, width: patch_for(recipe.model, height, width)  # noqa: E731
             progress = None if self.opened else self.progress
             self.opened[options] = open_data(self.data, options, least_side=least, progress=progress)
+            if len(tasks := {data.task for data in self.opened.values()}) > 1:
+                raise VitralError(
+                    f"{self.data}: the recipes' --task or --label-separator read it as {' and as '.join(tasks)}; choose one"
+                )
         return self.opened[options]
 
 

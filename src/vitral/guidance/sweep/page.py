@@ -1,4 +1,4 @@
-"""A sweep as one page, OUT/report.html: accuracy and error against training images and against compute, the laws, and the numbers behind them.
+"""A sweep as one page, OUT/report.html: score and error against training images and against compute, the laws, and the numbers behind them.
 
 As figures 3 to 5 of the ViT paper (https://arxiv.org/abs/2010.11929), with a deviation at each point where there are several seeds.
 """
@@ -13,21 +13,12 @@ from vitral.drawing.charts import KINDS, Scale, Series, line_chart
 from vitral.guidance.sweep.cost import PASSES
 from vitral.guidance.sweep.scaling import PowerLaw
 from vitral.guidance.sweep.sweep import Point, Sweep, write_sweep
-from vitral.guidance.sweep.table import LAWS, Laws, Row, curves, laws, summary
+from vitral.guidance.sweep.table import COST, LAWS, Laws, Row, curves, laws, mean_text, scores_in, summary
 from vitral.report.frame import tiles, write_page
 from vitral.report.parts import escape, percent, table
 
 CURVE_POINTS = 40
-FOLLOWS = (
-    "images",
-    "batch",
-    "parameters",
-    "multiply_adds",
-    "images_seen",
-    "compute",
-    "split",
-    "runs",
-)  # of a mean, from what was chosen
+FOLLOWS = ("images", *COST, "split", "runs")  # of a mean: what follows from what was chosen
 
 
 def write_sweep_page(folder: Path, sweep: Sweep, points: Sequence[Point], rows: Sequence[Row]) -> Path:
@@ -51,70 +42,53 @@ def write_sweep_page(folder: Path, sweep: Sweep, points: Sequence[Point], rows: 
 def _headline(means: Sequence[Row], done: Sequence[Row], failed: Sequence[Row]) -> str:
     numbers = [(f"{len(done)} of {len(done) + len(failed)}", "runs finished")]
     if means:
-        best = max(means, key=lambda one: one["top1"])
-        numbers.insert(
-            0,
-            (percent(best["top1"]), f"top-1 ({best['split']}) of the best: {best['model']}, {best['images']:,} images"),
-        )
-        numbers.append(
-            (
-                f"{sum(one['compute'] for one in done):.2g}",
-                f"multiply-adds of training in all ({PASSES} forward passes an image)",
-            )
-        )
+        scores = scores_in(means[0])
+        best = max(means, key=lambda one: one[scores.HEADLINE])
+        words = f"{scores.TITLE} ({best['split']}) of the best: {best['model']}, {best['images']:,} images"
+        compute = sum(one["compute"] for one in done)
+        about = f"multiply-adds of training in all ({PASSES} forward passes an image)"
+        numbers = [(percent(best[scores.HEADLINE]), words), *numbers, (f"{compute:.2g}", about)]
     return tiles(numbers, {})
 
 
 def _cards(groups: Mapping[str, Sequence[Row]], fitted: Mapping[str, PowerLaw | str], against: str) -> str:
-    """Accuracy, and the error with its law, as two cards."""
-    label = LAWS[against]
-    accuracy, error, repeated = [], [], False
+    """The score, and the error with its law, as two cards."""
+    label, title = LAWS[against], scores_in(next(iter(groups.values()))[0]).TITLE
+    title = title.capitalize() if title.islower() else title
+    scored, error, repeated = [], [], False
     for i, (name, members) in enumerate(groups.items()):
         kind = KINDS[i % len(KINDS)]
         at = _by_size(members, against)
-        repeated |= any(len(top1) > 1 for _, top1 in at)
-        spread = [stdev(top1) if len(top1) > 1 else 0.0 for _, top1 in at]
-        accuracy.append(Series(name, [(x, fmean(top1)) for x, top1 in at], kind, marks=True, bars=spread))
-        missed = [
-            (x, 1 - fmean(top1), deviation) for (x, top1), deviation in zip(at, spread, strict=True) if fmean(top1) < 1
-        ]
-        law = fitted[name]
-        error.append(
-            Series(
-                name,
-                [(x, e) for x, e, _ in missed],
-                kind,
-                marks=True,
-                joined=isinstance(law, str),
-                bars=[d for *_, d in missed],
-            )
-        )
+        repeated |= any(len(values) > 1 for _, values in at)
+        spread = [stdev(values) if len(values) > 1 else 0.0 for _, values in at]
+        means = [(x, fmean(values)) for x, values in at]
+        scored.append(Series(name, means, kind, marks=True, bars=spread))
+        missed = [(x, 1 - mean, wide) for (x, mean), wide in zip(means, spread, strict=True) if mean < 1]
+        law, bars = fitted[name], [wide for *_, wide in missed]
+        points = [(x, e) for x, e, _ in missed]
+        error.append(Series(name, points, kind, marks=True, joined=isinstance(law, str), bars=bars))
         if isinstance(law, PowerLaw):
             xs = np.geomspace(at[0][0], at[-1][0], CURVE_POINTS)
             error.append(Series("", list(zip(xs.tolist(), law(xs).tolist(), strict=True)), kind, dashed=True))
-    logarithmic = Scale(logarithmic=True)
-    one = line_chart(f"Accuracy against {label}", accuracy, label, lambda v, d: f"{v:.{d}%}", x_scale=logarithmic)
-    two = line_chart(
-        f"Error against {label}", error, label, lambda v, d: f"{v:.{d}%}", x_scale=logarithmic, y_scale=logarithmic
-    )
-    words = (
-        "Dashed: the power law. Both axes are logarithmic."
-        if any(one.dashed for one in error)
-        else "Both axes are logarithmic."
-    )
-    seeds = "<p class=soft>Mean over the seeds and its sample deviation.</p>" if repeated else ""
+    logarithmic, percents = Scale(logarithmic=True), lambda v, d: f"{v:.{d}%}"
+    heads = (f"{title} against {label}", f"Error against {label}")
+    one = line_chart(heads[0], scored, label, percents, x_scale=logarithmic)
+    two = line_chart(heads[1], error, label, percents, x_scale=logarithmic, y_scale=logarithmic)
+    law_words = " Dashed: the power law." if any(one.dashed for one in error) else ""
+    seeds = "<p class=soft>Points are means over the seeds, bars their standard deviation.</p>" if repeated else ""
     return (
-        f"<section><h3>Accuracy against {label}</h3>{one}{seeds}</section>"
-        f"<section><h3>Error against {label}</h3>{two}<p class=soft>{words}</p></section>"
+        f"<section><h3>{heads[0]}</h3>{one}{seeds}</section>"
+        f"<section><h3>{heads[1]}</h3>{two}<p class=soft>The error is 1 − {title}; both axes are logarithmic.{law_words}</p></section>"
     )
 
 
 def _by_size(members: Sequence[Row], against: str) -> list[tuple[float, list[float]]]:
-    """(mean of what is on the axis, top-1 of each seed) of runs that differ in their seed alone, with rising x."""
+    """(mean of what is on the axis, score of each seed) of runs that differ in their seed alone, with rising x."""
     groups: dict[str, list[Row]] = {}
     for one in members:
         groups.setdefault(one["setting"], []).append(one)
-    return sorted((fmean(one[against] for one in group), [one["top1"] for one in group]) for group in groups.values())
+    key = scores_in(members[0]).HEADLINE
+    return sorted((fmean(one[against] for one in group), [one[key] for one in group]) for group in groups.values())
 
 
 def _laws_section(fitted: Laws) -> str:
@@ -143,7 +117,8 @@ def _laws_section(fitted: Laws) -> str:
 
 def _means_section(means: Sequence[Row]) -> str:
     """A row each, what was chosen for it first and the scores next; what is the same in all is said above."""
-    hidden = {"top1", "top1_deviation", "loss", "loss_deviation"}
+    scores = scores_in(means[0])
+    hidden = {f"{name}{end}" for name in (scores.HEADLINE, "loss") for end in ("", "_deviation")}
     heads = [name for name in means[0] if name not in hidden and any(one[name] not in ("", None) for one in means)]
     alike = [name for name in heads if len(means) > 1 and all(one[name] == means[0][name] for one in means)]
     chosen = [name for name in heads if name not in (*alike, *FOLLOWS)]
@@ -154,20 +129,14 @@ def _means_section(means: Sequence[Row]) -> str:
             return f"{value:,.0f}" if 1e3 <= value < 1e7 else f"{value:.4g}"
         return f"{value:,}" if type(value) is int else escape(str(value))
 
-    def score(one: Row, name: str, form: str) -> str:
-        deviation = one[f"{name}_deviation"]
-        return f"{one[name]:{form}}" + ("" if deviation is None else f" ± {deviation:{form}}")
-
+    forms = {scores.HEADLINE: ".2%", "loss": ".3f"}
     lines = [
-        [
-            *(told(one[name]) for name in chosen),
-            score(one, "top1", ".2%"),
-            score(one, "loss", ".3f"),
-            *(told(one[name]) for name in follows),
-        ]
+        [told(one[name]) for name in chosen]
+        + [mean_text(one, name, form) for name, form in forms.items()]
+        + [told(one[name]) for name in follows]
         for one in means
     ]
-    heads = [name.replace("_", " ") for name in (*chosen, "top-1", "loss", *follows)]
+    heads = [name.replace("_", " ") for name in (*chosen, scores.TITLE, "loss", *follows)]
     title = "Means over the seeds" if any(one["runs"] > 1 for one in means) else "Scores"
     same = ", ".join(f"{name.replace('_', ' ')} {told(means[0][name])}" for name in alike)
     words = f"<p class=soft>All of them: {same}.</p>" if alike else ""

@@ -7,6 +7,7 @@ therefore gone through again from its first round, where finished runs answer at
 
 import threading
 from collections.abc import Callable
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from vitral.errors import VitralError
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 ROUND = 4
 STARTUP = 8  # trials at random before the estimator has something to go by
 Score = Callable[[Point], float | None]
-"""Validation top-1 of a run that `train` was given, or None if it failed."""
+"""The task's headline on validation images, of a run that `train` was given; None if it failed."""
 
 
 def search(
@@ -27,7 +28,7 @@ def search(
     score: Score,
     stop: threading.Event,
 ) -> tuple[list[Point], list[tuple[float, list[Point]]]] | None:
-    """Run the trials: all their runs in order, and (mean top-1, its runs) of each trial that did not fail; None if stopped.
+    """Run the trials: all their runs in order, and (mean score, its runs) of each trial that did not fail; None if stopped.
 
     A trial is one setting, and a run of it for each seed.
     """
@@ -41,11 +42,11 @@ def search(
             return None
         found |= {point.name: point for point in together}
         for trial, points in zip(trials, members, strict=True):
-            top1 = [value for point in points if (value := score(point)) is not None]
-            if len(top1) < len(points):
+            scores = [value for point in points if (value := score(point)) is not None]
+            if len(scores) < len(points):
                 study.tell(trial, state=_failed())
             else:
-                mean = sum(top1) / len(top1)
+                mean = fmean(scores)
                 study.tell(trial, mean)
                 scored[points[0].name] = mean, points
     return list(found.values()), list(scored.values())

@@ -1,7 +1,7 @@
 """What came out of a sweep: a row a run, their means over seeds, and the scaling laws through them. Bit-identical however often a sweep was killed.
 
 OUT/table.csv, table.json  a row a run              OUT/summary.csv  means over the seeds
-"model" says what a model is, "name" what the zoo calls it or what it was changed from.
+"model" says what a model is, "name" what the zoo calls it or what it was changed from. The score is the task's headline: top1, or map (mAP).
 OUT/times.csv              seconds of training, which differ from one time to the next and so stand apart
 """
 
@@ -14,6 +14,8 @@ from statistics import fmean, stdev
 from typing import Any
 
 from vitral.checkpoints.atomic import write_atomically
+from vitral.evaluation.evaluate import EVALUATORS
+from vitral.evaluation.evaluator import Scores
 from vitral.guidance.sweep.cost import compute, cost_of, seen
 from vitral.guidance.sweep.scaling import PowerLaw, fit_power_law
 from vitral.guidance.sweep.sweep import Point
@@ -24,27 +26,21 @@ from vitral.training.toml import read_recipe
 Row = dict[str, Any]
 Laws = dict[str, dict[str, PowerLaw | str]]
 """images or compute -> curve -> law."""
-MEASURED = (
-    "batch",
-    "parameters",
-    "multiply_adds",
-    "images_seen",
-    "compute",
-    "split",
-    "top1",
-    "loss",
-    "steps",
-    "epochs",
-)
+COST = ("batch", "parameters", "multiply_adds", "images_seen", "compute")
 LAWS = {"images": "training images", "compute": "multiply-adds of training"}
 RANGE = 2.0
 """A curve says nothing of what it varies by a smaller factor."""
 
 
-def row(point: Point, run: Path, failure: str | None) -> Row:
-    """The run's line: what it was, and what its folder says came out, or why it failed."""
+def row(point: Point, run: Path, failure: str | None, scores: type[Scores]) -> Row:
+    """The run's line: what it was, and what its folder says came out, the task's headline under its own name; or why it failed."""
+    outcome = {} if failure is not None else _outcome(run, scores.HEADLINE)
+    if outcome and outcome[scores.HEADLINE] is None:
+        failure = (
+            f"{scores.TITLE} is undefined on the {outcome['split']} images; give a larger --{outcome['split']}-fraction"
+        )
     recipe = point.recipe
-    said: Row = {
+    return {
         "recipe": point.recipe_name,
         "model": point.model,
         "name": point.model,
@@ -52,16 +48,21 @@ def row(point: Point, run: Path, failure: str | None) -> Row:
         "images": None,
         "seed": recipe.train.seed,
         **{name: list(value) if isinstance(value, tuple) else value for name, value in point.values.items()},
-        **dict.fromkeys(MEASURED),
+        **dict.fromkeys((*COST, "split", scores.HEADLINE, "loss", "steps", "epochs")),
         "state": "done" if failure is None else "failed",
         "message": failure or "",
         "run": point.name,
         "setting": repr(point.setting),
+        **outcome,
     }
-    return said if failure is not None else said | _outcome(run)
 
 
-def _outcome(run: Path) -> Row:
+def scores_in(row: Row) -> type[Scores]:
+    """What a row or a mean is scored by: the task whose headline it has."""
+    return next(kind.scores for kind in EVALUATORS.values() if kind.scores.HEADLINE in row)
+
+
+def _outcome(run: Path, headline: str) -> Row:
     described, scores = (json.loads((run / name).read_text()) for name in ("run.json", "scores.json"))
     recipe = read_recipe(run / "recipe.toml")
     assert recipe.view.mean is not None
@@ -81,7 +82,7 @@ def _outcome(run: Path) -> Row:
         "images_seen": images_seen,
         "compute": compute(multiply_adds, images_seen),
         "split": scores["split"],
-        "top1": scores["top1"],
+        headline: scores[headline],
         "loss": scores["loss"],
         "steps": steps,
         "epochs": round(steps / -(-images // batch), 4),
@@ -111,7 +112,7 @@ def _write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 def summary(points: Sequence[Point], rows: Sequence[Row]) -> list[Row]:
-    """Runs that differ only in their seed as one: how many, and the mean and sample deviation (none for one run) of their scores."""
+    """Runs that differ only in their seed as one: how many, and the mean and sample deviation (none for one run) of headline and loss."""
     named = {point.name: point for point in points}
     groups: dict[str, list[Row]] = {}
     for one in rows:
@@ -119,29 +120,26 @@ def summary(points: Sequence[Point], rows: Sequence[Row]) -> list[Row]:
             groups.setdefault(one["setting"], []).append(one)
     means = []
     for group in groups.values():
-        first, top1, loss = group[0], [one["top1"] for one in group], [one["loss"] for one in group]
-        kept = (
-            "recipe",
-            "model",
-            "fraction",
-            "images",
-            *named[first["run"]].values,
-            "batch",
-            "parameters",
-            "multiply_adds",
-        )
-        means.append({
-            **{name: first[name] for name in kept},
+        first = group[0]
+        chosen = ("recipe", "model", "fraction", "images", *named[first["run"]].values)
+        mean: Row = {
+            **{name: first[name] for name in (*chosen, "batch", "parameters", "multiply_adds")},
             "images_seen": fmean(one["images_seen"] for one in group),
             "compute": fmean(one["compute"] for one in group),
             "split": first["split"],
             "runs": len(group),
-            "top1": fmean(top1),
-            "top1_deviation": stdev(top1) if len(group) > 1 else None,
-            "loss": fmean(loss),
-            "loss_deviation": stdev(loss) if len(group) > 1 else None,
-        })  # fmt: skip
+        }
+        for name in (scores_in(first).HEADLINE, "loss"):
+            values = [one[name] for one in group]
+            mean |= {name: fmean(values), f"{name}_deviation": stdev(values) if len(group) > 1 else None}
+        means.append(mean)
     return means
+
+
+def mean_text(one: Row, name: str, form: str) -> str:
+    """A mean and its deviation, where it has one."""
+    deviation = one[f"{name}_deviation"]
+    return f"{one[name]:{form}}" + ("" if deviation is None else f" ± {deviation:{form}}")
 
 
 def curves(points: Sequence[Point], rows: Sequence[Row], against: str) -> dict[str, list[Row]]:
@@ -180,7 +178,7 @@ def laws(points: Sequence[Point], rows: Sequence[Row]) -> Laws:
         against: {
             name: fit_power_law(
                 [one[against] for one in members],
-                [1 - one["top1"] for one in members],
+                [1 - one[scores_in(one).HEADLINE] for one in members],
                 resolution=0.5 / max(one["scored"] for one in members),
             )
             for name, members in curves(points, rows, against).items()
@@ -193,22 +191,12 @@ def summary_text(means: Sequence[Row], fields: Sequence[str]) -> str:
     """The means for a person; the model above them where it is the same in all."""
     models = {one["model"] for one in means}
     above = f"{models.pop()}\n" if len(models) == 1 else ""
-    heads = ["recipe", "model", "images", "batch", *fields, "runs", "top-1"]
+    heads = ["recipe", "model", "images", "batch", *fields, "runs", scores_in(means[0]).TITLE]
     lines = [heads]
     for one in means:
-        spread = "" if one["top1_deviation"] is None else f" ± {one['top1_deviation']:.2%}"
-        own = [str(one[name]) for name in fields]
-        lines.append(
-            [
-                one["recipe"],
-                "" if above else one["model"],
-                f"{one['images']:,}",
-                f"{one['batch']:,}",
-                *own,
-                str(one["runs"]),
-                f"{one['top1']:.2%}{spread}",
-            ]
-        )
+        counts = [f"{one[name]:,}" for name in ("images", "batch")]
+        chosen = [one["recipe"], "" if above else one["model"], *counts, *(str(one[name]) for name in fields)]
+        lines.append([*chosen, str(one["runs"]), mean_text(one, scores_in(one).HEADLINE, ".2%")])
     shown = [i for i in range(len(heads)) if any(line[i] for line in lines[1:])]
     wide = {i: max(len(line[i]) for line in lines) for i in shown}
     return above + "\n".join("  ".join(line[i].ljust(wide[i]) for i in shown).rstrip() for line in lines)
