@@ -509,7 +509,8 @@ def test_many_models_shares_and_seeds(capsys, tmp_path):
     assert list(dict.fromkeys(one["name"] for one in result["runs"])) == list(models)
     said = list(dict.fromkeys(one["model"] for one in result["runs"]))
     assert said[0] == "ViT, width 192, 12 layers, patches of 2 at 8 px (from vit_tiny_patch16_224)"
-    assert list(result["laws"]["images"]) == list(result["laws"]["compute"]) == said
+    assert list(result["laws"]) == ["images"]  # the same number of steps costs the same at every share
+    assert list(result["laws"]["images"]) == said
 
 
 @pytest.mark.slow
