@@ -246,7 +246,7 @@ printf '%s\n' "${COMPREPLY[@]}"
         (["train", "digits", "--position", ""], {"learned", "learned2d", "sincos2d", "none", "rotary"}),
         (["train", "--pooling", "c"], {"cls", "cls_mean"}),
         (["plan", "--activation", ""], {"gelu", "relu"}),
-        (["pretrain", "--resize", ""], {"crop", "squash"}),
+        (["pretrain", "--resize", ""], {"crop", "squash", "pad"}),
         (["convert", "a", "b", "--resize", "t"], {"timm", "torchvision"}),
         (["sweep", "--interpolation", "bi"], {"bicubic", "bilinear"}),
         (["models", "--family", "swin"], {"swin", "swinv2"}),

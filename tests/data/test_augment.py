@@ -19,9 +19,8 @@ from vitral.data.view import View
 from vitral.errors import VitralError
 
 
-def steps(height=20, width=20, channels=1, **options):
-    half = (0.5,) * channels
-    return Preprocess(height, width, channels, half, half, **options)
+def steps(height=20, width=20, channels=1, mean=0.5, **options):
+    return Preprocess(height, width, channels, (mean,) * channels, (0.5,) * channels, **options)
 
 
 def smooth(h, w, c=3, seed=0):
@@ -218,6 +217,30 @@ def test_preprocessing_that_cannot_be_is_refused():
             Preprocess(**({"height": 4, "width": 4, "channels": 1, "mean": (0.5,), "std": (0.5,)} | options))
 
 
+@pytest.mark.parametrize("shape", [(16, 100), (100, 16), (50, 40)])
+def test_framed_crops_are_shares_of_the_view(shape):
+    """Squashed, a crop is such a share of the image and as wide as high in the view; padded, such a share of the padded square."""
+    scale, sizes = (0.2, 0.4), {}
+    for how in ("squash", "pad"):
+        augmentation = make({"crop": "framed", "scale": scale, "ratio": (1.0, 1.0), "hflip": 0.0}, resize=how)
+        draws = augmentation.draw(0, 0, np.arange(60))
+        boxes = [augmentation.where(*shape, [d[row] for d in draws]).box() for row in range(60)]
+        sizes[how] = np.array([box[2:] for box in boxes])
+        for top, left, height, width in boxes:  # some of the image is in every one
+            assert top + height > 0
+            assert left + width > 0
+            assert top < shape[0]
+            assert left < shape[1]
+    areas = sizes["squash"].prod(1) / np.prod(shape)
+    assert areas.min() > 0.15
+    assert areas.max() < 0.45
+    assert np.allclose(sizes["squash"][:, 1] / sizes["squash"][:, 0], shape[1] / shape[0], rtol=0.2)
+    areas = sizes["pad"].prod(1) / max(shape) ** 2
+    assert areas.min() > 0.15
+    assert areas.max() < 0.45
+    assert np.allclose(sizes["pad"][:, 1] / sizes["pad"][:, 0], 1, rtol=0.1)
+
+
 def spot(image):
     """Where the light of an image lies, (y, x)."""
     mass = image.float().sum(0)
@@ -225,11 +248,16 @@ def spot(image):
     return float((mass.sum(1) * y).sum() / mass.sum()), float((mass.sum(0) * x).sum() / mass.sum())
 
 
-@pytest.mark.parametrize("crop", ["resized", "padded", "reflected", "none"])
-def test_augmentation_says_where_its_pixels_lie(crop):
+@pytest.mark.parametrize(
+    ("crop", "how"),
+    [(crop, "crop") for crop in ("resized", "padded", "reflected", "none")]
+    + [(crop, how) for crop in ("framed", "padded", "none") for how in ("squash", "pad")],
+)
+def test_augmentation_says_where_its_pixels_lie(crop, how):
     """A bright spot in the middle of the image lies where the view says, in every view that shows it whole."""
     options = AugmentOptions(crop=crop, scale=(0.3, 1.0), hflip=0.5, vflip=0.5, quarter_turns=True, padding=0.1)
-    augmentation, image = Augmentation(options, steps(40, 40, crop_fraction=1.0)), torch.zeros(1, 60, 90)
+    augmentation = Augmentation(options, steps(40, 40, mean=0.0, resize=how))
+    image = torch.zeros(1, 60, 90)
     image[:, 28:31, 50:53] = 255
     draws, checked = augmentation.draw(0, 0, np.arange(40)), 0
     for row in range(40):

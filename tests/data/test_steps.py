@@ -59,10 +59,12 @@ def used():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 before = used()
 for shape in ((3, 16, 100_000), (3, 100_000, 16)):
-    image = torch.zeros(shape, dtype=torch.uint8)
-    for options in ({}, {"resize": "squash"}, {"interpolation": "lanczos"}):
+    for options in ({}, {"resize": "squash"}, {"resize": "pad"}, {"interpolation": "lanczos"}):
+        # Padded, a thinner image would have no pixel left of its short side.
+        sides = [64, 16_000][:: 1 if shape[1] < shape[2] else -1] if options.get("resize") == "pad" else shape[1:]
+        image = torch.zeros((3, *sides), dtype=torch.uint8)
         steps = Preprocess(128, 128, 3, (0.5,) * 3, (0.5,) * 3, **options)
-        for crop in ("none", "resized", "reflected") if not options else ("none",):
+        for crop in ("none", "resized", "reflected") if not options else ("none", "framed"):
             augmentation = Augmentation(AugmentOptions(crop=crop), steps)
             assert augmentation(image, [d[0] for d in augmentation.draw(0, 0, np.array([1]))]).shape == (3, 128, 128)
 print(used() - before)
@@ -109,6 +111,7 @@ def test_where_follows_the_pixels():
     for steps in (
         Preprocess(40, 40, 1, (0.5,), (0.5,), crop_fraction=0.8),
         Preprocess(40, 40, 1, (0.5,), (0.5,), "squash"),
+        Preprocess(40, 40, 1, (0.0,), (0.5,), "pad"),
         Preprocess.of_steps(
             (64, 64), (0.5,), (0.5,), (Resize("fit", 60, 60, "bilinear"), CenterCrop(64, 64, "even", (9.0,)))
         ),
@@ -118,6 +121,17 @@ def test_where_follows_the_pixels():
         y = (mass.sum(1) * (torch.arange(len(mass)) + 0.5)).sum()
         x = (mass.sum(0) * (torch.arange(mass.shape[1]) + 0.5)).sum()
         assert np.allclose(steps.where(80, 120).seen(np.array([40.0, 60.0])), (float(y), float(x)), atol=0.2)
+
+
+def test_a_padded_view_shows_the_whole_image_amid_the_mean_colour():
+    steps = Preprocess(40, 40, 1, (0.2,), (0.5,), "pad")
+    seen = steps.view(torch.full((1, 20, 50), 255, dtype=torch.uint8))
+    assert (seen[0, 12:28] == 255).all()
+    assert (seen[0, :12] == 51).all()
+    assert (seen[0, 28:] == 51).all()
+    assert steps(torch.zeros(1, 20, 50, dtype=torch.uint8))[0, 0, 0] == 0
+    assert steps.box(20, 50) == (-15, 0, 50, 50)
+    assert Preprocess.from_json(steps.to_json()) == steps
 
 
 def test_maps_of_padded_views_are_put_back():

@@ -1,5 +1,7 @@
 """What is decided from the data is right, and stays as it was said otherwise."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -79,3 +81,40 @@ def test_the_normalisation_is_the_training_images(shapes):
 def test_two_budgets_are_one_too_many(shapes):
     with pytest.raises(VitralError, match="steps and time: a run has one budget"):
         resolve(Recipe(train=TrainOptions(steps=3, time="1m")), shapes, "cpu")
+
+
+def varied(shapes, *aspects):
+    return replace(shapes, height=200, width=300, aspects=aspects)
+
+
+def said_of_framing(reasons):
+    return next((r for r in reasons if "--resize" in r), None)
+
+
+def test_images_whose_ends_a_crop_would_cut_are_shown_whole(shapes):
+    wide = varied(shapes, 1.0, 2.0, 4.0)
+    recipe, reasons = resolve(Recipe(), wide, "cpu")
+    assert (recipe.view.resize, recipe.view.crop_fraction, recipe.augment.crop) == ("squash", 1.0, "framed")
+    assert "leave out 42% of them" in said_of_framing(reasons)
+    fitting = Recipe(model=ModelOptions(image_size=(64, 128)))
+    assert resolve(fitting, varied(shapes, 1.9, 2.0, 2.1), "cpu")[0].view.resize == "crop"
+    square, reasons = resolve(Recipe(), varied(shapes, 0.95, 1.0, 1.05), "cpu")
+    assert (square.view.resize, square.view.crop_fraction, square.augment.crop) == ("crop", 0.875, "resized")
+    assert "the middle 74% of an image is judged" in said_of_framing(reasons)
+
+
+@pytest.mark.parametrize(
+    ("view", "crop"),
+    [
+        (ViewOptions(crop_fraction=0.9), "resized"),
+        (ViewOptions(resize="crop"), "resized"),
+        (ViewOptions(resize="pad"), "framed"),
+    ],
+)
+def test_a_view_that_was_said_is_kept(shapes, view, crop):
+    recipe, _ = resolve(Recipe(view=view), varied(shapes, 1.0, 2.0, 4.0), "cpu")
+    assert recipe.view.resize == view.resize or recipe.view.resize == "crop"
+    assert recipe.view.crop_fraction == (view.crop_fraction or (1.0 if view.resize == "pad" else 0.875))
+    assert recipe.augment.crop == crop
+    model = shape(recipe, shapes)
+    assert preprocess(recipe, shapes, model).resize == recipe.view.resize

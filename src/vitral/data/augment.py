@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from vitral.data.options import AugmentOptions
 from vitral.data.policies import JITTER_DRAWS, THREE_DRAWS, RandAugment, jitter, three_augment
 from vitral.data.preprocess import Preprocess, resize
-from vitral.data.steps import Resize
-from vitral.data.view import View
+from vitral.data.steps import Resize, padded
+from vitral.data.view import Box, View
 from vitral.randomness import keyed, uniforms
 
 
@@ -65,6 +65,49 @@ def resized_crop(preprocess: Preprocess, options: AugmentOptions) -> Transform:
 
     def follow(view: View, u: np.ndarray) -> View:
         return view.cropped(*crop_box(view.height, view.width, scale, options.ratio, u)).resized(H, W)
+
+    return Transform("resized_crop", 2 * CROP_TRIES + 2, apply, follow)
+
+
+def framed_crop(preprocess: Preprocess, options: AugmentOptions) -> Transform:
+    """An Inception crop of the image as the evaluation view squashes or pads it, with shares and ratios as they are there. Its middle lies in the
+    image, so that none shows padding alone.
+    """
+    scale = options.scale or WHOLE_RANGE
+    H, W = preprocess.height, preprocess.width
+
+    def box(h: int, w: int, u: np.ndarray) -> Box:
+        """The crop in an image of h x w; beyond it where it is padded."""
+        factor = max(h / H, w / W)
+        frame = (h, w) if preprocess.resize == "squash" else (max(h, round(H * factor)), max(w, round(W * factor)))
+        stretched = (frame[1] / frame[0]) / (W / H)
+        ratio = (options.ratio[0] * stretched, options.ratio[1] * stretched)
+        top, left, height, width = crop_box(*frame, scale, ratio, u)
+        top, left = top - (frame[0] - h) // 2, left - (frame[1] - w) // 2
+        return (
+            min(max(top, -(height // 2)), h - (height + 1) // 2),
+            min(max(left, -(width // 2)), w - (width + 1) // 2),
+            height,
+            width,
+        )
+
+    def placed(h: int, w: int, u: np.ndarray) -> tuple[Box, Box]:
+        """What of an image of h x w the crop shows, and where that lies in the model's view: both as top, left, height and width."""
+        top, left, height, width = box(h, w, u)
+        y, x = max(0, top), max(0, left)
+        rows, columns = min(h, top + height) - y, min(w, left + width) - x
+        down, right = round((y - top) * H / height), round((x - left) * W / width)
+        high, wide = max(1, round(rows * H / height)), max(1, round(columns * W / width))
+        return (y, x, rows, columns), (min(down, H - high), min(right, W - wide), high, wide)
+
+    def apply(image: Tensor, u: np.ndarray) -> Tensor:
+        (y, x, rows, columns), (down, right, high, wide) = placed(image.shape[1], image.shape[2], u)
+        inside = resize(image[:, y : y + rows, x : x + columns], high, wide, preprocess.interpolation)
+        return padded(inside, down, right, H, W, preprocess.fill)
+
+    def follow(view: View, u: np.ndarray) -> View:
+        inside, (down, right, high, wide) = placed(view.height, view.width, u)
+        return view.cropped(*inside).resized(high, wide).cropped(-down, -right, H, W)
 
     return Transform("resized_crop", 2 * CROP_TRIES + 2, apply, follow)
 
@@ -208,6 +251,8 @@ class Augmentation:
         self.view = view
         if options.crop == "resized":
             self.transforms = [resized_crop(preprocess, options)]
+        elif options.crop == "framed":
+            self.transforms = [framed_crop(preprocess, options)]
         elif options.crop == "padded":
             self.transforms = [padded_crop(preprocess, options)]
         elif options.crop == "reflected":
@@ -235,7 +280,7 @@ class Augmentation:
             self.transforms.append(erase(options.erase, options.erase_with, preprocess))
 
         # Decoders may shrink an image only so far that the smallest crop still has the model's resolution.
-        smallest = (options.scale or WHOLE_RANGE)[0] if options.crop == "resized" else 1.0
+        smallest = (options.scale or WHOLE_RANGE)[0] if options.crop in ("resized", "framed") else 1.0
         self.hint = math.ceil(preprocess.hint / math.sqrt(smallest))
 
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> list[np.ndarray]:

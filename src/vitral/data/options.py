@@ -133,9 +133,10 @@ AUGREG = {  # level: RandAugment's operations and magnitude, Mixup's alpha
 class AugmentOptions:
     """What training does to an image before the model sees it."""
 
-    crop: Literal["resized", "padded", "reflected", "none"] | None = None
-    """How an image is cropped: resized (a random box, resized), padded (a random shift over a border of zeros), reflected (resized whole, then a
-    random shift over 4 mirrored pixels: DeiT III's simple crop) or none; default: by the images' size.
+    crop: Literal["resized", "framed", "padded", "reflected", "none"] | None = None
+    """How an image is cropped: resized (a random box, resized), framed (the same of the image as it is squashed or padded in use), padded (a
+    random shift over a border of zeros), reflected (resized whole, then a random shift over 4 mirrored pixels: DeiT III's simple crop) or none;
+    default: by the images' size and --resize.
     """
     scale: tuple[float, float] | None = None
     """Smallest and largest share of the image's area that a resized crop takes; default: by the number of images."""

@@ -17,7 +17,7 @@ from vitral.errors import VitralError
 
 __all__ = ["INTERPOLATIONS", "RESIZES", "Preprocess", "resize"]
 
-RESIZES = ("crop", "squash", "steps")
+RESIZES = ("crop", "squash", "pad", "steps")
 
 
 @dataclass(frozen=True)
@@ -31,15 +31,15 @@ class Preprocess:
     """Of the pixels, which lie in 0..1; other scales, as of a `rescale_factor`, are expressed in these two."""
     std: tuple[float, ...]
     resize: str = "crop"
-    """crop: resize so that the model's view is the centre `crop_fraction` of the image; squash: resize both sides, ratio given up; steps: as
-    `steps` say, which then are another library's."""
+    """crop: resize so that the model's view is the centre `crop_fraction` of the image; squash: resize both sides, ratio given up; pad: the whole
+    image in its proportions, the mean colour around it; steps: as `steps` say, which then are another library's."""
     crop_fraction: float = 1.0
     interpolation: str = "bicubic"
     bit_depth: int = 8
     min_size: int = 1
     """Images with a shorter side than this (one patch) are refused."""
     steps: tuple[Step, ...] = ()
-    """In order, from the decoded image to `height` x `width`; with `resize` crop or squash they follow from the fields above."""
+    """In order, from the decoded image to `height` x `width`; unless `resize` is steps they follow from the fields above."""
     value_range: tuple[float, float] | None = None
     """The values that are black and white in files of more than 8 bits, as `DataOptions` has it."""
     page: str | None = None
@@ -91,8 +91,16 @@ class Preprocess:
         how = self.interpolation
         if self.resize == "squash":
             return (Resize("exact", self.height, self.width, how, arithmetic="torch"),)
+        if self.resize == "pad":
+            whole = Resize("fit", self.height, self.width, how, arithmetic="torch")
+            return whole, CenterCrop(self.height, self.width, fill=self.fill)
         whole = Resize("share", self.height, self.width, how, self.crop_fraction, arithmetic="torch")
         return whole, CenterCrop(self.height, self.width)
+
+    @property
+    def fill(self) -> tuple[float, ...]:
+        """The mean colour in whole levels, on the 0..255 scale: what stands around a padded image."""
+        return tuple(float(round(255 * m)) for m in self.mean)
 
     @property
     def reading(self) -> Reading:

@@ -96,6 +96,8 @@ class DataSet:
     """Median size of the training images in pixels."""
     fingerprint: str
     """sha256 (hex) of the sorted (content, label, split) triples, wherever and however the files lie."""
+    aspects: tuple[float, ...] = (1.0,)
+    """Width over height of training images: the least, 19 that divide them into twentieths, and the greatest."""
     skipped: list[tuple[str, str]] = field(default_factory=list)
     """(name, reason) of the unreadable images that were left out."""
     given: frozenset[str] = frozenset()
@@ -175,6 +177,7 @@ def open_data(
         height=height,
         width=width,
         fingerprint=fingerprint(scanned.digests, groups, splits),
+        aspects=tuple(np.quantile([info.width / info.height for info in train], np.linspace(0, 1, 21)).tolist()),
         skipped=scanned.unreadable,
         given=frozenset(listing.given or ()),
         notes=[*notes(listing, scanned, splits), *said, *of_values(scanned.infos, options.value_range)],

@@ -23,6 +23,7 @@ from vitral.training.options import (
 from vitral.training.shape import MODEL, SMALL, decoder, open_config, open_shape, patch_for, plain, row, width
 from vitral.training.tasks import LEARNING
 
+KEPT = 0.9  # of an image: where the largest crop of the model's shape is less, what it leaves out can be what counts
 NARROW = 1 / 6  # of the deviation that the weights know: 12 bits in a file of 16 have a sixteenth
 FINE_TUNING = 0.5  # the learning rate from trained weights over that from scratch
 Reasons = list[str]
@@ -47,7 +48,7 @@ def check(recipe: Recipe) -> None:
     channels = known[0][1] if known else 1
     Preprocess(
         *config.image_size, channels, view.mean or (0.5,) * channels, view.std or (0.5,) * channels,
-        resize=view.resize, crop_fraction=1.0 if view.crop_fraction is None else view.crop_fraction,
+        resize=view.resize or "crop", crop_fraction=1.0 if view.crop_fraction is None else view.crop_fraction,
         interpolation=view.interpolation,
     )  # fmt: skip
 
@@ -72,13 +73,13 @@ def resolve(recipe: Recipe, data: DataSet, device: str, own: Preprocess | None =
         recipe = replace(recipe, model=model)
         objective = replace(objective, **decoder(recipe))  # type: ignore[arg-type]
     view = recipe.view
-    if view.crop_fraction is None:
-        view = replace(view, crop_fraction=1.0 if small else 0.875)
+    if view.resize is None or view.crop_fraction is None:
+        view = _framing(view, data, model, small, reasons)
     if view.mean is None and view.std is None and own is not None and own.channels == data.channels:
         view = _as_the_weights(view, own, data, reasons)
     elif view.mean is None or view.std is None:
         view = _normalisation(view, data, reasons)
-    augment = _augment(recipe.augment, pretext, data, small, reasons)
+    augment = _augment(recipe.augment, view, pretext, data, small, reasons)
     train = _train(recipe.train, data, bool(budgets), recipe.objective.labelled, reasons)
     assert train.batch_size is not None
     optim = settle_optim(recipe.optim, recipe.transfer, width(model), train.batch_size * train.accumulation, reasons)
@@ -124,6 +125,23 @@ def _model(
     return replace(model, **({"name": model.name or MODEL} | changes))  # type: ignore[arg-type]
 
 
+def _framing(view: ViewOptions, data: DataSet, model: ModelOptions, small: bool, reasons: Reasons) -> ViewOptions:
+    """The whole image, squashed, where a crop of the model's shape would leave much of it out; else the middle."""
+    assert model.image_size is not None
+    shape = model.image_size[1] / model.image_size[0]
+    kept = sum(min(own / shape, shape / own) for own in data.aspects) / len(data.aspects)
+    how = view.resize or ("squash" if view.crop_fraction is None and kept < KEPT else "crop")
+    fraction = view.crop_fraction or (1.0 if small or how != "crop" else 0.875)
+    if view.resize is None and how == "squash":
+        reasons.append(
+            f"whole images, squashed to the model's shape: a crop of it would leave out {1 - kept:.0%} of them; "
+            "--resize pad keeps their proportions"
+        )
+    elif how == "crop" and (seen := kept * fraction**2) < 0.995:
+        reasons.append(f"the middle {seen:.0%} of an image is judged; --resize squash or pad shows all of it")
+    return replace(view, resize=how, crop_fraction=fraction)
+
+
 def _as_the_weights(view: ViewOptions, own: Preprocess, data: DataSet, reasons: Reasons) -> ViewOptions:
     """The weights' mean and deviation; but for files of more than 8 bits that use a small part of the scale their own, or all would look black."""
     theirs = replace(view, mean=own.mean, std=own.std)
@@ -167,7 +185,7 @@ PRETRAINING_SCALES = {"mae": (0.2, 1.0), "dino": (0.4, 1.0)}
 
 
 def _augment(
-    augment: AugmentOptions, pretext: str | None, data: DataSet, small: bool, reasons: Reasons
+    augment: AugmentOptions, view: ViewOptions, pretext: str | None, data: DataSet, small: bool, reasons: Reasons
 ) -> AugmentOptions:
     """Shifts for small images, crops for photographs and pre-training, wider ones where there are many."""
     count = len(data.splits["train"])
@@ -176,13 +194,13 @@ def _augment(
         augment = replace(augment, augreg=None, **augreg(augment.augreg))  # type: ignore[arg-type]
     if augment.crop is None:
         shifted = small and pretext is None
-        augment = replace(augment, crop="padded" if shifted else "resized")
+        augment = replace(augment, crop="padded" if shifted else "resized" if view.resize == "crop" else "framed")
         if shifted:
             reasons.append("augmentation by small shifts, as small images are framed tightly")
     if augment.scale is None:
         scale = PRETRAINING_SCALES.get(pretext or "", (0.08, 1.0) if count >= 10_000 else (0.35, 1.0))
         augment = replace(augment, scale=scale)
-        if augment.crop == "resized":
+        if augment.crop in ("resized", "framed"):
             reasons.append(f"augmentation by crops of at least {scale[0]:.0%} of the image: {count:,} training images")
     if data.channels not in COLOURS and (augment.policy != "none" or augment.jitter):
         what = "greying" if augment.policy == "3augment" else "changes of saturation"

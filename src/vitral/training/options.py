@@ -97,8 +97,9 @@ class ModelOptions:
 class ViewOptions:
     """How an image becomes the model's input in use."""
 
-    resize: Literal["crop", "squash"] = "crop"
-    """To the model's size: crop (keep the aspect ratio, cut the centre out) or squash."""
+    resize: Literal["crop", "squash", "pad"] | None = None
+    """To the model's size: crop (keep the aspect ratio, cut the centre out), squash (give it up) or pad (the whole image, the mean colour around
+    it); default: by the images' shapes."""
     crop_fraction: float | None = None
     """Share of the image's side that the centre crop keeps; default: 0.875 for photographs, 1 for small images."""
     interpolation: Literal["bicubic", "bilinear", "lanczos", "box", "hamming", "nearest"] = "bicubic"

@@ -90,6 +90,7 @@ def open_config(recipe: Recipe, **more: object) -> ModelConfig:
 def preprocess(recipe: Recipe, data: DataSet, config: ModelConfig) -> Preprocess:
     """The evaluation view of a resolved recipe."""
     view = recipe.view
+    assert view.resize is not None
     assert view.crop_fraction is not None
     assert view.mean is not None
     assert view.std is not None

@@ -121,7 +121,7 @@ class Ground:
         found: dict[str, list[str]] = {}
         for point in points:
             own, full = point.recipe, self._whole(point.recipe)
-            crops = own.augment.scale is None and full.augment.crop == "resized"
+            crops = own.augment.scale is None and full.augment.crop in ("resized", "framed")
             for name, is_open, value in (
                 ("batch of", own.train.batch_size is None, full.train.batch_size),
                 ("epochs", full.train.epochs != own.train.epochs, full.train.epochs),
