@@ -2,11 +2,15 @@
 
 import os
 import stat
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from vitral.errors import VitralError
 
 MAX_FILE_BYTES = 2**31
+SETTLED = 2.0  # seconds after which another change of a file gets another time, on any file system
 
 
 class ImageError(VitralError):
@@ -25,16 +29,40 @@ def cache_folder() -> Path:
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)  # each exists on some systems only
 
 
-def read_file(path: Path, name: str) -> tuple[bytes, os.stat_result]:
+class Status(NamedTuple):
+    """What tells a changed file from an unchanged one."""
+
+    size: int
+    modified: int
+    """When its content changed, in ns since 1970."""
+    changed: int
+    """When its content, name, owner or permissions changed, in ns; on Windows when it was made."""
+    inode: int
+    settled: bool
+    """Whether any later change would show."""
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> "Status":
+        """Of a file that is about to be read."""
+        last = max(status.st_mtime_ns, status.st_ctime_ns)
+        settled = time.time_ns() - last > SETTLED * 1e9
+        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, settled)
+
+
+def read_file(path: Path, name: str, known: Callable[[Status], object] = lambda status: None) -> tuple[bytes, Status]:
     """The bytes and the status of a regular file, without ever waiting on a pipe or a device.
 
-    name: what to call it in the VitralError that is raised for whatever else a path can turn out to be.
+    name: what to call it in the VitralError that is raised for whatever else a path can turn out to be. known: whether, by its status, it need
+    not be read; its bytes are then empty.
     """
     try:
         descriptor = os.open(path, _FLAGS)
         try:
-            status = os.fstat(descriptor)
-            _check_kind(status, name)
+            found = os.fstat(descriptor)
+            _check_kind(found, name)
+            status = Status.of(found)
+            if known(status):
+                return b"", status
             with open(descriptor, "rb", closefd=False) as file:
                 data = file.read()
         finally:

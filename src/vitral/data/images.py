@@ -16,17 +16,24 @@ import torch
 from torch import Tensor
 
 from vitral.data.bands import with_channels
+from vitral.data.cache import Cache, Checked
+from vitral.data.copies import SIDE, small_picture
 from vitral.data.decode import count_pages, decode_bytes
-from vitral.data.files import read_file
-from vitral.data.values import PLAIN, ImageInfo, Reading
+from vitral.data.files import Status, read_file
+from vitral.data.values import PLAIN, ImageInfo, Reading, white
 from vitral.errors import VitralError
 
 T = TypeVar("T")
+HINT = 2 * SIDE  # pixels of the shorter side that a small picture is made from
 
 
 def content_hash(data: bytes) -> bytes:
     """16 bytes that stand for an image's content: the file's bytes, or the pixels'."""
     return blake2b(data, digest_size=16).digest()
+
+
+def _hint(small: bool) -> int:
+    return HINT if small else 1  # at 1 a JPEG is parsed whole, at an eighth of its size
 
 
 class Inspected(NamedTuple):
@@ -42,6 +49,8 @@ class Inspected(NamedTuple):
     """The file's bytes; None where pixels are held, not a file."""
     page: int | None = None
     """Which page of the file it is, if it was not `Images.reading` that chose it."""
+    status: Status | None = None
+    """The file's, when it was opened."""
 
 
 class Images(ABC):
@@ -51,10 +60,18 @@ class Images(ABC):
     reading: Reading = PLAIN
     """What the files do not say of their values and pages."""
 
-    def check(self, i: int) -> tuple[bytes, ImageInfo]:
-        """Read image i to its end: its content hash and header facts, or VitralError."""
-        seen = self.inspect(i, hint=1)  # a JPEG is then parsed whole, at an eighth
-        return seen.digest, seen.info
+    def check(self, i: int, *, small: bool, page: int | None = None) -> Checked:
+        """Read image i to its end, or VitralError. small: make a small picture of it, too. page: as in `read`."""
+        return self.learn(i, self.inspect(i, _hint(small), page), small=small, page=page)
+
+    def learn(self, i: int, seen: Inspected, *, small: bool, page: int | None = None) -> Checked:
+        """What `check` says of image i, from what `inspect` handed out, with a hint of at least `HINT` for a small picture."""
+        picture = small_picture(seen.pixels, white(seen.pixels.numpy())) if small else None
+        return Checked(seen.digest, seen.info, picture)
+
+    def files(self) -> "FileImages | None":
+        """The images of the files that these come from, if they do."""
+        return None
 
     def together(self, i: int, digest: bytes) -> bytes:
         """What image i shares with those that belong into its split: its content, and of a page its file's. digest: its own."""
@@ -66,7 +83,7 @@ class Images(ABC):
 
     @abstractmethod
     def inspect(self, i: int, hint: int | None, page: int | None = None) -> Inspected:
-        """Read image i to its end, as `check` does, and keep what was read; hint, page as in `read`."""
+        """Read image i to its end, as `check` does, and hand out what was read; hint, page as in `read`."""
 
     @abstractmethod
     def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> Tensor:
@@ -81,14 +98,18 @@ class Images(ABC):
 
 
 class FileImages(Images):
-    """Image files, named relative to a folder. `inspect` remembers each file, so that `read` notices a changed
-    one.
-    """
+    """Image files, named relative to a folder. `check` and `inspect` remember each file, so that `read` notices a changed one."""
+
+    cache: Cache | None = None
+    """What is known of them already, while they are scanned."""
 
     def __init__(self, root: Path, names: Sequence[str]) -> None:
         self.root = root
         self.names = names
         self._seen = np.zeros(len(names), dtype=[("size", "i8"), ("changed_ns", "i8"), ("hash", "V16")])
+
+    def files(self) -> "FileImages":
+        return self
 
     def path(self, i: int) -> Path:
         return self.root / self.names[i]
@@ -96,18 +117,42 @@ class FileImages(Images):
     def pages(self, i: int) -> int:
         return count_pages(read_file(self.path(i), self.names[i])[0], self.names[i])
 
+    def check(self, i: int, *, small: bool, page: int | None = None) -> Checked:
+        known: Checked | None = None
+
+        def is_known(status: Status) -> bool:
+            nonlocal known
+            if self.cache is not None:
+                known = self.cache.get(self.names[i], self._reading(page).page, status, small=small)
+            return known is not None
+
+        data, status = read_file(self.path(i), self.names[i], is_known)
+        if known is not None:
+            self._seen[i] = (status.size, status.modified, known.digest)
+            return known
+        return self.learn(i, self._inspected(i, data, status, _hint(small), page), small=small, page=page)
+
     def inspect(self, i: int, hint: int | None, page: int | None = None) -> Inspected:
-        data, status = read_file(self.path(i), self.names[i])
+        return self._inspected(i, *read_file(self.path(i), self.names[i]), hint, page)
+
+    def _inspected(self, i: int, data: bytes, status: Status, hint: int | None, page: int | None) -> Inspected:
         pixels, info = decode_bytes(data, None, self.names[i], hint, self._reading(page))
         digest = content_hash(data)
-        self._seen[i] = (status.st_size, status.st_mtime_ns, digest)  # a size of 0 means: not checked yet
-        return Inspected(digest, info, pixels, data)
+        self._seen[i] = (status.size, status.modified, digest)  # a size of 0 means: not checked yet
+        return Inspected(digest, info, pixels, data, status=status)
+
+    def learn(self, i: int, seen: Inspected, *, small: bool, page: int | None = None) -> Checked:
+        checked = super().learn(i, seen, small=small)
+        if self.cache is not None and seen.status is not None:
+            digest = self._seen[i]["hash"].tobytes()  # the file's, where `seen` has its page's
+            self.cache.put(self.names[i], self._reading(page).page, seen.status, checked._replace(digest=digest))
+        return checked
 
     def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> Tensor:
         name = self.names[i]
         data, status = read_file(self.path(i), name)
         size, changed_ns, digest = self._seen[i]
-        touched = (status.st_size, status.st_mtime_ns) != (size, changed_ns)
+        touched = (status.size, status.modified) != (size, changed_ns)
         if size and touched and content_hash(data) != digest.tobytes():
             raise VitralError(
                 f"{name}: has changed since the data were scanned; start again, so that splits and fingerprint hold"
@@ -169,35 +214,49 @@ class PackedImages(Images):
 class PagedImages(Images):
     """Every page of other images' files as an image of its own.
 
-    files: of each page the image that it belongs to, int64 [n], and pages: its number there.
+    of: for each page the image that it belongs to, int64 [n], and pages: its number there.
     """
 
-    def __init__(self, base: Images, files: np.ndarray, pages: np.ndarray) -> None:
-        self.base, self.files, self.numbers = base, files, pages
-        several = np.bincount(files, minlength=len(base.names)) > 1
+    def __init__(self, base: Images, of: np.ndarray, pages: np.ndarray) -> None:
+        self.base, self.of, self.numbers = base, of, pages
+        several = np.bincount(of, minlength=len(base.names)) > 1
         self.names = [
             f"{base.names[i]} page {page}" if several[i] else base.names[i]
-            for i, page in zip(files.tolist(), pages.tolist(), strict=True)
+            for i, page in zip(of.tolist(), pages.tolist(), strict=True)
         ]
         self.reading = base.reading
         self._digests: dict[int, bytes] = {}
 
     def path(self, i: int) -> Path | None:
-        return self.base.path(int(self.files[i]))
+        return self.base.path(int(self.of[i]))
 
     def together(self, i: int, digest: bytes) -> bytes:
-        return self._digests.get(int(self.files[i]), digest)
+        return self._digests.get(int(self.of[i]), digest)
+
+    def files(self) -> FileImages | None:
+        return self.base.files()
+
+    def check(self, i: int, *, small: bool, page: int | None = None) -> Checked:
+        checked = self._named(i, lambda: self.base.check(int(self.of[i]), small=small, page=int(self.numbers[i])))
+        return checked._replace(digest=self._digest(i, checked.digest))
 
     def inspect(self, i: int, hint: int | None, page: int | None = None) -> Inspected:
-        file, number = int(self.files[i]), int(self.numbers[i])
-        seen = self._named(i, lambda: self.base.inspect(file, hint, number))
-        self._digests[file] = seen.digest
-        if self.names[i] == self.base.names[file]:
-            return seen
-        return seen._replace(digest=content_hash(seen.digest + number.to_bytes(8, "little")), page=number)
+        seen = self._named(i, lambda: self.base.inspect(int(self.of[i]), hint, int(self.numbers[i])))
+        return seen._replace(digest=self._digest(i, seen.digest), page=int(self.numbers[i]))
+
+    def learn(self, i: int, seen: Inspected, *, small: bool, page: int | None = None) -> Checked:
+        checked = self.base.learn(int(self.of[i]), seen, small=small, page=int(self.numbers[i]))
+        return checked._replace(digest=seen.digest)
+
+    def _digest(self, i: int, of_file: bytes) -> bytes:
+        """A page's content hash; the file's own where that has no other page."""
+        self._digests[int(self.of[i])] = of_file
+        if self.names[i] == self.base.names[int(self.of[i])]:
+            return of_file
+        return content_hash(of_file + int(self.numbers[i]).to_bytes(8, "little"))
 
     def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> Tensor:
-        file, number = int(self.files[i]), int(self.numbers[i])
+        file, number = int(self.of[i]), int(self.numbers[i])
         return self._named(i, lambda: self.base.read(file, channels, hint, number))
 
     def _named(self, i: int, get: Callable[[], T]) -> T:
@@ -205,5 +264,5 @@ class PagedImages(Images):
         try:
             return get()
         except VitralError as error:
-            error.args = (str(error).replace(self.base.names[int(self.files[i])], self.names[i], 1),)
+            error.args = (str(error).replace(self.base.names[int(self.of[i])], self.names[i], 1),)
             raise

@@ -1,7 +1,8 @@
-"""Reading every image once, in threads, before anything else happens."""
+"""Every image is read once, in threads, before anything else happens; those whose files have not changed since are not read again."""
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -9,9 +10,10 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vitral.data.copies import SIDE, Progress, small_picture
+from vitral.data.cache import Cache, Checked
+from vitral.data.copies import Progress
 from vitral.data.images import Images
-from vitral.data.values import ImageInfo, white
+from vitral.data.values import ImageInfo
 from vitral.errors import VitralError
 
 _CHUNK = 64  # images between two reports of progress
@@ -42,29 +44,43 @@ class Scan:
 
 
 def scan(images: Images, progress: Progress | None, *, small: bool = False) -> Scan:
-    """Read every image to its end, in threads. small: keep a small picture of each."""
+    """Check every image to its end. small: keep a small picture of each."""
 
-    def check(i: int) -> tuple[bytes, ImageInfo, NDArray[np.uint8] | None] | VitralError:
+    def check(i: int) -> Checked | VitralError:
         try:
-            if not small:
-                return *images.check(i), None
-            seen = images.inspect(i, hint=2 * SIDE)
-            return seen.digest, seen.info, small_picture(seen.pixels, white(seen.pixels.numpy()))
+            return images.check(i, small=small)
         except VitralError as error:
             return error
 
+    with remembered(images):
+        results = in_threads(check, len(images.names), progress)
     found = Scan([], [], [], [])
-    for row, result in enumerate(in_threads(check, len(images.names), progress)):
+    for row, result in enumerate(results):
         if isinstance(result, VitralError):
             name = images.names[row]
             found.unreadable.append((name, str(result).removeprefix(f"{name}: ")))
         else:
             found.rows.append(row)
-            found.digests.append(result[0])
-            found.infos.append(result[1])
-            if result[2] is not None:
-                found.small.append(result[2])
+            found.digests.append(result.digest)
+            found.infos.append(result.info)
+            if result.small is not None:
+                found.small.append(result.small)
     return found
+
+
+@contextlib.contextmanager
+def remembered(images: Images) -> Iterator[None]:
+    """Within it `check` does not read files that have not changed since they were read before, and `learn` keeps what was read for the next time."""
+    files = images.files()
+    if files is None:
+        yield
+        return
+    files.cache = Cache(files.root, images.reading.value_range)
+    try:
+        yield
+    finally:
+        files.cache.save()  # what was read before Ctrl-C, too
+        files.cache = None
 
 
 def in_threads(each: Callable[[int], T], total: int, progress: Progress | None) -> list[T]:

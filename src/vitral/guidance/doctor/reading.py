@@ -16,9 +16,9 @@ from vitral.data import copies
 from vitral.data.bands import LUMA
 from vitral.data.decode import packed
 from vitral.data.files import ImageError
-from vitral.data.images import Images
+from vitral.data.images import HINT, Images
 from vitral.data.raster import Packing
-from vitral.data.scan import Progress, in_threads
+from vitral.data.scan import Progress, in_threads, remembered
 from vitral.data.values import ImageInfo, white
 from vitral.errors import VitralError
 
@@ -67,19 +67,22 @@ class Looks:
 def look(images: Images, progress: Progress | None) -> tuple[Looks, dict[int, Unusable]]:
     """Read every image once, in threads; and by their place, those that cannot be used."""
 
-    def each(i: int) -> tuple[bytes, ImageInfo, Packing | None, NDArray[np.uint8], Tensor, Tensor, float] | Unusable:
+    def each(
+        i: int,
+    ) -> tuple[bytes, ImageInfo, Packing | None, NDArray[np.uint8] | None, Tensor, Tensor, float] | Unusable:
         name = images.names[i]
         try:
-            seen = images.inspect(i, hint=SIDE)
+            seen = images.inspect(i, HINT)
             reading = images.reading if seen.page is None else replace(images.reading, page=seen.page)
             how = None if seen.encoded is None else packed(seen.encoded, name, reading)
         except VitralError as error:
             kind = error.kind if isinstance(error, ImageError) else "unreadable"
             return Unusable(kind, str(error).removeprefix(f"{name}: "))
-        small = copies.small_picture(seen.pixels, white(seen.pixels.numpy()))
+        small = images.learn(i, seen, small=True).small
         return (seen.digest, seen.info, how, small, *thumbnails(seen.pixels))
 
-    seen = in_threads(each, len(images.names), progress)
+    with remembered(images):  # so that training need not read them again
+        seen = in_threads(each, len(images.names), progress)
     unusable = {i: one for i, one in enumerate(seen) if isinstance(one, Unusable)}
     usable = [one for one in seen if not isinstance(one, Unusable)]
     rows = np.array([i for i in range(len(seen)) if i not in unusable], np.int64)
