@@ -75,6 +75,7 @@ def test_every_planted_fault_is_found_and_nothing_else(capsys, messy, tmp_path):
     assert {kind: n for kind, n in said.items() if kind not in benchmark.QUIET} == expected
     listed = IMAGES + len(benchmark.KINDS) * EACH
     assert report["images"] == {"listed": listed, "readable": listed - 4 * EACH}
+    assert sum(row["images"] for row in report["classes"]) == listed - 4 * EACH
     assert not report["training"]["starts"]
     stopping = {"damaged", "empty", "not_an_image", "animated", "copies_two_labels", "smaller_than_patch"}
     assert set(report["training"]["stops_for"]) == stopping

@@ -11,7 +11,7 @@ from pathlib import Path
 from vitral.data.images import FileImages
 from vitral.data.listing import Listing, build_listing, split_of
 from vitral.data.options import DataOptions
-from vitral.data.targets import Problem
+from vitral.data.problem import Problem
 from vitral.data.walk import CLAIMED, RUN_MARKS, Walk, is_run
 from vitral.errors import VitralError, counted, some
 

@@ -10,9 +10,9 @@ from vitral.data.columns import LABELS, plain_name
 from vitral.data.folder import check_no_run, closed_folders, closed_notes
 from vitral.data.listing import Listing, split_of
 from vitral.data.options import DataOptions
+from vitral.data.problem import Problem
 from vitral.data.rows import read_rows
 from vitral.data.table import Part, list_parts
-from vitral.data.targets import Problem
 from vitral.data.walk import Walk
 from vitral.errors import VitralError, counted, some
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vitral.data.images import Images
-from vitral.data.targets import TARGETS, Labels, Problem, Targets
+from vitral.data.problem import Problem
+from vitral.data.targets import TARGETS, Labels, Targets
 from vitral.errors import VitralError
 
 _SPLIT_WORDS = {

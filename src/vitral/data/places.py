@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
 from vitral.data.filetypes import EXTENSIONS
-from vitral.data.targets import Problem
+from vitral.data.problem import Problem
 from vitral.data.walk import Walk
 from vitral.errors import counted, some
 

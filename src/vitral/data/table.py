@@ -21,8 +21,9 @@ from vitral.data.images import FileImages, Images, PackedImages
 from vitral.data.listing import Listing, build_listing, split_of
 from vitral.data.options import DataOptions
 from vitral.data.places import Places
+from vitral.data.problem import Problem
 from vitral.data.rows import Rows, read_rows
-from vitral.data.targets import Labels, Problem, in_words
+from vitral.data.targets import Labels, in_words
 from vitral.errors import VitralError, counted, some
 
 

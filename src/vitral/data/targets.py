@@ -7,7 +7,6 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -15,25 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitral.data.problem import Problem
 from vitral.data.splits import common, keep_in_train
 from vitral.errors import VitralError
 
 Labels = Sequence[str] | Sequence[frozenset[str]]
 """Each image's label, or the set of its labels."""
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A mistake in how images lie or are labelled, for which training stops."""
-
-    kind: str
-    """loose_images, empty_classes, split_folders, nested_classes, closed_folders, no_image, no_label, wrong_split, folds, clashing_rows,
-    missing_images, ambiguous_images, unlisted_images, spellings, one_class, same_labels, no_train_split or untrained_classes.
-    """
-    text: str
-    """What is wrong, and the remedy."""
-    names: tuple[str, ...] = ()
-    """All that it concerns: images, folders, rows or classes."""
 
 
 class Targets(ABC):

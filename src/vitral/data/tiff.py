@@ -26,18 +26,8 @@ from vitral.data.values import ImageInfo, Reading, on_scale
 
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES = 256, 257, 258, 259, 262, 277
 _SUBFILE, _ORIENTATION, _PLANAR, _EXTRA, _FORMAT = 254, 274, 284, 338, 339  # tags
-_COLOURS = {
-    0: 1,
-    1: 1,
-    2: 3,
-    3: 1,
-    4: 1,
-    5: 4,
-    6: 3,
-    8: 3,
-    9: 3,
-    10: 3,
-}  # photometric interpretation: samples that it needs
+# photometric interpretation: samples that it needs
+_COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 4: 1, 5: 4, 6: 3, 8: 3, 9: 3, 10: 3}
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3  # sample formats
 _MOST_PAGES = 100_000
 _ALPHA = (1, 2)

@@ -12,6 +12,7 @@ from vitral.data.listing import Listing
 from vitral.data.options import DataOptions
 from vitral.data.scan import Progress
 from vitral.data.sources import Split, list_data
+from vitral.data.splits import SPLITS
 from vitral.errors import VitralError, counted
 from vitral.evaluation.probes import features
 from vitral.guidance.doctor.findings import (
@@ -85,7 +86,7 @@ def diagnose(
         *(system_files(Path(data)) if Path(data).is_dir() else []),
         *file_findings(listing, looks, unusable, skipping=options.skip_unreadable),
         *copy_findings(listing, looks, [*exact, *near]),
-        *class_findings(listing),
+        *class_findings(listing, looks),
     ]
     judged = _judged(listing, looks, [*exact, *near], predictor)
     ranking: list[Item] = []
@@ -189,10 +190,10 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
     """The diagnosis as plain values; the schema is stable, keys are only ever added.
 
     data, name: what was asked for, and what it is called. images: {listed, readable}. splits: {split: images}, empty where training would make them.
-    classes: [{name, images, splits: {split: images}}], in the order of the classes. findings: [{kind, severity, count, text, remedy, stops,
-    items: [{names, note}]}], the worst first; severity is error, warning or note; count is the number of items; stops says whether training
-    refuses the data for it. training: {starts, stops_for: [kind]}. labels: {agreement, ranking: [{names, note}]}, the tenth of the images whose
-    labels look the most wrong; agreement is null where they could not be judged. spread: {height, width, brightness: {least, median,
+    classes: [{name, images, splits: {split: images}}], in the order of the classes; images that cannot be read do not
+    count. findings: [{kind, severity, count, text, remedy, stops, items: [{names, note}]}], the worst first; severity is error, warning or
+    note; count is the number of items; stops says whether training refuses the data for it. training: {starts, stops_for: [kind]}. labels:
+    {agreement, ranking: [{names, note}]}, the tenth of the images whose labels look the most wrong; agreement is null where they could not be judged. spread: {height, width, brightness: {least, median,
     most}}, in pixels and 0 to 1; empty if nothing could be read. extremes: {darkest, brightest, smallest, largest, widest, tallest: [{names,
     note}]}, without those in which all images are alike.
     """
@@ -205,8 +206,8 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
         "data": diagnosis.data,
         "name": listing.name,
         "images": {"listed": len(listing.images.names), "readable": len(looks)},
-        "splits": split_counts(listing),
-        "classes": class_rows(listing),
+        "splits": {split: len(rows) for split, rows in split_rows(listing, looks).items()},
+        "classes": class_rows(listing, looks),
         "findings": [
             {
                 "kind": finding.kind,
@@ -226,19 +227,16 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
     }
 
 
-def split_counts(listing: Listing) -> dict[str, int]:
-    """Images of each split that the data give."""
-    given = listing.given or []
-    return {split: given.count(split) for split in ("train", "val", "test") if split in given}
+def split_rows(listing: Listing, looks: Looks) -> dict[str, NDArray[np.int64]]:
+    """The images that can be read of each split that the data give."""
+    given = np.array(listing.given or [])
+    return {split: looks.rows[given[looks.rows] == split] for split in SPLITS if split in given}
 
 
-def class_rows(listing: Listing) -> list[dict[str, Any]]:
-    """Images of each class, in all and by the splits that the data give."""
-    total = class_counts(listing)
-    inside: dict[str, Any] = {}
-    for split in split_counts(listing):
-        chosen = np.array([given == split for given in listing.given or []])
-        inside[split] = class_counts(replace(listing, targets=listing.targets.take(chosen)))
+def class_rows(listing: Listing, looks: Looks) -> list[dict[str, Any]]:
+    """How many images of each class can be read, in all and by the splits that the data give."""
+    total = class_counts(listing, looks.rows)
+    inside = {split: class_counts(listing, rows) for split, rows in split_rows(listing, looks).items()}
     return [
         {"name": label, "images": total[label], "splits": {split: counts[label] for split, counts in inside.items()}}
         for label in listing.labels

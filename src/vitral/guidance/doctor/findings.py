@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vitral.data.bands import count_channels, in_words
 from vitral.data.copies import Copies
 from vitral.data.listing import Listing
-from vitral.data.targets import Problem
+from vitral.data.problem import Problem
 from vitral.data.walk import JUNK
 from vitral.errors import counted
 from vitral.guidance.doctor.reading import Looks, Unusable
@@ -289,9 +290,9 @@ def copy_findings(listing: Listing, looks: Looks, copies: Sequence[Copies]) -> l
     return found
 
 
-def class_findings(listing: Listing) -> list[Finding]:
-    """Classes with too few images, or far fewer than others."""
-    total = class_counts(listing)
+def class_findings(listing: Listing, looks: Looks) -> list[Finding]:
+    """Classes with too few images that can be read, or far fewer than others."""
+    total = class_counts(listing, looks.rows)
     found = []
     what = listing.targets.nouns
     single = [label for label in listing.labels if total[label] == 1]
@@ -314,7 +315,7 @@ def class_findings(listing: Listing) -> list[Finding]:
     return found
 
 
-def class_counts(listing: Listing) -> Counter[str]:
-    """Images of each class, or label."""
-    totals = listing.targets.counts(len(listing.labels)).tolist()
+def class_counts(listing: Listing, rows: NDArray[np.int64]) -> Counter[str]:
+    """How many of these images are of each class, or label."""
+    totals = listing.targets.take(rows).counts(len(listing.labels)).tolist()
     return Counter(dict(zip(listing.labels, totals, strict=True)))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from vitral.data.bands import to_rgb
 from vitral.errors import VitralError, counted
-from vitral.guidance.doctor.diagnose import Diagnosis, class_rows, split_counts, spread
+from vitral.guidance.doctor.diagnose import Diagnosis, class_rows, split_rows, spread
 from vitral.guidance.doctor.findings import Finding, Item
 from vitral.report.frame import LARGE, picture, tiles, write_page
 from vitral.report.parts import escape, percent, table
@@ -89,8 +89,8 @@ def _picture(diagnosis: Diagnosis, row: int) -> str:
 
 
 def _classes(diagnosis: Diagnosis) -> str:
-    rows = class_rows(diagnosis.listing)
-    splits = list(split_counts(diagnosis.listing))
+    rows = class_rows(diagnosis.listing, diagnosis.looks)
+    splits = list(split_rows(diagnosis.listing, diagnosis.looks))
     most = max((row["images"] for row in rows), default=0)
     cells = [
         [
