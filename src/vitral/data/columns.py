@@ -17,55 +17,17 @@ from vitral.data.rows import Rows, cells
 from vitral.errors import VitralError, some
 
 IMAGES = frozenset(
-    [
-        "image",
-        "filename",
-        "imagepath",
-        "imgpath",
-        "imagefilename",
-        "imagefile",
-        "imgfile",
-        "imagename",
-        "imgname",
-        "filepath",
-        "file",
-        "path",
-        "img",
-        "images",
-        "imgs",
-        "picture",
-        "photo",
-        "imageid",
-        "imgid",
-        "fname",
-        "id",
-    ]
-)
+    {
+        "image", "filename", "imagepath", "imgpath", "imagefilename", "imagefile", "imgfile", "imagename", "imgname", "filepath", "file",
+        "path", "img", "images", "imgs", "picture", "photo", "imageid", "imgid", "fname", "id",
+    }
+)  # fmt: skip
 LABELS = frozenset(
-    [
-        "label",
-        "labels",
-        "class",
-        "classes",
-        "category",
-        "categories",
-        "target",
-        "targets",
-        "labelname",
-        "classname",
-        "categoryname",
-        "targetname",
-        "classlabel",
-        "labelid",
-        "classid",
-        "categoryid",
-        "targetid",
-        "y",
-        "groundtruth",
-        "tag",
-        "tags",
-    ]
-)
+    {
+        "label", "labels", "class", "classes", "category", "categories", "target", "targets", "labelname", "classname", "categoryname",
+        "targetname", "classlabel", "labelid", "classid", "categoryid", "targetid", "y", "groundtruth", "tag", "tags",
+    }
+)  # fmt: skip
 SPLITS = ("split", "fold", "kfold", "folds")
 _SAMPLE = 200  # cells that are looked at
 

@@ -193,9 +193,9 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
     classes: [{name, images, splits: {split: images}}], in the order of the classes; images that cannot be read do not
     count. findings: [{kind, severity, count, text, remedy, stops, items: [{names, note}]}], the worst first; severity is error, warning or
     note; count is the number of items; stops says whether training refuses the data for it. training: {starts, stops_for: [kind]}. labels:
-    {agreement, ranking: [{names, note}]}, the tenth of the images whose labels look the most wrong; agreement is null where they could not be judged. spread: {height, width, brightness: {least, median,
-    most}}, in pixels and 0 to 1; empty if nothing could be read. extremes: {darkest, brightest, smallest, largest, widest, tallest: [{names,
-    note}]}, without those in which all images are alike.
+    {agreement, ranking: [{names, note}]}, the tenth of the images whose labels look the most wrong; agreement is null where they could not be judged.
+    spread: {height, width, brightness: {least, median, most}}, in pixels and 0 to 1; empty if nothing could be read. extremes: {darkest,
+    brightest, smallest, largest, widest, tallest: [{names, note}]}, without those in which all images are alike.
     """
     listing, looks = diagnosis.listing, diagnosis.looks
 
