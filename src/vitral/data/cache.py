@@ -115,7 +115,7 @@ class Cache:
 
     def _load(self, path: Path) -> None:
         try:
-            with np.load(path) as stored:  # whose checksums are checked as they are read
+            with open(path, "rb") as file, np.load(file) as stored:  # whose checksums are checked as they are read
                 if _texts(stored["about"]) != [self.about]:
                     return
                 names, facts, small = _texts(stored["names"]), stored["facts"], stored["small"]

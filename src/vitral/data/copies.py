@@ -3,10 +3,10 @@
 Near copies are sought in two steps, as perceptual hashing does, but with matrix products in the place of hash tables: each image's few nearest
 images by the correlation of pictures of 8 x 8 pixels, mirrored too; then each pair is laid over one another (Lucas and Kanade's registration,
 https://www.ri.cmu.edu/pub_files/pub3/baker_simon_2004_1/baker_simon_2004_1.pdf, for scale and shift of both axes) and must agree in its fine detail,
-which lookalikes do not share. How far lookalikes of these very data agree is measured, on neighbours too distant to be copies: articles of clothing
-at 28 x 28 pixels agree more than photographs do. The first step takes n^2 * 64 multiplications each for the images and their mirror images.
+which lookalikes do not share. How much lookalikes agree is measured on the data themselves, on neighbours too distant to be copies: articles of
+clothing at 28 x 28 pixels agree more than photographs do. The first step takes n^2 * 64 multiplications each for the images and their mirror images.
 
-Splits are made by this, so that machines must agree: small pictures and the search are exact in integers, whatever the order of their sums. Only
+Splits depend on this, so all machines must agree: small pictures and the search are exact in integers, whatever the order of their sums. Only
 registration is not: it is computed in float64, where processors differ by some 1e-10, so that of a thousand million pairs about one lies so
 close to a threshold that it is a copy on one machine and none on another. A run therefore keeps the splits that it was begun with.
 
@@ -27,8 +27,8 @@ Progress = Callable[[int, int], None]
 SIDE = 32  # pixels of the small pictures that are compared
 COARSE = 8  # pixels of a side of what the search compares
 NEIGHBOURS = 3  # sought of each image, and as many of its mirror image
-LOOKALIKE = 30  # the neighbour of that rank is no copy, unless there are thirty of them
-SAMPLE, LEAST_SAMPLE = 2000, 20  # lookalikes that are measured, and that it takes to go by them
+LOOKALIKE = 30  # rank of the neighbour that is taken for a lookalike; a copy only where an image has thirty
+SAMPLE, LEAST_SAMPLE = 2000, 20  # lookalikes that are measured, and without which their agreement is not known
 DEVIATIONS = 6.0  # of the lookalikes' agreement (Fisher's z) that a copy must stand out by
 ALIKE = 0.6  # correlation from which a pair is looked at closely: a 90 % crop keeps more
 REGISTERED = 0.85  # correlation of 16 x 16 pixels after registration, from which it is worth looking closer
@@ -223,7 +223,7 @@ def _pictures(grey: Tensor, first: Tensor, second: Tensor, flipped: Tensor, side
 
 
 def _begun(grey: Tensor, first: Tensor, second: Tensor, flipped: Tensor) -> Tensor:
-    """Warps, [m, 4], from 16 x 16 pixels: the better of those begun there and on 8 x 8, since either may be caught in a wrong place."""
+    """First warps, [m, 4], from 16 x 16 pixels: the better of two registrations, begun there and on 8 x 8, as either may end in a local minimum."""
     still = torch.tensor(STILL, dtype=torch.float64).repeat(len(first), 1)
     small = register(*_pictures(grey, first, second, flipped, 8), still, 6)
     a, b = _pictures(grey, first, second, flipped, 16)

@@ -59,7 +59,19 @@ def divide(
             f"near copies were not sought, as there are more than {MOST_COMPARED:,} images to divide: they can be in two splits; "
             "vitral doctor finds them"
         ]
-    return _made(listing, scanned, groups, options, own, together), said
+    given = None if listing.given is None else [listing.given[i] for i in scanned.rows]
+    targets = listing.targets.take(scanned.rows)
+    splits = make_splits(
+        own,
+        targets.strata(groups, own) if listing.strata is None else [listing.strata[i] for i in scanned.rows],
+        given,
+        val_fraction=options.val_fraction,
+        test_fraction=options.test_fraction,
+        test_count=listing.test_count,
+        together=together,
+    )
+    targets.mend_splits(splits, given, together, [listing.of(i) for i in scanned.rows])
+    return splits, said
 
 
 def fingerprint(digests: Sequence[bytes], labels: Sequence[str], splits: Sequence[str]) -> str:
@@ -78,7 +90,7 @@ def _movable(listing: Listing) -> list[int]:
 
 
 def _parts_copies(listing: Listing, options: DataOptions) -> bool:
-    """Whether images are taken out of train, and near copies of them must not stay there."""
+    """Whether images are moved out of train, and their near copies with them."""
     stated = {"train"} if listing.given is None else set(listing.given)
     shares = {"val": options.val_fraction, "test": listing.test_count or options.test_fraction}
     takes = "train" in stated and any(share for name, share in shares.items() if name not in stated)
@@ -120,28 +132,3 @@ def _together(
     return together, [
         f"near copies kept in one split, {shown}: {some(pairs, _SHOWN)}; --near-copies apart divides them"
     ]
-
-
-def _made(
-    listing: Listing,
-    scanned: Scan,
-    groups: Sequence[str],
-    options: DataOptions,
-    own: Sequence[bytes],
-    together: Sequence[bytes],
-) -> list[str]:
-    """The split of each image that was read. groups: its label, or all its labels. own, together: as in `_together`."""
-    given = None if listing.given is None else [listing.given[i] for i in scanned.rows]
-    targets = listing.targets.take(scanned.rows)
-    strata = targets.strata(groups, own) if listing.strata is None else [listing.strata[i] for i in scanned.rows]
-    splits = make_splits(
-        own,
-        strata,
-        given,
-        val_fraction=options.val_fraction,
-        test_fraction=options.test_fraction,
-        test_count=listing.test_count,
-        together=together,
-    )
-    targets.mend_splits(splits, given, together, [listing.of(i) for i in scanned.rows])
-    return splits

@@ -1,6 +1,6 @@
 """Folders as a data set: a folder for each class, in DATA, in each of its split folders, or the other way round (DATA/cat/train); each to any depth.
 
-What the data are is read from the names, and said; where they can be meant in two ways, the question is asked.
+The layout is read from the names and reported; where two readings are possible, an error names the flag for either.
 """
 
 import os
@@ -23,7 +23,7 @@ _TABLES_SHOWN = 3
 
 @dataclass
 class _Found:
-    """The images of a folder's classes, as they are come across."""
+    """The images of a folder's classes, as they are found."""
 
     names: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
@@ -157,7 +157,7 @@ def _files_of(folder: Path) -> list[Path]:
 
 
 def _split_folders(walk: Walk, folders: list[Path]) -> dict[str, str]:
-    """Which folders are splits, by their names. One that is called like a split among others that are not, but holds no folder, is a class."""
+    """Which folders are splits, by their names. One with a split's name among others, without folders in it, is a class."""
     splits = {folder.name: split for folder in folders if (split := split_of(folder.name))}
     flat = all(not walk.entries(folder)[0] for folder in folders if folder.name in splits)
     if splits and len(splits) < len(folders) and len(set(splits.values())) == 1 and flat:

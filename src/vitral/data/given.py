@@ -1,4 +1,4 @@
-"""What a person gives as data, looked at before anything is loaded or read."""
+"""The word that names the data, checked before anything is loaded or read."""
 
 import difflib
 from pathlib import Path
@@ -10,7 +10,7 @@ RECIPE = ".toml"
 
 
 def look_at(data: str | Path) -> None:
-    """Refuse what cannot be data: what is not there, and a recipe."""
+    """A VitralError where there are no such data, or a recipe is given as data."""
     path = Path(data)
     if str(data) in NAMES or path.is_dir():
         return

@@ -1,4 +1,4 @@
-"""What Pillow does not say of a file, or trips over: bits that a decoder cuts, texts that are too large, and HEIC, which another library reads."""
+"""Files that need more than Pillow: bit depths that its decoders cut, PNG texts that it refuses, and HEIC."""
 
 import struct
 
@@ -14,14 +14,14 @@ _TURNS = (
     b"Raw profile type exif\0",
     b"Raw profile type APP1\0",
     b"XML:com.adobe.xmp\0",
-)  # texts that may say how the picture is turned
+)  # texts that may hold the EXIF orientation
 _LARGE = 1_000_000  # bytes
 
 
 def without_texts(data: bytes) -> bytes:
-    """A PNG without its texts and its colour profile, none of which is used: Pillow refuses a sound picture for large ones.
+    """A PNG without its texts and colour profile, which are not used: Pillow refuses intact images whose texts are large.
 
-    Those that may say how the picture is turned stay, unless they are large themselves.
+    Texts that may hold the EXIF orientation stay, unless they are large themselves.
     """
     if not any(kind in data for kind in _TEXTS):
         return data
@@ -37,7 +37,7 @@ def without_texts(data: bytes) -> bytes:
 
 
 def bits_of(data: bytes, reader: str) -> int:
-    """Bits a channel of an AVIF or JPEG 2000 by its header, 8 where it does not say: Pillow hands out 8 of them for colours."""
+    """Bits a channel of an AVIF or JPEG 2000 by its header, 8 where it does not say. Of colours Pillow keeps 8."""
     if reader == "AVIF":
         at = data.find(b"av1C", 0, 8192)  # https://aomediacodec.github.io/av1-isobmff/#av1codecconfigurationbox
         if at < 0 or len(data) < at + 7:
@@ -83,7 +83,7 @@ def heif_info(data: bytes, frame: int, name: str) -> ImageInfo:
 
 
 def heif_pixels(data: bytes, frame: int, reading: Reading, name: str) -> tuple[np.ndarray, ImageInfo]:
-    """Pixels [h,w,C] of a HEIC, turned upright by the library, and its facts. More than 8 bits are spread over 16."""
+    """Pixels [h,w,C] of a HEIC, turned upright by the library, and its facts. Values of 10 and 12 bits are scaled to 16."""
     info = heif_info(data, frame, name)
     with named(name):
         values = np.asarray(_heif(data, name)[frame])

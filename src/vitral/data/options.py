@@ -10,7 +10,7 @@ from vitral.errors import VitralError
 
 
 def check_choices(options: object, section: str = "") -> None:
-    """Refuse a value that is not among those that its field's type lists. section: what the error names before the field."""
+    """A VitralError for a value that its field's Literal type does not list. section: what the error names before the field."""
     kind: Any = type(options)
     for name, allowed in _choices(kind).items():
         if getattr(options, name) not in allowed:

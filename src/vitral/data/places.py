@@ -1,7 +1,7 @@
 """Where the images that a table names lie: beside it or in the folder that --images names, written with or without their ending, here or on Windows.
 
-Nothing is taken for another file unsaid: every rule that was needed to find them is told, what two files could be is an error, and where images
-are not found, the folder near by that holds them is suggested.
+Every rule that was needed to find a file is reported, a name that fits two files is an error, and where images are missing, the folder near by
+that holds them is suggested.
 """
 
 import os

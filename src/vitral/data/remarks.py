@@ -1,4 +1,4 @@
-"""What there is to say of data once every image has been read: mistakes for which they are not opened, and notes for a person."""
+"""What is wrong with the data, and what a person should know of them, once every image has been read."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -79,7 +79,7 @@ def _unreadable(scan: Scan) -> str:
 
 
 def _emptied_classes(listing: Listing, scan: Scan, training: bool) -> list[str]:
-    """Skipping must leave something, and every class something to train on."""
+    """Without the unreadable images, every class must have some to train on."""
     left = {label for i in scan.rows if listing.given is None or listing.given[i] == "train" for label in listing.of(i)}
     empty = [label for label in listing.labels if label not in left]
     if training and empty and listing.targets.by_label:

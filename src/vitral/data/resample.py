@@ -25,10 +25,6 @@ BLOCK = 2**22
 """Values that a part holds."""
 
 
-def _sinc(x: Floats) -> Floats:
-    return np.sinc(x)  # sin(pi x) / (pi x)
-
-
 def _triangle(x: Floats) -> Floats:
     return np.maximum(0, 1 - np.abs(x))
 
@@ -38,7 +34,7 @@ def _box(x: Floats) -> Floats:
 
 
 def _hamming(x: Floats) -> Floats:
-    return np.where(np.abs(x) < 1, _sinc(x) * (0.54 + 0.46 * np.cos(np.pi * x)), 0)
+    return np.where(np.abs(x) < 1, np.sinc(x) * (0.54 + 0.46 * np.cos(np.pi * x)), 0)
 
 
 def _cubic(x: Floats) -> Floats:
@@ -49,7 +45,7 @@ def _cubic(x: Floats) -> Floats:
 
 
 def _lanczos(x: Floats) -> Floats:
-    return np.where(np.abs(x) < 3, _sinc(x) * _sinc(x / 3), 0)
+    return np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0)
 
 
 FILTERS: dict[str, tuple[float, Callable[[Floats], Floats]]] = {

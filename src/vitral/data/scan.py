@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -41,6 +41,11 @@ class Scan:
     """(name, reason)"""
     small: list[NDArray[np.uint8]] = field(default_factory=list)
     """Of each image that can be read its `small_picture`; empty if they were not asked for."""
+
+    def take(self, kept: Sequence[int]) -> "Scan":
+        """Those of the images that can be read."""
+        rows, digests, infos = ([each[k] for k in kept] for each in (self.rows, self.digests, self.infos))
+        return Scan(rows, digests, infos, self.unreadable, [self.small[k] for k in kept] if self.small else [])
 
 
 def scan(images: Images, progress: Progress | None, *, small: bool = False) -> Scan:

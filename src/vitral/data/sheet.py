@@ -19,7 +19,7 @@ INK, FAINT, PAPER = (32, 32, 32), (120, 120, 120), (255, 255, 255)
 def contact_sheet(batches: TrainingBatches, labels: Sequence[str], images: int = 6, views: int = 6) -> Image.Image:
     """A row for each of the run's first `images` training images: as evaluated, then as in epochs 1 to `views` (of every kind of view, if there
     are several). Below, if batches are mixed, two rows with the first image of each of the first batches, and the shares of its classes: a batch
-    has one weight, and most are so near to 0 or 1 that of one batch alone nothing could be seen.
+    has one weight, mostly near 0 or 1, so that one batch alone would show little.
 
     The pixels are those that the run with this seed sees, enlarged where tiny. labels: the classes' names in order.
     """

@@ -1,8 +1,7 @@
-"""The door to the data: a folder, a table or a built-in name becomes a `DataSet` of labelled, checked images.
+"""A folder, a table or a built-in name becomes a `DataSet` of labelled, checked images.
 
-Every image is read once before anything else happens: its content is hashed and decoded to the end, so that
-training never meets an unreadable file, no image is in two splits that we make, and the fingerprint says what
-the data were.
+Every image is checked before anything else happens: its content is hashed and decoded to the end, so that training never meets an unreadable
+file, no image is in two splits that we make, and the fingerprint identifies the data. What was learned of a file holds until it changes (`cache`).
 """
 
 import csv
@@ -136,8 +135,8 @@ def open_data(
     must have at least (one patch). progress: called with (images checked, images in all) now and then. strict:
     False for whoever only looks: what cannot be read or is too small is left out and in `skipped`, and nothing
     but that there is no image is an error. held: how a run divided its data; other data are divided anew. Raises
-    VitralError at once where there is nothing to read, or too much to read in vain, else with all that is wrong, in how the images lie,
-    in how they are labelled and in what they hold. UnreadableError, a VitralError, lists every image that cannot be read.
+    VitralError at once where there is nothing to read, or so much that it is not worth reading data known to be wrong; else with all that is
+    wrong with layout, labels and images. UnreadableError, a VitralError, lists every image that cannot be read.
     """
     listing = list_data(data, options, training=training, labelled=labelled)
     if listing.labels == [UNLABELLED]:
@@ -259,19 +258,13 @@ def _usable(listing: Listing, scanned: Scan, least_side: Callable[[int, int], in
     """Without the images that are too small, which are then among those that cannot be read."""
     sides = [(info.height, info.width) for info in scanned.infos]
     least = 1 if least_side is None or not sides else least_side(*(int(side) for side in np.median(sides, axis=0)))
-    fits = [k for k, side in enumerate(sides) if min(side) >= least]
     small = [
         (listing.images.names[row], f"{SMALL} ({height}x{width} pixels)")
         for row, (height, width) in zip(scanned.rows, sides, strict=True)
         if min(height, width) < least
     ]
-    return Scan(
-        [scanned.rows[k] for k in fits],
-        [scanned.digests[k] for k in fits],
-        [scanned.infos[k] for k in fits],
-        scanned.unreadable + small,
-        [scanned.small[k] for k in fits] if scanned.small else [],
-    )
+    usable = scanned.take([k for k, side in enumerate(sides) if min(side) >= least])
+    return replace(usable, unreadable=scanned.unreadable + small)
 
 
 def _build_splits(listing: Listing, scanned: Scan, splits: Sequence[str], train_fraction: float) -> dict[str, Split]:

@@ -2,8 +2,7 @@
 
 Within each class (or stratum) the distinct contents are ordered by their hash; the first share goes to test,
 the next to val, the rest to train. The same image therefore gets the same split in any folder, order or file
-name, and copies of one image always share a split. What belongs together otherwise (near copies) does so too: such a unit stands where
-its first content does, and counts as many contents as it holds.
+name, and copies of one image always share a split. Near copies are one unit, ordered by its least hash and counted as all its contents.
 """
 
 from collections import defaultdict
@@ -109,9 +108,9 @@ def apportion(sizes: dict[str, int], total: int) -> dict[str, int]:
 
 
 def _take(test: float, val: float, n: int) -> tuple[int, int]:
-    """How many of n contents go to test and val: each share rounded, at least one; where that leaves none to train on, fewer of what gained most.
+    """How many of n contents go to test and val: each share rounded, at least one.
 
-    So each is within one of its share, unless the least that every split keeps forbids it.
+    Where that leaves none to train on, the one that rounding favoured most gives one back.
     """
     parts = [max(1, round(share * n)) if share else 0 for share in (test, val)]
     while sum(parts) > n - 1:
@@ -121,9 +120,9 @@ def _take(test: float, val: float, n: int) -> tuple[int, int]:
 
 
 def _chosen(units: Sequence[Unit], count: int, keep: int) -> tuple[list[Unit], list[Unit]]:
-    """Units of so many contents in all, the first that fit, and those that are left, of which there are at least `keep`.
+    """The first units that fit into `count` contents, and the rest, at least `keep` of them.
 
-    Where they do not come out even, one more if that is nearer; and at least one, if any is wanted.
+    If the count is not met, one unit more where that comes nearer; at least one unit if any is wanted.
     """
     taken: list[Unit] = []
     rest: list[Unit] = []

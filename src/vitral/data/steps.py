@@ -7,6 +7,7 @@ and Transformers (https://github.com/huggingface/transformers, image_transforms.
 
 import dataclasses
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -168,20 +169,6 @@ class Pad:
 
 
 @dataclass(frozen=True)
-class ReverseChannels:
-    """Red, green, blue to blue, green, red."""
-
-    def follow(self, view: View) -> View:
-        return view
-
-    def apply(self, image: Tensor) -> Tensor:
-        return image.flip(0)
-
-    def scaled(self, by_height: float, by_width: float) -> "ReverseChannels":
-        return self
-
-
-@dataclass(frozen=True)
 class AsIs:
     """The image in its own size."""
 
@@ -191,8 +178,16 @@ class AsIs:
     def apply(self, image: Tensor) -> Tensor:
         return image
 
-    def scaled(self, by_height: float, by_width: float) -> "AsIs":
+    def scaled(self, by_height: float, by_width: float) -> Self:
         return self
+
+
+@dataclass(frozen=True)
+class ReverseChannels(AsIs):
+    """Red, green, blue to blue, green, red."""
+
+    def apply(self, image: Tensor) -> Tensor:
+        return image.flip(0)
 
 
 Step = Resize | CenterCrop | Pad | ReverseChannels | AsIs

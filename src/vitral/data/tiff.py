@@ -148,7 +148,8 @@ def tiff_pixels(data: bytes, page: Page, reading: Reading, name: str) -> tuple[n
 
 def _stored(data: bytes, page: Page, name: str) -> np.ndarray:
     """The values of a page as they are stored: [h, w, S]."""
-    tifffile = _tifffile(name)
+    import tifffile  # which most TIFFs do without
+
     if page.photometric in (3, 5, 6):
         raise ImageError(
             f"{name}: is a TIFF with a palette, inks or YCbCr and further bands, which is not read; write its bands as they are"
@@ -176,14 +177,3 @@ def _opacity(alpha: np.ndarray) -> np.ndarray:
     """Alpha of any kind on the 0..255 scale; floating point from 0 to 1."""
     most = 1.0 if alpha.dtype.kind == "f" else float(np.iinfo(alpha.dtype).max)
     return alpha if alpha.dtype == np.uint8 else np.clip(alpha.astype(np.float32) * np.float32(255 / most), 0, 255)
-
-
-def _tifffile(name: str):  # type: ignore[no-untyped-def]
-    """tifffile, imported where it is needed: most TIFFs do without."""
-    try:
-        import tifffile
-    except ImportError:
-        raise ImageError(
-            f"{name}: is a TIFF of many bands or of floating point, which needs tifffile; run pip install tifffile"
-        ) from None
-    return tifffile

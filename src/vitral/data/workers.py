@@ -1,6 +1,6 @@
-"""Batches computed ahead by loader processes; where these fail, the same batches are computed here, and it is said once why.
+"""Batches computed ahead by loader processes. If these fail, the same batches are computed in this process, and the reason is told once.
 
-A batch is a function of its number, so nothing but speed depends on who computes it.
+A batch is a function of its number, so nothing but speed depends on which process computes it.
 """
 
 import contextlib
@@ -39,9 +39,9 @@ def stream(
 ) -> Iterator[T]:
     """Batches start, start + 1, ... (without end if `stop` is None) in order, computed ahead by `workers` processes, or here if 0.
 
-    pinned: what the processes compute lies in memory that a GPU copies from while it computes; items of a class of ours have `pin_memory`.
+    pinned: batches lie in memory that a GPU can copy from while it computes; `Batch.pin_memory` moves them there.
 
-    Raises VitralError as a batch does. What befalls a loader process (killed, out of memory, no shared memory, no more files) stops nothing.
+    Raises VitralError as a batch does. A loader process that is killed or runs out of memory, shared memory or open files stops nothing.
     """
     done = start
     if workers:
@@ -62,7 +62,7 @@ def _numbers(start: int, stop: int | None) -> Iterator[int]:
 
 
 class _LoadersFailed(Exception):
-    """What befell the processes, in words for a person."""
+    """Why the processes failed, for a person."""
 
 
 class _Carried(Dataset[T | VitralError | _LoadersFailed]):
@@ -101,7 +101,7 @@ def _tensors(item: object) -> Iterator[Tensor]:
 
 
 def _ahead(batches: Dataset[T], numbers: Iterator[int], workers: int, pinned: bool) -> Iterator[T]:
-    """The batches from worker processes; _LoadersFailed where these fail, whatever they die of."""
+    """The batches from worker processes; _LoadersFailed for whatever these die of."""
     # The explicit generator keeps the loader's own draws away from the global one; nothing here uses what it draws.
     generator = torch.Generator().manual_seed(0)
     with warnings.catch_warnings(), _deaths_wait():
@@ -136,10 +136,7 @@ def _ahead(batches: Dataset[T], numbers: Iterator[int], workers: int, pinned: bo
 
 @contextlib.contextmanager
 def _deaths_wait() -> Iterator[None]:
-    """Without torch's handler, which raises an error wherever the main thread is when a loader process dies, in the middle of a step too.
-
-    The death shows when the next batch is asked for.
-    """
+    """Without torch's handler, which raises in the main thread when a loader process dies, even within a step; the next batch raises instead."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -159,7 +156,7 @@ def _keep_quiet(worker: int) -> None:
 
 
 def _why(error: Exception, codes: list[int]) -> str:
-    """What befell the loader processes, from what was raised and the exit codes of those that ended."""
+    """Why the loader processes failed, from the exception and the exit codes of those that ended."""
     text, number = str(error), getattr(error, "errno", None)
     died = {-code for code in codes if code < 0}
     if signal.SIGBUS in died or number in FULL or "shared memory" in text or "No space left" in text:

@@ -30,7 +30,7 @@ Reasons = list[str]
 
 
 def check(recipe: Recipe) -> None:
-    """Refuse what cannot be meant so, as far as that is known without the data: no image is read in vain."""
+    """Validate a recipe before reading images, as far as that is possible without them."""
     _budgets(recipe)
     given = {}
     config = open_config(recipe)

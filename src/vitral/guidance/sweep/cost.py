@@ -61,7 +61,7 @@ def seen(steps: int, images: int, batch: int) -> int:
 
 
 def check_points(points: Sequence[Point]) -> None:
-    """Refuse, all at once, the runs that cannot be meant so, as far as that is known without the data."""
+    """Validate all runs before reading images; one error names everything that is wrong."""
     problems: dict[str, list[str]] = {}
     for point in points:
         if not point.recipe.objective.labelled:
