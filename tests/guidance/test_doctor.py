@@ -147,7 +147,7 @@ def test_a_layout_that_training_refuses_is_reported_in_one_go(capsys, tmp_path):
     assert found["copies_two_labels"] == [("cat/1.png", "dog_big/copy.png")]
     assert found["not_an_image"] == [("cat/broken.jpg",)]
     assert found["one_image"] == [("10",), ("Cat",), ("cat",), ("dog big",)]  # the broken one of cat does not count
-    assert found["few_images"] == [("cat",), ("dog_big",)]
+    assert found["few_images"] == [("dog_big",)]
     code, _, err = run(capsys, "doctor", root, "--out", tmp_path / "page.html")
     assert code == 1
     assert "training would refuse them" in err

@@ -28,8 +28,8 @@ def test_exact_and_near_copies_across_given_splits_are_counted(tmp_path: Path) -
                 image = photo(i)
             image.save(path)
     data = open_data(tmp_path)
-    side = dict(height=32, width=32, channels=3, mean=(0.5,) * 3, std=(0.5,) * 3)
-    splits = data_facts(data, Preprocess(**side), labelled=True)["splits"]
+    preprocess = Preprocess(32, 32, 3, (0.5,) * 3, (0.5,) * 3)
+    splits = data_facts(data, preprocess, labelled=True)["splits"]
     assert splits["val"] == {"images": 20, "majority": 0.5, "shares": [0.5, 0.5], "shared": 0, "near": 0.25}
     assert {key: splits["test"][key] for key in ("shared", "near")} == {"shared": 2, "near": 0.0}
     assert "near" not in splits["train"]

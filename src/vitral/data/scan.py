@@ -44,7 +44,11 @@ class Scan:
 
     def take(self, kept: Sequence[int]) -> "Scan":
         """Those of the images that can be read."""
-        rows, digests, infos = ([each[k] for k in kept] for each in (self.rows, self.digests, self.infos))
+        rows, digests, infos = (
+            [self.rows[k] for k in kept],
+            [self.digests[k] for k in kept],
+            [self.infos[k] for k in kept],
+        )
         return Scan(rows, digests, infos, self.unreadable, [self.small[k] for k in kept] if self.small else [])
 
 
