@@ -317,7 +317,7 @@ def test_files_that_are_no_images(tmp_path: Path) -> None:
     with pytest.raises(VitralError, match=r"gone\.png: there is no such file"):
         decode(str(tmp_path / "gone.png"))
     with pytest.raises(VitralError, match="is a folder"):
-        probe(tmp_path)
+        decode(tmp_path)
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(VitralError, match=r"pipe\.png: is a pipe or a device"):
         decode(tmp_path / "pipe.png")

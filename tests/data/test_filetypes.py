@@ -54,7 +54,7 @@ def test_formats_are_read_by_their_bytes_whatever_their_names(tmp_path: Path, fo
     assert found.shape == np.array(image).shape
     tolerance = 60 if format == "AVIF" else 0
     assert np.abs(found.astype(int) - np.array(image)).max() <= tolerance
-    assert probe(path).channels == 3
+    assert probe(path.read_bytes()).channels == 3
 
 
 def test_heic_is_read_and_without_its_library_the_error_says_how(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ def test_values_without_a_scale_need_a_range_and_then_keep_it(kind: str) -> None
     found = decode(data, reading=Reading((low, high)))
     assert found.dtype == torch.float32
     assert found[0].numpy() == pytest.approx((VALUES + 3) * 25.5, abs=0.3)
-    assert (probe(data, Reading((low, high))).height, probe(data).width) == (24, 20)
+    assert (probe(data, "f", Reading((low, high))).height, probe(data).width) == (24, 20)
 
 
 def test_values_beyond_the_range_are_clipped_but_a_wrong_range_or_nan_is_an_error() -> None:

@@ -115,8 +115,8 @@ def test_blur_is_gaussian(sigma):
 
 MOVES = {
     "rotation": (op.rotation, (-90.0, -27.0, 3.0, 30.0), lambda i, v, f: i.rotate(v, Image.Resampling.BILINEAR, fillcolor=f)),
-    "shear_x": (lambda h, w, v: op.shear_x(v), (-0.6, -0.3, 0.05, 0.27), lambda i, v, f: affine(i, (1, v, 0, 0, 1, 0), f)),
-    "shear_y": (lambda h, w, v: op.shear_y(v), (-0.3, 0.1, 0.3), lambda i, v, f: affine(i, (1, 0, 0, v, 1, 0), f)),
+    "shear_x": (lambda h, w, v: (1, v, 0, 0, 1, 0), (-0.6, -0.3, 0.05, 0.27), lambda i, v, f: affine(i, (1, v, 0, 0, 1, 0), f)),
+    "shear_y": (lambda h, w, v: (1, 0, 0, v, 1, 0), (-0.3, 0.1, 0.3), lambda i, v, f: affine(i, (1, 0, 0, v, 1, 0), f)),
     "translation x": (lambda h, w, v: op.translation(v, 0), (-70.0, -12.0, 0.4, 23.4), lambda i, v, f: affine(i, (1, 0, v, 0, 1, 0), f)),
     "translation y": (lambda h, w, v: op.translation(0, v), (-16.6, 0.0, 8.25, 80.0), lambda i, v, f: affine(i, (1, 0, 0, 0, 1, v), f)),
 }  # fmt: skip

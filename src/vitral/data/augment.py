@@ -237,7 +237,20 @@ def erase(probability: float, fill: str, preprocess: Preprocess) -> Transform:
     return Transform("erase", 2 + 2 * CROP_TRIES + 2, apply)
 
 
-def evaluation_view(preprocess: Preprocess) -> Transform:
+def colour_jitter(amount: float) -> Transform:
+    return Transform("jitter", JITTER_DRAWS, of_pixels(lambda image, u: jitter(image, amount, u)))
+
+
+def first_view(options: AugmentOptions, preprocess: Preprocess) -> Transform:
+    """What brings an image to the model's size: a crop, or the evaluation view."""
+    if options.crop == "resized":
+        return resized_crop(preprocess, options)
+    if options.crop == "framed":
+        return framed_crop(preprocess, options)
+    if options.crop == "padded":
+        return padded_crop(preprocess, options)
+    if options.crop == "reflected":
+        return reflected_crop(preprocess)
     return Transform("view", 0, lambda image, u: preprocess.view(image), lambda view, u: preprocess.follow(view))
 
 
@@ -249,36 +262,18 @@ class Augmentation:
 
     def __init__(self, options: AugmentOptions, preprocess: Preprocess, view: str = "augment") -> None:
         self.view = view
-        if options.crop == "resized":
-            self.transforms = [resized_crop(preprocess, options)]
-        elif options.crop == "framed":
-            self.transforms = [framed_crop(preprocess, options)]
-        elif options.crop == "padded":
-            self.transforms = [padded_crop(preprocess, options)]
-        elif options.crop == "reflected":
-            self.transforms = [reflected_crop(preprocess)]
-        else:
-            self.transforms = [evaluation_view(preprocess)]
-        if options.hflip:
-            self.transforms.append(flip(2, options.hflip))
-        if options.vflip:
-            self.transforms.append(flip(1, options.vflip))
-        if options.quarter_turns:
-            self.transforms.append(quarter_turn())
-        if options.brightness:
-            self.transforms.append(brightness(options.brightness))
-        if options.policy == "randaugment":
-            self.transforms.append(randaugment(options, preprocess.mean))
-        if options.policy == "3augment":
-            self.transforms.append(Transform("3augment", THREE_DRAWS, of_pixels(three_augment)))
-        if options.jitter:
-            amount = options.jitter
-            self.transforms.append(
-                Transform("jitter", JITTER_DRAWS, of_pixels(lambda image, u: jitter(image, amount, u)))
-            )
-        if options.erase:
-            self.transforms.append(erase(options.erase, options.erase_with, preprocess))
-
+        steps = [
+            first_view(options, preprocess),
+            flip(2, options.hflip) if options.hflip else None,
+            flip(1, options.vflip) if options.vflip else None,
+            quarter_turn() if options.quarter_turns else None,
+            brightness(options.brightness) if options.brightness else None,
+            randaugment(options, preprocess.mean) if options.policy == "randaugment" else None,
+            Transform("3augment", THREE_DRAWS, of_pixels(three_augment)) if options.policy == "3augment" else None,
+            colour_jitter(options.jitter) if options.jitter else None,
+            erase(options.erase, options.erase_with, preprocess) if options.erase else None,
+        ]
+        self.transforms = [step for step in steps if step is not None]
         # Decoders may shrink an image only so far that the smallest crop still has the model's resolution.
         smallest = (options.scale or WHOLE_RANGE)[0] if options.crop in ("resized", "framed") else 1.0
         self.hint = math.ceil(preprocess.hint / math.sqrt(smallest))

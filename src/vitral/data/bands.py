@@ -64,10 +64,8 @@ def count_channels(infos: Sequence[ImageInfo], names: Sequence[str], asked: int 
 
 def shown_bands(channels: int, chosen: tuple[int, int, int] | None) -> tuple[int, int, int]:
     """Which channels, from 0, are painted red, green and blue. chosen: counted from 1; default: the first three, or the first in grey."""
-    if (channels in COLOURS and chosen is None) or (channels < 3 and chosen is None):
-        return (0, 1, 2) if channels == 3 else (0, 0, 0)
     if chosen is None:
-        return 0, 1, 2
+        return (0, 1, 2) if channels >= 3 else (0, 0, 0)
     check_shown(chosen, channels)
     red, green, blue = chosen
     return red - 1, green - 1, blue - 1

@@ -117,9 +117,7 @@ def at_hand(name: str, options: DataOptions) -> bool:
 
 
 def read_idx(path: Path, dims: int) -> np.ndarray:
-    """The `uint8` array of an IDX file with that many dimensions, gzipped or not; VitralError if it is no
-    whole one.
-    """
+    """The `uint8` array of an IDX file with that many dimensions, gzipped or not; VitralError if it is no whole one."""
     data = read_file(path, str(path))[0]
     if data.startswith(b"\x1f\x8b"):
         try:

@@ -59,18 +59,8 @@ class PageOf:
 Source = str | Path | bytes | Image.Image | PageOf
 
 
-def probe(source: Source, reading: Reading = PLAIN) -> ImageInfo:
-    """Size, channels and bits by the header alone. Raises VitralError if it is none, too large, or of a
-    refused kind.
-    """
-    name, reading = _name_of(source), _reading_of(source, reading)
-    if isinstance(source, Image.Image):
-        return image_info(source, None, name)
-    return probe_bytes(_bytes_of(source, name), name, reading)
-
-
-def probe_bytes(data: bytes, name: str, reading: Reading = PLAIN) -> ImageInfo:
-    """`probe` of an encoded image."""
+def probe(data: bytes, name: str = "image bytes", reading: Reading = PLAIN) -> ImageInfo:
+    """Size, channels and bits of an encoded image by the header alone. Raises VitralError if it is none, too large, or of a refused kind."""
     return _jpeg_info(data, name, reading) or _Opened(data, name, reading).info()
 
 
@@ -114,9 +104,7 @@ def decode_seen(
 def decode_bytes(
     data: bytes, channels: int | None, name: str, hint: int | None = None, reading: Reading = PLAIN
 ) -> tuple[Tensor, ImageInfo]:
-    """`decode` of an encoded image, and what the file says (its own size and channels, whatever was
-    asked).
-    """
+    """`decode` of an encoded image, and what the file says (its own size and channels, whatever was asked)."""
     info = _jpeg_info(data, name, reading)
     if info is not None and channels in (None, 1, 3):
         return _to_tensor(_jpeg_pixels(data, info, channels or info.channels, name, hint)), info

@@ -59,14 +59,14 @@ def list_folder(root: Path, options: DataOptions, *, training: bool = True, labe
             _one_split(walk, folder, splits[folder.name], options, labelled, found)
     else:
         _classes_or_splits(walk, folders, options, labelled, found)
-    found.problems += closed_folders(walk, options.skip_unreadable)
+    problems, notes = closed_folders(walk, options.skip_unreadable)
     images = FileImages(root, found.names)
     listing = build_listing(
         root.name, images, found.labels, found.given or None,
-        task=options.task, training=training, problems=found.problems,
+        task=options.task, training=training, problems=[*found.problems, *problems],
     )  # fmt: skip
     listing.ignored = list(dict.fromkeys([*found.stray, *walk.others, *walk.runs]))
-    listing.understood = [*found.said, *walk.left_out(), *closed_notes(walk, options.skip_unreadable)]
+    listing.understood = [*found.said, *walk.left_out(), *notes]
     return listing
 
 
@@ -75,13 +75,13 @@ def list_flat(walk: Walk, *, skipping: bool = False) -> Listing:
     found = sorted(map(walk.named, walk.under(walk.root)))
     if not found:
         raise VitralError(f"{walk.root}: {_nothing(walk, walk.entries(walk.root)[1])}")
-    problems, n = closed_folders(walk, skipping), len(found)
+    (problems, notes), n = closed_folders(walk, skipping), len(found)
     listing = build_listing(
         walk.root.name, FileImages(walk.root, found), [UNLABELLED] * n, ["train"] * n,
         training=False, problems=problems,
     )  # fmt: skip
     listing.ignored = [*walk.others, *walk.runs]
-    listing.understood = [*walk.left_out(), *closed_notes(walk, skipping)]
+    listing.understood = [*walk.left_out(), *notes]
     return listing
 
 
@@ -95,21 +95,15 @@ def check_no_run(root: Path) -> None:
         )
 
 
-def closed_folders(walk: Walk, skipping: bool) -> list[Problem]:
-    """That some folders cannot be read, unless what is unreadable is to be left out."""
-    if not walk.closed or skipping:
-        return []
-    text = (
-        f"{counted(len(walk.closed), 'folder')} cannot be read: {some(walk.closed)}; make them readable (chmod -R u+rX), move them away, "
-        "or leave them out with --skip-unreadable"
-    )
-    return [Problem("closed_folders", text, tuple(walk.closed))]
-
-
-def closed_notes(walk: Walk, skipping: bool) -> list[str]:
-    """That folders which cannot be read were left out."""
-    closed = walk.closed if skipping else []
-    return [f"left out {counted(len(closed), 'folder')} that cannot be read: {some(closed, 3)}"] if closed else []
+def closed_folders(walk: Walk, skipping: bool) -> tuple[list[Problem], list[str]]:
+    """That some folders cannot be read: a problem, or a note if what is unreadable is left out."""
+    if not walk.closed:
+        return [], []
+    which = f"{counted(len(walk.closed), 'folder')}{' that' if skipping else ''} cannot be read: {some(walk.closed, 3 if skipping else 10)}"
+    if skipping:
+        return [], [f"left out {which}"]
+    text = f"{which}; make them readable (chmod -R u+rX), move them away, or leave them out with --skip-unreadable"
+    return [Problem("closed_folders", text, tuple(walk.closed))], []
 
 
 def _nothing(walk: Walk, loose: Sequence[Path]) -> str:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from vitral.data.columns import LABELS, plain_name
-from vitral.data.folder import check_no_run, closed_folders, closed_notes
+from vitral.data.folder import check_no_run, closed_folders
 from vitral.data.listing import Listing, split_of
 from vitral.data.options import DataOptions
 from vitral.data.problem import Problem
@@ -67,9 +67,9 @@ def _image_folder(
         else:
             remedy = "add rows, move the images away, or leave them out with --skip-unreadable"
             problems.append(Problem("unlisted_images", f"{text}; {remedy}", tuple(rest)))
-    problems += closed_folders(walk, options.skip_unreadable)
-    listing.understood = [*listing.understood, *closed_notes(walk, options.skip_unreadable)]
-    listing.problems = [*listing.problems, *problems]
+    closed, notes = closed_folders(walk, options.skip_unreadable)
+    listing.understood = [*listing.understood, *notes]
+    listing.problems = [*listing.problems, *problems, *closed]
     return listing
 
 

@@ -162,9 +162,7 @@ class FileImages(Images):
 
 @dataclass
 class ArrayImages(Images):
-    """Grey images of one size in memory, `uint8` [n,h,w]; `read` hands out views, not copies: do not write to
-    them.
-    """
+    """Grey images of one size in memory, `uint8` [n,h,w]; `read` hands out views, not copies: do not write to them."""
 
     pixels: np.ndarray
     names: Sequence[str]
@@ -185,9 +183,7 @@ class ArrayImages(Images):
 
 @dataclass
 class PackedImages(Images):
-    """Encoded images (the bytes of files) one after the other in a buffer, image i from ends[i] to ends[i +
-    1].
-    """
+    """Encoded images (the bytes of files) one after the other in a buffer, image i from ends[i] to ends[i + 1]."""
 
     buffer: np.ndarray
     ends: np.ndarray

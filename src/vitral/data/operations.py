@@ -188,14 +188,6 @@ def rotation(h: int, w: int, degrees: float) -> Affine:
     return cos, -sin, (w - cos * w + sin * h) / 2, sin, cos, (h - sin * w - cos * h) / 2
 
 
-def shear_x(amount: float) -> Affine:
-    return 1, amount, 0, 0, 1, 0
-
-
-def shear_y(amount: float) -> Affine:
-    return 1, 0, 0, amount, 1, 0
-
-
 def translation(x: float, y: float) -> Affine:
     return 1, 0, x, 0, 1, y
 

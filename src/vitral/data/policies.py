@@ -74,9 +74,9 @@ def move(name: str, h: int, w: int, magnitude: float, sign: int) -> op.Affine | 
         case "Rotate":
             return op.rotation(h, w, 30 * m)
         case "ShearX":
-            return op.shear_x(0.3 * m)
+            return 1, 0.3 * m, 0, 0, 1, 0
         case "ShearY":
-            return op.shear_y(0.3 * m)
+            return 1, 0, 0, 0.3 * m, 1, 0
         case "TranslateX":
             return op.translation(0.45 * m * w, 0)
         case "TranslateY":

@@ -25,18 +25,6 @@ BLOCK = 2**22
 """Values that a part holds."""
 
 
-def _triangle(x: Floats) -> Floats:
-    return np.maximum(0, 1 - np.abs(x))
-
-
-def _box(x: Floats) -> Floats:
-    return ((x > -0.5) & (x <= 0.5)).astype(np.float64)
-
-
-def _hamming(x: Floats) -> Floats:
-    return np.where(np.abs(x) < 1, np.sinc(x) * (0.54 + 0.46 * np.cos(np.pi * x)), 0)
-
-
 def _cubic(x: Floats) -> Floats:
     """Keys' cubic with a = -0.5."""
     x = np.abs(x)
@@ -44,16 +32,12 @@ def _cubic(x: Floats) -> Floats:
     return np.where(x < 1, near, np.where(x < 2, far, 0))
 
 
-def _lanczos(x: Floats) -> Floats:
-    return np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0)
-
-
 FILTERS: dict[str, tuple[float, Callable[[Floats], Floats]]] = {
     "bicubic": (2.0, _cubic),
-    "bilinear": (1.0, _triangle),
-    "lanczos": (3.0, _lanczos),
-    "box": (0.5, _box),
-    "hamming": (1.0, _hamming),
+    "bilinear": (1.0, lambda x: np.maximum(0, 1 - np.abs(x))),
+    "lanczos": (3.0, lambda x: np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0)),
+    "box": (0.5, lambda x: ((x > -0.5) & (x <= 0.5)).astype(np.float64)),
+    "hamming": (1.0, lambda x: np.where(np.abs(x) < 1, np.sinc(x) * (0.54 + 0.46 * np.cos(np.pi * x)), 0)),
 }
 """Half of each filter's width, and its weights."""
 INTERPOLATIONS = (*FILTERS, "nearest")

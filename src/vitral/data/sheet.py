@@ -1,6 +1,7 @@
 """What training will show the model, on one picture: images as they are evaluated, their augmented views, and mixed batches."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -54,11 +55,13 @@ def contact_sheet(batches: TrainingBatches, labels: Sequence[str], images: int =
     return draw(rows, columns)
 
 
+@dataclass
 class Row:
     """Pictures side by side with texts below (one for the whole row, or one for each), or texts alone."""
 
-    def __init__(self, texts: list[str], pictures: list[Image.Image], *, heading: bool = False) -> None:
-        self.texts, self.heading, self.pictures = texts, heading, pictures
+    texts: list[str]
+    pictures: list[Image.Image]
+    heading: bool = False
 
     @property
     def height(self) -> int:

@@ -60,11 +60,7 @@ class Split:
         return len(self.rows)
 
     def read(self, i: int, channels: int | None = None, hint: int | None = None) -> Tensor:
-        """Image i as [C,h,w], 0..255, not to be written to. channels, hint: as in
-        `vitral.data.decode.decode`.
-
-        Raises VitralError if the file has vanished or changed since the scan.
-        """
+        """Image i as [C,h,w], 0..255, not to be written to; channels, hint as in `decode`. VitralError if its file is gone or has changed."""
         return self.images.read(int(self.rows[i]), channels, hint)
 
     def path(self, i: int) -> Path | None:
@@ -227,20 +223,18 @@ def _read_as(listing: Listing, options: DataOptions) -> Listing:
 
 
 def _listed(data: str | Path, options: DataOptions, training: bool, labelled: bool) -> Listing:
-    path = Path(data)
+    path, built_in = Path(data), data in BUILTIN
     look_at(data)
-    listing = None
-    if path.is_dir() and data not in BUILTIN:
-        listing = list_hub(path, options, training=training and labelled, labelled=labelled)
-    if listing is not None:
+    folder = path.is_dir() and not built_in
+    if folder and (listing := list_hub(path, options, training=training and labelled, labelled=labelled)) is not None:
         return listing
-    if options.label_separator is not None and (data in BUILTIN or path.is_dir()):
+    if options.label_separator is not None and (built_in or folder):
         raise VitralError(
             f"{data}: several labels an image (label_separator {options.label_separator!r}) come from a table; give one"
         )
-    if isinstance(data, str) and data in BUILTIN:
-        return BUILTIN[data](options)
-    if path.is_dir():
+    if built_in:
+        return BUILTIN[str(data)](options)
+    if folder:
         return list_folder(path, options, training=training and labelled, labelled=labelled)
     if path.suffix.lower() in TABLES:
         return list_table(path, options, training=training, labelled=labelled)

@@ -95,9 +95,7 @@ def keep_in_train(
 
 
 def apportion(sizes: dict[str, int], total: int) -> dict[str, int]:
-    """Divide `total` over groups in proportion to their sizes, exactly: whole parts, then the largest
-    remainders.
-    """
+    """Divide `total` over groups in proportion to their sizes, exactly: whole parts, then the largest remainders."""
     whole = sum(sizes.values())
     assert 0 <= total <= whole
     parts = {group: size * total // whole for group, size in sizes.items()}

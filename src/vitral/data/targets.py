@@ -42,9 +42,7 @@ class Targets(ABC):
     @classmethod
     @abstractmethod
     def read(cls, labels: Labels, name: str) -> tuple[list[str], Self]:
-        """The labels' names in order, and the targets. name: of the data, for a VitralError if they are not of
-        this task.
-        """
+        """The labels' names in order, and the targets. name: of the data, for a VitralError if they are not of this task."""
 
     @classmethod
     def joined(cls, parts: Sequence["Targets"]) -> "Targets":

@@ -14,7 +14,7 @@ from threading import Lock
 from PIL import Image
 
 from vitral.data.bands import to_rgb
-from vitral.data.decode import decode, probe_bytes
+from vitral.data.decode import decode, probe
 from vitral.data.files import ImageError
 from vitral.data.preprocess import Preprocess
 from vitral.data.values import PLAIN
@@ -116,7 +116,7 @@ class Images:
         reading = self.steps[0].reading if self.steps else PLAIN
         too_large = f"{name}: has more pixels than the limit of {MAX_PIXELS:,}; shrink it"
         try:
-            header = probe_bytes(data, name, reading)
+            header = probe(data, name, reading)
         except ImageError as error:
             if error.kind != "too_large":
                 raise
