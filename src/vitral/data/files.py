@@ -49,7 +49,9 @@ class Status(NamedTuple):
         return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, settled)
 
 
-def read_file(path: Path, name: str, known: Callable[[Status], object] = lambda status: None) -> tuple[bytes, Status]:
+def read_file(
+    path: str | Path, name: str, known: Callable[[Status], object] = lambda status: None
+) -> tuple[bytes, Status]:
     """The bytes and the status of a regular file, without ever waiting on a pipe or a device.
 
     name: what to call it in the VitralError that is raised for whatever else a path can turn out to be. known: whether, by its status, it need

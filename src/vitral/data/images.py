@@ -4,6 +4,7 @@ Each kind can be sent to another process, names image i, hashes its content, che
 [C,h,w] (C channels, h height, w width).
 """
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -111,11 +112,14 @@ class FileImages(Images):
     def files(self) -> "FileImages":
         return self
 
+    def _file(self, i: int, known: Callable[[Status], object] = lambda status: None) -> tuple[bytes, Status]:
+        return read_file(os.path.join(self.root, self.names[i]), self.names[i], known)  # faster than with a Path
+
     def path(self, i: int) -> Path:
         return self.root / self.names[i]
 
     def pages(self, i: int) -> int:
-        return count_pages(read_file(self.path(i), self.names[i])[0], self.names[i])
+        return count_pages(self._file(i)[0], self.names[i])
 
     def check(self, i: int, *, small: bool, page: int | None = None) -> Checked:
         known: Checked | None = None
@@ -126,14 +130,14 @@ class FileImages(Images):
                 known = self.cache.get(self.names[i], self._reading(page).page, status, small=small)
             return known is not None
 
-        data, status = read_file(self.path(i), self.names[i], is_known)
+        data, status = self._file(i, is_known)
         if known is not None:
             self._seen[i] = (status.size, status.modified, known.digest)
             return known
         return self.learn(i, self._inspected(i, data, status, _hint(small), page), small=small, page=page)
 
     def inspect(self, i: int, hint: int | None, page: int | None = None) -> Inspected:
-        return self._inspected(i, *read_file(self.path(i), self.names[i]), hint, page)
+        return self._inspected(i, *self._file(i), hint, page)
 
     def _inspected(self, i: int, data: bytes, status: Status, hint: int | None, page: int | None) -> Inspected:
         pixels, info = decode_bytes(data, None, self.names[i], hint, self._reading(page))
@@ -150,7 +154,7 @@ class FileImages(Images):
 
     def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> Tensor:
         name = self.names[i]
-        data, status = read_file(self.path(i), name)
+        data, status = self._file(i)
         size, changed_ns, digest = self._seen[i]
         touched = (status.size, status.modified) != (size, changed_ns)
         if size and touched and content_hash(data) != digest.tobytes():

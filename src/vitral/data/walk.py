@@ -84,7 +84,8 @@ class Walk:
 
     def named(self, path: Path) -> str:
         """A path as the data name it."""
-        return path.relative_to(self.root).as_posix()
+        above = len(self.root.as_posix().rstrip("/")) + 1  # pathlib's own way takes as long as to list the folders
+        return path.as_posix()[above:] or "."
 
     def entries(self, folder: Path) -> tuple[list[Path], list[Path]]:
         """The folders and the files in a folder, sorted; broken links are files, which fail later, by name."""
