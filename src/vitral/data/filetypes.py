@@ -128,10 +128,6 @@ def _brand(data: bytes, *brands: bytes) -> bool:
     return next((brand for brand in known if brand not in (b"mif1", b"msf1", b"miaf")), b"mif1") in brands
 
 
-def _netpbm(data: bytes) -> bool:
-    return re.match(rb"P[1-6fF]\s([^a-zA-Z]|$)", data[:4]) is not None
-
-
 def _markup(data: bytes, *starts: bytes) -> bool:
     """Whether a text begins with one of these, or an XML declaration, comments or a document type and then one of these."""
     text = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -146,7 +142,7 @@ _LESS_PLAIN: tuple[tuple[Format, Callable[[bytes], bool]], ...] = (
     (HEIC, lambda d: _brand(d, b"mif1", b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis")),
     (RAW, lambda d: _brand(d, b"crx ")),
     (VIDEO, lambda d: d[4:8] == b"ftyp" or (d[:4] == b"RIFF" and d[8:12] == b"AVI ") or d[4:8] in (b"moov", b"mdat")),
-    (PPM, _netpbm),
+    (PPM, lambda d: re.match(rb"P[1-6fF]\s([^a-zA-Z]|$)", d[:4]) is not None),
     (HTML, lambda d: _markup(d, b"<!doctype html", b"<html", b"<head", b"<body")),
     (SVG, lambda d: _markup(d, b"<svg")),
     (TGA, lambda d: d[-18:] == b"TRUEVISION-XFILE.\0"),

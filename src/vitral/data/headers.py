@@ -76,10 +76,9 @@ def count_heif(data: bytes, name: str) -> int:
 
 def heif_info(data: bytes, frame: int, name: str) -> ImageInfo:
     image = _heif(data, name)[frame]
-    check_pixels(image.size[1], image.size[0], name)
-    return ImageInfo(
-        image.size[1], image.size[0], 1 if image.mode.startswith("L") else 3, 16 if ";16" in image.mode else 8
-    )
+    width, height = image.size
+    check_pixels(height, width, name)
+    return ImageInfo(height, width, 1 if image.mode.startswith("L") else 3, 16 if ";16" in image.mode else 8)
 
 
 def heif_pixels(data: bytes, frame: int, reading: Reading, name: str) -> tuple[np.ndarray, ImageInfo]:

@@ -37,9 +37,8 @@ class Places:
         elsewhere: whether the paths were written for another place, so that folders at their beginning may be left out, from all alike.
         """
         written = [self._as_here(cell) for cell in cells]
-        tries = (
-            range(max((len(parts) for parts in written), default=1)) if elsewhere or self._windows(cells) else range(1)
-        )
+        elsewhere = elsewhere or all(re.match(r"[A-Za-z]:[\\/]|\\\\", cell) for cell in cells)  # on Windows
+        tries = range(max((len(parts) for parts in written), default=1) if elsewhere else 1)
         best, dropped = [self._match(parts) for parts in written], 0
         for drop in tries[1:]:
             if all(best):
@@ -56,10 +55,6 @@ class Places:
             names.append(found_here[0] if found_here else cell)
         self._tell(cells, names, dropped)
         return names
-
-    @staticmethod
-    def _windows(cells: Sequence[str]) -> bool:
-        return all(re.match(r"[A-Za-z]:[\\/]|\\\\", cell) for cell in cells)
 
     def _as_here(self, cell: str) -> list[str]:
         """The parts of a path; backslashes divide it unless there is such a file."""

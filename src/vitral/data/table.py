@@ -129,13 +129,17 @@ def _joined(where: Path, parts: Sequence[Part], options: DataOptions, labelled: 
             own = [_parts(label, options.label_separator) if isinstance(label, str) else label for label in own]
         first, joined.column = first or chosen, chosen.image
         labels += list(own)
-        joined.images += [_cell(cell, part) for cell in _files_only(rows.columns[chosen.image])]
+        before = f"{part.inside}/" if part.inside else ""
+        joined.images += [
+            f"{before}{cell}" if isinstance(cell, str) and cell.strip() else cell
+            for cell in _files_only(rows.columns[chosen.image])
+        ]
         column = None if chosen.split is None else rows.columns[chosen.split]
         splits = [part.split or "" for _ in own] if column is None or part.split else [_plain(cell) for cell in column]
         assert joined.splits is not None
         joined.splits += splits
-        before = f"{rows.path.name} " if len(parts) > 1 else ""
-        joined.rows += [f"{before}row {i + rows.first_row}" for i in range(len(rows))]
+        file = f"{rows.path.name} " if len(parts) > 1 else ""
+        joined.rows += [f"{file}row {i + rows.first_row}" for i in range(len(rows))]
     if first is None:
         raise VitralError(f"{where}: has no rows; add one for each image")
     kinds = {type(label) for label in labels}
@@ -173,12 +177,6 @@ def _files_only(column: Sequence[Any]) -> Sequence[Any]:
     return column
 
 
-def _cell(cell: Any, part: Part) -> Any:
-    if isinstance(cell, str) and part.inside and cell.strip():
-        return f"{part.inside}/{cell}"
-    return cell
-
-
 def _check_folds(where: Path, column: str, columns: _Columns, options: DataOptions) -> None:
     """Folds must be told which is for what; a fold that was told must be there."""
     assert columns.splits is not None
@@ -209,11 +207,6 @@ def _split(cell: str, options: DataOptions) -> str:
     )  # dev is some people's test: --val-fold dev says
 
 
-def _between(labels: Sequence[Any]) -> str | None:
-    """What could stand between several labels in some of these cells, if anything."""
-    return next((mark for mark in ";|," if any(mark in str(label) for label in labels)), None)
-
-
 def _incomplete(columns: _Columns, options: DataOptions) -> list[Problem]:
     """What is missing in some rows, which are then taken out of the columns."""
     rows = range(len(columns.images))
@@ -230,7 +223,9 @@ def _incomplete(columns: _Columns, options: DataOptions) -> list[Problem]:
             text = (
                 f"{counted(len(found), 'row has', 'rows have')} no {what}: {some(named)}; fill it in or remove the rows"
             )
-            if what == "label" and (mark := _between(columns.labels)):
+            if what == "label" and (
+                mark := next((m for m in ";|," if any(m in str(label) for label in columns.labels)), None)
+            ):
                 text += f'. If an image can have several labels, or none, say what stands between them: --label-separator "{mark}"'
             problems.append(Problem(f"no_{what}", text, tuple(named)))
     splits = columns.splits
