@@ -66,13 +66,19 @@ def exact_copies(digests: Sequence[bytes]) -> list[Copies]:
 
 
 def near_copies(
-    small: NDArray[np.uint8], digests: Sequence[bytes], sides: NDArray[np.int64], progress: Progress | None = None
+    small: NDArray[np.uint8],
+    digests: Sequence[bytes],
+    sides: NDArray[np.int64],
+    progress: Progress | None = None,
+    *,
+    cropped: bool = True,
 ) -> list[Copies]:
     """Pairs of images, of different content, that show the same. Of exact copies the first alone takes part.
 
     Args:
         small: [n, 32, 32], as `small_picture` makes them. digests: content hashes. sides: [n], the lesser side of each image in pixels.
-        progress: called with (done, in all) now and then.
+        progress: called with (done, in all) now and then. cropped: whether crops are sought too, for which pairs must be registered: that takes
+            nearly all of the time.
     """
     taking = sides >= LEAST_SIDE
     taking[[pair.second for pair in exact_copies(digests)]] = False
@@ -82,11 +88,11 @@ def near_copies(
         return []
     grey = torch.from_numpy(small)
     (first, second, flipped), lookalikes = _candidates(grey, places, progress)
-    least = _stand_out(_verified(grey, *lookalikes, least=-1.0))
+    least = _stand_out(_verified(grey, *lookalikes, -1.0, cropped))
     best: dict[tuple[int, int], Copies] = {}
     for at in range(0, len(first), _PAIRS):
         part = slice(at, at + _PAIRS)
-        for copies in _verified(grey, first[part], second[part], flipped[part], least):
+        for copies in _verified(grey, first[part], second[part], flipped[part], least, cropped):
             pair = copies.first, copies.second
             if pair not in best or best[pair].agreement < copies.agreement:
                 best[pair] = copies
@@ -195,11 +201,16 @@ def _shrunk(grey: Tensor, side: int) -> Tensor:
     return F.avg_pool2d(grey.double()[:, None], SIDE // side)[:, 0]
 
 
-def _verified(grey: Tensor, first: Tensor, second: Tensor, flipped: Tensor, least: float) -> list[Copies]:
-    """The pairs whose fine detail agrees to `least` once they are registered."""
-    warp = _begun(grey, first, second, flipped)
+def _verified(
+    grey: Tensor, first: Tensor, second: Tensor, flipped: Tensor, least: float, cropped: bool
+) -> list[Copies]:
+    """The pairs whose fine detail agrees to `least`, once they are registered if crops are sought."""
     # (side, steps of registration, size of the detail that is compared, agreement it takes to go on)
-    for side, steps, detail, enough in ((16, 0, 0, REGISTERED), (32, 0, 3, least - HALFWAY), (32, 4, 3, least)):
+    stages = (
+        [(16, 0, 0, REGISTERED), (32, 0, 3, least - HALFWAY), (32, 4, 3, least)] if cropped else [(32, 0, 3, least)]
+    )
+    warp = _begun(grey, first, second, flipped) if cropped else _still(len(first))
+    for side, steps, detail, enough in stages:
         a, b = _pictures(grey, first, second, flipped, side)
         warp = register(a, b, warp, steps)
         agreement, share = _agreement(a, b, warp, detail)
@@ -207,11 +218,11 @@ def _verified(grey: Tensor, first: Tensor, second: Tensor, flipped: Tensor, leas
         first, second, flipped, warp, agreement = (x[kept] for x in (first, second, flipped, warp, agreement))
         if not len(first):
             return []
-    cropped = ((warp - torch.tensor(STILL, dtype=warp.dtype)).abs() > MOVED).any(1)
+    moved = ((warp - _still(1)).abs() > MOVED).any(1)
     return [
         Copies(i, j, "mirrored" if flip else "cropped" if crop else "near", score)
         for i, j, flip, crop, score in zip(
-            first.tolist(), second.tolist(), flipped.tolist(), cropped.tolist(), agreement.tolist(), strict=True
+            first.tolist(), second.tolist(), flipped.tolist(), moved.tolist(), agreement.tolist(), strict=True
         )
     ]
 
@@ -222,9 +233,13 @@ def _pictures(grey: Tensor, first: Tensor, second: Tensor, flipped: Tensor, side
     return torch.where(flipped[:, None, None], a.flip(-1), a), b
 
 
+def _still(m: int) -> Tensor:
+    return torch.tensor(STILL, dtype=torch.float64).repeat(m, 1)
+
+
 def _begun(grey: Tensor, first: Tensor, second: Tensor, flipped: Tensor) -> Tensor:
     """First warps, [m, 4], from 16 x 16 pixels: the better of two registrations, begun there and on 8 x 8, as either may end in a local minimum."""
-    still = torch.tensor(STILL, dtype=torch.float64).repeat(len(first), 1)
+    still = _still(len(first))
     small = register(*_pictures(grey, first, second, flipped, 8), still, 6)
     a, b = _pictures(grey, first, second, flipped, 16)
     one, other = register(a, b, still, 5), register(a, b, small, 5)

@@ -21,7 +21,7 @@ def data_facts(data: DataSet, preprocess: Preprocess, *, labelled: bool) -> Fact
 
     flat: share of training images of a single colour. splits: of each, `images`, with one class an image the share of the commonest class
     (`majority`) and every class's share (`shares`), and for what is not training `shared`, the images that are in training too, byte for byte,
-    and `near`, the share of images of which training has a near copy, where these were sought.
+    and `near`, the share of images of which training has a near copy of the same framing, where these were sought.
     """
     train = data.splits["train"]
     splits: dict[str, Fact] = {}
@@ -52,7 +52,7 @@ def _near_copies(data: DataSet, splits: dict[str, Fact]) -> None:
     digests = [content.tobytes() for split in data.splits.values() for content in split.contents]
     of = [name for name, split in data.splits.items() for _ in range(len(split))]
     near = set()
-    for pair in near_copies(np.array(small), digests, np.array(sides)):
+    for pair in near_copies(np.array(small), digests, np.array(sides), cropped=False):
         for image, other in ((pair.first, pair.second), (pair.second, pair.first)):
             if of[other] == "train":
                 near.add(image)
