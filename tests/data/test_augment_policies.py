@@ -292,7 +292,7 @@ def test_augreg_levels_are_options():
 @pytest.mark.parametrize(
     ("field", "value", "says"),
     [
-        ("crop", "middle", "choose one of resized, padded"),
+        ("crop", "middle", "choose one of resized, framed"),
         ("policy", "autoaugment", "choose one of none, randaugment"),
         ("erase_with", "black", "choose one of mean, noise"),
         ("hflip", 1.5, "a probability"),
