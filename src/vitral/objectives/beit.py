@@ -1,10 +1,10 @@
-"""BEiT: which visual tokens had the patches of the hidden blocks?
+"""BEiT: predict the visual tokens of patches that are hidden in blocks.
 
 BEiT: BERT Pre-Training of Image Transformers, https://arxiv.org/abs/2106.08254, sections 2.3 and 2.4; the blocks are those of its code
-(https://github.com/microsoft/unilm, beit/masking_generator.py): up to 75 of 14x14 patches there, a mask_ratio of 0.383.
+(https://github.com/microsoft/unilm, beit/masking_generator.py), which hides up to 75 of 14x14 patches: a mask_ratio of 0.383.
 
-Deviations. The tokens are those of `vitral.models.tokenizer`, trained on the images at hand. The smallest block is 16 patches of 14x14, and on
-smaller grids the same share of them. Each image counts alike however many of its patches are hidden; the paper's code counts each patch alike.
+Deviations. The tokens are those of a `vitral.models.tokenizer`, trained on the images at hand. The smallest block has 16 of 14x14 patches, and the
+same share of a smaller grid. Every image counts alike, however many of its patches are hidden; in the paper's code every patch does.
 
 Axes: B batch, N patches on a grid h w, d width of a code, M hidden patches.
 """
@@ -34,9 +34,9 @@ SMALLEST = 16  # patches in a block, of 14x14
 
 
 def block_masks(keys: Tensor, grid: tuple[int, int], mask_ratio: float) -> Tensor:
-    """Hidden patches bool [B, N] for samples with these keys [B]: rectangles until `mask_ratio` of the grid is reached or none fits.
+    """Hidden patches, bool [B, N], of samples with these keys [B]: rectangles, until `mask_ratio` of the grid is hidden or no more fits.
 
-    The ratio is an upper bound; with few patches an image can stay whole.
+    The ratio is an upper bound; of few patches there may be none hidden.
     """
     h, w = grid
     if min(grid) < 2:
@@ -56,7 +56,10 @@ def block_masks(keys: Tensor, grid: tuple[int, int], mask_ratio: float) -> Tenso
 
 
 def add_block(mask: np.ndarray, tries: np.ndarray, smallest: int, most: int) -> bool:
-    """Hide one more rectangle of the mask [h, w], which may overlap others; False if none of the tries fits. tries: [10, 4] in [0, 1)."""
+    """Hide one more rectangle of the mask [h, w], which may overlap others; False if none of the tries fits.
+
+    tries: random numbers [10, 4] in [0, 1), each row an area, an aspect ratio and a place.
+    """
     height, width = mask.shape
     room = most - mask.sum()
     for area, ratio, down, right in tries.tolist():
@@ -74,13 +77,13 @@ def add_block(mask: np.ndarray, tries: np.ndarray, smallest: int, most: int) -> 
 
 
 class VisualTokens:
-    """A trained tokenizer that sees the pixels of the model that is trained, and paints them."""
+    """A trained tokenizer that takes images as the model in training gets them, and paints images for it."""
 
     def __init__(self, predictor: Predictor, preprocess: Preprocess, patch_size: int) -> None:
         steps, tokenizer = predictor.card.preprocess, predictor.model
         if not isinstance(tokenizer, Tokenizer):
             raise VitralError(
-                f"tokenizer: {predictor.card.model}: makes no visual tokens; give a run of vitral pretrain --objective tokenizer"
+                f"tokenizer: {predictor.card.model} makes no visual tokens; give a run of vitral pretrain --objective tokenizer"
             )
         if tokenizer.patch_size != patch_size:
             raise VitralError(
@@ -115,24 +118,24 @@ class VisualTokens:
 
 @dataclass(frozen=True)
 class PredictTokens(Objective):
-    """What is trained is a MaskedPrediction of `tokens.codes` classes."""
+    """The model is a MaskedPrediction of `tokens.codes` classes."""
 
     tokens: VisualTokens
     mask_ratio: float = 0.4
-    """Upper bound of what is hidden."""
+    """Largest share of the patches that is hidden."""
 
     def __post_init__(self) -> None:
         check_mask_ratio(self.mask_ratio)
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """`loss` of the hidden patches, and `accuracy`, the share of their codes that is right."""
+        """`loss` of the hidden patches, and `accuracy`, the share of them whose code is predicted."""
         assert isinstance(model, MaskedPrediction)
         hidden = self.hide(model, batch)
-        wanted = self.tokens(batch.images)[hidden]  # [M]
+        targets = self.tokens(batch.images)[hidden]  # [M]
         logits = model(batch.images, hidden, hidden)  # [M, K]
-        right = (logits.argmax(-1) == wanted).float()
+        right = (logits.argmax(-1) == targets).float()
         return {
-            "loss": mean_by_image(F.cross_entropy(logits, wanted, reduction="none"), hidden),
+            "loss": mean_by_image(F.cross_entropy(logits, targets, reduction="none"), hidden),
             "accuracy": mean_by_image(right, hidden),
         }
 
@@ -145,7 +148,7 @@ class PredictTokens(Objective):
         return model.backbone
 
     def pictures(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Hidden patches are blank; all are painted from codes, those of the hidden ones predicted, the others true."""
+        """Hidden patches are blank; then all are painted from codes: predicted ones where they were hidden, their own elsewhere."""
         assert isinstance(model, MaskedPrediction)
         images, size = batch.images, (batch.images.shape[2], batch.images.shape[3])
         patch = (model.backbone.patch_size, model.backbone.patch_size)

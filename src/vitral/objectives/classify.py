@@ -13,17 +13,17 @@ from vitral.objectives.objective import Objective
 
 @dataclass(frozen=True)
 class Classify(Objective):
-    """Targets are classes [B] or shares [B, K], as Mixup and several labels an image give them."""
+    """Targets are classes [B], or shares [B, K] of mixed images and of images with several labels."""
 
     smoothing: float = 0.0
     loss: str = "ce"
     """ce, or bce: the sum over classes of binary cross-entropies (AugReg, section 3.2; DeiT III, section 3.1, up to its factor 1 / K)."""
     weights: Tensor | None = None
-    """[K]: how much a sample of each class counts."""
+    """[K]: weight of a sample of each class."""
     independent: bool = False
-    """Whether each label is a yes or no of its own, so that there is no top-1."""
+    """Whether an image can have any number of the labels, so that there is no top-1."""
     binarise: bool = False
-    """With bce: a mixed image shows both of its classes wholly (DeiT III's code), not each by its share."""
+    """With bce: the target of both classes of a mixed image is 1 (DeiT III's code), not their shares."""
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         logits = model(batch.images).float()
@@ -53,10 +53,10 @@ class Classify(Objective):
 
 
 def hits(logits: Tensor, targets: Tensor) -> Tensor:
-    """How many top-1 answers are right; of mixed images the larger share counts."""
+    """How many top-1 predictions are right; in a mixed image the class of the larger share is."""
     return (logits.argmax(-1) == (targets if targets.ndim == 1 else targets.argmax(-1))).sum()
 
 
 def balanced_weights(counts: Tensor) -> Tensor:
-    """[K]: inverse to the classes' counts, with mean 1 over the images."""
+    """[K]: inverse to the classes' counts, and 1 in the mean over images."""
     return counts.sum() / (len(counts) * counts.clamp(min=1))

@@ -1,11 +1,11 @@
-"""Self-distillation without labels: a student learns, from one view of an image, what its own moving average says of another.
+"""Self-distillation without labels: from one view of an image a student predicts what a teacher, its own moving average, outputs for another view.
 
 DINO, https://arxiv.org/abs/2104.14294 (algorithm 1), and as an option iBOT's loss on masked patches, https://arxiv.org/abs/2111.07832, through the
-same head. On small images and small data sets as in https://arxiv.org/abs/2210.07240: the same objective with smaller views and fewer prototypes.
+same head. https://arxiv.org/abs/2210.07240 does the same on small images and small data sets, with smaller views and fewer prototypes.
 
-Deviations. Warm-up and freezing are shares of the budget, not epochs. Every large view of the student has the same share of its patches masked, at
-random places; iBOT draws the share, and none for half of the views. As in DINOv2's code (https://github.com/facebookresearch/dinov2) only masked
-patches pass the head, and their centre is the mean over them.
+Deviations. Warm-up and freezing are shares of the budget, not epochs. Of every large view that the student sees the same share of patches is
+masked, at random places; iBOT draws that share, and masks nothing in half of the views. As in DINOv2's code
+(https://github.com/facebookresearch/dinov2) only masked patches pass the head, and their centre is the mean over them.
 
 Axes: V views, B batch, N patches, M masked patches, D width, K prototypes.
 """
@@ -33,7 +33,7 @@ FIRST_TEMPERATURE = 0.04  # where the teacher's warm-up starts
 
 
 class Head(nn.Module):
-    """Representations [..., D] to cosines with the prototypes [..., K]: three layers to a bottleneck, both sides of unit length; appendix C."""
+    """Representations [..., D] to logits [..., K], their cosines with the prototypes: three layers, a bottleneck, L2 normalisation; appendix C."""
 
     def __init__(self, dim: int, prototypes: int, hidden: int = 2048, bottleneck: int = 256) -> None:
         super().__init__()
@@ -45,13 +45,13 @@ class Head(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.mlp(x)
-        # In float32: divided by the teacher's temperature, a bfloat16's rounding of a cosine would be a tenth of a nat.
+        # In float32: rounding a cosine to bfloat16 would shift a logit, over the teacher's temperature, by a tenth.
         with torch.autocast(x.device.type, enabled=False):
             return F.linear(F.normalize(x.float(), dim=-1, eps=1e-6), F.normalize(self.last_layer.weight, dim=-1))
 
 
 class Branch(nn.Module):
-    """Student or teacher, a backbone without a head of its own and the projection: images [B, C, H, W] -> [B, K]."""
+    """Student or teacher: a backbone without a classifier, and the projection head; images [B, C, H, W] to logits [B, K]."""
 
     def __init__(self, backbone: ImageModel, prototypes: int, hidden: int, bottleneck: int) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Branch(nn.Module):
     def forward(
         self, images: Tensor, places: Tensor | None = None, mask_token: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Answers [B, K] of the images, and [B, M, K] of their patches at `places` [B, M], which a mask token [1, 1, D] may hide."""
+        """Logits [B, K] of the images, and [B, M, K] of their patches at `places` [B, M], which a mask token [1, 1, D] may replace."""
         if places is None:
             return self.head(self.backbone(images)), None
         backbone = maskable(self.backbone)
@@ -82,7 +82,7 @@ class Branch(nn.Module):
 
 
 class Center(nn.Module):
-    """The moving mean [K] of the teacher's answers, from sums over a step's micro-batches; equation 4."""
+    """The moving mean [K] of the teacher's logits, from sums over a step's micro-batches; equation 4."""
 
     value: Tensor
     total: Tensor
@@ -97,11 +97,11 @@ class Center(nn.Module):
         self.total.zero_()
         self.count = 0
 
-    def gather(self, answers: Tensor) -> None:
-        """Answers [..., K] of a micro-batch."""
-        answers = answers.flatten(0, -2)
-        self.total += answers.sum(0)
-        self.count += len(answers)
+    def gather(self, logits: Tensor) -> None:
+        """Add the logits [..., K] of a micro-batch."""
+        logits = logits.flatten(0, -2)
+        self.total += logits.sum(0)
+        self.count += len(logits)
 
     def update(self, momentum: float) -> None:
         assert self.count
@@ -110,7 +110,7 @@ class Center(nn.Module):
 
 
 class SelfDistillation(nn.Module):
-    """What is trained: the student, and beside it the teacher, the centres and the spent share of the budget, so that checkpoints hold them.
+    """What is trained: the student. Beside it the teacher, the centres and the share of the budget that is spent, so that checkpoints hold them.
 
     backbone: any image model with num_classes=0; for masked patches (`patches`) a ViT or a BEiT without patch_drop and representation_dim.
     prototypes: outputs of the heads. hidden, bottleneck: widths of their three layers.
@@ -139,13 +139,13 @@ class SelfDistillation(nn.Module):
         self.register_buffer("share", torch.zeros(()))
 
     def train(self, mode: bool = True) -> "SelfDistillation":
-        """The teacher never drops anything."""
+        """The teacher stays in evaluation mode: nothing is dropped in it."""
         super().train(mode)
         self.teacher.eval()
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """The share stays where it is read without waiting for a device."""
+        """The share stays on the CPU, where reading it waits for no device."""
         super()._apply(fn, recurse)
         self.share = self.share.cpu()
         return self
@@ -156,10 +156,10 @@ class SelfDistillation(nn.Module):
 
     @torch.no_grad()
     def follow(self, momentum: float) -> None:
-        """The teacher's weights by `momentum` theirs and by the rest the student's; statistics of batch norms are the student's."""
+        """teacher = momentum * teacher + (1 - momentum) * student; the statistics of batch norms are copied."""
         torch._foreach_lerp_([*self.teacher.parameters()], [*self.student.parameters()], 1 - momentum)
-        for theirs, ours in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
-            theirs.copy_(ours)
+        for teacher, student in zip(self.teacher.buffers(), self.student.buffers(), strict=True):
+            teacher.copy_(student)
 
 
 @dataclass(frozen=True)
@@ -167,19 +167,19 @@ class SelfDistil(Objective):
     """The batch's views are two large ones [B, C, H, W], then any number of small ones [B, C, h, w] of one size."""
 
     teacher_momentum: float = 0.996
-    """At the start; it rises to 1 along a cosine. The nearer to 1, the smaller the batch: DINO's code suggests 0.9995 for 256 images."""
+    """At the start; it rises to 1 along a cosine. Smaller batches need a higher one: DINO's code suggests 0.9995 for 256 images."""
     teacher_temperature: float = 0.04
     """After the warm-up."""
     patch_loss: float = 0.0
-    """Weight of the loss on masked patches; above 0 the module must be made with `patches`."""
+    """Weight of the loss on masked patches; above 0 the module must have been made with `patches`."""
     mask_ratio: float = 0.3
-    """Share of the patches that are masked then, at least one."""
+    """Share of the patches that are masked for that loss, at least one."""
     student_temperature: float = 0.1
     center_momentum: float = 0.9
     warmup: float = 0.3
-    """Share of the budget in which the teacher's temperature rises from 0.04: 30 of the paper's 100 epochs."""
+    """Share of the budget in which the teacher's temperature rises from 0.04; in the paper 30 of 100 epochs."""
     frozen: float = 0.01
-    """Share of the budget in which the prototypes stay as they are: the first of 100 epochs."""
+    """Share of the budget in which the prototypes are frozen; in the paper the first of 100 epochs."""
 
     def __post_init__(self) -> None:
         for name, fine, allowed in (
@@ -194,34 +194,38 @@ class SelfDistil(Objective):
                 raise VitralError(f"{name}={getattr(self, name)}: choose a value {allowed}")
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """`loss`; `entropy` of the teacher, which is log K or 0 and `divergence` from it 0 where training has collapsed; with masks `patch_loss`."""
+        """`loss`; `entropy` of the teacher and `divergence` of the student from it; `patch_loss` where patches are masked.
+
+        Training has collapsed where the divergence is 0 and the entropy is log K (all prototypes alike) or 0 (always the same one).
+        """
         assert isinstance(model, SelfDistillation)
         large, small = torch.cat(batch.views[:LARGE]), batch.views[LARGE:]
         model.student.head.last_layer.requires_grad_(float(model.share) >= self.frozen)
         places = self.places(model, batch, large) if self.patch_loss else None
 
-        ours, our_patches = model.student(large, places, model.mask_token)
+        student, student_patches = model.student(large, places, model.mask_token)
         with torch.no_grad():
-            theirs, their_patches = model.teacher(large, places)
+            teacher, teacher_patches = model.teacher(large, places)
         if model.training:
-            self.gather(model, theirs, their_patches)
+            self.gather(model, teacher, teacher_patches)
 
-        wanted = self.sharpened(model, theirs, model.center).unflatten(0, (LARGE, -1))  # [2, B, K] log-probabilities
-        said = self.softened(ours).unflatten(0, (LARGE, -1))  # [2, B, K]
-        p = wanted.exp()
-        total = -(p.flip(0) * said).sum()  # each view of the student against each other large view of the teacher
+        teacher_log_probs = self.sharpened(model, teacher, model.center).unflatten(0, (LARGE, -1))  # [2, B, K]
+        teacher_probs = teacher_log_probs.exp()
+        student_log_probs = self.softened(student).unflatten(0, (LARGE, -1))  # [2, B, K]
+        total = -(teacher_probs.flip(0) * student_log_probs).sum()  # each large view against the other one
         if small:
-            said = self.softened(model.student(torch.cat(small))[0]).unflatten(0, (len(small), -1))  # [V - 2, B, K]
-            total = total - (p.sum(0) * said).sum()
+            logits, _ = model.student(torch.cat(small))
+            student_log_probs = self.softened(logits).unflatten(0, (len(small), -1))  # [V - 2, B, K]
+            total = total - (teacher_probs.sum(0) * student_log_probs).sum()  # each small view against both large ones
         loss = total / (len(batch) * LARGE * (len(batch.views) - 1))
-        entropy = -(p * wanted).sum(-1).mean()
-        told = {"loss": loss, "entropy": entropy, "divergence": loss.detach() - entropy}
-        if our_patches is not None:
+        entropy = -(teacher_probs * teacher_log_probs).sum(-1).mean()
+        losses = {"loss": loss, "entropy": entropy, "divergence": loss.detach() - entropy}
+        if student_patches is not None:
             assert model.patch_center is not None
-            p = self.sharpened(model, their_patches, model.patch_center).exp()  # [2B, M, K]
-            told["patch_loss"] = -(p * self.softened(our_patches)).sum(-1).mean()
-            told["loss"] = loss + self.patch_loss * told["patch_loss"]
-        return told
+            teacher_probs = self.sharpened(model, teacher_patches, model.patch_center).exp()  # [2B, M, K]
+            losses["patch_loss"] = -(teacher_probs * self.softened(student_patches)).sum(-1).mean()
+            losses["loss"] = loss + self.patch_loss * losses["patch_loss"]
+        return losses
 
     def places(self, model: SelfDistillation, batch: Batch, large: Tensor) -> Tensor:
         """[2B, M]: which patches of each large view are masked."""
@@ -232,31 +236,31 @@ class SelfDistil(Objective):
         order = order.unflatten(1, (LARGE, N)).transpose(0, 1).flatten(0, 1)  # [B, 2N] -> [2B, N]
         return order.argsort(dim=1)[:, :M]
 
-    def sharpened(self, model: SelfDistillation, answers: Tensor, center: Center) -> Tensor:
-        """The teacher's answers [..., K] as log-probabilities: centred, so that no prototype wins always, and sharp, so that all do not tie."""
+    def sharpened(self, model: SelfDistillation, logits: Tensor, center: Center) -> Tensor:
+        """The teacher's logits [..., K] as log-probabilities: centred, so that no prototype always wins, and sharp, so that not all are alike."""
         first = min(FIRST_TEMPERATURE, self.teacher_temperature)
         risen = min(1.0, float(model.share) / self.warmup) if self.warmup else 1.0
         temperature = first + (self.teacher_temperature - first) * risen
-        return ((answers - center.value) / temperature).log_softmax(-1)
+        return ((logits - center.value) / temperature).log_softmax(-1)
 
-    def softened(self, answers: Tensor) -> Tensor:
-        """The student's answers [..., K] as log-probabilities."""
-        return (answers / self.student_temperature).log_softmax(-1)
+    def softened(self, logits: Tensor) -> Tensor:
+        """The student's logits [..., K] as log-probabilities."""
+        return (logits / self.student_temperature).log_softmax(-1)
 
-    def gather(self, model: SelfDistillation, theirs: Tensor, their_patches: Tensor | None) -> None:
-        """Add a micro-batch to the centres' sums, which start anew with each step."""
-        # No gradient yet: the step's first micro-batch, perhaps after one for which memory ran out.
+    def gather(self, model: SelfDistillation, logits: Tensor, patch_logits: Tensor | None) -> None:
+        """Add the teacher's logits of a micro-batch to the centres' sums, which start from 0 at each step."""
+        # Without a gradient this is the first micro-batch of the step, or that of a step begun again after memory ran out.
         if model.student.head.mlp[0].weight.grad is None:
             for center in model.centers:
                 center.clear()
-        model.center.gather(theirs)
-        if their_patches is not None:
+        model.center.gather(logits)
+        if patch_logits is not None:
             assert model.patch_center is not None
-            model.patch_center.gather(their_patches)
+            model.patch_center.gather(patch_logits)
 
     @torch.no_grad()
     def stepped(self, model: nn.Module, share: float) -> None:
-        """The teacher follows the student, the centres the teacher."""
+        """Move the teacher towards the student, and the centres towards the teacher's mean logits."""
         assert isinstance(model, SelfDistillation)
         model.follow(1 - (1 - self.teacher_momentum) * (1 + math.cos(math.pi * share)) / 2)
         for center in model.centers:
@@ -264,6 +268,6 @@ class SelfDistil(Objective):
         model.share.fill_(share)
 
     def result(self, model: nn.Module) -> ImageModel:
-        """The teacher's backbone, which the paper evaluates: it is better than the student's throughout (figure 6)."""
+        """The teacher's backbone, which the paper evaluates: it is better than the student's throughout training (figure 6)."""
         assert isinstance(model, SelfDistillation)
         return model.teacher.backbone

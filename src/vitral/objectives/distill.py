@@ -1,7 +1,7 @@
-"""Distillation: a student learns a teacher's answers beside the labels.
+"""Distillation: a student learns from a teacher's predictions beside the labels.
 
 Training data-efficient image transformers & distillation through attention, https://arxiv.org/abs/2012.12877, section 4: hard (equation 3) or
-soft (equation 2, after https://arxiv.org/abs/1503.02531), through the distillation token where the student has one, else through its only answer.
+soft (equation 2, after https://arxiv.org/abs/1503.02531), through the distillation token where the student has one, else through its only head.
 """
 
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ from vitral.predict import Predictor
 
 
 class Teacher:
-    """Any predictor of ours as a teacher: it sees the student's pixels, at its own size and normalisation, and answers in the student's classes."""
+    """Any predictor as a teacher: it gets the student's images at its own size and normalisation, and its logits are put in the student's order."""
 
     def __init__(self, predictor: Predictor, labels: list[str], preprocess: Preprocess) -> None:
         steps = predictor.card.preprocess
         if not predictor.labels:
             raise VitralError(
-                "the teacher was trained without labels, so it has no answers; train one on these classes"
+                "the teacher was trained without labels, so it predicts no classes; train one on these classes"
             )
         if missing := [label for label in labels if label not in predictor.labels]:
             raise VitralError(
@@ -41,7 +41,7 @@ class Teacher:
                 f"or choose a teacher of {in_words(own)} images"
             )
         self.scores = predictor.card.scores
-        """By split, as its own run found them."""
+        """Of its own run, by split."""
         self.model = predictor.model.eval().requires_grad_(False)
         self.classes = [predictor.labels.index(label) for label in labels]
         self.student, self.own = preprocess, steps
@@ -53,12 +53,12 @@ class Teacher:
         return self.model(self.see(images))[:, self.classes].float()
 
     def see(self, images: Tensor) -> Tensor:
-        """The student's images as the teacher's: other mean and deviation, size and channels."""
+        """The student's images as the teacher takes them: its normalisation, size and channels."""
         pixels = images * _column(self.student.std, images) + _column(self.student.mean, images)  # 0..1
         size = (self.own.height, self.own.width)
         if pixels.shape[2:] != size:
             pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True, align_corners=False)
-        pixels = pixels.expand(-1, self.own.channels, -1, -1)  # grey, for a teacher that sees colour
+        pixels = pixels.expand(-1, self.own.channels, -1, -1)  # grey images for a teacher of colour images
         return (pixels - _column(self.own.mean, images)) / _column(self.own.std, images)
 
 
@@ -68,7 +68,7 @@ def _column(values: tuple[float, ...], like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Distill(Objective):
-    """(1 - weight) x the labels' loss + weight x the teacher's; Mixup and CutMix show both the same mixed images."""
+    """(1 - weight) x the labels' loss + weight x the teacher's; student and teacher see the same mixed images."""
 
     classify: Classify
     teacher: Teacher
@@ -79,18 +79,18 @@ class Distill(Objective):
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         assert isinstance(model, ImageModel)
-        logits, copied = (answer.float() for answer in model.both(batch.images))  # each [B, K]
-        wanted = self.teacher(batch.images)
-        by_label, by_teacher = self.classify.of(logits, batch.targets), self.distance(copied, wanted)
+        logits, distilled = (each.float() for each in model.both(batch.images))  # each [B, K]
+        label_loss = self.classify.of(logits, batch.targets)
+        teacher_loss = self.distance(distilled, self.teacher(batch.images))
         return {
-            "loss": (1 - self.weight) * by_label + self.weight * by_teacher,
-            "label_loss": by_label,
-            "teacher_loss": by_teacher,
-            "correct": hits((logits + copied) / 2, batch.targets),
+            "loss": (1 - self.weight) * label_loss + self.weight * teacher_loss,
+            "label_loss": label_loss,
+            "teacher_loss": teacher_loss,
+            "correct": hits((logits + distilled) / 2, batch.targets),
         }
 
     def in_words(self, source: str) -> str:
-        """Whose answers are learned, how good they were, and how much they count."""
+        """Who the teacher is, how good it was, and how much its loss counts. source: where it comes from."""
         known = {
             split: next(iter(scores.items()))
             for split, scores in self.teacher.scores.items()
@@ -101,13 +101,13 @@ class Distill(Objective):
         )
         return f"learns from {source} ({worth or 'its scores are not known'}): {self.how} answers, {self.weight:.0%} of the loss"
 
-    def distance(self, logits: Tensor, wanted: Tensor) -> Tensor:
-        """Of the student's logits [B, K] from the teacher's: cross-entropy with its class, or the divergence of softened probabilities."""
+    def distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Of logits [B, K] from the teacher's: cross-entropy with its class, or the divergence of softened probabilities."""
         if self.how == "hard":
-            return F.cross_entropy(logits, wanted.argmax(-1))
+            return F.cross_entropy(student, teacher.argmax(-1))
         t = self.temperature
-        ours, theirs = (x.div(t).log_softmax(-1) for x in (logits, wanted))
-        return F.kl_div(ours, theirs, reduction="batchmean", log_target=True) * t**2
+        student_log_probs, teacher_log_probs = (logits.div(t).log_softmax(-1) for logits in (student, teacher))
+        return F.kl_div(student_log_probs, teacher_log_probs, reduction="batchmean", log_target=True) * t**2
 
     def result(self, model: nn.Module) -> ImageModel:
         return self.classify.result(model)

@@ -1,4 +1,4 @@
-"""MAE: paint the patches that the encoder did not see, https://arxiv.org/abs/2111.06377; the model is `vitral.models.mae`."""
+"""MAE: paint the patches that the encoder does not see, https://arxiv.org/abs/2111.06377; the model is `vitral.models.mae`."""
 
 import math
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ from vitral.objectives.objective import Objective
 
 @dataclass(frozen=True)
 class PaintPatches(Objective):
-    """What is trained is a MaskedAutoencoder, whose shape says how much is hidden and what is painted; the result is its encoder."""
+    """The model is a MaskedAutoencoder, whose config has the mask ratio and what is painted; its encoder is saved."""
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         assert isinstance(model, MaskedAutoencoder)
         return {"loss": self.paint(model, batch).loss}
 
     def paint(self, model: MaskedAutoencoder, batch: Batch) -> MAEOutput:
-        """The model's answer where each image's key decides what is hidden of it."""
+        """The model's output; an image's key decides which of its patches are hidden."""
         count = math.prod(model.grid_of(batch.images))
         return model(batch.images, noise(batch.keys, "hidden patches", count, batch.images.device))
 
@@ -31,7 +31,7 @@ class PaintPatches(Objective):
         return model.encoder
 
     def pictures(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Hidden patches are blank; painted ones get back the mean and deviation of the true ones where these were taken out (`norm_pixels`)."""
+        """Hidden patches are blank, then painted. With `norm_pixels` the painted ones get the mean and deviation of the true patches."""
         assert isinstance(model, MaskedAutoencoder)
         images, size = batch.images, (batch.images.shape[2], batch.images.shape[3])
         _, painted, mask = self.paint(model, batch)

@@ -1,6 +1,6 @@
-"""What masked pre-training shares: a model that answers for each of its patches though some are hidden, and a mean in which images count alike.
+"""What objectives with hidden patches share: a model that classifies patches, and a mean in which every image counts alike.
 
-Axes: B batch, N patches, D width, K classes, M patches that are asked for.
+Axes: B batch, N patches, D width, K classes, M patches that are predicted.
 """
 
 import torch
@@ -12,20 +12,20 @@ from vitral.models.common import ImageModel, Maskable
 
 
 def maskable(backbone: ImageModel) -> Maskable:
-    """The backbone, if its patches can be hidden and told apart afterwards; else a VitralError."""
+    """The backbone, if its patches can be hidden and found again among its tokens; else a VitralError."""
     if not isinstance(backbone, Maskable):
         raise VitralError(f"{type(backbone).__name__}: only a ViT or a BEiT can hide patches; choose one of them")
     assert backbone.num_classes == 0
     for name in ("representation_dim", "patch_drop"):
         if getattr(backbone.config, name, 0):
-            raise VitralError(f"{name}: hidden patches need every patch as the encoder leaves it; set it to 0")
+            raise VitralError(f"{name}: predicting hidden patches needs all encoded patches, unchanged; set it to 0")
     return backbone
 
 
 class MaskedPrediction(nn.Module):
-    """A backbone, the token that stands for a hidden patch, and a linear head over the encoded patches.
+    """A backbone, the token that replaces a hidden patch, and a linear head over the encoded patches.
 
-    backbone: a ViT or a BEiT with num_classes=0, and without patch_drop and representation_dim. classes: what a patch can be.
+    backbone: a ViT or a BEiT with num_classes=0, and without patch_drop and representation_dim. classes: K.
     """
 
     def __init__(self, backbone: ImageModel, classes: int) -> None:
@@ -37,9 +37,10 @@ class MaskedPrediction(nn.Module):
         truncated_normal(self.head)
 
     def forward(self, images: Tensor, asked: Tensor, hidden: Tensor, source: Tensor | None = None) -> Tensor:
-        """Images [B, C, H, W] to logits [M, K] of the patches that are `asked` for, bool [B, N], image by image; in float32.
+        """Images [B, C, H, W] to float32 logits [M, K] of the patches in `asked`, bool [B, N], image by image.
 
-        hidden: bool [B, N], the patches that the mask token replaces. source: int64 [B, N], whose embedding each of the others has.
+        hidden: bool [B, N], the patches that the mask token replaces. source: int64 [B, N], the patch whose embedding each of the others gets;
+        default: its own.
         """
         backbone = self.backbone
 
@@ -54,9 +55,9 @@ class MaskedPrediction(nn.Module):
 
 
 def mean_by_image(values: Tensor, asked: Tensor) -> Tensor:
-    """The mean over images of each image's mean; values [M] are of the patches asked for, bool [B, N], and an image without any counts 0.
+    """The mean over images of each image's mean, so that an image's loss does not depend on how many patches others in its batch have hidden.
 
-    So an image's loss does not depend on how many patches the others in its batch have hidden.
+    values [M]: of the patches in `asked`, bool [B, N]. An image without any counts 0.
     """
     shares = asked / asked.sum(1, keepdim=True).clamp(min=1)  # [B, N]
     return (values * shares[asked]).sum() / len(asked)

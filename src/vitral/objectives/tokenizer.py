@@ -1,6 +1,7 @@
-"""A visual tokenizer learns to paint images from codes: VQ-VAE, https://arxiv.org/abs/1711.00937, equation 3, with its codes' moving average.
+"""A visual tokenizer learns to paint images from codes: VQ-VAE, https://arxiv.org/abs/1711.00937, equation 3, its codes being moving averages.
 
-The reconstruction is the squared error of normalised pixels; the codes follow the encoder in `stepped`, as `vitral.models.tokenizer` says.
+The reconstruction loss is the squared error of normalised pixels. The codes have no gradient: `stepped` moves them towards the encoder's vectors
+(`vitral.models.tokenizer`).
 """
 
 from dataclasses import dataclass
@@ -18,10 +19,10 @@ from vitral.objectives.objective import Objective
 
 @dataclass(frozen=True)
 class Tokenise(Objective):
-    """What is trained is the tokenizer itself."""
+    """The model is a Tokenizer, and is saved whole."""
 
     commitment: float = 0.25
-    """Weight of the squared distance between a patch's vector and its code; beta in the paper."""
+    """Weight of the squared distance between a patch's vector and its code; the paper's beta."""
 
     def __post_init__(self) -> None:
         if self.commitment < 0:
@@ -34,7 +35,7 @@ class Tokenise(Objective):
         vectors = model.embed(images)  # [B, N, d]
         indices = book.nearest(vectors.detach())  # [B, N]
         codes = book.vectors[indices]
-        # Straight through: the decoder reads the codes, its gradient goes to the encoder as if there were none.
+        # Straight through: the decoder reads the codes, and its gradient reaches the encoder as if they were the vectors.
         painted = model.decode(vectors + (codes - vectors).detach(), (images.shape[2], images.shape[3]))
         reconstruction = F.mse_loss(painted.float(), images)
         commitment = (vectors - codes).square().sum(-1).mean()
@@ -48,15 +49,15 @@ class Tokenise(Objective):
         }
 
     def gather(self, model: Tokenizer, batch: Batch, vectors: Tensor, indices: Tensor) -> None:
-        """Add a micro-batch to what the codes will follow, which starts anew with each step."""
-        # No gradient yet: the step's first micro-batch, perhaps after one for which memory ran out.
+        """Add a micro-batch to the sums that the codes will follow, which start from 0 at each step."""
+        # Without a gradient this is the first micro-batch of the step, or that of a step begun again after memory ran out.
         if next(model.parameters()).grad is None:
             model.codebook.clear()
         uniform = noise(batch.keys, "spare codes", indices.shape[1], indices.device)  # [B, N]
         model.codebook.gather(vectors.detach().flatten(0, 1), indices.flatten(), uniform.flatten())
 
     def stepped(self, model: nn.Module, share: float) -> None:
-        """The codes follow what the step's patches looked like."""
+        """Move each code towards the mean of the vectors that chose it in this step."""
         assert isinstance(model, Tokenizer)
         model.codebook.update()
 
