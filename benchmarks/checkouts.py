@@ -57,7 +57,7 @@ OBJECTIVES = {
     "patch": TINY,
     "patch-beit": f"{TINY.replace('vit_tiny_patch16_224', 'beit_base_patch16_224')}",
     "tokenizer": f"{TINY} --codes 16",
-    "beit": f"{TINY.replace('vit_tiny_patch16_224', 'beit_base_patch16_224')} --codes 16",
+    "beit": f"{TINY.replace('vit_tiny_patch16_224', 'beit_base_patch16_224')} --tokenizer {{runs}}/pre-tokenizer",
     "dino": f"{TINY} --prototypes 16 --local-crops 1 --patch-loss 1 --hflip 0.5",
 }
 METHODS = ("attention", "rollout", "gradient_rollout", "relevance", "grad_cam", "legrad", "integrated_gradients", "occlusion",
@@ -163,7 +163,7 @@ def cases(out: Path) -> Iterator[tuple[str, Callable[[], Numbers]]]:
     for name, options in FAMILIES.items():
         yield f"family {name}", partial(family, name, options)
     for name, options in OBJECTIVES.items():
-        words = f"pretrain {EVERY} --objective {name.split('-')[0]} {options}".split()
+        words = f"pretrain {EVERY} --objective {name.split('-')[0]} {options.format(runs=out)}".split()
         yield f"objective {name}", partial(trained, out / f"pre-{name}", *words)
     distilled = TINY.replace("vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224")
     extras = {
