@@ -1,9 +1,8 @@
-"""`vitral pretrain` through the command line: every objective, folders without classes, BEiT in two stages, and what comes after."""
+"""`vitral pretrain` through the command line: every objective, folders without classes, BEiT after its tokenizer, and what comes after."""
 
 import json
+import shlex
 import shutil
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,14 +10,16 @@ import pytest
 from vitral.cli import main
 from vitral.predict import load
 
-sys.path.append(str(Path(__file__).parent / "training"))
-from test_resume import same, stopped
-
 TINY = [
     "--image-size", "20", "20", "--patch-size", "4", "--dim", "32", "--depth", "2", "--num-heads", "2",
-    "--batch-size", "16", "--precision", "fp32", "--workers", "0", "--decoder-dim", "16", "--decoder-depth",
-    "1", "--decoder-num-heads", "2", "--codes", "16", "--prototypes", "16", "--local-crops", "1",
+    "--batch-size", "16", "--precision", "fp32", "--workers", "0",
 ]  # fmt: skip
+OWN = {
+    "mae": ["--decoder-dim", "16", "--decoder-depth", "1", "--decoder-num-heads", "2"],
+    "patch": [],
+    "dino": ["--prototypes", "16", "--local-crops", "1"],
+    "tokenizer": ["--codes", "16"],
+}
 
 
 def vitral(*words):
@@ -27,10 +28,19 @@ def vitral(*words):
     return stop.value.code
 
 
-@pytest.mark.parametrize("objective", ["mae", "beit", "patch", "dino", "tokenizer"])
-def test_every_objective_leaves_a_run_to_start_from(shapes_folder, tmp_path, objective, capsys):
+@pytest.fixture(scope="module")
+def tokenizer(shapes_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("tokenizer") / "run"
+    words = ["--objective", "tokenizer", "--out", out, "--steps", "4", *OWN["tokenizer"], *TINY]
+    assert vitral("pretrain", shapes_folder, *words) == 0
+    return out
+
+
+@pytest.mark.parametrize("objective", [*OWN, "beit"])
+def test_every_objective_leaves_a_run_to_start_from(shapes_folder, tokenizer, tmp_path, objective, capsys):
     out = tmp_path / "run"
-    assert vitral("pretrain", shapes_folder, "--objective", objective, "--out", out, "--steps", "8", *TINY) == 0
+    own = OWN.get(objective, ["--tokenizer", tokenizer])
+    assert vitral("pretrain", shapes_folder, "--objective", objective, "--out", out, "--steps", "8", *own, *TINY) == 0
     said = capsys.readouterr().err
     assert "nearest neighbours" in said
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -80,19 +90,31 @@ def test_a_folder_without_classes_will_do(shapes_folder, tmp_path, capsys):
     assert "outside of any class folder" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("count", "second"), [(9, False), (40, True)])
-def test_beit_is_resumed_in_either_stage(shapes_folder, tmp_path, count, second):
-    words = ["--objective", "beit", "--epochs", "4", "--checkpoint-every", "1", *TINY]
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert vitral("pretrain", shapes_folder, "--out", whole, *words) == 0
-    stopped("replace", count, "pretrain", shapes_folder, "--out", killed, *words)
-    assert (killed / "run.json").exists() == second
-    assert vitral("pretrain", "--resume", killed) == 0
-    assert same(whole / "tokenizer", killed / "tokenizer")
-    # The two runs name two tokenizers in their recipes, but their weights are the same.
-    assert load(whole).model.state_dict().keys() == load(killed).model.state_dict().keys()
-    theirs = load(killed).model.state_dict()
-    assert all((value == theirs[name]).all() for name, value in load(whole).model.state_dict().items())
+def test_beit_without_a_tokenizer_is_refused_with_the_two_commands(shapes_folder, tmp_path, capsys):
+    """Both run as they are printed; the first one's ending prints the second."""
+    words = [
+        shapes_folder,
+        "--objective",
+        "beit",
+        "--mask-ratio",
+        "0.3",
+        "--steps",
+        "2",
+        "--out",
+        tmp_path / "run",
+        *TINY,
+    ]
+    assert vitral("pretrain", *words) == 2
+    message = capsys.readouterr().err
+    first, second = [shlex.split(line.partition(" pretrain ")[2]) for line in message.splitlines() if line[:2] == "  "]
+    assert "--mask-ratio" not in first
+    assert second == [*map(str, words), "--tokenizer", str(tmp_path / "run-tokenizer")]
+    assert vitral("pretrain", *first) == 0
+    assert f"--objective beit --tokenizer {tmp_path / 'run-tokenizer'}" in capsys.readouterr().err
+    assert vitral("pretrain", *second) == 0
+    assert load(tmp_path / "run").model.num_classes == 0
+    assert vitral("pretrain", "--resume", tmp_path) == 2
+    assert f"there is one in {tmp_path / 'run'}, {tmp_path / 'run-tokenizer'}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -103,6 +125,9 @@ def test_beit_is_resumed_in_either_stage(shapes_folder, tmp_path, count, second)
         (["pretrain", "DATA", "--objective", "mae", "--model", "resnet18"], "plain ViT"),
         (["pretrain", "DATA", "--objective", "beit", "--tokenizer", "nowhere"], "there is no model"),
         (["pretrain", "DATA", "--objective", "patch", "--model", "swin_tiny_patch4_window7_224", "--image-size", "64", "64"], "hide patches"),
+        (["pretrain", "DATA", "--prototypes", "8"], "--prototypes is for dino; this is mae"),
+        (["train", "DATA", "--mask-ratio", "0.5"], "--mask-ratio is for mae, beit, patch, dino; this is classify"),
+        (["train", "DATA", "--window", "7", "7"], "vit_tiny_patch16_224 (family vit) has no argument 'window'"),
         (["pretrain"], "which data"),
     ],
 )  # fmt: skip

@@ -12,6 +12,7 @@ from vitral.models.zoo import FAMILIES
 
 ROOMS = [
     "errors",
+    "typed",
     "randomness",
     "drawing",
     "layers",

@@ -17,9 +17,10 @@ from vitral.data.sources import open_data
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import evaluate
 from vitral.evaluation.multilabel import sigmoid
+from vitral.objectives.options import ClassifyOptions
 from vitral.training.config import Recipe
 from vitral.training.defaults import resolve
-from vitral.training.options import ModelOptions, ObjectiveOptions
+from vitral.training.options import ModelOptions
 
 SHAPES = ("disc", "square", "cross")
 SMALL = ["--model", "vit_tiny_patch16_224", "--dim", "32", "--depth", "2", "--num-heads", "2", "--image-size", "20", "20",
@@ -219,8 +220,8 @@ def test_labels_that_the_data_do_not_have_stay_in_the_models_order(trained, plac
 def test_what_needs_one_class_an_image_is_refused(data, said):
     model = ModelOptions("vit_tiny_patch16_224")
     with pytest.raises(VitralError, match=rf"{next(iter(said))} .* can have several labels; choose"):
-        resolve(Recipe(model=model, objective=ObjectiveOptions(**said)), data, "cpu")
-    _, reasons = resolve(Recipe(model=model, objective=ObjectiveOptions(loss="bce")), data, "cpu")
+        resolve(Recipe(model=model, objective=ClassifyOptions(**said)), data, "cpu")
+    _, reasons = resolve(Recipe(model=model, objective=ClassifyOptions(loss="bce")), data, "cpu")
     assert "a yes or no for each label (bce): an image can have several labels, or none" in reasons
 
 

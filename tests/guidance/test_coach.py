@@ -19,10 +19,11 @@ from vitral.data.loader import Reader
 from vitral.data.sources import Split
 from vitral.errors import VitralError
 from vitral.guidance.coach.coach import Coach, by_luck, lines_of, replay, summary
+from vitral.objectives.options import ClassifyOptions
 from vitral.training import window
 from vitral.training.config import Recipe
 from vitral.training.display import Display
-from vitral.training.options import ModelOptions, ObjectiveOptions, OptimOptions, TrainOptions
+from vitral.training.options import ModelOptions, OptimOptions, TrainOptions
 from vitral.training.start import start
 from vitral.training.window import Window
 
@@ -332,7 +333,7 @@ def test_the_command_speaks_json_and_says_where_there_is_no_run(shapes_run, tmp_
 def coach(lr=1e-3, time=None, smoothing=0.1, val=1000, **objective):
     recipe = Recipe(
         model=ModelOptions(name="vit_tiny_patch16_224", dim=96),
-        objective=ObjectiveOptions(smoothing=smoothing, **objective),
+        objective=ClassifyOptions(smoothing=smoothing, **objective),
         optim=OptimOptions(lr=lr, optimizer="adamw"),
         train=TrainOptions(steps=None if time else 1000, time=time, batch_size=64),
     )

@@ -14,9 +14,10 @@ from vitral.cli import main
 from vitral.cli.trial import _next
 from vitral.errors import VitralError
 from vitral.guidance.plan.lr_finder import STEPS, _losses, lr_find, noise, smooth, suggest
+from vitral.objectives.options import MaeOptions
 from vitral.training.config import Recipe
 from vitral.training.display import Display
-from vitral.training.options import ModelOptions, ObjectiveOptions, OptimOptions, TrainOptions
+from vitral.training.options import ModelOptions, OptimOptions, TrainOptions
 from vitral.training.start import draft
 
 SMALL = Recipe(
@@ -127,7 +128,7 @@ def test_each_group_keeps_its_share_of_the_rate(shapes_folder, tmp_path, optimiz
 
 
 def test_works_for_pretraining(shapes_folder):
-    objective = ObjectiveOptions("mae", decoder_dim=16, decoder_depth=1, decoder_num_heads=2)
+    objective = MaeOptions(decoder_dim=16, decoder_depth=1, decoder_num_heads=2)
     model = replace(SMALL.model, name="mae_vit_base_patch16")
     curve = lr_find(str(shapes_folder), replace(SMALL, objective=objective, model=model), 1e-5, 1.0, 30)
     assert min(curve.smoothed) < curve.smoothed[0]
@@ -187,6 +188,6 @@ def test_the_next_command_leaves_out_what_was_for_the_test_alone(monkeypatch, tm
     ]
     said = _next(words, given, 0.00321)
     assert said.partition(" train ")[2] == "photos --lr-per 256 --mixup 0.2 --lr 0.0032 --out runs/photos-2"
-    pretrained = replace(SMALL, objective=ObjectiveOptions("mae"))
+    pretrained = replace(SMALL, objective=MaeOptions())
     said = _next(["photos", "--objective", "mae"], SimpleNamespace(data="photos", settings=pretrained), 0.01)
     assert said.partition(" pretrain ")[2] == "photos --objective mae --lr 0.01 --out runs/photos-pretrained"

@@ -460,7 +460,7 @@ def test_a_search_finds_the_better_end_and_is_gone_through_again_the_same():
         assert point.recipe.train.score_split == "val"
         if point.recipe.optim.lr > 0.5:
             return None  # failed
-        return 1 - abs(log10(point.recipe.optim.lr) + 2) / 5 - 0.1 * (point.recipe.model.depth == 1)
+        return 1 - abs(log10(point.recipe.optim.lr) + 2) / 5 - 0.1 * (point.recipe.model.get("depth") == 1)
 
     first = search(sweep, train, score, threading.Event())
     assert first is not None
@@ -468,7 +468,7 @@ def test_a_search_finds_the_better_end_and_is_gone_through_again_the_same():
     assert search(sweep, train, score, threading.Event()) == first
     assert trained == rounds
     best = max(first[1], key=lambda trial: trial[0])[1][0].recipe
-    assert best.model.depth == 2
+    assert best.model.get("depth") == 2
     assert 2e-3 < best.optim.lr < 5e-2
     assert search(sweep, lambda points: False, score, threading.Event()) is None
 

@@ -16,9 +16,10 @@ from vitral.errors import VitralError
 from vitral.guidance.plan import trial
 from vitral.guidance.plan.trial import ROOM, Cost, find_micro_batch, measure_cost
 from vitral.guidance.plan.tryout import Clocked, _remembered, available_memory, middle, try_out
+from vitral.objectives.options import OBJECTIVES, BeitOptions
 from vitral.training.config import Recipe
 from vitral.training.display import Display
-from vitral.training.options import ModelOptions, ObjectiveOptions, OptimOptions, TrainOptions
+from vitral.training.options import ModelOptions, OptimOptions, TrainOptions
 from vitral.training.start import draft
 from vitral.training.toml import to_toml
 
@@ -88,7 +89,7 @@ def test_what_a_person_can_get_wrong():
     with pytest.raises(VitralError, match="more than 0"):
         measure_cost("digits", SMALL, 0.0)
     with pytest.raises(VitralError, match="--tokenizer"):
-        measure_cost("digits", replace(SMALL, objective=ObjectiveOptions("beit")))
+        measure_cost("digits", replace(SMALL, objective=BeitOptions()))
 
 
 def test_a_killed_trial_is_explained(monkeypatch):
@@ -125,7 +126,8 @@ def test_the_micro_batch_found_keeps_the_batch(monkeypatch, batch):
 
 @pytest.mark.parametrize("name", ["classify", "mae", "tokenizer"])
 def test_every_kind_of_run_can_be_tried(shapes_folder, tmp_path, name):
-    objective = ObjectiveOptions(name, decoder_dim=16, decoder_depth=1, decoder_num_heads=2, codes=8)
+    options = {"mae": {"decoder_dim": 16, "decoder_depth": 1, "decoder_num_heads": 2}, "tokenizer": {"codes": 8}}
+    objective = OBJECTIVES[name](**options.get(name, {}))
     model = replace(SMALL.model, name="mae_vit_base_patch16") if name == "mae" else SMALL.model
     if name == "tokenizer":
         model = ModelOptions(patch_size=4, image_size=(16, 16))

@@ -415,7 +415,7 @@ def test_what_cannot_be_is_refused(tiny_vit):
     with pytest.raises(VitralError, match="ResNet: only a ViT"):
         SelfDistillation(resnet, patches=True)
     for name, value in (("representation_dim", 16), ("patch_drop", 0.5)):
-        with pytest.raises(VitralError, match=f"{name}: hidden patches"):
+        with pytest.raises(VitralError, match=f"{name}: predicting hidden patches"):
             SelfDistillation(tiny_vit(num_classes=0, **{name: value}), patches=True)
 
 

@@ -43,7 +43,7 @@ def test_colours_by_hand(make_model):
     wanted[0, 1], wanted[0, 4], wanted[0, 15] = 7 * 64 + 4, 2 * 64, 8
     assert torch.equal(classes, wanted)
     assert [colour_classes(channels) for channels in (1, 3, 4)] == [8, 512, 4096]
-    with pytest.raises(VitralError, match="for 6 bands is one of 262,144; choose another"):
+    with pytest.raises(VitralError, match="with 6 bands is one of 262,144; choose another"):
         colour_classes(6)
 
 

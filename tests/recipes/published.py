@@ -203,7 +203,7 @@ MASKED = {
     "beit-b16-pretrain": Published(
         2048, BEIT | {"relative": "shared"},
         ADAM | {"lr": 1.5e-3, "weight_decay": 0.05, "min_lr": 1e-5, "warmup_lr": 1e-6, "warmup_epochs": 10.0, "clip": 3.0},
-        FLIPPED | {"jitter": 0.4}, objective={"name": "beit", "mask_ratio": 0.383, "codes": 8192}, view=USUAL, epochs=800,
+        FLIPPED | {"jitter": 0.4}, objective={"name": "beit", "mask_ratio": 0.383}, view=USUAL, epochs=800,
     ),
     "beit-b16-finetune": Published(
         1024, BEIT | {"pooling": "mean"},

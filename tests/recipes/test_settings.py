@@ -1,7 +1,7 @@
 """The recipes are what their sources say, and say so themselves."""
 
 import re
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +16,8 @@ from vitral.models.sizes import SIZES
 from vitral.models.zoo import MODELS, build, model_config
 from vitral.training.config import Recipe
 from vitral.training.defaults import resolve
-from vitral.training.options import ObjectiveOptions, OptimOptions, TransferOptions, ViewOptions
-from vitral.training.toml import read_recipe
+from vitral.training.options import OptimOptions, TransferOptions, ViewOptions
+from vitral.training.toml import merge, read_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 NAMES = sorted(path.stem for path in RECIPES.glob("*.toml"))
@@ -47,9 +47,8 @@ def part(name: str, title: str) -> str:
 def config_of(name: str) -> ModelConfig:
     """The model that the recipe names, for as many classes as its data have."""
     recipe = read(name).model
-    chosen = {k: v for k, v in asdict(recipe).items() if v is not None and k != "name"}
     assert recipe.name is not None
-    return model_config(recipe.name, num_classes=PUBLISHED[name].classes, **chosen)
+    return model_config(recipe.name, num_classes=PUBLISHED[name].classes, **recipe.arguments)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +109,7 @@ def test_images_are_changed_as_in_the_source(name):
 @published
 def test_what_is_learned_is_the_sources(name):
     source, recipe = PUBLISHED[name], read(name)
-    assert recipe.objective == ObjectiveOptions(**source.objective)
+    assert recipe.objective == merge(Recipe(), {"objective": source.objective}, name).objective
     assert recipe.transfer == TransferOptions(**source.transfer)
 
 

@@ -1,6 +1,6 @@
 """Recipes: files over defaults, every mistake named with the nearest right thing."""
 
-import dataclasses
+import typing
 
 import pytest
 from hypothesis import given
@@ -8,9 +8,13 @@ from hypothesis import strategies as st
 
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.errors import VitralError
+from vitral.models.zoo import MODELS, argument_types
+from vitral.objectives.options import OBJECTIVES, BeitOptions, ClassifyOptions, MaeOptions
 from vitral.training.config import Recipe, seconds
-from vitral.training.options import OptimOptions, TrainOptions
-from vitral.training.toml import merge, read_recipe, to_toml
+from vitral.training.options import ModelArguments, ModelOptions, OptimOptions, TrainOptions
+from vitral.training.shape import open_config
+from vitral.training.toml import FLAGS, merge, read_recipe, to_toml
+from vitral.typed import fitted
 
 
 @given(
@@ -47,6 +51,11 @@ def test_mistakes_are_named(tmp_path):
         "lr = 1": r"lr belongs in \[optim\]",
         "learning_rate = 1": r"lr belongs in \[optim\]",
         "[train]\nheads = 3": r"num_heads belongs in \[model\]",
+        "[model]\ndepht = 3": r"r.toml \[model\]: unknown key 'depht'; the nearest is 'depth'",
+        "[model]\nname = 'resnet18'\ndim = 'wide'": r"r.toml \[model\]: dim = 'wide' should be a whole number",
+        "[model]\nnorm_eps = 'small'": r"r.toml \[model\]: norm_eps = 'small' should be a number",
+        "[model]\nnum_classes = 3": "unknown key 'num_classes'",
+        "[model]\ndecoder_dim = 3": r"decoder_dim belongs in \[objective\]",
         "[view]\nnonsense = 3": "the keys are resize, crop_fraction, interpolation, mean, std",
         "[train]\nworkers = -1": "must be 0 .none. or more",
         "[optim": "cannot be read as TOML",
@@ -67,6 +76,70 @@ def test_values_merge_over_the_defaults():
     assert isinstance(recipe.optim.lr, float)
     assert recipe.augment.scale == (0.2, 1.0)
     assert recipe.train == TrainOptions()
+
+
+def test_a_model_takes_its_own_familys_arguments_alone():
+    recipe = merge(Recipe(), {"model": {"name": "swin_tiny_patch4_window7_224", "window": 4, "norm_eps": 1}}, "here")
+    assert recipe.model == ModelOptions("swin_tiny_patch4_window7_224", window=(4, 4), norm_eps=1.0)
+    assert open_config(recipe).window == (4, 4)
+    named = merge(recipe, {"model": {"name": "vit_tiny_patch16_224"}}, "here")
+    said = r"vit_tiny_patch16_224 \(family vit\) has no argument 'window'; nearest: .*; all: .*patch_size"
+    with pytest.raises(VitralError, match=said):
+        open_config(named)
+
+
+def test_an_objective_takes_its_own_options_alone(tmp_path):
+    path = tmp_path / "r.toml"
+    for text, what in {
+        "prototypes = 8": r"r.toml \[objective\]: prototypes is for dino; this is classify",
+        "name = 'mae'\nprototypes = 'many'": "prototypes is for dino; this is mae",
+        "name = 'mae'\nmask_ratio = 'half'": r"\[objective\]: mask_ratio = 'half' should be a number",
+        "name = 'dino'\nprototype = 8": "unknown key 'prototype'; the nearest is 'prototypes'",
+        "name = 'simclr'": "name = 'simclr': choose one of classify, mae, beit, patch, dino, tokenizer",
+        "name = 'mae'\nlr = 1": r"lr belongs in \[optim\]",
+    }.items():
+        path.write_text(f"[objective]\n{text}")
+        with pytest.raises(VitralError, match=what):
+            read_recipe(path)
+    path.write_text("[objective]\nname = 'beit'\nmask_ratio = 0.383")
+    recipe = read_recipe(path)
+    assert recipe.objective == BeitOptions(mask_ratio=0.383)
+    assert merge(recipe, {"objective": {"tokenizer": "run"}}, FLAGS).objective == BeitOptions("run", 0.383)
+    assert (
+        merge(recipe, {"objective": {"name": "mae"}}, FLAGS).objective == MaeOptions()
+    )  # the file's go with their own
+
+
+def test_recipes_of_earlier_runs_are_read(tmp_path):
+    """They held every objective's options: as they were by default anywhere, and as somebody set them in a run folder."""
+    path = tmp_path / "recipe.toml"
+    path.write_text("[objective]\nname = 'beit'\nsmoothing = 0.1\nlocal_scale = [0.05, 0.4]\nmask_ratio = 0.3\n")
+    assert read_recipe(path).objective == read_recipe(path, stored=True).objective == BeitOptions(mask_ratio=0.3)
+    path.write_text("[objective]\nname = 'beit'\ncodes = 8192")
+    assert read_recipe(path, stored=True).objective == BeitOptions()
+    with pytest.raises(VitralError, match="codes is for tokenizer; this is beit"):
+        read_recipe(path)
+    path.write_text("[objective]\nsmoothing = 0.2\nprototypes = 8")
+    assert read_recipe(path, stored=True).objective == ClassifyOptions(smoothing=0.2)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_comes_back_from_its_file(tmp_path, name):
+    recipe = Recipe(objective=OBJECTIVES[name]())
+    path = tmp_path / "recipe.toml"
+    path.write_text(to_toml(recipe))
+    assert read_recipe(path) == recipe
+
+
+def test_what_the_command_line_offers_some_family_takes():
+    """Of the types that it has there: a flag's value is never refused for its type alone."""
+    hints, taken = typing.get_type_hints(ModelArguments), argument_types()
+    assert hints.keys() - {"name"} <= taken.keys()
+    kinds = {type(entry.config) for entry in MODELS.values()}
+    for kind in kinds:
+        for name, value in kind().arguments().items():
+            if name in hints and value not in (None, ()):
+                assert fitted(value, hints[name], name) == fitted(value, taken[name], name)
 
 
 def test_durations():
@@ -90,8 +163,7 @@ def test_the_t4_recipe_is_the_preset(pytestconfig):
     from vitral.models.zoo import model_config
 
     recipe = read_recipe(pytestconfig.rootpath / "recipes" / "vit-t4.toml")
-    chosen = {k: v for k, v in dataclasses.asdict(recipe.model).items() if v is not None and k != "name"}
-    config = model_config(recipe.model.name, **chosen)
+    config = model_config(recipe.model.name, **recipe.model.arguments)
     assert (config.dim, config.num_heads, config.depth, config.dim * config.mlp_ratio) == (384, 6, 12, 1536)
     assert (config.patch_size, config.image_size) == (16, (224, 224))
     assert (recipe.train.batch_size, recipe.train.accumulation, recipe.train.steps) == (32, 4, 50_000)

@@ -22,8 +22,8 @@ def shapes(shapes_folder):
 
 def test_nothing_stays_open_and_each_decision_has_its_reason(shapes):
     recipe, reasons = resolve(Recipe(), shapes, "cpu")
-    assert recipe.model.image_size == (20, 20)
-    assert recipe.model.patch_size == 4
+    assert recipe.model.get("image_size") == (20, 20)
+    assert recipe.model.get("patch_size") == 4
     assert None not in (
         recipe.view.crop_fraction,
         recipe.view.mean,

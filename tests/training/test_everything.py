@@ -9,12 +9,13 @@ from test_resume import same, stopped, train
 
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.data.sources import open_data
+from vitral.objectives.options import ClassifyOptions, DinoOptions, MaeOptions
 from vitral.training.assemble import assemble, training_batches
 from vitral.training.config import Recipe
 from vitral.training.defaults import resolve
 from vitral.training.loop import Loop
 from vitral.training.optim import build_optimizers
-from vitral.training.options import ModelOptions, ObjectiveOptions, OptimOptions, TrainOptions
+from vitral.training.options import ModelOptions, OptimOptions, TrainOptions
 from vitral.training.shape import preprocess, shape
 from vitral.training.state import Progress
 
@@ -23,10 +24,10 @@ ALL = AugmentOptions(
     crop="resized", hflip=0.5, vflip=0.2, policy="randaugment", jitter=0.2, erase=0.3, mixup=0.4, cutmix=1.0, repeats=2
 )
 CASES = {
-    "mixed": Recipe(SMALL, augment=ALL, objective=ObjectiveOptions(sampling="balanced", class_weights="balanced")),
-    "sigmoid": Recipe(SMALL, augment=ALL, objective=ObjectiveOptions(loss="bce", binarise=True)),
-    "mae": Recipe(SMALL, objective=ObjectiveOptions("mae", decoder_dim=16, decoder_depth=1, decoder_num_heads=2)),
-    "dino": Recipe(SMALL, objective=ObjectiveOptions("dino", prototypes=16, local_crops=2, patch_loss=1.0)),
+    "mixed": Recipe(SMALL, augment=ALL, objective=ClassifyOptions(sampling="balanced", class_weights="balanced")),
+    "sigmoid": Recipe(SMALL, augment=ALL, objective=ClassifyOptions(loss="bce", binarise=True)),
+    "mae": Recipe(SMALL, objective=MaeOptions(decoder_dim=16, decoder_depth=1, decoder_num_heads=2)),
+    "dino": Recipe(SMALL, objective=DinoOptions(prototypes=16, local_crops=2, patch_loss=1.0)),
 }
 
 
@@ -68,7 +69,7 @@ def test_accumulated_gradients_are_the_large_batchs(shapes, teacher, name):
         recipe = CASES[name]
     else:
         how = "soft" if "soft" in name else "hard"
-        recipe = replace(CASES["mixed"], objective=ObjectiveOptions(teacher=str(teacher), distillation=how))
+        recipe = replace(CASES["mixed"], objective=ClassifyOptions(teacher=str(teacher), distillation=how))
     whole, parts = made(recipe, shapes, 24, 1), made(recipe, shapes, 8, 3)
     for step in range(2):
         gradients = []

@@ -17,12 +17,13 @@ from vitral.checkpoints.atomic import read_safetensors
 from vitral.cli import main
 from vitral.data.options import DataOptions
 from vitral.errors import VitralError
+from vitral.objectives.options import ClassifyOptions
 from vitral.report.run import report_run
 from vitral.training import display as shown
 from vitral.training.config import Recipe
 from vitral.training.display import Display
 from vitral.training.keep import FEW, SPAN, consider
-from vitral.training.options import ModelOptions, ObjectiveOptions, TrainOptions
+from vitral.training.options import ModelOptions, TrainOptions
 from vitral.training.start import resume, start
 from vitral.training.state import Checkpoints, Progress
 
@@ -236,7 +237,7 @@ def test_a_folder_in_which_a_run_goes_on_is_refused_before_and_while_it_trains(s
 
 
 def test_a_run_that_cannot_start_leaves_no_folder(shapes_folder, tmp_path, monkeypatch):
-    recipe = dataclasses.replace(TINY, objective=ObjectiveOptions(teacher=str(tmp_path / "teacher")))
+    recipe = dataclasses.replace(TINY, objective=ClassifyOptions(teacher=str(tmp_path / "teacher")))
     with pytest.raises(VitralError, match="teacher"):
         start(str(shapes_folder), recipe, tmp_path / "run", Display())
 

@@ -19,10 +19,11 @@ from vitral.layers.lora import Adapted
 from vitral.layers.position import resize_positions
 from vitral.models.common import RATES
 from vitral.models.zoo import FAMILIES, build, family_of, model_config
+from vitral.objectives.options import MaeOptions
 from vitral.training.config import Recipe
 from vitral.training.display import Display
 from vitral.training.loop import Loop
-from vitral.training.options import ModelOptions, ObjectiveOptions, OptimOptions, TrainOptions, TransferOptions
+from vitral.training.options import ModelOptions, OptimOptions, TrainOptions, TransferOptions
 from vitral.training.shape import open_config
 from vitral.training.start import resume, start
 from vitral.training.toml import merge, to_toml
@@ -96,8 +97,8 @@ def test_a_hugging_face_folder_at_another_resolution(tmp_path):
     size = (48, 80)
     ours, initial, recipe = begun(folder, ["a", "b"], model={"image_size": size, "drop_path": 0.1})
     theirs = reference.state_dict("hf_vit_small")
-    patch = recipe.model.patch_size
-    assert recipe.model.position_resize == "hf"
+    patch = recipe.model.get("patch_size")
+    assert recipe.model.get("position_resize") == "hf"
     assert ours.image_size == size
     assert ours.config.drop_path == 0.1
     old = theirs["vit.embeddings.position_embeddings"]
@@ -140,7 +141,7 @@ def masked(tmp_path, kind):
 def test_a_masked_autoencoder_gives_its_encoder(tmp_path, kind):
     path, encoder = masked(tmp_path, kind)
     ours, initial, recipe = begun(path, ["a", "b"])
-    assert (recipe.model.pooling, recipe.model.fc_norm) == ("mean", True)
+    assert (recipe.model.get("pooling"), recipe.model.get("fc_norm")) == ("mean", True)
     assert same({n: t for n, t in encoder.items() if not n.startswith("norm.")}, ours.state_dict())
     assert torch.equal(ours.fc_norm.weight, torch.ones_like(ours.fc_norm.weight))
     told = "\n".join(initial.notes)
@@ -149,7 +150,7 @@ def test_a_masked_autoencoder_gives_its_encoder(tmp_path, kind):
     assert "a new norm, as MAE is fine-tuned" in told
     for chosen, transfer in (({"pooling": "cls"}, {}), ({}, {"freeze": "encoder"}), ({}, {"lora_rank": 2})):
         ours, _, recipe = begun(path, ["a", "b"], model=chosen, **transfer)
-        assert recipe.model.pooling == "cls"
+        assert recipe.model.get("pooling") == "cls"
         assert same(encoder, ours.state_dict())  # its norm, too
 
 
@@ -163,7 +164,7 @@ def test_bare_weights_need_the_name_of_their_model(tmp_path, classes):
         begun(tmp_path / "bare.safetensors", ["a", "b"], model={"name": "deit3_small_patch16_224"})
     named = {"name": "vit_tiny_patch16_224", "image_size": (64, 64)}
     ours, initial, recipe = begun(tmp_path / "bare.safetensors", ["a", "b"], model=named)
-    assert (recipe.model.depth, recipe.model.patch_size, ours.grid) == (12, 16, (4, 4))
+    assert (recipe.model.get("depth"), recipe.model.get("patch_size"), ours.grid) == (12, 16, (4, 4))
     assert same(source, ours.state_dict(), ("blocks.", "patch_embed.", "norm.", "cls_token"))
     told = "\n".join(initial.notes)
     assert "from 2x2 to" in told
@@ -174,8 +175,8 @@ def test_a_name_decides_over_what_the_source_says_of_itself(tmp_path):
     path = saved(small("vit", fc_norm=True, pooling="mean"), tmp_path / "m.safetensors")
     shape = {"patch_size": 8, "dim": 24, "depth": 2, "num_heads": 2}
     ours, _, recipe = begun(path, LABELS, model={"name": "vit", **shape})
-    assert (recipe.model.name, recipe.model.pooling, recipe.model.fc_norm) == ("vit", "cls", False)
-    assert recipe.model.image_size == (32, 32)  # the source's
+    assert (recipe.model.name, recipe.model.get("pooling"), recipe.model.get("fc_norm")) == ("vit", "cls", False)
+    assert recipe.model.get("image_size") == (32, 32)  # the source's
     assert torch.equal(ours.norm.weight, torch.ones(24))  # afresh
 
 
@@ -199,7 +200,7 @@ def test_what_does_not_fit_is_refused(tmp_path):
     with pytest.raises(VitralError, match="no such file"):
         begun(tmp_path / "nothing.safetensors", LABELS)
     with pytest.raises(VitralError, match="init: belong to training with labels"):
-        open_initial(Recipe(transfer=TransferOptions(init=str(path)), objective=ObjectiveOptions("mae")))
+        open_initial(Recipe(transfer=TransferOptions(init=str(path)), objective=MaeOptions()))
     for wrong in ({"freeze": "head"}, {"lora_rank": -1}, {"lora_alpha": 0.0}, {"lora_rank": 2, "freeze": "encoder"}):
         with pytest.raises(VitralError, match=r"transfer\."):
             TransferOptions(**wrong)
@@ -215,7 +216,7 @@ def test_a_recipe_file_holds_the_whole_architecture(tmp_path, family):
     table = tomllib.loads(to_toml(recipe))
     again = merge(Recipe(), table, "recipe.toml")
     assert open_config(again, in_channels=3, num_classes=4) == model.config
-    assert known - {"in_channels", "num_classes"} <= {f.name for f in dataclasses.fields(ModelOptions)}
+    assert known - {"in_channels", "num_classes"} == recipe.model.arguments.keys()
 
 
 def test_the_encoder_alone_is_frozen_without_noise(tmp_path):

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from vitral.checkpoints.describe import describe
 from vitral.checkpoints.recognise import Source, is_source, read_source
 from vitral.data.preprocess import Preprocess
 from vitral.models.common import ImageModel
-from vitral.models.zoo import build, model_config
+from vitral.models.zoo import build, model_config, replaced
 
 
 @dataclass
@@ -40,7 +40,7 @@ def create_model(
     new_head: bool = False,
     resize: str = "timm",
     allow_pickle: bool = False,
-    **overrides: Any,
+    **arguments: Any,
 ) -> ImageModel:
     """A model of the zoo, freshly initialised or filled from `weights`, or one built from a source that describes itself.
 
@@ -53,10 +53,10 @@ def create_model(
     fresh; each such change is a warning. Weights that do not fit otherwise are an error with both sides of what differs.
     """
     if is_source(str(name)):
-        opened = open_model(name, new_head=new_head, resize=resize, allow_pickle=allow_pickle, **overrides)
+        opened = open_model(name, new_head=new_head, resize=resize, allow_pickle=allow_pickle, **arguments)
         model, report = opened.model, opened.report
     else:
-        model = build(model_config(str(name), **overrides))
+        model = build(model_config(str(name), **arguments))
         if weights is None:
             return model
         report = place(model, read_source(weights, allow_pickle), new_head=new_head, resize=resize)
@@ -74,12 +74,12 @@ def open_model(
     resize: str = "timm",
     allow_pickle: bool = False,
     strict: bool = True,
-    **overrides: Any,
+    **arguments: Any,
 ) -> Opened:
     """The model that a source holds, by its own description (our file, a config.json of Hugging Face or timm, an .npz) or by `architecture`."""
     source = read_source(name, allow_pickle)
     found = describe(source, architecture)
-    config = replace(found.config, **overrides)
+    config = replaced(found.config, str(name), arguments)
     model = build(config)
     report = place(model, source, resize=resize, strict=strict, new_head=new_head)
     labels, preprocess = (None if new_head else found.labels), found.preprocess

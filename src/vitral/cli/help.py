@@ -50,7 +50,7 @@ COMMON = {
 }  # fmt: skip
 OWN, OUTPUT = "This command", "Output"
 GROUPS = {  # the sections by what a person wants
-    "ModelOptions": "Model",
+    "ModelArguments": "Model",
     "ViewOptions": "Images",
     "DataOptions": "Images",
     "AugmentOptions": "Augmentation",

@@ -8,12 +8,16 @@ the option's sentence, its type says what values are accepted, its default is th
 import ast
 import dataclasses
 import functools
+import itertools
 import re
 import sys
 import types
 import typing
 from pathlib import Path
 from typing import Any, Literal
+
+from vitral.objectives.options import OBJECTIVES, ClassifyOptions, ObjectiveOptions
+from vitral.training.options import ModelArguments, ModelOptions
 
 DEFAULT = re.compile(r"(?:^|[;.,] )default:? ", re.IGNORECASE)  # before the default in words, at the end of a sentence
 METAVARS: dict[object, str] = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
@@ -187,13 +191,33 @@ def _walk(kind: type, path: tuple[str, ...], values: object) -> typing.Iterator[
         if value is dataclasses.MISSING and each.default_factory is not dataclasses.MISSING:
             value = each.default_factory()
         where = (*path, each.name)
-        if dataclasses.is_dataclass(value):
+        if isinstance(value, ModelOptions):
+            yield from _walk(ModelArguments, where, None)
+        elif isinstance(value, ObjectiveOptions):
+            yield from _of_objectives(where, value)
+        elif dataclasses.is_dataclass(value):
             yield from _walk(type(value), where, value)
         elif name := each.metadata.get("flag", each.name):
             yield Option(
                 name, where, kind, hints[each.name], value, docs.get(each.name, ""),
                 each.metadata.get("positional", False), each.metadata.get("also", ()),
             )  # fmt: skip
+
+
+def _of_objectives(path: tuple[str, ...], chosen: ObjectiveOptions) -> typing.Iterator[Option]:
+    """The name of the objective, and each option that any of them has, once."""
+    without = [name for name, kind in OBJECTIVES.items() if not kind.labelled]
+    doc = f"What is learned: {', '.join(without)} need no labels, {ClassifyOptions.name} does."
+    names = Literal[tuple(OBJECTIVES)]  # type: ignore[valid-type]
+    yield Option("objective", (*path, "name"), ObjectiveOptions, names, chosen.name, doc)
+    options = {kind.name: {each.name: each for each in _walk(kind, path, None)} for kind in OBJECTIVES.values()}
+    for name in dict.fromkeys(itertools.chain(*options.values())):
+        first, *others = [(kind, own[name]) for kind, own in options.items() if name in own]
+        option = dataclasses.replace(first[1], section=ObjectiveOptions)
+        if others:
+            listed = ", ".join(f"{each.default} ({kind})" for kind, each in (first, *others))
+            option = dataclasses.replace(option, doc=f"{option.doc.removesuffix('.')}; default: {listed}.")
+        yield option
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from typing import Annotated, Any, TypeVar
 from vitral.cli.options import Option, options_of
 from vitral.data.given import RECIPE, look_at
 from vitral.errors import VitralError
-from vitral.training.toml import merge, read_recipe
+from vitral.training.toml import FLAGS, merge, read_recipe
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ def _built(kind: type[T], options: Iterable[Option], values: dict[str, Any], sai
             table["said"] = said
         elif each.default_factory is not dataclasses.MISSING:
             section = base if base is not None and each.name == "settings" else each.default_factory()
-            table[each.name] = merge(section, table.get(each.name, {}), "the command line")
+            table[each.name] = merge(section, table.get(each.name, {}), FLAGS)
     return kind(**table)
 
 
@@ -190,6 +190,22 @@ def values_said(options: object, said: frozenset[str]) -> dict[str, Any]:
 def as_flags(names: Iterable[str]) -> str:
     """The names of options as a person types them."""
     return " ".join(f"--{name.replace('_', '-')}" for name in sorted(names))
+
+
+def without(words: Iterable[str], kind: type, names: Container[str]) -> list[str]:
+    """The words of the command `kind`, but for the options of these names and their values; each of them takes a fixed number."""
+    flags = {flag: option for option in options_of(kind) if option.name in names for flag in spellings(option)}
+    kept, values = [], 0
+    for word in words:
+        name, equals, _ = word.partition("=")
+        option = flags.get(name.replace("_", "-"))
+        if option is not None:
+            values = 0 if equals or option.switch else len(option.metavar.split())
+        elif values:
+            values -= 1
+        else:
+            kept.append(word)
+    return kept
 
 
 def at_least(least: int, **flags: int) -> None:

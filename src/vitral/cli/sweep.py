@@ -81,6 +81,7 @@ def _resumed(given: Any) -> "tuple[Sweep, Path]":
 def _described(given: Any) -> "tuple[Sweep, Path]":
     """The sweep of the file, if there is one, and of the words over it; and its folder."""
     from vitral.guidance.sweep.sweep import Sweep, parse_values, read_sweep
+    from vitral.training.toml import to_table
 
     base = Sweep("") if given.file is None else read_sweep(given.file)
     for name in (*AXES, "set"):
@@ -89,9 +90,10 @@ def _described(given: Any) -> "tuple[Sweep, Path]":
     settings = {section: dict(fields) for section, fields in base.settings.items()}
     if given.said & set(BUDGETS):  # in place of the file's
         settings["train"] = {name: v for name, v in settings.get("train", {}).items() if name not in BUDGETS}
-    for place in sorted(given.settings.said):
-        section, _, name = place.partition(".")
-        settings.setdefault(section, {})[name] = getattr(getattr(given.settings, section), name)
+    for section, table in to_table(given.settings).items():
+        said = {name: value for name, value in table.items() if f"{section}.{name}" in given.settings.said}
+        if said:
+            settings[section] = settings.get(section, {}) | said
     axes = values_said(given, given.said & set(AXES))
     described = replace(base, **axes, values=base.values | dict(map(parse_values, given.set)), settings=settings)
     data = _absolute(given.data or base.data)

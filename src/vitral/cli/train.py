@@ -1,23 +1,22 @@
 """Commands that make a run and its page: train, report."""
 
+import json
 import shlex
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitral.cli.coach import attend
 from vitral.cli.options import argument, names_said
-from vitral.cli.parse import as_flags, program, unused
+from vitral.cli.parse import as_flags, program, unused, without
 from vitral.errors import VitralError
+from vitral.objectives.options import OBJECTIVES, MaeOptions
 from vitral.training.config import Recipe
-from vitral.training.options import ObjectiveOptions
 
 if TYPE_CHECKING:
     from vitral.training.display import Display
     from vitral.training.run import Run
-
-TWO_STAGES = "beit.toml"
 
 
 @dataclass
@@ -60,8 +59,9 @@ def train(given: Train, words: list[str]) -> int:
 class Pretrain:
     """Let a Vision Transformer learn from images without labels; `vitral train DATA --init RUN` then goes on from there.
 
-    --objective mae paints hidden patches, beit names their visual tokens (a tokenizer is trained first), patch their mean colour, dino agrees
-    with itself on two views. Labels, if there are any, only tell how useful the features are (nearest neighbours on the validation images).
+    --objective mae paints hidden patches, beit names their visual tokens (--tokenizer: a run of --objective tokenizer), patch their mean
+    colour, dino agrees with itself on two views. Labels, if there are any, only tell how useful the features are (nearest neighbours on the
+    validation images).
 
     Example: vitral pretrain photos/ --objective mae --time 20m --out runs/mae
 
@@ -78,67 +78,35 @@ class Pretrain:
     """Go on with the run in this folder. It continues exactly where its last checkpoint left it; only --workers may change."""
     moved: str | None = argument(None, flags=("--data",))
     """With --resume: where the run's data are now, if they moved. They must be the same images and labels."""
-    settings: Recipe = field(default_factory=lambda: Recipe(objective=ObjectiveOptions("mae")))
+    settings: Recipe = field(default_factory=lambda: Recipe(objective=MaeOptions()))
     said: frozenset[str] = names_said()
 
 
 def pretrain(given: Pretrain, words: list[str]) -> int:
-    if given.resume is not None and (given.resume / TWO_STAGES).exists() and not (given.resume / "run.json").exists():
-        return _resume_tokenizer(given, words)
     if given.settings.objective.labelled:
-        raise VitralError(
-            "pretrain learns without labels: choose --objective mae, beit, patch or dino, or use vitral train"
-        )
-    if given.resume is None and given.settings.objective.name == "beit" and given.settings.objective.tokenizer is None:
-        return _tokenizer_first(given, words)
+        without = ", ".join(name for name, kind in OBJECTIVES.items() if not kind.labelled)
+        raise VitralError(f"pretrain learns without labels: choose an --objective of {without}, or use vitral train")
+    if given.resume is None and (first := given.settings.objective.missing) is not None:
+        raise VitralError(_in_two(given, words, first))
     return _run(given, words, "pretrain")
 
 
-def _tokenizer_first(given: Any, words: list[str]) -> int:
-    """BEiT without a tokenizer: train one in RUN/tokenizer, then BEiT in RUN; RUN/beit.toml tells a resumed run what is to come."""
-    from vitral.checkpoints.atomic import write_atomically
-    from vitral.checkpoints.claim import Claim, claim_unused
-    from vitral.training.pretrain import tokenizer_first
-    from vitral.training.start import check_place
-    from vitral.training.toml import to_toml
-
+def _in_two(given: Pretrain, words: list[str], first: str) -> str:
+    """That a run of the objective `first` comes before this one, with the command for each."""
     _check_data(given, "pretrain")
-    out, fresh = _placed(given, "pretrain")
-    check_place(unused(out) if fresh else out)
-    claim = claim_unused(out) if fresh else Claim(out)
-    given = replace(given, out=claim.folder)
-    first, second = tokenizer_first(given.settings, str((given.out / "tokenizer").resolve()))
-    write_atomically(given.out / TWO_STAGES, to_toml(second).encode())
-    try:
-        code = _run(replace(given, settings=first, out=given.out / "tokenizer"), words, "pretrain", given.out)
-    finally:
-        claim.release()
-    return code or _run(replace(given, settings=second), words, "pretrain", given.out)
-
-
-def _resume_tokenizer(given: Any, words: list[str]) -> int:
-    """Go on with BEiT's tokenizer, if it is not finished, and then start BEiT."""
-    import json
-
-    from vitral.training.toml import read_recipe
-
-    inner = given.resume / "tokenizer"
-    finished = (inner / "pictures.npz").exists()
-    code = 0 if finished else _run(replace(given, resume=inner), words, "pretrain", given.resume)
-    data = given.moved or json.loads((inner / "run.json").read_text())["data"]
-    second = replace(
-        given,
-        data=data,
-        moved=None,
-        settings=read_recipe(given.resume / TWO_STAGES, stored=True),
-        out=given.resume,
-        resume=None,
+    objective, (out, _) = given.settings.objective, _placed(given, "pretrain")
+    before = str(out.with_name(f"{out.name}-{first}"))
+    own = {"objective", "out", *vars(objective)}
+    commands = (
+        [*without(words, Pretrain, own), "--objective", first, "--out", before],
+        [*words, f"--{first}", before],
     )
-    return code or _run(second, [], "pretrain", given.resume)
+    lines = "\n".join(f"  {program()} pretrain {shlex.join(command)}" for command in commands)
+    return f"objective {objective.name} needs a {first}, which is trained first; two commands do it:\n{lines}"
 
 
-def _run(given: Any, words: list[str], command: str, place: Path | None = None) -> int:
-    """Start or resume the run, train it, and write its page; `place` is the folder to resume, if it is not the run's own."""
+def _run(given: Any, words: list[str], command: str) -> int:
+    """Start or resume the run, train it, and write its page."""
     from vitral.training.display import Display
 
     if given.resume is None:
@@ -154,7 +122,7 @@ def _run(given: Any, words: list[str], command: str, place: Path | None = None) 
         if not finished:
             display.say(
                 f"stopped and saved at step {run.loop.progress.step}; go on with: "
-                f"{program()} {command} --resume {shlex.quote(str(place or run.folder))}"
+                f"{program()} {command} --resume {shlex.quote(str(run.folder))}"
             )
             return 130
         if command == "train" and run.purpose.scored_split is None:
@@ -260,8 +228,12 @@ def _after_training(run: "Run") -> list[str]:
 
 def _after_pretraining(run: "Run") -> list[str]:
     vitral, folder, data = program(), *(shlex.quote(str(x)) for x in (run.folder, run.source))
-    if run.recipe.objective.name == "tokenizer":
-        return [f"{vitral} pretrain {data} --objective beit --tokenizer {folder}"]
+    own = run.recipe.objective
+    after = next((name for name, kind in OBJECTIVES.items() if own.name in kind.models), None)
+    if after is not None:
+        said = shlex.split(json.loads((run.folder / "run.json").read_text())["command"])[2:]
+        shared = shlex.join(without(said, Pretrain, {"objective", "out", *vars(own)}))
+        return [f"{vitral} pretrain {shared} --objective {after} --{own.name} {folder}"]
     if len(run.data.labels) < 2:
         return [f"{vitral} train YOUR_LABELLED_IMAGES --init {folder}", f"{vitral} probe {folder} YOUR_LABELLED_IMAGES"]
     skip = " --skip-unreadable" if run.recipe.data.skip_unreadable else ""

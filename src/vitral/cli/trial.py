@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitral.cli.options import argument
-from vitral.cli.parse import program, unused
+from vitral.cli.parse import program, unused, without
 from vitral.errors import VitralError
 from vitral.training.config import Recipe
 from vitral.training.options import OptimOptions
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ROWS, BAR = 16, 40  # of the curve in a terminal
 MIB = 2**20
-OWN = ("--lowest", "--highest", "--range-steps", "--plot", "--lr")  # with a value, and not for the run that follows
+OWN = ("lowest", "highest", "range_steps", "plot", "lr", "json")  # options that are not for the run that follows
 
 
 @dataclass
@@ -97,15 +97,15 @@ def _as_said(curve: "Curve", optim: OptimOptions) -> float:
 def _next(words: list[str], given: Any, rate: float) -> str:
     """The run that was tried, at this rate and in a folder of its own."""
     pretrain = not given.settings.objective.labelled
-    kept, left = [], iter(words)
-    for word in left:
-        flag, equals, _ = word.partition("=")
-        if flag.replace("_", "-") not in (*OWN, "--json"):
-            kept.append(word)
-        elif not equals and flag != "--json":
-            next(left)  # its value
     out = unused(Path("runs") / ((Path(given.data).stem or "run") + ("-pretrained" if pretrain else "")))
-    command = ["pretrain" if pretrain else "train", *kept, "--lr", f"{rate:.2g}", "--out", str(out)]
+    command = [
+        "pretrain" if pretrain else "train",
+        *without(words, LrFind, OWN),
+        "--lr",
+        f"{rate:.2g}",
+        "--out",
+        str(out),
+    ]
     return f"{program()} {shlex.join(command)}"
 
 

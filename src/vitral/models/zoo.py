@@ -1,7 +1,8 @@
 """The only table of model names: each name is timm's where timm has one, each row a size from its paper."""
 
 import difflib
-from collections.abc import Callable, Iterator
+import typing
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 
 from vitral.errors import VitralError
@@ -18,6 +19,7 @@ from vitral.models.swin import SwinConfig, SwinTransformer
 from vitral.models.swinv2 import SwinTransformerV2, SwinV2Config
 from vitral.models.tokenizer import Tokenizer, TokenizerConfig
 from vitral.models.vit import VisionTransformer, ViTConfig
+from vitral.typed import fitted
 
 FAMILIES: dict[str, tuple[type[ModelConfig], type[ImageModel]]] = {
     "vit": (ViTConfig, VisionTransformer),
@@ -357,21 +359,41 @@ MODELS: dict[str, Entry] = {
 }
 
 
-def model_config(name: str, **overrides: object) -> ModelConfig:
+def model_config(name: str, **arguments: object) -> ModelConfig:
     """The row `name`, or a family's default by its name alone, with any field of its dataclass replaced."""
     if name in MODELS:
-        config = MODELS[name].config
-    elif name in FAMILIES:
-        config = FAMILIES[name][0]()
-    else:
-        raise VitralError(f"model {name!r} is not known; nearest: {_nearest(name, [*MODELS, *FAMILIES])}")
+        return replaced(MODELS[name].config, name, arguments)
+    if name in FAMILIES:
+        return replaced(FAMILIES[name][0](), name, arguments)
+    raise VitralError(f"model {name!r} is not known; nearest: {_nearest(name, [*MODELS, *FAMILIES])}")
+
+
+def replaced(config: ModelConfig, name: str, arguments: Mapping[str, object]) -> ModelConfig:
+    """The config with these of its fields replaced, each held against its type. name: what errors call the model.
+
+    Raises VitralError for what is no field of this family's dataclass, or of another type.
+    """
+    hints = typing.get_type_hints(type(config))
     known = [f.name for f in fields(config)]
-    for key in overrides:
+    for key in arguments:
         if key not in known:
+            family = family_of(config)
+            of = "" if name == family else f" (family {family})"
             raise VitralError(
-                f"{name} has no argument {key!r}; nearest: {_nearest(key, known)}; all: {', '.join(known)}"
+                f"{name}{of} has no argument {key!r}; nearest: {_nearest(key, known)}; all: {', '.join(known)}"
             )
-    return replace(config, **overrides)  # type: ignore[arg-type]
+    return replace(config, **{k: fitted(v, hints[k], f"{name}: {k} = {v!r}") for k, v in arguments.items()})  # type: ignore[arg-type]
+
+
+def argument_types() -> dict[str, object]:
+    """Every argument that a recipe can give a model of some family, with its types; the data say how many channels and classes there are."""
+    kinds = {type(entry.config.backbone) for entry in MODELS.values()}
+    found: dict[str, object] = {}
+    for kind in sorted(kinds, key=lambda each: each.__name__):
+        hints = typing.get_type_hints(kind)
+        for name in (f.name for f in fields(kind)):
+            found[name] = typing.Union[found[name], hints[name]] if name in found else hints[name]  # noqa: UP007
+    return {name: hint for name, hint in found.items() if name not in ("in_channels", "num_classes")}
 
 
 def build(config: ModelConfig) -> ImageModel:

@@ -32,7 +32,7 @@ def report_run(run: Path, data: DataSet | None = None) -> Path:
 
     Without `data` the run's own data are opened again.
     """
-    recipe = read_recipe(run / "recipe.toml") if (run / "recipe.toml").exists() else Recipe()
+    recipe = read_recipe(run / "recipe.toml", stored=True) if (run / "recipe.toml").exists() else Recipe()
     labelled = recipe.objective.labelled
     result = "scores.json" if labelled else "pictures.npz"
     try:
@@ -84,7 +84,7 @@ def _scored(run: Path, described: dict[str, Any], curves: Curves, data: DataSet 
 
 def _pretrained(run: Path, described: dict[str, Any], curves: Curves) -> Path:
     """The page of a run that learned from images alone."""
-    recipe = read_recipe(run / "recipe.toml")
+    recipe = read_recipe(run / "recipe.toml", stored=True)
     with np.load(run / "pictures.npz") as stored:
         pictures = {name: stored[name] for name in stored.files}
     return write_pretraining_report(

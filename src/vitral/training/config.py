@@ -7,9 +7,9 @@ from dataclasses import dataclass, field, fields, replace
 
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.errors import VitralError
+from vitral.objectives.options import ClassifyOptions, ObjectiveOptions
 from vitral.training.options import (
     ModelOptions,
-    ObjectiveOptions,
     OptimOptions,
     TrainOptions,
     TransferOptions,
@@ -26,7 +26,7 @@ class Recipe:
     data: DataOptions = field(default_factory=DataOptions)
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     transfer: TransferOptions = field(default_factory=TransferOptions)
-    objective: ObjectiveOptions = field(default_factory=ObjectiveOptions)
+    objective: ObjectiveOptions = field(default_factory=ClassifyOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
     said: frozenset[str] = field(default=frozenset(), compare=False, repr=False, metadata={"flag": ""})

@@ -12,6 +12,7 @@ from vitral.data.sources import DataSet
 from vitral.errors import VitralError
 from vitral.models.shapes import shapes_only
 from vitral.models.zoo import build
+from vitral.objectives.options import ClassifyOptions, PretextOptions
 from vitral.training.config import BUDGETS, Recipe
 from vitral.training.options import (
     ModelOptions,
@@ -20,7 +21,7 @@ from vitral.training.options import (
     TransferOptions,
     ViewOptions,
 )
-from vitral.training.shape import MODEL, SMALL, decoder, open_config, open_shape, patch_for, plain, row, width
+from vitral.training.shape import MODEL, SMALL, open_config, open_shape, patch_for, plain, row, width
 from vitral.training.tasks import LEARNING
 
 KEPT = 0.9  # of an image: where the largest crop of the model's shape is less, what it leaves out can be what counts
@@ -34,7 +35,9 @@ def check(recipe: Recipe) -> None:
     _budgets(recipe)
     given = {}
     config = open_config(recipe)
-    if plain(config) and recipe.model.patch_size is None:  # small images will have smaller patches than the zoo's
+    if (
+        plain(config) and recipe.model.get("patch_size") is None
+    ):  # small images will have smaller patches than the zoo's
         given["patch_size"] = min(getattr(config, "patch_size", 1), *config.image_size)
     with shapes_only():
         build(open_shape(recipe, **given))
@@ -64,14 +67,12 @@ def _budgets(recipe: Recipe) -> list[str]:
 def resolve(recipe: Recipe, data: DataSet, device: str, own: Preprocess | None = None) -> tuple[Recipe, Reasons]:
     """The recipe without open fields, and a line for each decision. own: how the weights that training starts from were shown images."""
     budgets = _budgets(recipe)
-    reasons: Reasons = LEARNING[data.task].settle(recipe.objective)
+    asked = recipe.objective
+    reasons: Reasons = LEARNING[data.task].settle(asked) if isinstance(asked, ClassifyOptions) else []
     small = max(data.height, data.width) <= SMALL
-    pretext = None if recipe.objective.labelled else recipe.objective.name
+    pretext = asked if isinstance(asked, PretextOptions) else None
     model = _model(recipe.model, pretext, data, device, small, reasons)
-    objective = recipe.objective
-    if objective.name == "mae":
-        recipe = replace(recipe, model=model)
-        objective = replace(objective, **decoder(recipe))  # type: ignore[arg-type]
+    objective = asked.settled(width(model))
     view = recipe.view
     if view.resize is None or view.crop_fraction is None:
         view = _framing(view, data, model, small, reasons)
@@ -80,7 +81,7 @@ def resolve(recipe: Recipe, data: DataSet, device: str, own: Preprocess | None =
     elif view.mean is None or view.std is None:
         view = _normalisation(view, data, reasons)
     augment = _augment(recipe.augment, view, pretext, data, small, reasons)
-    train = _train(recipe.train, data, bool(budgets), recipe.objective.labelled, reasons)
+    train = _train(recipe.train, data, bool(budgets), asked.labelled, reasons)
     assert train.batch_size is not None
     optim = settle_optim(recipe.optim, recipe.transfer, width(model), train.batch_size * train.accumulation, reasons)
     options = replace(recipe.data, task=data.task)
@@ -90,25 +91,25 @@ def resolve(recipe: Recipe, data: DataSet, device: str, own: Preprocess | None =
 
 
 def _model(
-    model: ModelOptions, pretext: str | None, data: DataSet, device: str, small: bool, reasons: Reasons
+    model: ModelOptions, pretext: PretextOptions | None, data: DataSet, device: str, small: bool, reasons: Reasons
 ) -> ModelOptions:
     """Size and patch by the images; a small encoder for small images unless a model was chosen."""
     changes: dict[str, object] = {}
     patch = patch_for(model, data.height, data.width)
-    if model.patch_size is None and small and plain(row(model)):
+    if model.get("patch_size") is None and small and plain(row(model)):
         changes["patch_size"] = patch
-    if model.image_size is None and small:
+    if model.get("image_size") is None and small:
         changes["image_size"] = (data.height, data.width)
         patches = f", in patches of {patch}" if patch > 1 else ""
         reasons.append(f"{data.height}x{data.width} pixels, the images' own size{patches}")
-    elif model.image_size is None:
+    elif model.get("image_size") is None:
         side = 128 if device == "cpu" else 224
         changes["image_size"] = (side, side)
         why = (
             "a third of the work of 224x224, as there is no GPU" if device == "cpu" else "the usual size of photographs"
         )
         reasons.append(f"{side}x{side} pixels: {why}")
-    size = changes.get("image_size", model.image_size)
+    size = changes.get("image_size", model.get("image_size"))
     assert isinstance(size, tuple)
     padded = [-(-side // patch) * patch for side in size]
     if padded != list(size):
@@ -116,19 +117,21 @@ def _model(
             f"{size[0]}x{size[1]} pixels are padded with zeros to {padded[0]}x{padded[1]}: patches of {patch} do not tile them"
         )
     if small and model == ModelOptions():
-        changes |= {"dim": 96, "depth": 5, "num_heads": 3, "mlp_ratio": 2.0}
-        if pretext == "mae":
-            changes |= {"pooling": "mean"}
-        else:
-            changes |= {"position": "sincos2d", "pooling": "mean", "class_token": False}
+        changes |= {
+            "dim": 96,
+            "depth": 5,
+            "num_heads": 3,
+            "mlp_ratio": 2.0,
+            **(pretext or PretextOptions).small_encoder,
+        }
         reasons.append("width 96, 5 layers, patches averaged: learns fast on small images")
-    return replace(model, **({"name": model.name or MODEL} | changes))  # type: ignore[arg-type]
+    return model.over(ModelOptions(MODEL, changes))
 
 
 def _framing(view: ViewOptions, data: DataSet, model: ModelOptions, small: bool, reasons: Reasons) -> ViewOptions:
     """The whole image, squashed, where a crop of the model's shape would leave much of it out; else the middle."""
-    assert model.image_size is not None
-    shape = model.image_size[1] / model.image_size[0]
+    height, width = model.get("image_size")
+    shape = width / height
     kept = sum(min(own / shape, shape / own) for own in data.aspects) / len(data.aspects)
     how = view.resize or ("squash" if view.crop_fraction is None and kept < KEPT else "crop")
     fraction = view.crop_fraction or (1.0 if small or how != "crop" else 0.875)
@@ -180,12 +183,13 @@ def _rounded(values: torch.Tensor) -> tuple[float, ...]:
     return tuple(round(v, 4) if v >= 0.01 else float(f"{v:.4g}") for v in values.tolist())
 
 
-# What MAE (https://arxiv.org/abs/2111.06377, appendix A.1) and DINO (https://arxiv.org/abs/2104.14294, section 3.1) crop.
-PRETRAINING_SCALES = {"mae": (0.2, 1.0), "dino": (0.4, 1.0)}
-
-
 def _augment(
-    augment: AugmentOptions, view: ViewOptions, pretext: str | None, data: DataSet, small: bool, reasons: Reasons
+    augment: AugmentOptions,
+    view: ViewOptions,
+    pretext: PretextOptions | None,
+    data: DataSet,
+    small: bool,
+    reasons: Reasons,
 ) -> AugmentOptions:
     """Shifts for small images, crops for photographs and pre-training, wider ones where there are many."""
     count = len(data.splits["train"])
@@ -198,7 +202,8 @@ def _augment(
         if shifted:
             reasons.append("augmentation by small shifts, as small images are framed tightly")
     if augment.scale is None:
-        scale = PRETRAINING_SCALES.get(pretext or "", (0.08, 1.0) if count >= 10_000 else (0.35, 1.0))
+        own = None if pretext is None else pretext.scale
+        scale = own or ((0.08, 1.0) if count >= 10_000 else (0.35, 1.0))
         augment = replace(augment, scale=scale)
         if augment.crop in ("resized", "framed"):
             reasons.append(f"augmentation by crops of at least {scale[0]:.0%} of the image: {count:,} training images")

@@ -3,18 +3,39 @@
 `None` means "decide from the data": `training.defaults` fills it in and says why.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from vitral.data.options import check_choices
 from vitral.errors import VitralError
 
-RECIPE_ONLY = {"flag": ""}  # a field that no flag of the command line sets
+
+@dataclass(frozen=True, init=False)
+class ModelOptions:
+    """A model of the zoo, and those of its family's arguments that differ from its row: what `vitral.create_model` takes."""
+
+    name: str | None
+    arguments: Mapping[str, Any] = field(hash=False)
+
+    def __init__(self, name: str | None = None, arguments: Mapping[str, Any] | None = None, **more: Any) -> None:
+        """`more` goes over `arguments`. One that is None is as the row has it; whether the family knows the others shows when its shape is made."""
+        said = {key: value for key, value in {**(arguments or {}), **more}.items() if value is not None}
+        object.__setattr__(self, "name", name)
+        object.__setattr__(self, "arguments", said)
+
+    def get(self, argument: str) -> Any:
+        """What was said of an argument; None if nothing was."""
+        return self.arguments.get(argument)
+
+    def over(self, row: "ModelOptions") -> "ModelOptions":
+        """These over another model's: name and arguments that are not said here are as there."""
+        return ModelOptions(self.name or row.name, **{**row.arguments, **self.arguments})
 
 
 @dataclass(frozen=True)
-class ModelOptions:
-    """The model, and whatever differs from its row in the zoo; default: as the model's name has it."""
+class ModelArguments:
+    """The arguments of models that a command line offers, whichever families have them; default: as the model's name has it."""
 
     name: str | None = field(default=None, metadata={"flag": "model"})
     """Name that vitral models lists; default: that of --init, else a ViT by the images."""
@@ -72,25 +93,6 @@ class ModelOptions:
     """Norms before attention and MLP, instead of after."""
     activation: Literal["gelu", "relu"] | None = None
     """Of the MLPs: gelu or relu."""
-    # What a recipe file alone says, so that it holds the whole architecture of a model that came from elsewhere.
-    position_resize: str | None = field(default=None, metadata=RECIPE_ONLY)
-    norm_eps: float | None = field(default=None, metadata=RECIPE_ONLY)
-    conv_norm_eps: float | None = field(default=None, metadata=RECIPE_ONLY)
-    qkv_bias: bool | None = field(default=None, metadata=RECIPE_ONLY)
-    key_bias: bool | None = field(default=None, metadata=RECIPE_ONLY)
-    distilled: bool | None = field(default=None, metadata=RECIPE_ONLY)
-    teacher_head: bool | None = field(default=None, metadata=RECIPE_ONLY)
-    class_position: bool | None = field(default=None, metadata=RECIPE_ONLY)
-    class_depth: int | None = field(default=None, metadata=RECIPE_ONLY)
-    relative: str | None = field(default=None, metadata=RECIPE_ONLY)
-    absolute: bool | None = field(default=None, metadata=RECIPE_ONLY)
-    hidden: int | None = field(default=None, metadata=RECIPE_ONLY)
-    swiglu: bool | None = field(default=None, metadata=RECIPE_ONLY)
-    rotary_base: float | None = field(default=None, metadata=RECIPE_ONLY)
-    windowing: str | None = field(default=None, metadata=RECIPE_ONLY)
-    pretrained_windows: tuple[int, ...] | None = field(default=None, metadata=RECIPE_ONLY)
-    linear: bool | None = field(default=None, metadata=RECIPE_ONLY)
-    bottleneck: bool | None = field(default=None, metadata=RECIPE_ONLY)
 
 
 @dataclass(frozen=True)
@@ -141,75 +143,6 @@ class TransferOptions:
             raise VitralError(
                 "transfer.lora_rank: LoRA learns inside the encoder, which freeze = encoder forbids; leave out one of them"
             )
-
-
-@dataclass(frozen=True)
-class ObjectiveOptions:
-    """What is learned: classes, a teacher's answers, or the images themselves."""
-
-    name: Literal["classify", "mae", "beit", "patch", "dino", "tokenizer"] | None = field(
-        default=None, metadata={"flag": "objective"}
-    )
-    """What is learned without labels: mae, beit, patch, dino or tokenizer; classify is training with them."""
-    loss: Literal["ce", "bce"] | None = None
-    """Loss: ce (softmax cross-entropy) or bce (a yes or no for each class); default: ce, and bce where an image can have several labels."""
-    smoothing: float = 0.1
-    """Label smoothing."""
-    head_bias: float = 0.0
-    """Where the head's biases start; with bce and many classes near -log(classes)."""
-    binarise: bool = False
-    """With bce: of a mixed image both classes count wholly, as in DeiT III, not each by its share."""
-    class_weights: Literal["none", "balanced"] = "none"
-    """Weights of the losses: balanced (by the inverse of a class's share) or none."""
-    sampling: Literal["uniform", "balanced"] = "uniform"
-    """Which images are drawn: uniform (every image once an epoch) or balanced (every class equally often)."""
-    teacher: str | None = None
-    """Distillation (https://arxiv.org/abs/2012.12877): a model file, run or folder whose answers are learned beside the labels;
-    default: no teacher."""
-    distillation: Literal["hard", "soft"] = "hard"
-    """What of the teacher is learned: hard (its class) or soft (its probabilities)."""
-    distillation_weight: float = 0.5
-    """Share of the loss that is the teacher's."""
-    temperature: float = 3.0
-    """Softening of both answers in soft distillation."""
-    mask_ratio: float | None = None
-    """Share of hidden patches; default: 0.75 (mae), 0.5 (patch), 0.4 (beit), 0.3 (dino's masked patches)."""
-    decoder_dim: int | None = None
-    """Width of MAE's decoder; default: the paper's 512, and less for encoders narrower than 384."""
-    decoder_depth: int | None = None
-    """Blocks of MAE's decoder; default: the paper's 8, and fewer for narrow encoders."""
-    decoder_num_heads: int | None = None
-    """Attention heads of MAE's decoder; default: the paper's 16, and fewer for narrow encoders."""
-    norm_pixels: bool = True
-    """MAE paints patches less their mean over their deviation, not plain pixels."""
-    tokenizer: str | None = None
-    """Run of `vitral pretrain --objective tokenizer` whose codes BEiT predicts; default: one is trained first."""
-    codes: int = 512
-    """Size of the tokenizer's codebook."""
-    code_dim: int = 32
-    """Width of the tokenizer's codes."""
-    prototypes: int = 1024
-    """Outputs of DINO's head (65,536 in the paper, for ImageNet)."""
-    local_crops: int = 4
-    """DINO's small views beside its two large ones."""
-    local_share: float = 0.5
-    """Side of a small view over that of a large one."""
-    local_scale: tuple[float, float] = (0.05, 0.4)
-    """Smallest and largest share of the image's area in a small view; large ones follow --scale."""
-    teacher_momentum: float = 0.996
-    """Where the momentum of DINO's teacher starts; it rises to 1."""
-    teacher_temperature: float = 0.04
-    """Temperature of DINO's teacher: the lower, the more certain are its answers."""
-    patch_loss: float = 0.0
-    """Weight of iBOT's loss on masked patches (https://arxiv.org/abs/2111.07832) beside DINO's."""
-
-    def __post_init__(self) -> None:
-        check_choices(self, "objective.")
-
-    @property
-    def labelled(self) -> bool:
-        """Whether the labels are learned, and not from the images alone."""
-        return self.name in (None, "classify")
 
 
 @dataclass(frozen=True)

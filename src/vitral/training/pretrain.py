@@ -1,7 +1,6 @@
 """What a run without labels is judged by, and what it shows: nearest neighbours among labelled images, and its objective's pictures."""
 
 import io
-from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -12,16 +11,13 @@ from vitral.data.sources import DataSet, Split
 from vitral.evaluation.probes import features, k_nn
 from vitral.models.common import ImageModel
 from vitral.predict import Predictor
-from vitral.training.config import Recipe, seconds
 from vitral.training.loop import Loop
-from vitral.training.options import OptimOptions, TrainOptions
 from vitral.training.state import Progress
 
 if TYPE_CHECKING:
     from vitral.training.run import Run
 
 SHOWN = 8  # pictures
-TOKENIZER_SHARE = 0.25  # of the budget, where BEiT's tokenizer is trained first
 KNOWN, ASKED = 5000, 1000  # images whose neighbours are sought, and among which
 
 
@@ -78,29 +74,3 @@ def pictures(loop: Loop) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]  # names that are given as keywords
     return buffer.getvalue()
-
-
-def tokenizer_first(recipe: Recipe, tokenizer: str) -> tuple[Recipe, Recipe]:
-    """A recipe for BEiT in two: the tokenizer that `tokenizer` will hold, for a quarter of the budget, and BEiT with it."""
-    first = replace(
-        recipe,
-        objective=replace(recipe.objective, name="tokenizer"),
-        optim=OptimOptions("adamw", lr=3e-3, weight_decay=0.0),
-        train=shortened(recipe.train, TOKENIZER_SHARE),
-    )
-    second = replace(
-        recipe,
-        objective=replace(recipe.objective, tokenizer=tokenizer),
-        train=shortened(recipe.train, 1 - TOKENIZER_SHARE),
-    )
-    return first, second
-
-
-def shortened(train: TrainOptions, share: float) -> TrainOptions:
-    """The same with a share of the budget, where one is given."""
-    return replace(
-        train,
-        epochs=None if train.epochs is None else train.epochs * share,
-        steps=None if train.steps is None else max(1, round(train.steps * share)),
-        time=None if train.time is None else f"{seconds(train.time) * share:g}s",
-    )

@@ -1,13 +1,9 @@
 """The shape of the model that a recipe asks for, and of the view that it gets of an image."""
 
-from dataclasses import asdict
-
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import DataSet
 from vitral.errors import VitralError
 from vitral.models.common import ModelConfig
-from vitral.models.mae import autoencoder_of
-from vitral.models.tokenizer import tokenizer_of
 from vitral.models.zoo import model_config
 from vitral.training.config import Recipe
 from vitral.training.options import ModelOptions
@@ -29,8 +25,9 @@ def plain(config: ModelConfig) -> bool:
 def patch_for(model: ModelOptions, height: int, width: int) -> int:
     """Side of the patches for images of this size: as said, small for small images, else the zoo's; 1 if there are none."""
     config = row(model)
-    if model.patch_size is not None:
-        return model.patch_size
+    if (said := model.get("patch_size")) is not None:
+        assert isinstance(said, int)
+        return said
     if max(height, width) <= SMALL and plain(config):
         side = min(height, width)
         return 2 if side <= 16 else 4 if side <= 40 else 8
@@ -39,9 +36,7 @@ def patch_for(model: ModelOptions, height: int, width: int) -> int:
 
 def width(model: ModelOptions) -> int:
     """Width of the tokens, in a pyramid that of the last stage."""
-    if model.dim is not None:
-        return model.dim
-    return row(model).token_width
+    return model.get("dim") or row(model).token_width
 
 
 def shape(recipe: Recipe, data: DataSet) -> ModelConfig:
@@ -51,29 +46,13 @@ def shape(recipe: Recipe, data: DataSet) -> ModelConfig:
 
 
 def open_shape(recipe: Recipe, **more: object) -> ModelConfig:
-    """The shape of what is trained: a masked autoencoder has a decoder beside the model."""
-    config, objective = open_config(recipe, **more), recipe.objective
-    if objective.name == "tokenizer":  # of the model's images and patches
-        return tokenizer_of(config, objective.codes, objective.code_dim)
-    if objective.name != "mae":
-        return config
-    ratio = 0.75 if objective.mask_ratio is None else objective.mask_ratio
-    return autoencoder_of(config, **decoder(recipe), mask_ratio=ratio, norm_pixels=objective.norm_pixels)
-
-
-def decoder(recipe: Recipe) -> dict[str, int]:
-    """The shape of MAE's decoder: as said, else the paper's, which is wide for small encoders: those get two thirds of their width and 4 blocks."""
-    said, wide = recipe.objective, width(recipe.model)
-    narrow = 32 * max(1, round(wide / 48))
-    dim = said.decoder_dim or (512 if wide >= 384 else narrow)
-    heads = said.decoder_num_heads or (16 if dim % 16 == 0 and dim >= 512 else max(1, dim // 32))
-    depth = said.decoder_depth or (8 if wide >= 384 else 4)
-    return {"decoder_dim": dim, "decoder_depth": depth, "decoder_num_heads": heads}
+    """The shape of what is trained, which the objective makes of the model's."""
+    return recipe.objective.shape(open_config(recipe, **more))
 
 
 def open_config(recipe: Recipe, **more: object) -> ModelConfig:
     """The zoo's row with the recipe's changes."""
-    chosen = {k: v for k, v in asdict(recipe.model).items() if v is not None and k != "name"}
+    chosen = dict(recipe.model.arguments)
     if chosen.get("layer_scale") == 0:
         chosen["layer_scale"] = None
     config = row(recipe.model)

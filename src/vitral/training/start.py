@@ -22,6 +22,7 @@ from vitral.errors import VitralError, counted
 from vitral.evaluation.seen import as_trained, count_known, held_of, write_held, write_seen
 from vitral.models.words import model_in_words
 from vitral.objectives.distill import Distill
+from vitral.objectives.options import ClassifyOptions
 from vitral.randomness import derive
 from vitral.training.assemble import assemble, training_batches
 from vitral.training.compiler import leave_compiler_out, step_without_compiler
@@ -44,7 +45,7 @@ from vitral.training.state import Checkpoints, Progress, collect, restore
 from vitral.training.toml import read_recipe, to_toml
 from vitral.training.transfer import Initial, learning, open_initial
 
-BEGUN = ("run.json", "recipe.toml", "beit.toml", "tokenizer", NAME)  # what a run that ended early has left
+BEGUN = ("run.json", "recipe.toml", NAME)  # what a run that ended early has left
 
 
 def start(
@@ -95,7 +96,7 @@ def _write_down(
     dataset, recipe, source, out, display = run.data, run.recipe, run.source, run.folder, run.display
     reasons += [] if initial is None else initial.notes
     reasons += learning(run.loop.model, recipe.transfer)
-    if isinstance(run.loop.objective, Distill):
+    if isinstance(run.loop.objective, Distill) and isinstance(recipe.objective, ClassifyOptions):
         reasons.append(run.loop.objective.in_words(str(recipe.objective.teacher)))
     notes = dataset.notes + (["what was left out, and why, is in skipped.csv"] if dataset.skipped else [])
     described = {
@@ -141,9 +142,9 @@ def draft(
     recipe, initial = open_initial(recipe)
     if opened is None:
         check(recipe)
-    if recipe.objective.name == "beit" and recipe.objective.tokenizer is None:
+    if (first := recipe.objective.missing) is not None:
         raise VitralError(
-            "objective beit without a tokenizer is two runs: give --tokenizer, or try --objective tokenizer first"
+            f"objective {recipe.objective.name} needs --{first}: a run of vitral pretrain --objective {first}"
         )
     device = choose_device(recipe.train.device)
     choose_precision(recipe.train.precision, device)
@@ -188,7 +189,9 @@ def resume(folder: Path, display: Display, workers: int | None = None, moved: st
         described = json.loads((folder / "run.json").read_text())
     except (OSError, ValueError) as error:
         why = "there is no run.json" if isinstance(error, FileNotFoundError) else f"run.json cannot be read: {error}"
-        raise VitralError(f"{folder}: holds no run to resume ({why}); give the folder that --out named") from error
+        inside = ", ".join(sorted(str(place.parent) for place in folder.glob("*/run.json")))
+        named = f"there is one in {inside}" if inside else "give the folder that --out named"
+        raise VitralError(f"{folder}: holds no run to resume ({why}); {named}") from error
     claim = Claim(folder)
     try:
         run = _resumed(folder, described, display, workers, moved)
@@ -263,7 +266,7 @@ def _placed(recipe: Recipe) -> Recipe:
         return str(Path(path).resolve()) if path and Path(path).exists() else path
 
     objective = recipe.objective
-    located = dataclasses.replace(objective, teacher=placed(objective.teacher), tokenizer=placed(objective.tokenizer))
+    located = dataclasses.replace(objective, **{name: placed(getattr(objective, name)) for name in objective.models})
     data = dataclasses.replace(recipe.data, images_folder=placed(recipe.data.images_folder))
     return dataclasses.replace(recipe, objective=located, data=data)
 
@@ -271,7 +274,7 @@ def _placed(recipe: Recipe) -> Recipe:
 def _inputs(recipe: Recipe) -> dict[str, str]:
     """What else a run learns from and needs again when it is resumed: each model file with its hash."""
     digests = {}
-    for path in filter(None, (recipe.objective.teacher, recipe.objective.tokenizer)):
+    for path in filter(None, (getattr(recipe.objective, name) for name in recipe.objective.models)):
         if path.startswith("hf:"):
             continue
         file = Path(path) / "model.safetensors" if Path(path).is_dir() else Path(path)

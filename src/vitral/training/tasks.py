@@ -9,18 +9,18 @@ from vitral.data.sources import DataSet
 from vitral.errors import VitralError
 from vitral.objectives.classify import Classify, balanced_weights
 from vitral.objectives.objective import Objective
-from vitral.training.options import ObjectiveOptions
+from vitral.objectives.options import ClassifyOptions
 
 
 @dataclass(frozen=True)
 class Learning:
     """objective: from the options and the data. settle: refuses options that mean nothing for the task; returns what to say of the others."""
 
-    objective: Callable[[ObjectiveOptions, DataSet], Objective]
-    settle: Callable[[ObjectiveOptions], list[str]]
+    objective: Callable[[ClassifyOptions, DataSet], Objective]
+    settle: Callable[[ClassifyOptions], list[str]]
 
 
-def _classes(options: ObjectiveOptions, data: DataSet) -> Classify:
+def _classes(options: ClassifyOptions, data: DataSet) -> Classify:
     weights = None
     if options.class_weights == "balanced":
         counts = data.splits["train"].targets.counts(len(data.labels))
@@ -28,11 +28,11 @@ def _classes(options: ObjectiveOptions, data: DataSet) -> Classify:
     return Classify(options.smoothing, options.loss or "ce", weights, binarise=options.binarise)
 
 
-def _label_sets(options: ObjectiveOptions, data: DataSet) -> Classify:
+def _label_sets(options: ClassifyOptions, data: DataSet) -> Classify:
     return Classify(options.smoothing, "bce", independent=True, binarise=options.binarise)
 
 
-def _settle_label_sets(options: ObjectiveOptions) -> list[str]:
+def _settle_label_sets(options: ClassifyOptions) -> list[str]:
     for name, value, fine, instead in (
         ("loss", options.loss, (None, "bce"), "bce"),
         ("class_weights", options.class_weights, ("none",), "none"),
@@ -43,7 +43,7 @@ def _settle_label_sets(options: ObjectiveOptions) -> list[str]:
             raise VitralError(
                 f"{name} {value}: is for images of one class, and these can have several labels; choose {instead}"
             )
-    return ["a yes or no for each label (bce): an image can have several labels, or none"] if options.labelled else []
+    return ["a yes or no for each label (bce): an image can have several labels, or none"]
 
 
 LEARNING = {

@@ -4,18 +4,22 @@ import dataclasses
 import difflib
 import json
 import tomllib
-import types
 import typing
 from collections.abc import Mapping
 from pathlib import Path
 
 from vitral.data.options import DataOptions
 from vitral.errors import VitralError
+from vitral.objectives.options import OBJECTIVES, ClassifyOptions, ObjectiveOptions
 from vitral.training.config import SECTIONS, Recipe
+from vitral.training.options import ModelArguments, ModelOptions
+from vitral.typed import fitted
 
 T = typing.TypeVar("T")
 # Data options of runs whose recipes say nothing of them, as there were none yet.
 BEFORE: dict[str, object] = {"near_copies": "apart"}
+
+FLAGS = "the command line"  # where values come from that were given as flags
 
 # What others call a field of ours.
 ALIASES = {
@@ -50,7 +54,13 @@ def read_recipe(path: str | Path, *, stored: bool = False) -> Recipe:
         raise VitralError(f"{path}: no such recipe" + (f"; there are {', '.join(near)}" if near else "")) from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise VitralError(f"{path}: cannot be read as TOML ({error}); mend it there") from error
-    return merge(merge(Recipe(), {"data": BEFORE}, "before") if stored else Recipe(), table, str(path))
+    if not stored:
+        return merge(Recipe(), table, str(path))
+    objective = table.get("objective", {})
+    own = OBJECTIVES.get(objective.get("name", ClassifyOptions.name), ObjectiveOptions)
+    other = {key for kind in OBJECTIVES.values() for key in _fields(kind)} - set(_fields(own))  # once, recipes had all
+    table["objective"] = {key: value for key, value in objective.items() if key not in other}
+    return merge(merge(Recipe(), {"data": BEFORE}, "before"), table, str(path))
 
 
 def merge(base: T, table: Mapping[str, object], where: str) -> T:
@@ -69,46 +79,73 @@ def merge(base: T, table: Mapping[str, object], where: str) -> T:
         if dataclasses.is_dataclass(current):
             if not isinstance(value, dict):
                 raise VitralError(f"{where}: {key} is a section; write its fields under [{key}]")
-            changes[key] = merge(current, value, f"{where} [{key}]")
+            inner = f"{where} [{key}]"
+            if isinstance(current, ModelOptions):
+                changes[key] = _model(current, value, inner)
+            elif isinstance(current, ObjectiveOptions):
+                changes[key] = _objective(current, value, inner)
+            else:
+                changes[key] = merge(current, value, inner)
         else:
-            changes[key] = _checked(value, hints[key], f"{where}: {key} = {value!r}")
+            changes[key] = fitted(value, hints[key], f"{where}: {key} = {value!r}")
     return dataclasses.replace(base, **changes)  # type: ignore[type-var]
 
 
-def _checked(value: object, hint: object, what: str) -> object:
-    options = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, typing.Union) else (hint,)
-    for option in options:
-        if typing.get_origin(option) is tuple:
-            parts = typing.get_args(option)
-            if parts[-1] is Ellipsis and isinstance(value, list | tuple):
-                parts = (parts[0],) * len(value)
-            if isinstance(value, list | tuple) and len(value) == len(parts):
-                return tuple(_checked(v, p, what) for v, p in zip(value, parts, strict=True))
-        elif typing.get_origin(option) is typing.Literal and isinstance(value, str):
-            return value  # which ones there are, the section itself knows
-        elif option is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        elif isinstance(option, type) and type(value) is option:
-            return value
-    raise VitralError(f"{what} should be {' or '.join(_in_words(o) for o in options if o is not type(None))}")
+def _model(base: ModelOptions, table: dict[str, object], where: str) -> ModelOptions:
+    """`base` with the name and arguments of the table; whether the family takes them shows where its shape is made."""
+    hints = typing.get_type_hints(ModelArguments)
+    if not table.keys() <= hints.keys():
+        from vitral.models.zoo import argument_types  # which loads torch, as most recipes need not
+
+        hints = argument_types() | hints
+    changes = {}
+    for key, value in table.items():
+        if key not in hints:
+            raise VitralError(f"{where}: unknown key {key!r}; {_meant(key, list(hints), top=False)}")
+        changes[key] = fitted(value, hints[key], f"{where}: {key} = {value!r}")
+    return ModelOptions(**changes).over(base)  # type: ignore[arg-type]
 
 
-def _in_words(hint: object) -> str:
-    """A type, for a person."""
-    if typing.get_origin(hint) is tuple:
-        parts = typing.get_args(hint)
-        if parts[-1] is Ellipsis:
-            return f"a list of {_in_words(parts[0]).removeprefix('a ')}s, such as [0.5, 0.5, 0.5]"
-        return {int: "[height, width], such as [32, 32]"}.get(parts[0], "[smallest, largest], such as [0.5, 1.0]")
-    if typing.get_origin(hint) is typing.Literal:
-        hint = str
-    words = {int: "a whole number", float: "a number", bool: "true or false", str: "a text in quotes"}
-    return words[hint]  # type: ignore[index]
+def _objective(base: ObjectiveOptions, table: dict[str, object], where: str) -> ObjectiveOptions:
+    """The objective that the table names with its fields, or `base` with them where it names no other.
+
+    A field of another objective is refused, unless it is at its default, as recipes of runs had all of them once.
+    """
+    name = table.get("name", base.name)
+    if str(name) not in OBJECTIVES:
+        raise VitralError(f"{where}: name = {name!r}: choose one of {', '.join(OBJECTIVES)}")
+    kind = OBJECTIVES[str(name)]
+    hints, changes = typing.get_type_hints(kind), {}
+    for key, value in table.items():
+        homes = [each for each in OBJECTIVES.values() if key in _fields(each)]
+        others = f"is for {', '.join(each.name for each in homes)}; this is {name}: leave it out"
+        if kind in homes:
+            changes[key] = fitted(value, hints[key], f"{where}: {key} = {value!r}")
+        elif homes and where.startswith(FLAGS):
+            raise VitralError(f"--{key.replace('_', '-')} {others}")
+        elif homes and literal(value) not in [literal(getattr(each, key)) for each in homes]:
+            raise VitralError(f"{where}: {key} {others}")
+        elif not homes and key != "name":
+            raise VitralError(f"{where}: unknown key {key!r}; {_meant(key, ['name', *_fields(kind)], top=False)}")
+    return dataclasses.replace(base if type(base) is kind else kind(), **changes)
+
+
+def _fields(kind: type) -> list[str]:
+    return [each.name for each in dataclasses.fields(kind)]
+
+
+def _keys(section: object) -> list[str]:
+    """What a section can say, whichever model or objective it names."""
+    if isinstance(section, ModelOptions):
+        return _fields(ModelArguments)
+    if isinstance(section, ObjectiveOptions):
+        return ["name", *dict.fromkeys(key for kind in OBJECTIVES.values() for key in _fields(kind))]
+    return _fields(type(section))
 
 
 def _meant(key: str, known: list[str], top: bool) -> str:
     """What a person may have meant by an unknown key of a section, or of the whole recipe (`top`)."""
-    homes = {f.name: section for section in SECTIONS for f in dataclasses.fields(getattr(Recipe(), section))}
+    homes = {key: section for section in SECTIONS for key in _keys(getattr(Recipe(), section))}
     name = ALIASES.get(key, key)
     if name in known:
         return f"the nearest is {name!r}"
@@ -129,8 +166,15 @@ def stored_data_options(stored: dict[str, object]) -> DataOptions:
 
 def to_table(recipe: Recipe) -> dict[str, dict[str, object]]:
     """Section -> field -> value, without the fields that are None."""
-    sections = {name: dataclasses.asdict(getattr(recipe, name)) for name in SECTIONS}
-    return {name: {k: v for k, v in section.items() if v is not None} for name, section in sections.items()}
+    tables = {name: _table(getattr(recipe, name)) for name in SECTIONS}
+    return {name: {k: v for k, v in table.items() if v is not None} for name, table in tables.items()}
+
+
+def _table(section: object) -> dict[str, object]:
+    if isinstance(section, ModelOptions):
+        return {"name": section.name, **section.arguments}
+    own = dataclasses.asdict(section)  # type: ignore[call-overload]
+    return {"name": section.name, **own} if isinstance(section, ObjectiveOptions) else own
 
 
 def to_toml(recipe: Recipe) -> str:

@@ -20,6 +20,7 @@ from vitral.layers.lora import add_head_norm, add_lora
 from vitral.models.common import RATES, ImageModel, ModelConfig
 from vitral.models.words import model_in_words
 from vitral.models.zoo import family_of, model_config
+from vitral.objectives.options import OBJECTIVES, PretextOptions
 from vitral.training.config import Recipe
 from vitral.training.options import ModelOptions, TransferOptions
 
@@ -107,7 +108,7 @@ def open_initial(recipe: Recipe) -> tuple[Recipe, Initial | None]:
     initial = Initial(options.init, model, opened.labels or [], opened.preprocess, told)
     changes: dict[str, object] = {"image_size": size, "position_resize": rule, "representation_dim": 0}
     whole = options.freeze != "encoder" and not options.lora_rank
-    if whole and masked(opened) and asked.pooling is None and asked.fc_norm is None:
+    if whole and masked(opened) and not {"pooling", "fc_norm"} & asked.arguments.keys():
         changes |= {"pooling": "mean", "fc_norm": True}
         initial.notes.append("the head reads the mean of the patches, then a new norm, as MAE is fine-tuned")
     if options.freeze == "encoder":
@@ -116,17 +117,12 @@ def open_initial(recipe: Recipe) -> tuple[Recipe, Initial | None]:
 
 
 def described(name: str, base: ModelConfig, changes: dict[str, object], asked: ModelOptions) -> ModelOptions:
-    """Every field of `base` with `changes`, and over both what was asked for."""
-    known = {f.name for f in fields(base)}
-    values = {
-        f.name: changes.get(f.name, getattr(base, f.name))
-        for f in fields(ModelOptions)
-        if f.name != "name" and f.name in known
-    }
+    """Every field of `base` with `changes`, and over both what was asked for; the data say how many channels and classes there are."""
+    known = {f.name: getattr(base, f.name) for f in fields(base) if f.name not in ("in_channels", "num_classes")}
+    values = known | {key: value for key, value in changes.items() if key in known}
     if values.get("layer_scale", 0.0) is None:
         values["layer_scale"] = 0.0  # in a recipe None leaves it to the model's row, and 0 is none
-    given = {f.name: v for f in fields(ModelOptions) if (v := getattr(asked, f.name)) is not None}
-    return ModelOptions(**{**values, **given, "name": name})
+    return ModelOptions(**{**values, **asked.arguments, "name": name})
 
 
 def masked(opened: Opened) -> bool:
@@ -136,7 +132,8 @@ def masked(opened: Opened) -> bool:
     if "vitral" not in opened.source.metadata:
         return False
     objective = read_card(Path(opened.source.name), opened.source.metadata).recipe.get("objective")
-    return isinstance(objective, dict) and objective.get("name") == "mae"
+    kind = OBJECTIVES.get(objective.get("name", "")) if isinstance(objective, dict) else None
+    return kind is not None and issubclass(kind, PretextOptions) and kind.read_as_mean
 
 
 def _check(recipe: Recipe) -> None:

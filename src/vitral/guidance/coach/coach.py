@@ -72,7 +72,7 @@ class Coach:
             described = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise VitralError(f"{path}: is damaged or cannot be read; {what}, or train again") from error
-        return cls(read_recipe(folder / "recipe.toml"), described | {"folder": str(folder)})
+        return cls(read_recipe(folder / "recipe.toml", stored=True), described | {"folder": str(folder)})
 
     def see(self, line: Line) -> list[Remark]:
         """What the line, after those before it, gives reason to say."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from vitral.objectives.options import ClassifyOptions
 from vitral.training.config import Recipe
 from vitral.training.defaults import settle_optim
 from vitral.training.shape import width
@@ -45,13 +46,19 @@ class History:
         """Whether the run learns one class for each image: what is said about top-1 and its chance level then holds."""
         return self.recipe.objective.labelled and any("top1" in line for line in self.train[-1:])
 
+    @property
+    def learned(self) -> ClassifyOptions:
+        """How the labels are learned, of a run that learns them."""
+        assert isinstance(self.recipe.objective, ClassifyOptions)
+        return self.recipe.objective
+
     def split(self, name: str) -> Line:
         """What is known of a split, nothing in a run of an earlier version."""
         return self.data.get("splits", {}).get(name, {})
 
     def shares(self) -> list[float]:
         """Of the classes, as training meets them."""
-        objective = self.recipe.objective
+        objective = self.learned
         known = self.split("train").get("shares")
         if known is None or objective.sampling == "balanced" or objective.class_weights == "balanced":
             return [1 / self.classes] * self.classes
@@ -67,7 +74,7 @@ class History:
         Smoothing (https://arxiv.org/abs/1512.00567, section 7) moves the targets towards 1 / K; Mixup leaves their mean as it is. None where the
         loss is not of the labels alone.
         """
-        objective = self.recipe.objective
+        objective = self.learned
         if objective.teacher is not None or objective.binarise:
             return None
         smooth = [(1 - objective.smoothing) * share + objective.smoothing / self.classes for share in self.shares()]

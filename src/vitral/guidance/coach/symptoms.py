@@ -213,15 +213,17 @@ SLOW = 2  # times as many steps for what starts slowly: mixed images, a yes or n
 def stuck(run: History) -> Remark | None:
     """Nothing is learned at a usual learning rate."""
     chance, warm = run.chance_loss() if run.one_class_an_image else None, run.past_warmup()
+    if chance is None:
+        return None
     steps = TRIED * (SLOW if _starts_slowly(run) else 1)
-    if chance is None or not _tried(run, steps) or (run.train[-1]["epoch"] < 2 and run.train[-1]["step"] < LONG):
+    if not _tried(run, steps) or (run.train[-1]["epoch"] < 2 and run.train[-1]["step"] < LONG):
         return None
     lines = [line for line in warm if line["step"] > run.train[-1]["step"] - steps]
     half, loss, top1 = len(lines) // 2, mean(lines, "loss"), mean(lines, "top1")
     falls = mean(lines[:half], "loss") - mean(lines[half:], "loss") > FALLING * chance
     if loss < STUCK_LOSS * chance or falls or _above_chance(run, lines) or _above_chance(run, lines[-LINES:]):
         return None
-    even = abs(chance - math.log(run.classes)) < 0.005 and run.recipe.objective.loss != "bce"
+    even = abs(chance - math.log(run.classes)) < 0.005 and run.learned.loss != "bce"
     name = f"ln {run.classes}" if even else "what the classes' shares give"
     seen = f"the loss has stayed at {loss:.2f} (by chance {chance:.2f} = {name}) for {steps} steps, top-1 at {top1:.0%}"
     seen += f": nothing is learned{_one_answer(run)}"
@@ -235,7 +237,7 @@ def stuck(run: History) -> Remark | None:
 
 def _starts_slowly(run: History) -> bool:
     augment = run.recipe.augment
-    mixed = bool(augment.mixup or augment.cutmix) or run.recipe.objective.loss == "bce"
+    mixed = bool(augment.mixup or augment.cutmix) or run.learned.loss == "bce"
     return mixed or run.recipe.optim.optimizer not in ("adamw", "muon")
 
 
@@ -271,7 +273,7 @@ def collapsed(run: History) -> Remark | None:
     seen = (
         f"{portion(largest, images, 'answer')} on validation images are one class, which at most {majority_words} are"
     )
-    uneven = majority > 1.5 / run.classes and run.recipe.objective.class_weights == "none"
+    uneven = majority > 1.5 / run.classes and run.learned.class_weights == "none"
     if uneven:
         return Remark("collapsed", seen, "the commonest class drowns the others", run.again(class_weights="balanced"))
     if (run.recipe.optim.lr or 0.0) >= OFF * run.usual_lr():

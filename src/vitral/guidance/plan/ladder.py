@@ -7,7 +7,7 @@ learns less than a small one that sees the images more often.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from vitral.training.config import Recipe
 from vitral.training.options import ModelOptions
@@ -46,20 +46,21 @@ def passes_worth(images: int) -> float:
     return min(MOST, max(FEWEST, PASSES * math.sqrt(AT / images)))
 
 
-SIZED = ("name", "dim", "depth", "num_heads", "dims", "depths", "stages", "width")
+SIZED = ("dim", "depth", "num_heads", "dims", "depths", "stages", "width")
 
 
 def open_size(recipe: Recipe) -> bool:
     """Whether the size of the model was left open, so that a rung may decide it; weights to start from bring their own."""
-    return recipe.transfer.init is None and all(getattr(recipe.model, name) is None for name in SIZED)
+    model = recipe.model
+    return recipe.transfer.init is None and model.name is None and all(model.get(size) is None for size in SIZED)
 
 
 def model_for(rung: Rung, height: int, width: int, side: int, said: ModelOptions = AS_PLANNED) -> ModelOptions:
     """The ViT of this size for images whose median is height x width; photographs are shown at `side` pixels. What was said of it stays."""
     small = max(height, width) <= SMALL
-    height, width = said.image_size or ((height, width) if small else (side, side))
+    height, width = said.get("image_size") or ((height, width) if small else (side, side))
     small = max(height, width) <= SMALL
-    patch = said.patch_size or patch_for(height, width)
+    patch = said.get("patch_size") or patch_for(height, width)
     planned = ModelOptions(
         name=MODEL,
         image_size=(height, width),
@@ -73,10 +74,9 @@ def model_for(rung: Rung, height: int, width: int, side: int, said: ModelOptions
         pooling="mean",
         class_token=False,
     )
-    changes = {name: value for name, value in vars(said).items() if value is not None}
-    if changes.get("pooling") == "cls":
-        changes = {"class_token": True} | changes
-    return replace(planned, **changes)
+    if said.get("pooling") == "cls":
+        planned = ModelOptions(class_token=True).over(planned)
+    return said.over(planned)
 
 
 def patch_for(height: int, width: int) -> int:

@@ -47,7 +47,11 @@ def make_plan(data: str, recipe: Recipe, display: Display, hours: float | None =
         recipe = replace(recipe, train=replace(recipe.train, device="auto"))
     check(recipe)
     kind = "cuda" if row is not None else choose_device(recipe.train.device).type
-    least = (lambda height, width: recipe.model.patch_size or patch_for(height, width)) if open_size(recipe) else None
+    least = (
+        (lambda height, width: recipe.model.get("patch_size") or patch_for(height, width))
+        if open_size(recipe)
+        else None
+    )
     dataset = open_for(data, recipe, display, least)
     budget = None if recipe.train.time is None else seconds(recipe.train.time)
     estimate = (

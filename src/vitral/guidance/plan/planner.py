@@ -182,20 +182,20 @@ class Planner:
 
     def say_model(self, recipe: Recipe, rung: Rung, why: str) -> None:
         model, own = self.model(recipe, rung), (self.data.height, self.data.width)
-        patches = "patches by convolutions" if model.stem else "linear patches"
+        patches = "patches by convolutions" if model.get("stem") else "linear patches"
         self.choose("model", f"ViT, width {rung.dim}, {rung.depth} layers, {patches}", why)
-        assert model.image_size is not None
-        size = "x".join(map(str, model.image_size))
+        shown, patch = model.get("image_size"), model.get("patch_size")
+        size = "x".join(map(str, shown))
         why = (
             "as said"
-            if recipe.model.image_size is not None
+            if recipe.model.get("image_size") is not None
             else "the images' own size"
-            if model.image_size == own
+            if shown == own
             else f"of {own[0]}x{own[1]}, a third of the work of 224x224, as there is no GPU"
             if self.device == "cpu"
             else f"of {own[0]}x{own[1]}, the usual size of photographs"
         )
-        self.choose("images", f"{size} pixels, patches of {model.patch_size}", why)
+        self.choose("images", f"{size} pixels, patches of {patch}", why)
 
     def model(self, recipe: Recipe, rung: Rung) -> ModelOptions:
         side = 128 if self.device == "cpu" else 224

@@ -20,7 +20,7 @@ from vitral.checkpoints.atomic import write_atomically
 from vitral.errors import VitralError
 from vitral.guidance.sweep.sweep import Point
 from vitral.training.state import Checkpoints
-from vitral.training.toml import to_toml
+from vitral.training.toml import read_recipe, to_toml
 
 POLL = 0.1  # seconds
 
@@ -68,10 +68,10 @@ class Runs:
     def prepare(self, points: Sequence[Point]) -> None:
         """Write the runs' recipes; those that are there must be the same."""
         for point in points:
-            path, text = self.recipe(point), to_toml(point.recipe)
+            path = self.recipe(point)
             if not path.exists():
-                write_atomically(path, text.encode())
-            elif path.read_text() != text:
+                write_atomically(path, to_toml(point.recipe).encode())
+            elif read_recipe(path, stored=True) != point.recipe:
                 raise VitralError(
                     f"{path}: the recipe changed since the sweep began; restore it, or choose another --out"
                 )

@@ -64,7 +64,7 @@ def scores_in(row: Row) -> type[Scores]:
 
 def _outcome(run: Path, headline: str) -> Row:
     described, scores = (json.loads((run / name).read_text()) for name in ("run.json", "scores.json"))
-    recipe = read_recipe(run / "recipe.toml")
+    recipe = read_recipe(run / "recipe.toml", stored=True)
     assert recipe.view.mean is not None
     assert recipe.train.batch_size is not None
     config = open_shape(recipe, in_channels=len(recipe.view.mean), num_classes=len(described["labels"]))
