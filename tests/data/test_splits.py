@@ -149,3 +149,32 @@ def test_a_unit_counts_as_many_contents_as_it_holds() -> None:
     splits = make_splits(digests, groups, val_fraction=0.1, test_fraction=0.2, together=together)
     assert Counter(splits) == {"train": 28, "val": 4, "test": 8}
     assert {split for split, digest in zip(splits, digests, strict=True) if digest in first} == {"test"}
+
+
+@given(sizes=classes, folds=st.integers(2, 6), val=st.sampled_from([0.0, 0.1]), pairs=st.integers(0, 10))
+def test_every_image_is_in_one_fold_and_classes_are_dealt_evenly(
+    sizes: list[int], folds: int, val: float, pairs: int
+) -> None:
+    digests, groups = images(sizes)
+    together = list(digests)
+    for first in range(0, 2 * min(pairs, len(digests) // 2), 2):
+        least = min(digests[first : first + 2])
+        together[first : first + 2] = [least, least]
+    made = [
+        make_splits(digests, groups, val_fraction=val, test_fraction=0.2, fold=(k, folds), together=together)
+        for k in range(1, folds + 1)
+    ]
+    held = [[splits[i] for splits in made].count("test") for i in range(len(digests))]
+    units = {group: {together[i] for i in range(len(digests)) if groups[i] == group} for group in groups}
+    for group, times in zip(groups, held, strict=True):
+        assert times == (len(units[group]) >= 3 or times)
+    for splits in made:
+        for key in set(together):  # near copies stay in one split
+            assert len({split for split, own in zip(splits, together, strict=True) if own == key}) == 1
+        assert "train" in splits
+    if not pairs:
+        for group in units:
+            shares = [sum(s == "test" for s, g in zip(splits, groups, strict=True) if g == group) for splits in made]
+            assert max(shares) - min(shares) <= 1
+        sizes_of = [splits.count("test") for splits in made]
+        assert max(sizes_of) - min(sizes_of) <= 1

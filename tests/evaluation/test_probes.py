@@ -3,13 +3,24 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from vitral.checkpoints.bundle import ModelCard
 from vitral.data.options import DataOptions
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import open_data
 from vitral.errors import VitralError
-from vitral.evaluation.probes import FEW_SHOT_L2, Ridge, features, few_shot, k_nn, linear, pixels, untrained
+from vitral.evaluation.probes import (
+    FEW_SHOT_L2,
+    Ridge,
+    edges_and_colours,
+    features,
+    few_shot,
+    k_nn,
+    linear,
+    pixels,
+    untrained,
+)
 from vitral.predict import Predictor
 
 
@@ -127,3 +138,44 @@ def test_training_makes_features_that_a_few_images_suffice_for(predictor, digits
         near.append((k_nn(known, train.targets.values, asked) == test.targets.values).mean())
     assert few[0] > few[1] + 0.1
     assert near[0] > near[1]
+
+
+def test_errors_of_images_left_out_are_those_of_fits_without_them():
+    rng = np.random.default_rng(0)
+    for n, d in ((12, 30), (40, 7)):
+        x = rng.normal(size=(n, d)).astype(np.float32)
+        y = rng.integers(0, 3, n)
+        ridge = Ridge(x, y)
+        X, Y = ridge._whitened(x), 2.0 * np.eye(3)[y] - 1
+        for l2 in (0.5, 50.0):
+            errors = []
+            for i in range(n):
+                kept = np.arange(n) != i
+                W = np.linalg.solve(X[kept].T @ X[kept] + l2 * np.eye(d + 1), X[kept].T @ Y[kept])
+                errors.append(np.square(X[i] @ W - Y[i]).mean())
+            assert ridge.left_out(l2) == pytest.approx(np.mean(errors), rel=1e-5)
+
+
+def test_edges_and_colours_tell_stripes_from_stripes_and_red_from_blue(tmp_path):
+    """Directions and colours that no average of pixels shows: stripes of any phase."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:40, :40]
+    for label, way in (("across", y), ("along", x)):
+        for i in range(12):
+            grey = 127 + 100 * np.sin(way * 0.9 + rng.uniform(0, 6))
+            (tmp_path / label).mkdir(exist_ok=True)
+            Image.fromarray(np.stack([grey] * 3, -1).astype(np.uint8)).save(tmp_path / label / f"{i}.png")
+    for label, colour in (("red", (200, 20, 20)), ("blue", (20, 20, 200))):
+        for i in range(12):
+            picture = np.full((40, 40, 3), 128) + np.array(colour) * (rng.random((40, 40, 1)) < 0.5) // 2
+            (tmp_path / label).mkdir(exist_ok=True)
+            Image.fromarray(picture.clip(0, 255).astype(np.uint8)).save(tmp_path / label / f"{i}.png")
+    data = open_data(str(tmp_path), DataOptions(test_fraction=0.5, val_fraction=0.0))
+    steps = Preprocess(32, 32, 3, (0.5,) * 3, (0.5,) * 3)
+    train, test = data.splits["train"], data.splits["test"]
+    described = [edges_and_colours(split, steps) for split in (train, test)]
+    answers, _ = linear(described[0], train.targets.values, described[1], "left out")
+    assert (answers == test.targets.values).all()
+    grey = open_data(str(tmp_path), DataOptions(channels=1)).splits["train"]
+    one = Preprocess(32, 32, 1, (0.5,), (0.5,))
+    assert edges_and_colours(grey, one).shape == (len(grey), 4 * 9 * 49 + 4 * 8)

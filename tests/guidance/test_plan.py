@@ -243,7 +243,12 @@ def test_train_with_nothing_else_said_follows_a_plan(tmp_path, capsys):
     assert read_recipe(tmp_path / "run" / "recipe.toml").model.get("stem") == (128, 128)
     described = json.loads((tmp_path / "run" / "run.json").read_text())
     assert any(reason.startswith("start: from scratch") for reason in described["reasons"])
-    assert list(described["baselines"]) == ["commonest class", "nearest neighbours on pixels", "linear on pixels"]
+    assert list(described["baselines"]) == [
+        "commonest class",
+        "nearest neighbours on pixels",
+        "linear on pixels",
+        "linear on edges and colours",
+    ]
     code, _, err = run(capsys, "train", "digits", "--steps", "3", "--lr", "1e-3", "--out", tmp_path / "said")
     assert code == 0, err
     planned, said = (read_recipe(tmp_path / name / "recipe.toml") for name in ("run", "said"))

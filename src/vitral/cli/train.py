@@ -39,6 +39,9 @@ class Train:
     """Go on with the run in this folder. It continues exactly where its last checkpoint left it; only --workers may change."""
     moved: str | None = argument(None, flags=("--data",))
     """With --resume: where the run's data are now, if they moved. They must be the same images and labels."""
+    folds: int | None = None
+    """Cross-validation: so many runs in folders of RUN, each tested on another part of the images and trained on the rest, and the scores of all
+    of them; default: one run."""
     show_augmentation: Path | None = None
     """Draw what the model would see to this PNG file, and do not train."""
     settings: Recipe = field(default_factory=Recipe)
@@ -52,7 +55,27 @@ def train(given: Train, words: list[str]) -> int:
         )
     if given.show_augmentation is not None:
         return _show_augmentation(given, words)
+    if given.folds is not None or (given.resume is not None and (given.resume / "folds.json").exists()):
+        return _folded(given, words)
     return _run(given, words, "train")
+
+
+def _folded(given: Train, words: list[str]) -> int:
+    """A run for each fold."""
+    from vitral.cli.folds import cross_validate, go_on
+    from vitral.training.display import Display
+
+    display = Display()
+    display.doing("loading torch")
+    try:
+        if given.resume is not None:
+            _refuse_changes(given)
+            return go_on(given, display)
+        _check_data(given, "train")
+        out, fresh = _placed(given, "train")
+        return cross_validate(given, out, shlex.join(["vitral", "train", *words]), display, fresh=fresh)
+    finally:
+        display.close()
 
 
 @dataclass
@@ -157,9 +180,8 @@ def _show_augmentation(given: Any, words: list[str]) -> int:
     return 0
 
 
-def _resumed(given: Any, display: "Display") -> "Run":
-    from vitral.training.start import resume
-
+def _refuse_changes(given: Any) -> None:
+    """--resume goes on as the run began."""
     if changed := given.said - {"resume", "workers", "moved"}:
         raise VitralError(
             f"--resume keeps the run's data and recipe; leave out {as_flags(changed)}, or start a new run"
@@ -168,6 +190,12 @@ def _resumed(given: Any, display: "Display") -> "Run":
         raise VitralError(
             f"--resume keeps the run's data and recipe; leave out {given.data}, or write --data {given.data} if they moved there"
         )
+
+
+def _resumed(given: Any, display: "Display") -> "Run":
+    from vitral.training.start import resume
+
+    _refuse_changes(given)
     return resume(given.resume, display, given.settings.train.workers, given.moved)
 
 

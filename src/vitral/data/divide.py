@@ -68,6 +68,7 @@ def divide(
         val_fraction=options.val_fraction,
         test_fraction=options.test_fraction,
         test_count=listing.test_count,
+        fold=options.fold,
         together=together,
     )
     targets.mend_splits(splits, given, together, [listing.of(i) for i in scanned.rows])
@@ -92,7 +93,7 @@ def _movable(listing: Listing) -> list[int]:
 def _parts_copies(listing: Listing, options: DataOptions) -> bool:
     """Whether images are moved out of train, and their near copies with them."""
     stated = {"train"} if listing.given is None else set(listing.given)
-    shares = {"val": options.val_fraction, "test": listing.test_count or options.test_fraction}
+    shares = {"val": options.val_fraction, "test": options.fold or listing.test_count or options.test_fraction}
     takes = "train" in stated and any(share for name, share in shares.items() if name not in stated)
     return takes and options.near_copies == "together"
 

@@ -2,7 +2,7 @@
 
 import functools
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import Any, Literal
 
@@ -59,6 +59,8 @@ class DataOptions:
     """Share set aside for validation if the data give no such split; 0 for none."""
     test_fraction: float = 0.2
     """Share set aside for testing if the data give no such split; 0 for none."""
+    fold: tuple[int, int] | None = field(default=None, metadata={"flag": ""})
+    """(k, n) of a cross-validation: the images are dealt into n folds, of which the k-th, from 1, is the test split."""
     near_copies: Literal["together", "apart"] = "together"
     """Near copies of one image (resized, encoded again, cropped, mirrored) in splits that are made here: together in one of them, or apart, wherever
     each falls by itself.
@@ -107,6 +109,8 @@ class DataOptions:
         for name, value in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
             if not 0 <= value < 1:
                 raise VitralError(f"{name} {value}: is not a share; give a number from 0 up to, not including, 1")
+        if self.fold is not None and not 1 <= self.fold[0] <= self.fold[1]:
+            raise VitralError(f"fold {self.fold[0]} {self.fold[1]}: give which one, from 1, and how many there are")
         if self.class_depth is not None and self.class_depth < 1:
             raise VitralError(f"class_depth {self.class_depth}: give 1 (the folders in DATA are the classes) or more")
         if not 0 < self.train_fraction <= 1:

@@ -135,6 +135,11 @@ def open_data(
     wrong with layout, labels and images. UnreadableError, a VitralError, lists every image that cannot be read.
     """
     listing = list_data(data, options, training=training, labelled=labelled)
+    if training and options.fold is not None and "test" in (listing.given or ()):
+        raise VitralError(
+            f"{data}: the data say themselves which images are for testing, so there are no folds to make; leave out --folds, or hand over "
+            "images without a test split (of a table: --split-column none)"
+        )
     if listing.labels == [UNLABELLED]:
         options = replace(options, val_fraction=0.0, test_fraction=0.0)
     wrong = [problem.text for problem in listing.problems] if strict else []

@@ -35,23 +35,27 @@ def make_splits(
     val_fraction: float,
     test_fraction: float,
     test_count: int | None = None,
+    fold: tuple[int, int] | None = None,
     together: Sequence[bytes] | None = None,
 ) -> list[str]:
     """The split of each image.
 
     digests: content hashes. groups: what to balance by. given: splits that the data state, which stay as they
     are; those that nothing is in are taken out of train, as shares of it (of everything, if given is None).
-    test_count: make exactly this many distinct contents the test split, apportioned to the groups by size. together: of each image the least
+    test_count: make exactly this many distinct contents the test split, apportioned to the groups by size. fold: (k, n): the test split is the
+    k-th of n parts, counted from 1, into which all that is in train is dealt, each as mixed as the whole. together: of each image the least
     digest of those that it is to share a split with; default: its own, so that only copies do. Sizes are then as near as such units allow.
     """
     keys = digests if together is None else together
     splits = list(given) if given is not None else ["train"] * len(digests)
     stated = set(splits) if given is not None else {"train"}
     share = {
-        "test": 0.0 if "test" in stated or test_count is not None else test_fraction,
+        "test": 0.0 if "test" in stated or test_count is not None or fold is not None else test_fraction,
         "val": 0.0 if "val" in stated else val_fraction,
     }
-    if test_count is not None:
+    if fold is not None and "test" not in stated:
+        _move(_dealt(_pool(digests, keys, groups, splits), fold[1])[fold[0] - 1], "test", splits)
+    elif test_count is not None:
         assert "test" not in stated
         pool = _pool(digests, keys, groups, splits)
         counts = apportion({group: sum(unit.size for unit in units) for group, units in pool.items()}, test_count)
@@ -115,6 +119,23 @@ def _take(test: float, val: float, n: int) -> tuple[int, int]:
         over = [part - share * n if part > 1 else -n for part, share in zip(parts, (test, val), strict=True)]
         parts[over.index(max(over))] -= 1
     return parts[0], parts[1]
+
+
+def _dealt(pool: dict[str, list[Unit]], n: int) -> list[list[Unit]]:
+    """The units of every group that can give some away in n parts: each unit to the part with the least of its group, then of all.
+
+    Groups are dealt in the order of their names, so that the parts do not depend on which of them is asked for.
+    """
+    parts: list[list[Unit]] = [[] for _ in range(n)]
+    total = [0] * n
+    for group in sorted(pool):
+        own = [0] * n
+        for unit in pool[group] if len(pool[group]) >= _LEAST else ():
+            least = min(range(n), key=lambda part: (own[part], total[part], part))
+            parts[least].append(unit)
+            own[least] += unit.size
+            total[least] += unit.size
+    return parts
 
 
 def _chosen(units: Sequence[Unit], count: int, keep: int) -> tuple[list[Unit], list[Unit]]:

@@ -6,11 +6,13 @@ Axes: n images, D features, K classes.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from vitral.data.preprocess import Preprocess
@@ -24,8 +26,11 @@ from vitral.randomness import Permutation, derive
 
 BIAS = 100.0  # the constant feature: so large that its weight is hardly regularised
 FEW_SHOT_L2 = 2.0**10
+TINY = 1e-12  # of the largest eigenvalue: below it there is nothing but rounding
 L2_GRID = tuple(2.0**power for power in range(-10, 21, 2))
 PIXELS = 16  # side of the image that the pixel baseline reads
+DESCRIBED, CELL, DIRECTIONS = 64, 8, 9  # of `edges_and_colours`: side of the image, of a cell, directions
+FAINT = 10.0  # grey levels: a block whose edges are fainter counts less
 COMPARED = 1024  # images whose neighbours are sought at once
 
 
@@ -46,6 +51,47 @@ def pixels(split: Split, preprocess: Preprocess, *, workers: int = 0) -> np.ndar
     size = (min(PIXELS, preprocess.height), min(PIXELS, preprocess.width))
     averaged = partial(F.interpolate, size=size, mode="area")
     return over(split, preprocess, lambda images: averaged(images).flatten(1), "cpu", batch_size=64, workers=workers)
+
+
+def edges_and_colours(split: Split, preprocess: Preprocess, *, workers: int = 0) -> np.ndarray:
+    """float32 [n, D]: of the images as a model sees them, at 64 x 64 pixels, the directions of their edges and their colours; a person's features.
+
+    Histograms of oriented gradients (https://doi.org/10.1109/CVPR.2005.177) of the grey image: 9 directions in cells of 8 x 8 pixels, blocks of
+    2 x 2 cells normalised and clipped at 0.2. Colours: the root of the share of each of 64 colours, or of 8 levels in each of other bands, in
+    each quarter of the image.
+    """
+    C = preprocess.channels
+    plain = replace(preprocess.sized(DESCRIBED, DESCRIBED), mean=(0.0,) * C, std=(1.0,) * C)
+
+    def describe(images: Tensor) -> Tensor:
+        images = images.mul(255).clamp(0, 255)  # [B, C, 64, 64]
+        return torch.cat([_edges(images.mean(1)), _colours(images)], dim=1)
+
+    return over(split, plain, describe, "cpu", batch_size=64, workers=workers)
+
+
+def _edges(grey: Tensor) -> Tensor:
+    """[B, 64, 64] to [B, 4 x 9 x 49]."""
+    dx = F.pad(grey[:, :, 2:] - grey[:, :, :-2], (1, 1))
+    dy = F.pad(grey[:, 2:] - grey[:, :-2], (0, 0, 1, 1))
+    place = torch.atan2(dy, dx).remainder(torch.pi) / torch.pi * DIRECTIONS  # of half a turn
+    low, part = place.floor().long() % DIRECTIONS, place - place.floor()
+    strength = torch.hypot(dx, dy)
+    votes = torch.zeros(len(grey), DIRECTIONS, *grey.shape[1:])
+    votes.scatter_add_(1, low[:, None], (strength * (1 - part))[:, None])
+    votes.scatter_add_(1, ((low + 1) % DIRECTIONS)[:, None], (strength * part)[:, None])
+    blocks = F.unfold(F.avg_pool2d(votes, CELL), 2)  # [B, 4 x 9, 49]
+    return (blocks / (blocks.norm(dim=1, keepdim=True) + FAINT)).clamp(max=0.2).flatten(1)
+
+
+def _colours(images: Tensor) -> Tensor:
+    """[B, C, 64, 64] to [B, 4 x 64] of three bands, else to [B, 4 x 8 C]."""
+    if images.shape[1] == 3:
+        level = (images / 64).long()
+        kinds = F.one_hot(level[:, 0] * 16 + level[:, 1] * 4 + level[:, 2], 64)  # [B, 64, 64, 64]
+    else:
+        kinds = F.one_hot((images / 32).long(), 8).permute(0, 2, 3, 1, 4).flatten(3)
+    return F.adaptive_avg_pool2d(kinds.permute(0, 3, 1, 2).float(), 2).flatten(1).sqrt()
 
 
 def few_shot(
@@ -85,6 +131,7 @@ class Ridge:
     """Least squares from whitened features [n, D] to {-1, 1}^K with a penalty, solved once for all penalties by an eigendecomposition.
 
     In float64. With X the features and a constant, and Y the targets: where n >= D, (X'X + l2)^-1 X'Y; elsewhere X' (XX' + l2)^-1 Y, the same.
+    `basis` [n, r]: the left singular vectors of X.
     """
 
     def __init__(self, train_features: np.ndarray, targets: np.ndarray) -> None:
@@ -92,13 +139,15 @@ class Ridge:
         self.deviation = train_features.std(0, dtype=np.float64) + 1e-5
         X = self._whitened(train_features)
         self.classes, place = np.unique(targets, return_inverse=True)
-        Y = 2.0 * np.eye(len(self.classes))[place] - 1.0  # [n, K]
+        self.Y = Y = 2.0 * np.eye(len(self.classes))[place] - 1.0  # [n, K]
         if len(X) >= X.shape[1]:
-            self.eigenvalues, Q = np.linalg.eigh(X.T @ X)
+            eigenvalues, Q = np.linalg.eigh(X.T @ X)
             self.left, self.right = Q, Q.T @ (X.T @ Y)
+            self.basis = X @ Q / np.sqrt(np.maximum(eigenvalues, TINY * eigenvalues[-1]))
         else:
-            self.eigenvalues, Q = np.linalg.eigh(X @ X.T)
-            self.left, self.right = X.T @ Q, Q.T @ Y
+            eigenvalues, Q = np.linalg.eigh(X @ X.T)
+            self.left, self.right, self.basis = X.T @ Q, Q.T @ Y, Q
+        self.eigenvalues = np.maximum(eigenvalues, 0)
 
     def _whitened(self, x: np.ndarray) -> np.ndarray:
         """[n, D] to [n, D + 1], with the constant."""
@@ -112,20 +161,30 @@ class Ridge:
         """Features [n, D] to classes, int64 [n]."""
         return self.classes[(self._whitened(x) @ self.weights(l2)).argmax(1)]
 
+    def left_out(self, l2: float) -> float:
+        """Mean squared error on each training image of a fit without it, which needs no other fit: its error over 1 - its own leverage."""
+        share = self.eigenvalues / (self.eigenvalues + l2)
+        leverage = (self.basis**2 @ share)[:, None]
+        error = (self.basis * share) @ (self.basis.T @ self.Y) - self.Y
+        return float(np.square(error / np.maximum(1 - leverage, 1e-9)).mean())
+
 
 def linear(
     train_features: np.ndarray,
     train_targets: np.ndarray,
     test_features: np.ndarray,
-    val: tuple[np.ndarray, np.ndarray] | None,
+    val: tuple[np.ndarray, np.ndarray] | Literal["left out"] | None,
 ) -> tuple[np.ndarray, float]:
     """Classes, int64 [n], of the test images by `Ridge` on all training images, and its penalty.
 
-    val: features and targets that choose the penalty, the strongest of the best; without them it is that of the few-shot probe.
+    val: features and targets that choose the penalty, the strongest of the best; without them it is that of the few-shot probe, or with "left out"
+    that of the least error on training images left out one by one.
     """
     ridge = Ridge(train_features, train_targets)
     l2 = FEW_SHOT_L2
-    if val is not None:
+    if val == "left out":
+        l2 = min(L2_GRID, key=ridge.left_out)
+    elif val is not None:
         l2 = max(L2_GRID, key=lambda each: (float((ridge.predict(val[0], each) == val[1]).mean()), each))
     return ridge.predict(test_features, l2), l2
 

@@ -45,6 +45,7 @@ from vitral.training.state import Checkpoints, Progress, collect, restore
 from vitral.training.toml import read_recipe, to_toml
 from vitral.training.transfer import Initial, learning, open_initial
 
+FOLDS = "folds.json"  # in the folder of a cross-validation, above its runs
 BEGUN = ("run.json", "recipe.toml", NAME)  # what a run that ended early has left
 
 
@@ -69,7 +70,7 @@ def start(
     """
     if not fresh:
         check_place(out)
-    inputs = _inputs(_placed(recipe))
+    inputs = _inputs(placed(recipe))
     run, initial, decided = draft(data, recipe, out, display, opened)
     # As late as that: a folder made earlier could lie among the data that are looked through.
     run = dataclasses.replace(run, claim=claim_unused(out) if fresh else Claim(out))
@@ -148,8 +149,8 @@ def draft(
         )
     device = choose_device(recipe.train.device)
     choose_precision(recipe.train.precision, device)
-    recipe = _placed(recipe)
-    source = _rooted(data)
+    recipe = placed(recipe)
+    source = rooted(data)
     dataset = open_for(source, recipe, display) if opened is None else opened
     recipe, reasons = resolve(recipe, dataset, device.type, None if initial is None else initial.preprocess)
     return _build(out, source, dataset, recipe, device, Progress(), display, initial), initial, reasons
@@ -174,7 +175,10 @@ def check_place(out: Path, own: Claim | None = None) -> None:
         raise VitralError(f"{out}: {there} cannot be written to; choose another --out")
     if own is None and going_on(out):
         raise VitralError(f"{out}: a run is going on there; wait for it, or choose another --out")
-    if (out / "model.safetensors").exists() or Checkpoints(out / "checkpoints").pointed("latest") is not None:
+    if (
+        any((out / name).exists() for name in ("model.safetensors", FOLDS))
+        or Checkpoints(out / "checkpoints").pointed("latest") is not None
+    ):
         raise VitralError(f"{out}: there is a run already; go on with --resume {out}, or choose another --out")
     if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in BEGUN):
         raise VitralError(f"{out}: holds other files already; name a new or an empty folder with --out")
@@ -230,7 +234,7 @@ def _resumed(folder: Path, described: dict[str, Any], display: Display, workers:
 
 def _same_data(folder: Path, described: dict[str, Any], recipe: Recipe, display: Display, moved: str | None) -> DataSet:
     """The run's data, in the order in which it has learned from them; `described` says where they are now."""
-    source = described["data"] if moved is None else _rooted(moved)
+    source = described["data"] if moved is None else rooted(moved)
     built_in = source == described["name"]
     if moved is None and not built_in and not Path(source).exists():
         raise VitralError(
@@ -254,20 +258,20 @@ def _same_data(folder: Path, described: dict[str, Any], recipe: Recipe, display:
     return dataset
 
 
-def _rooted(data: str) -> str:
+def rooted(data: str) -> str:
     """The data as any folder sees them; a built-in name stays."""
     return str(Path(data).resolve()) if Path(data).exists() else data
 
 
-def _placed(recipe: Recipe) -> Recipe:
+def placed(recipe: Recipe) -> Recipe:
     """The recipe with the files that it reads named from the root, so that a run can be resumed from any folder."""
 
-    def placed(path: str | None) -> str | None:
-        return str(Path(path).resolve()) if path and Path(path).exists() else path
+    def whole(path: str | None) -> str | None:
+        return path and rooted(path)
 
     objective = recipe.objective
-    located = dataclasses.replace(objective, **{name: placed(getattr(objective, name)) for name in objective.models})
-    data = dataclasses.replace(recipe.data, images_folder=placed(recipe.data.images_folder))
+    located = dataclasses.replace(objective, **{name: whole(getattr(objective, name)) for name in objective.models})
+    data = dataclasses.replace(recipe.data, images_folder=whole(recipe.data.images_folder))
     return dataclasses.replace(recipe, objective=located, data=data)
 
 
