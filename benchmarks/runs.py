@@ -58,6 +58,8 @@ def vitral(
     done = subprocess.run(words, stderr=subprocess.PIPE, text=True, env=environment)
     if done.returncode:
         sys.exit(f"{' '.join(words)}\n{done.stderr}")
+    if not (out / "metrics.jsonl").exists():  # the folder of a cross-validation
+        return {}
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     row: Row = {"epochs": round([line["epoch"] for line in lines if line["event"] == "train"][-1], 1)}
     if (out / "scores.json").exists():
