@@ -18,6 +18,7 @@ from vitral.report.frame import curves_section, how_section, picture, remarks_se
 from vitral.report.labels import LabelSections
 from vitral.report.parts import escape as _e
 from vitral.report.sections import Sections
+from vitral.report.seen import Seen, seen_section
 
 SHOWN = 24  # pictures of a kind
 
@@ -58,6 +59,7 @@ def write_report(
     split: str = "test",
     task: str = "classify",
     baselines: Mapping[str, float] | None = None,
+    seen: Sequence[Seen] = (),
 ) -> Path:
     """Writes `run/report.html`, whole or not at all.
 
@@ -74,6 +76,7 @@ def write_report(
         split: which images were scored.
         task: what the scores are of.
         baselines: name -> top-1 on the validation images of what needs no training, where it is known.
+        seen: images and what the model's view shows of them.
 
     Raises:
         VitralError: the file cannot be written.
@@ -87,6 +90,7 @@ def write_report(
         curves_section(curves),
         sections.body(evaluation),
         _galleries(examples),
+        seen_section(seen),
         how_section(command, recipe, facts, curves),
     ]
     return write_page(run, title, body)

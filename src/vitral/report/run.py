@@ -18,6 +18,7 @@ from vitral.predict import Predictor, load
 from vitral.report.page import SECTIONS, Example, write_report
 from vitral.report.pretraining import write_pretraining_report
 from vitral.report.sections import Verdict
+from vitral.report.seen import seen_images
 from vitral.training.config import Recipe
 from vitral.training.display import clock
 from vitral.training.reopen import data_of_run
@@ -79,6 +80,7 @@ def _scored(run: Path, described: dict[str, Any], curves: Curves, data: DataSet 
         split=scores["split"],
         task=task,
         baselines=described.get("baselines", {}),  # which older runs do not have
+        seen=seen_images(split, steps),
     )
 
 
