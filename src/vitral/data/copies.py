@@ -212,7 +212,7 @@ def _verified(
     warp = _begun(grey, first, second, flipped) if cropped else _still(len(first))
     for side, steps, detail, enough in stages:
         a, b = _pictures(grey, first, second, flipped, side)
-        warp = register(a, b, warp, steps)
+        warp = register(a, b, warp, steps) if steps else warp
         agreement, share = _agreement(a, b, warp, detail)
         kept = (agreement >= enough) & (share >= LEAST_SHARE)
         first, second, flipped, warp, agreement = (x[kept] for x in (first, second, flipped, warp, agreement))

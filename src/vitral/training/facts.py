@@ -12,7 +12,7 @@ from vitral.randomness import Permutation
 LOOKED_AT = 128  # training images that are looked at for contrast
 LEAST, MOST = 32, 512  # training images that are scored at a validation
 SHARE = 32  # one in so many of them: what that costs is not seen
-COMPARED, PIXELS = 5000, 2**25  # images, and pixels of them all, up to which near copies are sought: a few seconds
+COMPARED, PIXELS = 2000, 2**25  # images, and pixels of them all, up to which near copies are sought: a few seconds
 Fact = dict[str, object]
 
 
