@@ -116,6 +116,8 @@ def test_the_commands_run_in_order(pytestconfig, place, monkeypatch, capsys, nam
         "docs/guidance.md",
         "docs/small-data.md",
         "docs/viewer.md",
+        "docs/data.md",
+        "docs/annotations.md",
         "CONTRIBUTING.md",
         "CHANGELOG.md",
     ],

@@ -46,6 +46,8 @@ COMMANDS = {
     "view": Command("view", "view", "look into a model in the browser", "view runs/photos cat.jpg"),
     "models": Command("models", "models", "list the models that can be trained", "models"),
     "convert": Command("models", "convert", "to and from timm, Hugging Face and Google's .npz", "convert runs/photos photos-hf --to hf"),
+    "data convert": Command("data", "convert", "boxes and masks into another format", "data convert street/ out --to yolo"),
+    "data scenes": Command("data", "scenes", "make scenes with exact masks to try things on", "data scenes scenes/"),
     "report": Command("train", "report", "write a finished run's page again", "report runs/photos"),
     "completion": Command("completion", "completion", "make the shell complete all of this at TAB", "completion bash"),
 }  # fmt: skip
@@ -55,7 +57,7 @@ def overview() -> str:
     """What `vitral --help` prints."""
     import vitral
 
-    rows = (f"  {name:10} {each.about:51} vitral {each.example}" for name, each in COMMANDS.items())
+    rows = (f"  {name:12} {each.about:51} vitral {each.example}" for name, each in COMMANDS.items())
     return "\n".join([
         f"vitral {vitral.__version__}: Vision Transformers from a folder of images to a trained model, its predictions and a picture of what it",
         "looked at",
@@ -94,11 +96,12 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run(words: list[str]) -> int:
     if words[:1] == ["help"]:  # vitral help train is vitral train --help
-        words = [words[1], "--help", *words[2:]] if len(words) > 1 else []
+        words = _named(words[1:])
+        words = [words[0], "--help", *words[1:]] if words else []
     if not words or words[0] in ("-h", "--help"):
         print(overview())
         return 0
-    name, *rest = words
+    name, *rest = _named(words)
     if name in ("-V", "--version"):
         import vitral
 
@@ -106,6 +109,9 @@ def _run(words: list[str]) -> int:
         return 0
     if name not in COMMANDS:
         import difflib
+
+        if inner := [each for each in COMMANDS if each.startswith(f"{name} ")]:
+            raise VitralError(f"vitral {name} is one of: {', '.join(f'vitral {each}' for each in inner)}")
 
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         raise VitralError(
@@ -120,6 +126,11 @@ def _run(words: list[str]) -> int:
     from vitral.cli.parse import parse
 
     return run(parse(kind, name, rest), rest)
+
+
+def _named(words: list[str]) -> list[str]:
+    """The words, the first two as one where these name a command: data convert."""
+    return [" ".join(words[:2]), *words[2:]] if " ".join(words[:2]) in COMMANDS else words
 
 
 def asked_for_help(words: list[str]) -> bool:

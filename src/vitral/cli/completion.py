@@ -60,14 +60,20 @@ def told() -> dict[str, Told]:
     """Every command."""
     from vitral.cli import COMMANDS
 
-    found = {}
+    found: dict[str, Told] = {}
     for name, command in COMMANDS.items():
         options = options_of(command.load()[0])
         flags = [flag for option in options if not option.positional for flag in _flags(option)]
         topics = ("all", *map(str.lower, ORDER[1:]))
         flags.append(Flag("--help", topics, "one", "What most people use; all: everything."))
         loose = tuple(value for option in options if option.positional for value in values(option))
-        found[name] = Told(command.about, flags, loose)
+        first, _, second = name.partition(" ")
+        if second:  # data convert: convert stands beside data's files, and the flags of all such commands are data's
+            before = found.get(first, Told(command.about, [], ()))
+            known = {flag.spelled for flag in before.flags}
+            flags = [*before.flags, *(flag for flag in flags if flag.spelled not in known)]
+            loose = (*before.words, second, *loose)
+        found[first] = Told(command.about, flags, loose)
     found["help"] = Told("show a command's options", [], tuple(COMMANDS))
     return found
 

@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vitral.cli.options import argument, names_said
-from vitral.cli.parse import program
+from vitral.cli.parse import program, unused
 from vitral.data.options import DataOptions
+from vitral.errors import VitralError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vitral.guidance.doctor.diagnose import Diagnosis
+    from vitral.guidance.doctor.findings import Finding
 
 NAMED = 3  # examples of a finding
 MARKS = {"error": "ERROR", "warning": "warning", "note": "note"}
@@ -27,6 +31,8 @@ class Doctor:
 
     Example: vitral doctor photos/
 
+    Data with boxes or masks (COCO, YOLO, VOC, ...) are recognised: see docs/annotations.md.
+
     Example: vitral doctor photos/ --json > doctor.json
     """
 
@@ -40,11 +46,14 @@ class Doctor:
     """Exit with 1 for warnings too."""
     json: bool = False
     """Print JSON on stdout, with every name."""
+    fix: Path | None = None
+    """Of boxes and masks: a new folder for a mended copy, in the data's format."""
     options: DataOptions = field(default_factory=DataOptions)
     said: frozenset[str] = names_said()
 
 
 def doctor(given: Doctor, words: list[str]) -> int:
+    from vitral.data.formats import recognise
     from vitral.guidance.doctor.diagnose import as_json, check_page_place, diagnose
     from vitral.guidance.doctor.page import write_doctor_page
     from vitral.predict import load
@@ -53,6 +62,12 @@ def doctor(given: Doctor, words: list[str]) -> int:
 
     out = given.out or Path(f"{Path(given.data).resolve().stem}-doctor.html")
     check_page_place(out, given.data)
+    if given.options.task is None and recognise(Path(given.data)) is not None:
+        return _annotations(given, out, words)
+    if given.fix is not None:
+        raise VitralError(
+            f"{given.data}: --fix mends boxes and masks, and there are none; mend what doctor names by hand"
+        )
     predictor = None
     if given.model is not None:
         predictor = load(given.model)
@@ -80,9 +95,57 @@ def doctor(given: Doctor, words: list[str]) -> int:
     return 1 if wrong else 0
 
 
+def _annotations(given: Doctor, page: Path, words: list[str]) -> int:
+    """The same for data with boxes or masks."""
+    from vitral.data.formats import FORMATS
+    from vitral.data.formats.convert import counts
+    from vitral.guidance.doctor.annotations import as_json, diagnose_annotations, mend, write_annotation_page
+    from vitral.training.display import Display
+
+    display = Display()
+    try:
+        diagnosis = diagnose_annotations(given.data, lambda n, total: display.count("reading images", n, total))
+        write_annotation_page(page, diagnosis, shlex.join(["vitral", "doctor", *words]))
+    finally:
+        display.close()
+    data = diagnosis.data
+    there = ", ".join(f"{count:,} {what}" for what, count in counts(data).items())
+    lines = [
+        f"{data.name}: {FORMATS[data.format].about}, {there}",
+        *_said(diagnosis.findings),
+        f"the page with the images: {page}",
+    ]
+    if diagnosis.stops_for and given.fix is None:
+        copy = shlex.quote(unused(Path(f"{data.name}-mended")).name)
+        lines += ["next:", f"  {program()} doctor {shlex.quote(given.data)} --fix {copy}"]
+    print("\n".join(lines), file=sys.stderr)
+    if given.fix is not None:
+        done = mend(diagnosis, given.fix)
+        print(
+            "\n".join([f"wrote {given.fix}, mended:", *(f"  {each}" for each in done or ["nothing had to be"])]),
+            file=sys.stderr,
+        )
+    if given.json:
+        print(json.dumps({**as_json(diagnosis), "page": str(page)}))
+    wrong = diagnosis.count("error") + (diagnosis.count("warning") if given.strict else 0)
+    return 1 if wrong else 0
+
+
+def _said(findings: "Sequence[Finding]") -> list[str]:
+    """Findings, each with the first of its cases and its remedy."""
+    from vitral.errors import some
+
+    lines = []
+    for finding in findings:
+        names = [] if finding.named else [" = ".join(item.names) for item in finding.items]
+        examples = f": {some(names, NAMED)}" if names else ""
+        lines += [f"{MARKS[finding.severity]:>7}  {finding.text}{examples}", f"{'':9}-> {finding.remedy}"]
+    return lines
+
+
 def _tell(diagnosis: "Diagnosis", page: Path, words: str) -> None:
     """The findings for a person, on stderr, the worst first."""
-    from vitral.errors import counted, some
+    from vitral.errors import counted
     from vitral.guidance.doctor.diagnose import next_commands
 
     listing = diagnosis.listing
@@ -90,10 +153,7 @@ def _tell(diagnosis: "Diagnosis", page: Path, words: str) -> None:
     lost = len(diagnosis.unusable)
     unusable = f", {counted(lost, 'file')} that cannot be used" if lost else ""
     lines = [f"{listing.name}: {counted(len(diagnosis.looks), 'image')}{unusable}, {what}"]
-    for finding in diagnosis.findings:
-        names = [] if finding.named else [" = ".join(item.names) for item in finding.items]
-        examples = f": {some(names, NAMED)}" if names else ""
-        lines += [f"{MARKS[finding.severity]:>7}  {finding.text}{examples}", f"{'':9}-> {finding.remedy}"]
+    lines += _said(diagnosis.findings)
     if not diagnosis.findings:
         lines.append("nothing is wrong with them")
     if diagnosis.agreement is None and not any(finding.kind == "unjudged_labels" for finding in diagnosis.findings):

@@ -37,7 +37,7 @@ COMMON = {
     "sweep": (
         "models", "recipes", "fractions", "seeds", "set", "epochs", "time", "image_size", "search", "jobs", "dry_run", "out", "resume", "json",
     ),
-    "doctor": ("model", "image_column", "label_column", "label_separator", "strict", "out", "json"),
+    "doctor": ("model", "image_column", "label_column", "label_separator", "strict", "fix", "out", "json"),
     "evaluate": (
         "split", "explanations", "images", "label_separator", "skip_unreadable", "batch_size", "workers", "precision", "json",
     ),

@@ -26,7 +26,8 @@ PLACEHOLDERS = {  # where a name tells more than the type
     "teacher": "MODEL", "tokenizer": "RUN", "against": "MODEL", "neighbours": "DATA", "resume": "RUN", "moved": "NEW", "recipe": "FILE",
     "recipes": "FILE ...", "device": "NAME", "data_dir": "FOLDER", "target": "CLASS", "layer": "N|mean",
     "query": "ROW COLUMN|N|cls|mean", "image_size": "H W", "window": "H W", "value_range": "LOW HIGH", "page": "N|all",
-    "scale": "FROM TO", "local_scale": "FROM TO", "ratio": "FROM TO", "num_heads": "N ...", "host": "ADDRESS", "family": "NAME",
+    "scale": "FROM TO", "local_scale": "FROM TO", "ratio": "FROM TO", "num_heads": "N ...", "host": "ADDRESS", "family": "NAME", "cutouts": "FOLDER",
+    "backgrounds": "FOLDER",
 }  # fmt: skip
 WORDS: dict[object, str] = {
     int: "a whole number",

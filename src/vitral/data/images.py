@@ -97,6 +97,12 @@ class Images(ABC):
     def path(self, i: int) -> Path | None:
         """The file of image i, if it has one."""
 
+    def encoded(self, i: int) -> bytes:
+        """The file of image i as it stands, or VitralError."""
+        path = self.path(i)
+        assert path is not None, "pixels without a file"
+        return read_file(path, self.names[i])[0]
+
 
 class FileImages(Images):
     """Image files, named relative to a folder. `check` and `inspect` remember each file, so that `read` notices a changed one."""
@@ -196,19 +202,19 @@ class PackedImages(Images):
     def path(self, i: int) -> None:
         return None
 
-    def _bytes(self, i: int) -> bytes:
+    def encoded(self, i: int) -> bytes:
         return self.buffer[self.ends[i] : self.ends[i + 1]].tobytes()
 
     def pages(self, i: int) -> int:
-        return count_pages(self._bytes(i), self.names[i])
+        return count_pages(self.encoded(i), self.names[i])
 
     def inspect(self, i: int, hint: int | None, page: int | None = None) -> Inspected:
-        data = self._bytes(i)
+        data = self.encoded(i)
         pixels, info = decode_bytes(data, None, self.names[i], hint, self._reading(page))
         return Inspected(content_hash(data), info, pixels, data)
 
     def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> Tensor:
-        return decode_bytes(self._bytes(i), channels, self.names[i], hint, self._reading(page))[0]
+        return decode_bytes(self.encoded(i), channels, self.names[i], hint, self._reading(page))[0]
 
 
 class PagedImages(Images):

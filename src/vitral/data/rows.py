@@ -135,12 +135,12 @@ def _parquet(path: Path, options: DataOptions) -> Rows:
         raise VitralError(f"{path}: is not a readable Parquet file ({error}); write it again") from error
     metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features = metadata.get("info", {}).get("features", {}) or {}
-    classes = {name: names for name, feature in features.items() if (names := _class_names(feature))}
+    classes = {name: names for name, feature in features.items() if (names := class_names(feature))}
     columns = {name: table.column(k).to_pylist() for k, name in reversed(list(enumerate(table.column_names)))}
     return Rows(path, list(schema.names), dict(reversed(columns.items())), 1, classes)
 
 
-def _class_names(feature: Any) -> list[str] | None:
+def class_names(feature: Any) -> list[str] | None:
     """The names of a ClassLabel, or of what a list of them holds: [feature], or {"feature": feature}."""
     while isinstance(feature, list) or (isinstance(feature, dict) and "names" not in feature and "feature" in feature):
         feature = feature[0] if isinstance(feature, list) else feature["feature"]

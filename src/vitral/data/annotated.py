@@ -1,0 +1,158 @@
+"""Annotated images: objects with boxes and outlines, semantic maps, panoptic segments, and the one table of their classes.
+
+Coordinates are pixels of the upright image, x to the right and y down, 0 at the outer edge of the first pixel: the box of the first pixel alone is
+(0, 0, 1, 1), in the order x0, y0, x1, y1.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vitral.data.images import Images
+
+Box = tuple[float, float, float, float]
+"""(x0, y0, x1, y1)"""
+Kind = Literal["objects", "semantic", "panoptic"]
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """The classes of a data set, by the data's own id or a map's value, by name, and by index 0 to K - 1: in the order of the ids."""
+
+    ids: tuple[int, ...]
+    names: tuple[str, ...]
+    stuff: frozenset[int] = frozenset()
+    """Indices of the classes that cannot be counted, such as sky."""
+    void: frozenset[int] = frozenset()
+    """Values of a map that stand for no class: neither learned nor scored."""
+    groups: tuple[str, ...] = ()
+    """COCO's supercategory of each; empty if there are none."""
+
+    def __post_init__(self) -> None:
+        assert len(self.ids) == len(self.names) == len(set(self.names)) == len(set(self.ids)), "each class once"
+        assert list(self.ids) == sorted(self.ids), "in the order of the ids"
+        assert not self.void & set(self.ids), "void is no class"
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def by_id(self) -> dict[int, int]:
+        """Id -> index."""
+        return {each: index for index, each in enumerate(self.ids)}
+
+    @cached_property
+    def by_name(self) -> dict[str, int]:
+        """Name -> index."""
+        return {each: index for index, each in enumerate(self.names)}
+
+
+@dataclass(frozen=True, eq=False)
+class Polygons:
+    """The union of one or more outlines, float64 [n, 2] of x and y, three points or more each."""
+
+    parts: tuple[NDArray[np.float64], ...]
+
+
+@dataclass(frozen=True)
+class Runs:
+    """A mask as COCO's run lengths, column by column, background first, packed as COCO packs them."""
+
+    height: int
+    width: int
+    counts: bytes
+
+
+Shape = Polygons | Runs
+
+
+@dataclass(frozen=True, eq=False)
+class Object:
+    """One thing in an image, or a crowd of them."""
+
+    index: int
+    """Of its class."""
+    box: Box
+    shape: Shape | None = None
+    """What of the box it covers, where that is known."""
+    crowd: bool = False
+    """Whether it stands for a crowd: no target, and what is found in it is no mistake."""
+    hard: bool = False
+    """Whether the data set it aside as too hard (VOC's difficult, COCO's ignore): no target, and not scored."""
+    id: int | None = None
+    """The data's own."""
+    area: float | None = None
+    """Pixels that it covers, as the data state it."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment of a panoptic map."""
+
+    id: int
+    """Its pixels' value: R + 256 G + 65536 B; no two of an image have the same, 0 is void."""
+    index: int
+    """Of its class."""
+    crowd: bool = False
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """What one image is annotated with."""
+
+    height: int
+    """Of the upright image, pixels."""
+    width: int
+    split: str | None = None
+    """train, val or test, where the data say so."""
+    objects: tuple[Object, ...] = ()
+    map: Path | None = None
+    """The file of its semantic or panoptic map."""
+    segments: tuple[Segment, ...] = ()
+    """Of a panoptic map."""
+    turn: int = 1
+    """EXIF orientation by which the map is to be turned: 1 if it lies as the upright image."""
+    unlabelled: bool = False
+    """Whether there is no annotation at all, rather than one that says that there is nothing."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that is wrong with an annotation, or was mended in reading."""
+
+    kind: str
+    """Of `vitral.data.formats.faults.KINDS`."""
+    where: str
+    """File, with the line, id or pixel."""
+    text: str = ""
+    """What is there, where the kind does not say it."""
+    image: int | None = None
+    """Number of the image, if it is of one."""
+
+
+@dataclass(frozen=True)
+class AnnotatedData:
+    """n images and their annotations, as one of the formats holds them."""
+
+    name: str
+    root: Path
+    format: str
+    kind: Kind
+    classes: ClassTable
+    images: Images
+    annotated: Sequence[Annotated]
+    """Of each image."""
+    digests: Sequence[bytes]
+    """Each image's content hash."""
+    orientations: Sequence[int]
+    """Each image's EXIF orientation."""
+    faults: Sequence[Fault] = ()
+    understood: Sequence[str] = ()
+    """How the data were understood, for a person."""
+    render: Callable[[int], NDArray[np.int32]] | None = None
+    """Draws the map of image i [h, w], where it is in no file."""

@@ -1,0 +1,110 @@
+"""Formats of annotated data, a file each: how a folder is told to be of one, read and written.
+
+`read_annotated` finds what the data are and reads them; what is wrong in them is among their `faults`, and `faults.refuse` makes an error of it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitral.data.annotated import AnnotatedData, Kind
+from vitral.data.copies import Progress
+from vitral.data.formats import coco, labelme, masks, panoptic, parquet, voc, yolo
+from vitral.data.formats.draft import Drafted, assemble
+from vitral.data.formats.files import Tree, largest_json, read_json
+from vitral.data.given import look_at
+from vitral.errors import VitralError
+
+
+@dataclass(frozen=True)
+class AnnotatedFormat:
+    """One format."""
+
+    about: str
+    """What its files are, for a person."""
+    kind: Kind
+    read: Callable[[Path, Progress | None], Drafted]
+    write: Callable[[AnnotatedData, Path], None]
+    holds: frozenset[str]
+    """What it can hold, of `vitral.data.formats.convert.FEATURES`."""
+
+
+FORMATS = {
+    "coco": AnnotatedFormat("COCO JSON", "objects", lambda data, _: coco.read(data), coco.write, coco.HOLDS),
+    "yolo": AnnotatedFormat("YOLO texts", "objects", lambda data, _: yolo.read(data), yolo.write, yolo.HOLDS),
+    "voc": AnnotatedFormat("Pascal VOC XML", "objects", lambda data, _: voc.read(data), voc.write, voc.HOLDS),
+    "labelme": AnnotatedFormat(
+        "labelme JSON", "objects", lambda data, _: labelme.read(data), labelme.write, labelme.HOLDS
+    ),
+    "parquet": AnnotatedFormat(
+        "Parquet with objects", "objects", lambda data, _: parquet.read(data), parquet.write, parquet.HOLDS
+    ),
+    "panoptic": AnnotatedFormat(
+        "COCO panoptic PNG and JSON", "panoptic", panoptic.read, panoptic.write, panoptic.HOLDS
+    ),
+    "masks": AnnotatedFormat("PNG maps of class values", "semantic", masks.read, masks.write, masks.HOLDS),
+}
+
+
+def recognise(data: Path) -> str | None:
+    """The format of a folder or a file, by what lies in it; None if it is none of them."""
+    if data.is_file():
+        if data.suffix.lower() in (".yaml", ".yml"):
+            return "yolo"
+        if data.suffix.lower() == ".parquet":
+            return "parquet" if parquet.shards(Tree(data.absolute().parent), data.absolute()) else None
+        return _of_json(read_json(data, str(data))) if data.suffix.lower() == ".json" else None
+    if not data.is_dir():
+        return None
+    tree = Tree(data.absolute())
+    name = largest_json(tree)
+    try:
+        if name is not None and (format := _of_json(read_json(tree.root / name, name))) is not None:
+            return format
+    except VitralError:
+        pass  # whoever wants annotations is told why by `read_annotated`
+    if voc.recognised(tree):
+        return "voc"
+    if yolo.recognised(tree, tree.root):
+        return "yolo"
+    if tree.files(".parquet") and not tree.images and parquet.shards(tree, tree.root):
+        return "parquet"
+    return "masks" if masks.recognised(tree) else None
+
+
+def _of_json(found: object) -> str | None:
+    tests = {"panoptic": coco.is_panoptic, "coco": coco.is_coco, "labelme": labelme.is_labelme}
+    return next((name for name, is_one in tests.items() if is_one(found)), None)
+
+
+def read_annotated(data: str | Path, format: str | None = None, progress: Progress | None = None) -> AnnotatedData:
+    """Annotated data as they stand, with what is wrong in them among their `faults`.
+
+    data: a folder, or its JSON, data.yaml or Parquet file. format: a name of `FORMATS`, default as it is recognised. Raises VitralError where there
+    are no such data, and for files that are broken as a whole.
+    """
+    path = Path(data)
+    look_at(data)
+    if format is not None and format not in FORMATS:
+        raise VitralError(f"format {format!r}: choose one of {', '.join(FORMATS)}")
+    found = format or recognise(path)
+    if found is None:
+        if path.is_dir() and (name := largest_json(tree := Tree(path.absolute()))) is not None:
+            read_json(tree.root / name, name)  # which says why, if it is broken
+        known = ", ".join(f"{each.about} ({name})" for name, each in FORMATS.items())
+        raise VitralError(
+            f"{data}: holds no annotations of boxes or masks that are known: {known}; see docs/annotations.md"
+        )
+    drafted = FORMATS[found].read(path, progress)
+    result = assemble(drafted, path.absolute().name, found, progress)
+    if not len(result.images.names):
+        refuse_empty(result)
+    return result
+
+
+def refuse_empty(data: AnnotatedData) -> None:
+    """Raise VitralError, with why, where no image is left."""
+    from vitral.data.formats.faults import refuse
+
+    refuse(str(data.root), data.faults)
+    raise VitralError(f"{data.root}: lists no image; restore the list, or the images")

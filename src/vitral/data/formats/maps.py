@@ -1,0 +1,110 @@
+"""Maps of values, a whole number a pixel, from picture files and to them: semantic maps, panoptic ids, and objects painted into one."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from vitral.data.annotated import Annotated, AnnotatedData, Object
+from vitral.data.files import read_file
+from vitral.data.filetypes import JPEG, recognise
+from vitral.data.raster import named, open_frame, quiet, turn
+from vitral.data.shapes import mask_of
+from vitral.drawing.objects import class_colours
+from vitral.errors import VitralError
+
+VOID = 255
+CITYSCAPES = {
+    (128, 64, 128): 7, (244, 35, 232): 8, (70, 70, 70): 11, (102, 102, 156): 12, (190, 153, 153): 13, (153, 153, 153): 17, (250, 170, 30): 19,
+    (220, 220, 0): 20, (107, 142, 35): 21, (152, 251, 152): 22, (70, 130, 180): 23, (220, 20, 60): 24, (255, 0, 0): 25, (0, 0, 142): 26,
+    (0, 0, 70): 27, (0, 60, 100): 28, (0, 80, 100): 31, (0, 0, 230): 32, (119, 11, 32): 33, (0, 0, 0): 0,
+}  # fmt: skip
+"""Colours of gtFine_color, and their labelIds (cityscapesScripts, helpers/labels.py)."""
+
+
+def _opened(path: Path, name: str) -> Image.Image:
+    data = read_file(path, name)[0]
+    known = recognise(data)
+    if known is JPEG:
+        raise VitralError(f"{name}: is a JPEG, which changes values at every edge; write maps as PNG")
+    if known is None or known.reader not in ("PNG", "TIFF", "BMP", "GIF", "WEBP"):
+        raise VitralError(f"{name}: is {known.name if known else 'no picture'}, and maps are PNGs; write it as one")
+    image = open_frame(data, name, known.reader)
+    with named(name), quiet():
+        image.load()
+    return image
+
+
+def read_map(path: Path, name: str) -> NDArray[np.int32]:
+    """Values [h, w] as they are stored: palettes are not looked up; colours are, if they are those of VOC or Cityscapes."""
+    image = _opened(path, name)
+    if image.mode in ("P", "L", "1", "I;16", "I;16B", "I;16L", "I"):
+        return np.asarray(image if image.mode != "1" else image.convert("L")).astype(np.int32)
+    if image.mode not in ("RGB", "RGBA", "LA", "PA"):
+        raise VitralError(f"{name}: is a picture of kind {image.mode}, not a map of values; write a PNG of one channel")
+    if image.mode == "PA":
+        raise VitralError(f"{name}: has a palette with transparency; write it without")
+    channels = np.asarray(image)
+    if image.mode in ("RGBA", "LA"):
+        if (channels[..., -1] != 255).any():
+            raise VitralError(f"{name}: has transparent pixels, which are no value; write it without transparency")
+        channels = channels[..., :-1]
+    if (channels == channels[..., :1]).all():
+        return channels[..., 0].astype(np.int32)
+    return _coloured(channels, name)
+
+
+def _coloured(channels: NDArray[np.uint8], name: str) -> NDArray[np.int32]:
+    codes = channels.astype(np.int32) @ (1, 256, 65536)  # [h, w]
+    voc = {
+        tuple(colour): value for value, colour in enumerate(class_colours(256).tolist()) if value <= 20 or value == VOID
+    }
+    there = np.unique(codes)
+    for table in (voc, CITYSCAPES):
+        known = {r + 256 * g + 65536 * b: value for (r, g, b), value in table.items()}
+        if set(there.tolist()) <= set(known):
+            return np.array([known[code] for code in there.tolist()], np.int32)[np.searchsorted(there, codes)]
+    code = int(there[-1])
+    said = f"({code & 255}, {code >> 8 & 255}, {code >> 16})"
+    raise VitralError(
+        f"{name}: is in colours, such as {said}, that are not VOC's or Cityscapes'; write a PNG of one channel with class values"
+    )
+
+
+def read_ids(path: Path, name: str) -> NDArray[np.int32]:
+    """The ids [h, w] of a panoptic map: R + 256 G + 65536 B."""
+    image = _opened(path, name)
+    if image.mode not in ("RGB", "RGBA"):
+        raise VitralError(
+            f"{name}: is a picture of kind {image.mode}; a panoptic map has its ids in red, green and blue"
+        )
+    return np.asarray(image)[..., :3].astype(np.int32) @ np.array((1, 256, 65536), np.int32)
+
+
+def save_ids(path: Path, ids: NDArray[np.int32]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8)).save(path)
+
+
+def values_of(data: AnnotatedData, i: int) -> NDArray[np.int32]:
+    """The map [h, w] of image i, upright, in values as they are stored (of panoptic data: ids)."""
+    one = data.annotated[i]
+    if data.render is not None:
+        return data.render(i)
+    assert one.map is not None, "neither a map nor what draws it"
+    reading = read_ids if data.kind == "panoptic" else read_map
+    name = one.map.relative_to(data.root).as_posix()
+    return np.ascontiguousarray(turn(reading(one.map, name)[:, :, None], one.turn)[:, :, 0])
+
+
+def painted(one: Annotated, value: Callable[[Object], int]) -> NDArray[np.int32]:
+    """The objects that have a shape as a map [h, w], 0 beside them: the large ones first, so that the small ones show."""
+    found = np.zeros((one.height, one.width), np.int32)
+    masks = [
+        (mask_of(each.shape, one.height, one.width), value(each)) for each in one.objects if each.shape is not None
+    ]
+    for mask, number in sorted(masks, key=lambda pair: -int(pair[0].sum())):
+        found[mask] = number
+    return found

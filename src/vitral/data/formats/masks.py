@@ -1,0 +1,246 @@
+"""Semantic maps: a PNG of class values beside each image, as VOC, ADE20K, Cityscapes and most others have them.
+
+    images/train/1.jpg, masks/train/1.png, classes.json     or     leftImg8bit/…_leftImg8bit.png, gtFine/…_gtFine_labelIds.png
+
+There is no switch for a background or a shift by one: the values that occur are looked up in one table, which is said. classes.json is
+{"classes": {"0": "sky", "1": "road"}, "void": [255]}; without it the classes come from a list of names, the layout, or the values themselves, and 255
+is void.
+"""
+
+import posixpath
+import re
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from vitral.data.annotated import AnnotatedData, ClassTable, Fault
+from vitral.data.formats.draft import Draft, Drafted
+from vitral.data.formats.files import Tree, read_json, read_text, split_in, stems, whole
+from vitral.data.formats.maps import VOID, read_map, values_of
+from vitral.data.formats.voc import VOC_CLASSES
+from vitral.data.formats.write import Writing, dump_json, save_map
+from vitral.data.scan import Progress, in_threads
+from vitral.errors import VitralError, counted, some
+
+HOLDS = frozenset({"values", "classes", "splits"})
+_IMAGES = ("images", "image", "imgs", "img", "jpegimages", "leftimg8bit", "photos", "pictures")
+_MAPS = (
+    "masks", "mask", "labels", "label", "annotations", "annotation", "segmentationclass", "segmentation", "segmentations", "gtfine", "gt",
+    "ground_truth", "groundtruth", "maps",
+)  # fmt: skip
+_ENDINGS = ("", "_mask", "_masks", "_seg", "_label", "_labels", "_gt", "-mask", ".mask")
+_CITY = "_leftImg8bit"
+_CITY_MAPS = ("_gtFine_labelTrainIds", "_gtFine_labelIds", "_gtCoarse_labelIds")
+_NAMES = ("classes.txt", "class_names.txt", "label_names.txt", "labels.txt", "classes.json")
+TRAIN_IDS = (
+    "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain", "sky", "person", "rider",
+    "car", "truck", "bus", "train", "motorcycle", "bicycle",
+)  # fmt: skip
+LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
+"""Cityscapes' value of each of these; the others are void (cityscapesScripts, helpers/labels.py)."""
+
+
+class _Counted(NamedTuple):
+    values: dict[int, int]
+    """Value -> pixels."""
+    size: tuple[int, int]
+
+
+def pairs(tree: Tree) -> dict[str, str]:
+    """Image -> its map, by folders and names."""
+    found: dict[str, str] = {}
+    maps = {
+        posixpath.splitext(name)[0]: name
+        for name in tree.images
+        if name.lower().endswith((".png", ".tif", ".tiff", ".bmp", ".gif"))
+    }
+    folders = {part for name in maps for part in name.split("/")[:-1] if part.lower() in _MAPS}
+    for name in tree.images:
+        parts = posixpath.splitext(name)[0].split("/")
+        if any(part.lower() in _MAPS for part in parts[:-1]):
+            continue
+        stems = [parts[-1] + ending for ending in _ENDINGS]
+        if parts[-1].endswith(_CITY):
+            stems = [parts[-1].removesuffix(_CITY) + ending for ending in _CITY_MAPS] + stems
+        places = [
+            [*parts[:k], folder, *parts[k + 1 : -1]]
+            for k, part in enumerate(parts[:-1])
+            if part.lower() in _IMAGES
+            for folder in sorted(folders)
+        ]
+        beside = [parts[:-1]] if not places else []
+        places += [[*parts[:-1], folder] for folder in sorted(folders)] + [
+            [*parts[:-2], folder] for folder in sorted(folders) if len(parts) > 1
+        ]
+        places += [[folder, *parts[:-1]] for folder in sorted(folders)]
+        tried = ["/".join([*place, stem]) for place in places for stem in stems]
+        tried += ["/".join([*place, stem]) for place in beside for stem in stems[1:]]
+        if (stem := next((each for each in tried if each in maps), None)) is not None:
+            found[name] = maps[stem]
+    return found
+
+
+def recognised(tree: Tree) -> bool:
+    """Whether most images have a map."""
+    found = pairs(tree)
+    return len(found) > 0 and len(found) >= 0.5 * (len(tree.images) - len(set(found.values())))
+
+
+def read(data: Path, progress: Progress | None = None) -> Drafted:
+    """A folder of such a layout; every map is read, for its values."""
+    tree = Tree(data.absolute())
+    found = pairs(tree)
+    if not found:
+        raise VitralError(
+            f"{data}: no image has a map: looked for images/1.jpg with masks/1.png, and for 1_mask.png beside 1.jpg"
+        )
+    drafted = Drafted(tree.root, "semantic", ClassTable((), ()), [], [])
+    split_lists = _split_lists(tree)
+    names = list(found)
+
+    def count(i: int) -> _Counted | VitralError:
+        try:
+            values = read_map(tree.root / found[names[i]], found[names[i]])
+        except VitralError as error:
+            return error
+        there, pixels = np.unique(values, return_counts=True)
+        return _Counted(dict(zip(there.tolist(), pixels.tolist(), strict=True)), values.shape)
+
+    counts: Counter[int] = Counter()
+    where: dict[int, str] = {}
+    for name, one in zip(names, in_threads(count, len(names), progress), strict=True):
+        if isinstance(one, VitralError):
+            drafted.faults.append(Fault("map", found[name], str(one).removeprefix(f"{found[name]}: ")))
+            continue
+        stem = posixpath.splitext(posixpath.basename(name))[0]
+        if split_lists and stem not in split_lists:
+            continue
+        counts.update(one.values)
+        for value in one.values:
+            where.setdefault(value, found[name])
+        split = split_lists.get(stem) or split_in(*reversed(name.split("/")[:-1]))
+        drafted.drafts.append(Draft(name, found[name], split, one.size, map=found[name]))
+    mapped = set(found) | set(found.values())
+    bare = [
+        name
+        for name in tree.images
+        if name not in mapped and not any(part.lower() in _MAPS for part in name.split("/")[:-1])
+    ]
+    if not split_lists:
+        drafted.faults += [Fault("map", name, "has no map") for name in bare]
+    drafted.classes = _table(tree, sorted(counts), found, drafted)
+    known = set(drafted.classes.ids) | drafted.classes.void
+    for value in sorted(set(counts) - known):
+        file = where[value]
+        y, x = np.argwhere(read_map(tree.root / file, file) == value)[0].tolist()
+        drafted.faults.append(Fault("value", file, f"value {value} at x {x}, y {y}"))
+    total = max(1, sum(counts.values()))
+    rows = [f"{value} {_called(drafted.classes, value)} {counts[value] / total:.1%}" for value in sorted(counts)]
+    drafted.understood.append(f"values of the maps: {some(rows, 24)}")
+    return drafted
+
+
+def _called(classes: ClassTable, value: int) -> str:
+    return (
+        "void"
+        if value in classes.void
+        else classes.names[classes.by_id[value]]
+        if value in classes.by_id
+        else "(no class)"
+    )
+
+
+def _split_lists(tree: Tree) -> dict[str, str]:
+    """Stem -> split, by VOC's ImageSets/Segmentation."""
+    lists = {
+        name: split
+        for name in tree.files(".txt")
+        if "ImageSets/Segmentation/" in name and (split := split_in(posixpath.splitext(posixpath.basename(name))[0]))
+    }
+    return stems(tree, lists)
+
+
+def _table(tree: Tree, values: list[int], found: dict[str, str], drafted: Drafted) -> ClassTable:
+    listed = next((name for name in ("classes.json", *_NAMES) if (tree.root / name).is_file()), None)
+    if listed is not None:
+        return _of_json(tree, listed, drafted) if listed.endswith(".json") else _of_list(tree, listed, values, drafted)
+    plain = set(values) - {VOID}
+    void = frozenset({VOID})
+    maps = list(found.values())
+    if all(name.endswith("_labelTrainIds.png") for name in maps) and plain <= set(range(19)):
+        drafted.understood.append("Cityscapes' 19 classes, by labelTrainIds")
+        return ClassTable(tuple(range(19)), TRAIN_IDS, void=void)
+    if all(re.search(r"_gt(Fine|Coarse)_labelIds\.png$", name) for name in maps):
+        drafted.understood.append("Cityscapes' 19 classes, by labelIds; its other values are void")
+        return ClassTable(LABEL_IDS, TRAIN_IDS, void=frozenset(range(256)) - set(LABEL_IDS))
+    if set(values) in ({0, 255}, {0, 1}):
+        thing = max(values)
+        drafted.understood.append(f"two values: 0 is taken as background, {thing} as foreground")
+        return ClassTable((0, thing), ("background", "foreground"))
+    if "SegmentationClass" in maps[0] and plain <= set(range(21)):
+        drafted.understood.append("VOC's 20 classes and background, by the folder SegmentationClass; 255 is void")
+        return ClassTable(tuple(range(21)), ("background", *VOC_CLASSES), void=void)
+    drafted.understood.append(
+        "nothing names the classes: each value is one, called by its number, and 255 is void; add classes.txt or classes.json"
+    )
+    ids = tuple(sorted(plain))
+    return ClassTable(ids, tuple(map(str, ids)), void=void)
+
+
+def _of_json(tree: Tree, name: str, drafted: Drafted) -> ClassTable:
+    """{"classes": {value: name}, "void": [value]}, or {value: name}, or [name, ...]."""
+    told = read_json(tree.root / name, name)
+    void = {VOID}
+    if isinstance(told, dict) and "classes" in told:
+        listed = told.get("void", [VOID])
+        void = {
+            value for each in (listed if isinstance(listed, list) else [listed]) if (value := whole(each)) is not None
+        }
+        told = told["classes"]
+    if isinstance(told, list):
+        told = dict(enumerate(told))
+    if not isinstance(told, dict) or not all(isinstance(label, str) for label in told.values()):
+        raise VitralError(f'{name}: write {{"classes": {{"0": "sky", "1": "road"}}, "void": [255]}}')
+    named = {whole(key): label for key, label in told.items()}
+    return _checked(
+        {key: label for key, label in named.items() if key is not None}, void, name, whole_keys=None not in named
+    )
+
+
+def _checked(named: dict[int, str], void: set[int], name: str, *, whole_keys: bool = True) -> ClassTable:
+    labels = list(named.values())
+    if not whole_keys or any(not 0 <= key <= 65535 for key in [*named, *void]):
+        raise VitralError(f"{name}: values of a map are whole numbers, 0 to 65535; correct the others")
+    if double := sorted({label for label in labels if labels.count(label) > 1}):
+        raise VitralError(f"{name}: names {some(double)} twice; a class has one value")
+    ids = tuple(sorted(named))
+    return ClassTable(ids, tuple(named[key] for key in ids), void=frozenset(void - set(ids)))
+
+
+def _of_list(tree: Tree, name: str, values: list[int], drafted: Drafted) -> ClassTable:
+    """A name a line: of value 0, 1, ...; of 1, 2, ... where these fit and 0 is left over (ADE20K); labelme's __ignore__ is void."""
+    names = [line.strip() for line in read_text(tree.root / name, name).splitlines() if line.strip()]
+    if names[:1] == ["__ignore__"]:
+        names = names[1:]
+    highest = max((value for value in values if value != VOID), default=0)
+    void = {VOID}
+    first = 0
+    if highest == len(names) and 0 in values:
+        first, void = 1, {0, VOID}
+        drafted.understood.append(
+            f"{name} names {counted(len(names), 'class', 'classes')}, and values go to {highest}: the names are of 1 to {highest}, 0 is void"
+        )
+    return _checked({first + k: label for k, label in enumerate(names)}, void, name)
+
+
+def write(data: AnnotatedData, out: Path) -> None:
+    """images/SPLIT/NAME, masks/SPLIT/NAME.png and classes.json."""
+    writing = Writing(data, out)
+    for split, rows in writing.splits():
+        for i in rows:
+            writing.copy(i, f"images/{split}" if split else "images")
+            save_map(out / "masks" / (split or "") / f"{writing.stem(i)}.png", values_of(data, i))
+    classes = {str(value): label for value, label in zip(data.classes.ids, data.classes.names, strict=True)}
+    dump_json(out / "classes.json", {"classes": classes, "void": sorted(data.classes.void)})
