@@ -11,7 +11,7 @@ from vitral.data.options import DataOptions
 from vitral.data.sources import open_data
 from vitral.drawing.figure import save_picture
 from vitral.drawing.letters import write
-from vitral.explain.explain import look
+from vitral.explain.explain import attention_maps, explain
 from vitral.predict import load
 
 OUT = Path(__file__).parent / "pictures"
@@ -55,12 +55,12 @@ def main() -> None:
     draw = ImageDraw.Draw(strip)
     for row, i in enumerate(rows):
         pixels = split.read(i, predictor.card.preprocess.channels)
-        attention = look(predictor, pixels)
-        explanation = attention.explain(layer="mean")
+        explanation = explain(predictor, pixels, layer="mean")
+        h, w = explanation.grid.shape
         picture = to_rgb(pixels)
         panels = [
             (enlarged(picture), "the image"),
-            (in_patches(picture, attention.grid), f"{attention.grid[0]} x {attention.grid[1]} patches"),
+            (in_patches(picture, (h, w)), f"{h} x {w} patches"),
             (explanation.overlay(scale=SIDE // 28), "where attention goes"),
         ]
         y = GAP + row * (SIDE + 44)
@@ -78,7 +78,7 @@ def main() -> None:
             write(draw, (x, top), f"{label}  {probability:.1%}", INK, LETTERS)
     save_picture(strip, OUT / "tour.png")
     pixels = split.read(rows[0], predictor.card.preprocess.channels)
-    attention = look(predictor, pixels)
+    attention = attention_maps(predictor, pixels)
     save_picture(
         attention.figure(f"{attention.label} {attention.probability:.1%}\neach layer and head"), OUT / "heads.png"
     )

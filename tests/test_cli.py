@@ -224,7 +224,7 @@ def test_explain_writes_pictures_and_arrays(capsys, shapes_run, tmp_path):
     )
     assert code == 0
     assert "wrote" in err
-    assert "attention, layer 1, head 0: what the class token reads; the frame is the part" in err
+    assert "attention of the class token, layer 1, head 0; the frame is the part" in err
     with Image.open(tmp_path / "out.png") as drawn:
         assert drawn.width / drawn.height == pytest.approx(90 / 40, rel=0.02)
     with np.load(tmp_path / "a.npz") as stored:
@@ -234,8 +234,8 @@ def test_explain_writes_pictures_and_arrays(capsys, shapes_run, tmp_path):
     assert run(capsys, "explain", shapes_run, picture, "--all", "-o", tmp_path / "grid.png")[0] == 0
     assert run(capsys, "explain", shapes_run, picture, "--method", "rollout", "-o", tmp_path / "r.png")[0] == 0
     code, _, err = run(capsys, "explain", shapes_run, picture, "--query", "1", "2", "-o", tmp_path / "q.png")
-    assert "what the patch in row 1 and column 2 reads" in err
-    assert "the outlined patch is the one that asks" in err
+    assert "attention of the patch in row 1 and column 2" in err
+    assert "the outlined patch is the query" in err
     for words, what in (
         (["--layer", "2"], "numbered 0 to 1"),
         (["--head", "2"], "numbered 0 to 1"),
@@ -289,7 +289,7 @@ def test_models_shows_one(capsys):
 def test_convert_reads_writes_and_proves(capsys, shapes_run, tmp_path):
     code, _, err = run(capsys, "convert", shapes_run, tmp_path / "theirs", "--to", "timm")
     assert code == 2  # its width has no name in timm
-    assert "timm has no name" in err
+    assert "timm has no model" in err
     code, _, err = run(capsys, "convert", shapes_run, tmp_path / "copy.safetensors")
     assert code == 0, err
     assert "differs by 0.0e+00" in err

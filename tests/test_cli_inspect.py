@@ -19,7 +19,7 @@ def test_inspect_writes_a_page_and_prints_the_numbers(capsys, shapes_run, shapes
     text = page.read_text()
     assert "Inside shapes" in text
     assert f"vitral inspect {shapes_run}" in text
-    assert "- no offset biases: VisionTransformer has no bias by offset" in err
+    assert "- no offset biases: VisionTransformer has no relative position bias" in err
     assert run(capsys, *words)[1] == out, "the same each time"
     assert page.read_text() == text
 

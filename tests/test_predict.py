@@ -12,7 +12,7 @@ from vitral.data.options import DataOptions
 from vitral.data.sources import open_data
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import evaluate, merged, split_logits
-from vitral.explain.explain import look, visualize_attention
+from vitral.explain.explain import visualize_attention
 from vitral.predict import find_images
 
 
@@ -77,7 +77,7 @@ def test_options_that_a_method_does_not_have_are_refused(predictor, tiny_vit):
     bare = tiny_vit(class_token=False, pooling="mean", num_registers=2)  # the first token is a register
     with pytest.raises(VitralError, match="no class token"):
         visualize_attention(bare, np.zeros((16, 16), np.uint8), query="cls")
-    assert "what the average patch reads" in visualize_attention(bare, np.zeros((16, 16), np.uint8)).method
+    assert "attention of the average patch" in visualize_attention(bare, np.zeros((16, 16), np.uint8)).method
 
 
 def test_prediction_is_evaluation(predictor, shapes_folder):
@@ -123,18 +123,19 @@ def test_explanations_have_the_images_own_shape(predictor, height, width):
 
 def test_what_is_drawn_is_what_the_class_token_reads(predictor):
     image = np.random.default_rng(1).integers(0, 256, (20, 20), dtype=np.uint8)
-    attention = look(predictor, image)
     x = predictor.preprocess(image)[None]
     _, layers = predictor.model.forward_with_attention(x)
     wanted = layers[1][0, 0, 0, 1:].detach().reshape(5, 5).numpy()
     assert np.allclose(visualize_attention(predictor, image, layer_idx=1, head_idx=0).grid, wanted, atol=1e-6)
     assert np.allclose(
-        attention.map("mean"),
+        visualize_attention(predictor, image, "mean").grid,
         np.mean([a[0, :, 0, 1:].detach().numpy() for a in layers], (0, 1)).reshape(5, 5),
         atol=1e-6,
     )
     assert np.allclose(
-        attention.map(-1, None, (2, 3)), layers[1][0, :, 1 + 13, 1:].mean(0).detach().reshape(5, 5).numpy(), atol=1e-6
+        visualize_attention(predictor, image, query=(2, 3)).grid,
+        layers[1][0, :, 1 + 13, 1:].mean(0).detach().reshape(5, 5).numpy(),
+        atol=1e-6,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a model's outputs say of an image, in the form of its task.
+"""From a model's outputs to an answer for an image, in the form of its task.
 
 Axes: B images, K outputs, one for each label.
 """
@@ -17,12 +17,12 @@ from vitral.errors import VitralError
 
 @dataclass(frozen=True)
 class Answer(ABC):
-    """What a model says of one image."""
+    """A model's answer for one image."""
 
     name: str
-    """What the image is called."""
+    """Of the image."""
     clipped: Range | None = field(default=None, kw_only=True)
-    """The least and largest value of the file, where they lie outside of the value range that it was read by, and so were clipped to it."""
+    """The file's smallest and largest value, if they were clipped to the value range."""
 
     @abstractmethod
     def line(self, top_k: int) -> str:
@@ -30,7 +30,7 @@ class Answer(ABC):
 
     @abstractmethod
     def cells(self, top_k: int, separator: str) -> list[str]:
-        """A row of CSV under `Answers.columns`; separator: what stands between several labels in one cell."""
+        """A row of CSV under `Answers.columns`; separator: between several labels in one cell."""
 
     @abstractmethod
     def to_json(self) -> dict[str, object]:
@@ -38,25 +38,25 @@ class Answer(ABC):
 
 
 class Answers(ABC):
-    """How the outputs of a model of one task are read."""
+    """From the outputs of one task's models to answers."""
 
     independent: ClassVar[bool] = False
-    """Whether each output is a yes or no of its own; else they are one choice."""
+    """Whether each output is a yes or no of its own, and not one choice among all."""
 
     def __init__(self, labels: list[str]) -> None:
         self.labels = labels
 
     @abstractmethod
     def __call__(self, outputs: Tensor, names: Sequence[str], top_k: int) -> Sequence[Answer]:
-        """Of each image, float32 [B, K]; names: what the images are called."""
+        """The answer for each image; outputs: float32 [B, K], names: of the images."""
 
     @abstractmethod
     def probabilities(self, outputs: Tensor) -> Tensor:
-        """[..., K] to the share of certainty, 0 to 1, that each output stands for."""
+        """Outputs [..., K] to probabilities [..., K]."""
 
     @abstractmethod
     def columns(self, top_k: int, separator: str) -> list[str]:
-        """The header of a CSV, without the image's name; VitralError if a label holds the separator that is to stand between labels."""
+        """The header of a CSV, without the image's name; VitralError if a label contains the separator between labels."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Prediction(Answer):
     probability: float
     top: list[tuple[str, float]]
     labels: list[tuple[str, float]] | None = None
-    """Where an image can have several labels: all that are as probable as not, best first, perhaps none; else None."""
+    """Where an image can have several labels: those with a probability of 0.5 or more, best first, perhaps none; else None."""
 
     def line(self, top_k: int) -> str:
         if self.labels is None:
@@ -104,7 +104,7 @@ class ClassAnswers(Answers):
         return [Prediction(name, *each[0], each) for name, each in zip(names, ranked, strict=True)]
 
     def _ranked(self, outputs: Tensor, count: int) -> list[list[tuple[str, float]]]:
-        """Of each image the labels with the largest outputs, best first, and their probabilities."""
+        """For each image the labels with the largest outputs, best first, and their probabilities."""
         classes = outputs.topk(count).indices  # [B, count]
         values = self.probabilities(outputs).gather(1, classes)
         return [

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from vitral.explain.explain import Layer, explain
+from vitral.explain.attention import LayerChoice
+from vitral.explain.explain import explain
 from vitral.explain.figure import Explanation
 from vitral.explain.maps import Query
 from vitral.predict import ImageLike
@@ -11,19 +12,19 @@ from vitral.predict import load as load_plain
 
 
 class Predictor(WithoutExplanations):
-    """A model with the labels and the preprocessing that it was trained with."""
+    """A model with its labels and its preprocessing, which can explain its answers."""
 
     def explain(
         self,
         image: ImageLike,
         method: str = "attention",
-        layer: Layer | None = None,
+        layer: LayerChoice | None = None,
         head: int | None = None,
         query: Query | None = None,
         *,
         target: int | str | None = None,
     ) -> Explanation:
-        """What the answer was read from; see `vitral.explain.explain.explain` for the arguments."""
+        """A map of what counted for the answer; see `vitral.explain.explain.explain` for the arguments."""
         return explain(self, image, method, layer, head, query, target=target)
 
 

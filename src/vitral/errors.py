@@ -1,21 +1,21 @@
-"""The one kind of error that a user can cause, and words for its message and for figures."""
+"""The error that users can cause, and helpers for messages and figures."""
 
 from collections.abc import Sequence
 
 
 class VitralError(ValueError):
-    """Something in the input, the options or the machine stands in the way.
+    """An error in the input, the options or the machine.
 
-    The message names the file or the value and says what to do about it; the command line prints it without a traceback
-    and exits with 2. What only a programmer can cause is an `assert` instead.
+    The message names the file or the value and the remedy; the command line prints it without a traceback and exits with 2. Errors that only a
+    programmer can cause are asserts.
     """
 
 
 def all_of(where: str, problems: Sequence[str]) -> str:
-    """The message of several problems found together, so that a person can mend them in one go."""
+    """The message for several problems found together, so that a person can fix them in one go."""
     if len(problems) == 1:
         return f"{where}: {problems[0]}"
-    return f"{where}: {len(problems)} things to mend:\n" + "\n".join(f"- {problem}" for problem in problems)
+    return f"{where}: {len(problems)} things to fix:\n" + "\n".join(f"- {problem}" for problem in problems)
 
 
 def counted(n: int, one: str, many: str | None = None) -> str:
@@ -24,17 +24,17 @@ def counted(n: int, one: str, many: str | None = None) -> str:
 
 
 def some(items: Sequence[str], shown: int = 10) -> str:
-    """The first of a list for a person, and how many more there are."""
+    """The first items of a list, and how many more there are."""
     more = f" and {len(items) - shown} more" if len(items) > shown else ""
     return ", ".join(items[:shown]) + more
 
 
 FEW = 20
-"""A share of fewer cases than this is given as a count: 6 % of 16 images are one image."""
+"""A share of fewer cases than this is written as a count: 6 % of 16 images are one image."""
 
 
 def ratio(share: float, whole: int, digits: int = 0) -> str:
-    """A share of so many cases for a person: 3 of 16, and from `FEW` cases on 45%. NaN or no cases are none."""
+    """A share of `whole` cases in words: 3 of 16, or from `FEW` cases on 45%; "none" for NaN or no cases."""
     if whole < 1 or share != share:
         return "none"
     part = round(share * whole)
@@ -42,6 +42,6 @@ def ratio(share: float, whole: int, digits: int = 0) -> str:
 
 
 def portion(share: float, whole: int, one: str, many: str | None = None) -> str:
-    """`ratio` with what is counted: 3 of 16 images, 45% of 120 images."""
+    """`ratio` with a noun: 3 of 16 images, 45% of 120 images."""
     what = counted(whole, one, many)
     return f"{round(share * whole):,} of {what}" if round(share * whole) < FEW else f"{share:.0%} of {what}"

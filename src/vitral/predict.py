@@ -1,4 +1,4 @@
-"""Predictor: file -> pixels -> logits -> labels, the one path that evaluation, explanations, export and serving share."""
+"""Predictor: file -> pixels -> logits -> labels, the one path of evaluation, explanations, export and serving."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,12 +30,12 @@ ImageLike = str | Path | bytes | PageOf | Image.Image | np.ndarray | Tensor
 
 
 class Predictor:
-    """A model with the labels and the preprocessing that it was trained with."""
+    """A model with its labels and its preprocessing."""
 
     def __init__(self, model: ImageModel, card: ModelCard) -> None:
         if len(card.labels) != model.num_classes:
             raise VitralError(
-                f"the model answers {model.num_classes} classes and has {len(card.labels)} labels; save it with as many labels"
+                f"{len(card.labels)} labels for {model.num_classes} outputs; save the model with one for each"
             )
         self.model = model.eval()
         self.card = card
@@ -43,7 +43,7 @@ class Predictor:
         if card.task not in ANSWERS:
             raise VitralError(f"the model's task {card.task!r} is not one of {', '.join(ANSWERS)}; upgrade vitral")
         self.answers = ANSWERS[card.task](card.labels)
-        """How its outputs are read."""
+        """From its outputs to answers."""
 
     def __repr__(self) -> str:
         steps = self.card.preprocess
@@ -53,22 +53,22 @@ class Predictor:
         )
 
     def reading_as(self, value_range: tuple[float, float] | None = None, page: str | None = None) -> Self:
-        """The same model, reading files by another value range or page, as `DataOptions` has them; None: as before."""
+        """The same model, but files are read with another value range or page, as in `DataOptions`; None: as before."""
         said = DataOptions(value_range=value_range, page=page)  # checked there
         steps = self.card.preprocess
         changed = replace(steps, value_range=said.value_range or steps.value_range, page=said.page or steps.page)
         return type(self)(self.model, replace(self.card, preprocess=changed))
 
     def decode(self, image: ImageLike) -> Tensor:
-        """Any image to [C, h, w] on the 0..255 scale with the model's channels; refused if smaller than a patch.
+        """Any image to [C, h, w] on the 0..255 scale with the model's channels; a VitralError if it is smaller than a patch.
 
-        Arrays are what a .npy file may hold: uint8, uint16, or with the model's value range any real numbers, [h, w], [h, w, C] or [C, h, w];
-        tensors are [C, h, w] on the 0..255 scale. Files are read as those that the model learned from were; `PageOf` is one page of a file.
+        Arrays as in .npy files: uint8, uint16, or with the model's value range any real numbers, [h, w], [h, w, C] or [C, h, w]. Tensors are
+        [C, h, w] on the 0..255 scale. Files are read as in the model's training; `PageOf` is one page of a file.
         """
         return self.decode_seen(image)[0]
 
     def decode_seen(self, image: ImageLike) -> tuple[Tensor, Range | None]:
-        """`decode`, and the extremes of a file's values where some lie outside of the value range and were clipped to it."""
+        """`decode`, and the extremes of a file's values if some were clipped to the value range."""
         steps, extremes = self.card.preprocess, None
         if isinstance(image, list | tuple):
             raise VitralError("a list of images: give one at a time, as in [vit.predict(image) for image in images]")
@@ -78,9 +78,7 @@ class Predictor:
             image = self._from_array(image)
         if isinstance(image, Tensor):
             if image.ndim != 3 or image.shape[0] != steps.channels:
-                raise VitralError(
-                    f"a tensor of shape {tuple(image.shape)}: give [{steps.channels}, h, w] on the 0..255 scale"
-                )
+                raise VitralError(f"a tensor {tuple(image.shape)}: give [{steps.channels}, h, w] on the 0..255 scale")
             pixels = image if image.dtype == torch.uint8 else image.float()
         else:
             pixels, extremes = decode_seen(image, steps.channels, reading=steps.reading)
@@ -92,7 +90,7 @@ class Predictor:
         return self.card.preprocess(self.decode(image))
 
     def view(self, image: ImageLike) -> np.ndarray:
-        """What the model sees of the image, for people: uint8 [H, W, 3]."""
+        """The image as the model sees it, for people: uint8 [H, W, 3]."""
         return self.card.preprocess.shown(self.card.preprocess.view(self.decode(image)))
 
     def _from_array(self, array: np.ndarray) -> Tensor:
@@ -116,7 +114,7 @@ class Predictor:
         return self.model(batch.to(next(self.model.parameters()).device)).float().cpu()
 
     def check_head(self) -> None:
-        """A VitralError where the model was trained without labels and so has no answers."""
+        """A VitralError where the model was trained without labels and so predicts nothing."""
         if not self.labels:
             raise VitralError(
                 f"this model ({self.card.model}) was trained without labels and has no head, so it predicts nothing; fine-tune it with "
@@ -124,18 +122,18 @@ class Predictor:
             )
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """[B, K] to [B, K]: of the classes together 1, or where an image can have several labels of each on its own."""
+        """Logits [B, K] to probabilities [B, K]: softmax, or where an image can have several labels the sigmoid of each."""
         return self.answers.probabilities(logits)
 
     def predict(self, image: ImageLike, top_k: int = 5) -> Answer:
-        """What the model says of one image: its class, or where it can have several labels all of them."""
+        """The model's answer for one image: its class, or where it can have several labels all of them."""
         return self.predict_batch([self.preprocess(image)], [_name(image)], top_k)[0]
 
     def predict_batch(self, inputs: Sequence[Tensor], names: Sequence[str], top_k: int = 5) -> Sequence[Answer]:
         """Answers for preprocessed images, in one forward pass."""
         if top_k < 1:
             raise VitralError(f"top_k {top_k}: ask for at least 1 class")
-        if len({x.shape for x in inputs}) > 1:  # steps that give each image a size of its own
+        if len({x.shape for x in inputs}) > 1:  # preprocessing without a common size
             logits = torch.cat([self.logits(x[None]) for x in inputs])
         else:
             logits = self.logits(torch.stack(list(inputs)))  # [B, K]
@@ -162,27 +160,21 @@ def _adopt(source: str) -> Predictor:
     if not opened.model.num_classes:
         opened.labels = []
     if opened.unprepared:
-        raise VitralError(
-            f"{opened.unprepared}; what is predicted without this preprocessing would be wrong. Bring the images to the model with the library "
-            "it comes from"
-        )
+        raise VitralError(f"{opened.unprepared}; predict with the library that the model is from")
     if opened.labels is None or opened.preprocess is None:
         missing = "class names" if opened.labels is None else "preprocessing (preprocessor_config.json)"
-        raise VitralError(
-            f"{source}: has no {missing}, without which nothing predicts; `vitral convert {source} OUT.safetensors` says what to give"
-        )
-    card = ModelCard(
-        opened.architecture, opened.model.config.arguments(), opened.labels, opened.preprocess, data={"source": source},
-        task=opened.task,
-    )  # fmt: skip
+        raise VitralError(f"{source}: has no {missing} to predict with; see vitral convert {source} OUT.safetensors")
+    arguments = opened.model.config.arguments()
+    card = ModelCard(opened.architecture, arguments, opened.labels, opened.preprocess, task=opened.task)
+    card.data = {"source": source}
     return Predictor(opened.model, card)
 
 
 def find_images(sources: Sequence[str]) -> Iterator[tuple[str, str | bytes]]:
-    """(name, image) for each source: a file as it is, what a folder holds in name order, or for "-" what stdin holds.
+    """(name, image) for each source: a file, the images of a folder in name order, or for "-" those of stdin.
 
-    Of a folder every file counts that training would read as an image, whatever its ending; what was left out is said on stderr. Stdin is a list
-    of paths, one a line or with zero bytes between them, or one image's bytes.
+    A folder's images are the files that training would read, whatever their ending; those left out are named on stderr. Stdin holds paths, one a
+    line or separated by zero bytes, or the bytes of one image.
     """
     for source in sources:
         if source == "-":
@@ -200,13 +192,13 @@ def find_images(sources: Sequence[str]) -> Iterator[tuple[str, str | bytes]]:
 
 
 def by_page(images: Iterable[tuple[str, str | bytes]], page: str | None) -> Iterator[tuple[str, str | bytes | PageOf]]:
-    """(name, image) as `find_images` gives them, with every page of a file where `page` is "all"."""
+    """(name, image) as `find_images` gives them; if `page` is "all", of every page of a file."""
     for name, image in images:
         try:
             data = image if isinstance(image, bytes) or page != "all" else read_file(Path(image), name)[0]
             total = count_pages(data, name) if page == "all" and isinstance(data, bytes) else 1
         except VitralError:
-            total = 1  # and is refused when it is read
+            total = 1  # the error comes when it is read
         if total == 1:
             yield name, image
         else:
@@ -230,14 +222,14 @@ def _from_stdin() -> Iterator[tuple[str, str | bytes]]:
 
 
 def _is_image(line: bytes) -> bool:
-    """Whether a first line is the beginning of an image, and not a path: the name of a file may start as some images do (BM, GIF89a, P5)."""
+    """Whether a first line is the start of an image, and not a path, which may start like some images (BM, GIF89a, P5)."""
     if not starts_like_an_image(line):
         return not is_text(line) and any(byte < 32 for byte in line.rstrip(b"\r\n").replace(b"\t", b""))
     return not is_text(line) or not Path(line.decode().rstrip("\r\n")).exists()
 
 
 def _whole_list(data: bytes) -> list[str] | None:
-    """The paths of a list that is not lines of UTF-8: in UTF-16, as Windows' shell writes it, or with zero bytes between; None if this is none."""
+    """The paths of a list in UTF-16, as Windows' shell writes it, or separated by zero bytes; None if `data` is no such list."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:
             return list(filter(None, data.decode("utf-16").splitlines()))
@@ -274,9 +266,8 @@ def predict_stream(
         while batch := list(islice(source, batch_size)):
             prepared = list(pool.map(prepare, batch))
             good = [(name, x) for name, x in prepared if isinstance(x, Tensor)]
-            answers = iter(
-                predictor.predict_batch([x for _, x in good], [name for name, _ in good], top_k) if good else []
-            )
+            inputs, names = [x for _, x in good], [name for name, _ in good]
+            answers = iter(predictor.predict_batch(inputs, names, top_k) if good else [])
             for name, x in prepared:
                 yield replace(next(answers), clipped=clipped.pop(name, None)) if isinstance(x, Tensor) else (name, x)
 

@@ -1,7 +1,7 @@
-"""Randomness as a pure function of (seed, purpose, counters): nothing here keeps state.
+"""Randomness as a pure function of (seed, purpose, counters), without state.
 
-Every draw names what it is for and where in the run it stands, so the stream does not depend on the number of loader workers, on what was
-drawn before, or on whether the run was killed and resumed. No torch: numpy vectors of counters in, numpy vectors of numbers out.
+Every draw names its purpose and its place in the run, so it does not depend on the number of loader workers, on earlier draws, or on whether
+the run was resumed. No torch: numpy vectors of counters in, numpy vectors of numbers out.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ def uniforms(seed: int, purpose: str, epoch: int, indices: np.ndarray, count: in
 
 
 def keys(seed: int, purpose: str, epoch: int, indices: np.ndarray) -> np.ndarray:
-    """int64 [n]: a key for each sample index, from which `keyed` derives what a sample needs later, on whatever device."""
+    """int64 [n]: a key for each sample index, from which `keyed` derives further numbers later, on any device."""
     return (uniforms(seed, purpose, epoch, indices, 1)[:, 0] * 2.0**53).astype(np.int64)
 
 
@@ -42,7 +42,7 @@ def keyed(samples: np.ndarray, purpose: str, count: int) -> np.ndarray:
 
 
 class Permutation:
-    """A shuffled order of 0..n-1 that is computed per position and stored nowhere.
+    """A shuffled order of 0..n-1, computed for each position without storing it.
 
     A four-round Feistel network on the smallest even-width square domain that holds n, walked until it lands inside
     (Black and Rogaway 2002, "Ciphers with arbitrary finite domains"). Memory is O(1); a call costs O(len(positions)).

@@ -204,7 +204,7 @@ def test_all_that_is_wrong_with_a_folder_is_said_at_once(tmp_path: Path) -> None
         spoil_more(root)
     with pytest.raises(VitralError) as error:
         open_data(root)
-    assert "4 things to mend" in str(error.value)
+    assert "4 things to fix" in str(error.value)
     copied = "Cat/a.png (Cat) = cat/cat5.png (cat)"
     for part in ("outside of any class folder (a.png)", "without any image: bird", "'Cat' = 'cat'", copied):
         assert part in str(error.value)
@@ -218,7 +218,7 @@ def test_all_that_is_wrong_with_the_images_is_said_at_once(tmp_path: Path) -> No
         save(root / "dog" / f"tiny{i}.png", 50 + i, size=(6, 3))
     with pytest.raises(UnreadableError) as error:
         open_data(root, least_side=lambda height, width: height)
-    assert "3 things to mend" in str(error.value)
+    assert "3 things to fix" in str(error.value)
     for part in (
         "1 of 45 images cannot be read",
         "cut.png",
@@ -241,7 +241,7 @@ def test_labels_layout_and_images_are_refused_together(tmp_path: Path, skipping:
     with pytest.raises(VitralError) as error:
         open_data(root, DataOptions(skip_unreadable=skipping))
     said = str(error.value)
-    assert f"{4 if skipping else 5} things to mend" in said
+    assert f"{4 if skipping else 5} things to fix" in said
     assert ("images cannot be read" in said) != skipping
     for part in (
         "outside of any class folder (a.png)",

@@ -7,7 +7,7 @@ import numpy as np
 from browser import Browser
 
 from vitral.drawing.colours import colourise
-from vitral.explain.explain import look
+from vitral.explain.explain import attention_maps
 
 CELLS = """
 const canvas = document.querySelector(".matrix canvas");
@@ -48,8 +48,8 @@ def percent(share: float) -> str:
 
 
 def reading(predictor, data, query=None, layers=None):
-    """What the library says that a query reads: of each layer, or the first few, [H + 1, h, w], the heads and then their mean."""
-    found = look(predictor, data)
+    """The library's attention of a query: for each layer, or the first few, [H + 1, h, w], the heads and then their mean."""
+    found = attention_maps(predictor, data)
     read = [g.read(a, query) for g, a in list(zip(found.geometry, found.layers, strict=True))[:layers]]
     return [np.concatenate([maps, maps.mean(0, keepdims=True)]) for maps in read]
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 import vitral
 from vitral.drawing.colours import colourise
-from vitral.explain.explain import look
+from vitral.explain.explain import attention_maps
 
 KEY = "document.querySelector('#picture .key .words').textContent"
 SCALE = "document.querySelector('#picture .key .scale span').textContent"
@@ -56,7 +56,7 @@ def test_the_page_opens_with_the_first_picture_and_its_answer(page, server, pict
     names = page.js("return [...document.querySelectorAll('#beads .bead span')].map((e) => e.textContent)")
     assert names == ["class token", "average patch"]
     assert page.text("#beads .bead:first-child small") == percent(
-        look(predictor, pictures[0]).layers[-1][:, 0, 0].mean()
+        attention_maps(predictor, pictures[0]).layers[-1][:, 0, 0].mean()
     )
     lens = page.js("return [...document.querySelectorAll('.matrix span.lens b')].map((e) => e.textContent)")
     assert lens == [layer["top"][0]["label"] for layer in told(server)["lens"]["layers"]]

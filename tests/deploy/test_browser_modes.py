@@ -430,7 +430,7 @@ def test_what_is_shown_can_be_taken_along(page, server, ids, pictures, predictor
 
     take("Numbers")
     found = json.loads(page.downloaded("cross-attention-2-3-layer0-head1.json").read_text())
-    wanted = vitral.explain.explain.look(predictors[0], pictures[0])
+    wanted = vitral.explain.explain.attention_maps(predictors[0], pictures[0])
     maps = wanted.geometry[0].read(wanted.layers[0], (2, 3))[1]
     np.testing.assert_allclose(found["values"], maps, atol=maps.max() / 255)
     assert found["prefix"]["class token"] == pytest.approx(wanted.layers[0][1, 1 + 2 * 5 + 3, 0], abs=1e-6)

@@ -303,7 +303,7 @@ def test_a_folder_may_hold_what_cannot_be_read_and_a_name_may_not(pictures, caps
     assert "\n" not in str(refused.value)
     for name in ("1.png", "2.png"):
         (inside / name).unlink()
-    with pytest.raises(VitralError, match="3 things to mend") as refused:
+    with pytest.raises(VitralError, match="3 things to fix") as refused:
         load_images([str(pictures)], Images(steps=[steps]))
     for why in bad:
         assert why in str(refused.value)

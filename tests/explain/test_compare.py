@@ -66,7 +66,7 @@ def test_what_cannot_be_compared_is_refused_before_any_work(images):
     assert "rollout" not in comparable(resnet)
     for model, method, says in (
         (predictor, "magic", "choose one of"),
-        (predictor, "pca", "in no order"),
+        (predictor, "pca", "no order"),
         (resnet, "rollout", "no attention"),
     ):
         with pytest.raises(VitralError, match=says):

@@ -148,9 +148,9 @@ def test_a_cait_has_layers_of_patches_and_layers_of_the_class_token():
     first, last = seen.layers[0], seen.layers[-1]
     with pytest.raises(VitralError, match="no class token"):
         first.geometry.read(first.array(), "cls")
-    with pytest.raises(VitralError, match="only the class token reads"):
+    with pytest.raises(VitralError, match="this layer has cls only"):
         last.geometry.read(last.array(), (0, 0))
-    with pytest.raises(VitralError, match="only the class token reads"):
+    with pytest.raises(VitralError, match="this layer has cls only"):
         last.geometry.read(last.array(), 1)
     np.testing.assert_array_equal(last.geometry.read(last.array(), 0), last.geometry.read(last.array(), "cls"))
     np.testing.assert_array_equal(last.geometry.read(last.array(), None).reshape(2, -1), last.array()[:, 0, 1:])

@@ -14,9 +14,9 @@ from vitral.explain.inspection.as_json import as_json
 from vitral.explain.inspection.heads import head_importance, without_head
 from vitral.explain.inspection.images import look_at_images
 from vitral.explain.inspection.inspect import inspect, spread
-from vitral.explain.inspection.watch import named_attention, named_blocks
+from vitral.explain.inspection.watch import named_blocks
 from vitral.explain.inspection.weights import filters, offset_biases, positions
-from vitral.layers.attention import recording
+from vitral.layers.attention import attention_layers, recording
 from vitral.models.zoo import FAMILIES
 
 SIZES = {"swin": (32, 48), "swinv2": (40, 32), "pvt": (64, 96), "pvt_v2": (64, 32), "resnet": (64, 64)}
@@ -52,14 +52,14 @@ def test_every_family_is_measured_and_left_as_it_was(name):
     assert model.training
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    assert all(layer.recorder is None for _, layer in named_attention(model))
+    assert all(layer.recorder is None for _, layer in attention_layers(model))
     assert found.images == 5
     assert len(found.layers) == 1 + len(named_blocks(model))
     assert found.cka.shape == (len(found.layers),) * 2
     np.testing.assert_allclose(found.cka.diagonal(), 1)
-    assert len(found.attention) == len(named_attention(model))
+    assert len(found.attention) == len(attention_layers(model))
     diagonal = np.hypot(*model.image_size)
-    for (_, layer), one in zip(named_attention(model), found.attention, strict=True):
+    for (_, layer), one in zip(attention_layers(model), found.attention, strict=True):
         assert one.entropy.shape == (layer.num_heads,)
         assert (one.entropy <= one.most + 1e-5).all()
         if one.distance is not None:
@@ -144,25 +144,25 @@ def test_artefacts_are_counted_where_they_are():
 def test_without_a_head_is_as_if_its_rows_of_the_output_projection_were_zero(family):
     model = small(family)
     images, targets = images_for(model), torch.tensor([0, 1, 2, 3, 0])
-    heads = head_importance(model, [(images[:3], targets[:3]), (images[3:], targets[3:])])
+    heads = head_importance(model, [(images[:3], targets[:3]), (images[3:], targets[3:])], independent=False)
     with torch.no_grad():
         logits = model(images).double()
         assert heads.loss == pytest.approx(torch.nn.functional.cross_entropy(logits, targets).item(), rel=1e-5)
         assert heads.accuracy == (logits.argmax(1) == targets).double().mean().item()
-        number, (name, layer) = len(named_attention(model)) - 1, named_attention(model)[-1]
+        number, (name, layer) = len(attention_layers(model)) - 1, attention_layers(model)[-1]
         d = layer.proj.in_features // layer.num_heads
         layer.proj.weight[:, -d:] = 0
         loss = torch.nn.functional.cross_entropy(model(images).double(), targets).item()
     assert heads.layers[number].layer == name
     assert heads.layers[number].loss[-1] == pytest.approx(loss, abs=1e-6)
-    gone = head_importance(model, [(images, targets)])
+    gone = head_importance(model, [(images, targets)], independent=False)
     assert gone.layers[number].loss[-1] == pytest.approx(gone.loss, abs=1e-6), "a head that says nothing is not missed"
     assert heads.layers[0].loss[0] != heads.loss
 
 
 def test_a_head_comes_back_when_something_goes_wrong():
     model = small("vit")
-    layer = named_attention(model)[0][1]
+    layer = attention_layers(model)[0][1]
     with pytest.raises(RuntimeError), without_head(layer, 0):
         raise RuntimeError
     assert not layer.proj._forward_pre_hooks
@@ -171,7 +171,7 @@ def test_a_head_comes_back_when_something_goes_wrong():
 def test_heads_with_several_labels_an_image():
     model = small("vit")
     images, targets = images_for(model), torch.tensor([[1.0, 0, 0, 1]]).expand(5, 4)
-    heads = head_importance(model, [(images, targets)])
+    heads = head_importance(model, [(images, targets)], independent=True)
     logits = model(images).detach().double()
     binary = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets.double()).item()
     assert heads.loss == pytest.approx(binary, rel=1e-6)
@@ -209,7 +209,7 @@ def test_large_grids_are_asked_about_in_some_places():
 def test_offset_biases_are_what_the_layers_add(family):
     """Between the first place and the one a row down and two to the right."""
     model = small(family)
-    for found, (name, layer) in zip(offset_biases(model), named_attention(model), strict=True):
+    for found, (name, layer) in zip(offset_biases(model), attention_layers(model), strict=True):
         assert found.name == name
         middle = found.values.shape[1] // 2
         if family == "beit":
@@ -241,7 +241,7 @@ def test_json_holds_the_numbers_and_null_for_what_is_none(tiny_vit, shapes):
     found = inspect(predictor_of(tiny_vit(num_classes=3, image_size=20), labels=LABELS), shapes, images=8)
     plain = json.loads(json.dumps(as_json(found), allow_nan=False))
     assert plain["offset_biases"] is None
-    assert plain["missing"]["offset_biases"].startswith("VisionTransformer has no bias")
+    assert plain["missing"]["offset_biases"].startswith("VisionTransformer has no relative position bias")
     np.testing.assert_allclose(plain["attention"][1]["distance_pixels"], found.attention[1].distance, rtol=1e-5)
     np.testing.assert_allclose(plain["cka"], found.cka, rtol=1e-5)
     np.testing.assert_allclose(plain["positions"][0]["cosine"], found.positions[0].similarity, rtol=1e-4, atol=1e-6)
@@ -277,4 +277,4 @@ def test_a_tokenizer_has_neither_blocks_nor_attention():
     tokenizer = build(model_config("tokenizer", image_size=16, patch_size=4, in_channels=1, dim=16, depth=1, codes=8))
     missing = inspect(predictor_of(tokenizer, labels=())).missing()
     assert set(missing) == {"positions", "offset_biases", "attention", "layers", "cka", "heads"}
-    assert missing["layers"] == "Tokenizer has no blocks to follow its tokens through"
+    assert missing["layers"] == "Tokenizer has no blocks"

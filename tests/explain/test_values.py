@@ -8,7 +8,7 @@ import reference
 from asking import SIZE, predictor_of
 from families import small
 from vitral.checkpoints.create import open_model
-from vitral.explain.explain import explain, look, visualize_attention
+from vitral.explain.explain import attention_maps, explain, visualize_attention
 from vitral.explain.perturbation import cell_side, cell_sums, log_odds
 
 PIXELS = np.random.default_rng(3).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
@@ -105,7 +105,7 @@ def test_relevance_of_a_cait_goes_from_the_patches_to_the_class_token():
     for matrix in layers[:2]:
         patches = patches + matrix @ patches
     of_class = np.zeros(15)
-    for matrix in layers[2:]:  # [1, 1 + 15]: the class token reads itself and the patches, which stay as they are
+    for matrix in layers[2:]:  # [1, 1 + 15]: the class token attends to itself and the patches, which stay as they are
         of_class = of_class + matrix[0, 0] * of_class + matrix[0, 1:] @ patches
     found = explain(predictor, PIXELS, "relevance", target=2).grid
     close(found, of_class.reshape(3, 5))
@@ -268,8 +268,11 @@ def test_attention_is_that_of_transformers(tmp_path):
         _, attention = model.forward_with_attention(images)
     np.testing.assert_allclose(shown.grid, attention[0][0, 1, 0, 1:].reshape(4, 4), atol=1e-5)
     assert {"attention_first", "attention_last"} <= set(answers)
-    seen = look(predictor_of(model, (64, 64)), ((reference.images(name)[1] + 1) * 127.5))
+    predictor, image = predictor_of(model, (64, 64)), (reference.images(name)[1] + 1) * 127.5
+    seen = attention_maps(predictor, image)
     for key, layer in (("attention_first", 0), ("attention_last", -1)):
         theirs = np.asarray(answers[key])[1]
         np.testing.assert_allclose(seen.layers[layer], theirs, atol=1e-5)
-        np.testing.assert_allclose(seen.map(layer), theirs.mean(0)[0, 1:].reshape(4, 4), atol=1e-5)
+        np.testing.assert_allclose(
+            explain(predictor, image, layer=layer).grid, theirs.mean(0)[0, 1:].reshape(4, 4), atol=1e-5
+        )

@@ -20,7 +20,7 @@ from vitral.checkpoints.claim import Claim
 from vitral.cli import main
 from vitral.data.options import DataOptions
 from vitral.data.sources import open_data, share_of
-from vitral.drawing.charts import Scale, Series, line_chart
+from vitral.drawing.charts import Series, line_chart
 from vitral.errors import VitralError
 from vitral.guidance.sweep.cost import Ground, seen
 from vitral.guidance.sweep.page import write_sweep_page
@@ -475,9 +475,7 @@ def test_a_search_finds_the_better_end_and_is_gone_through_again_the_same():
 
 def test_a_chart_with_logarithmic_axes_and_bars():
     points = [(100.0, 0.5), (1000.0, 0.25), (10000.0, 0.125)]
-    svg = line_chart(
-        "t", [Series("one", points, "c", bars=[0.1, 0.0, 0.2])], "n", x_scale=Scale(True), y_scale=Scale(True)
-    )
+    svg = line_chart("t", [Series("one", points, "c", bars=[0.1, 0.0, 0.2])], "n", x_log=True, y_log=True)
     places = [
         float(part.split('"')[0]) for part in svg.split('polyline class="line c" points="')[1].split()[0].split(",")
     ]

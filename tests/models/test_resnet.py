@@ -132,7 +132,7 @@ def test_contract():
         model.forward_with_attention(images)
     with pytest.raises(VitralError, match="1 channels"):
         model(images[:, :1])
-    with pytest.raises(VitralError, match="four stages"):
+    with pytest.raises(VitralError, match="four depths"):
         small(depths=(2, 2))
 
 

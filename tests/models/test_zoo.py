@@ -250,6 +250,11 @@ def test_measured_activations_are_what_autograd_keeps(case):
     ("name", "overrides", "message"),
     [
         ("swin_tiny_patch4_window7_22", {}, "nearest: swin_tiny_patch4_window7_224"),
+        (
+            "vit_small_patch16_224.augreg_in21k",
+            {},
+            "create .vit_small_patch16_224., .*hf:timm/vit_small_patch16_224.augreg_in21k",
+        ),
         ("pvt_v2_b0", {"dim": 3}, "no argument 'dim'"),
         ("deit_tiny_patch16_224", {"depth": 0}, "depth=0"),
         ("beit_base_patch16_224", {"relative": "both"}, "relative='both'"),

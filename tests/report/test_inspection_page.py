@@ -51,7 +51,7 @@ def test_a_vit_has_every_chart_and_no_markup_of_others(tmp_path, shapes_folder):
     assert charts == CHARTS
     pictures = [value for tag, name, value in page.attributes if (tag, name) == ("img", "alt")]
     assert pictures == ["the first layer's filters", "similarity of positions"]
-    assert "VisionTransformer has no bias by offset" in page.text
+    assert "VisionTransformer has no relative position bias" in page.text
     assert "6 images of the test split" in page.text
 
 
@@ -66,7 +66,7 @@ def test_without_images_there_are_the_weights_and_the_reasons(tmp_path):
     [
         ("beit", 0, 2, "positions are a bias on the attention"),
         ("swin", 1, 2, "positions are a bias on the attention"),
-        ("pvt", 0, 4, "has no bias by offset"),
+        ("pvt", 0, 4, "has no relative position bias"),
         ("resnet", 4, 1, "ResNet has no attention"),
         ("cait", 1, 2, "only the class token asks there"),
     ],

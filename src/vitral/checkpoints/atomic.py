@@ -45,7 +45,7 @@ def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata of a safetensors file; anything else at `path` is named for what it is."""
+    """The tensors and the metadata of a safetensors file; a VitralError says what else `path` is."""
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
@@ -61,12 +61,12 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def is_pickle(start: bytes) -> bool:
-    """Whether a file that begins so is a pickle or PyTorch's zip of one; a safetensors' length can begin with a pickle's first byte."""
+    """Whether a file with this start is a pickle or PyTorch's zip of one. A safetensors file can begin with a pickle's first byte, too."""
     return start[:2] == b"PK" or (start[:1] == b"\x80" and start[8:9] != b"{")
 
 
 def what_it_is(path: Path, wanted: str = "a safetensors file") -> str:
-    """What stands at `path` in place of the `wanted` kind of file, and the remedy."""
+    """What `path` is instead of the `wanted` kind of file, and the remedy."""
     with path.open("rb") as file:
         start = file.read(512)
     if not start:

@@ -1,4 +1,4 @@
-"""The model file: one safetensors file that holds the weights and, in its metadata, all it takes to use them."""
+"""The model file: one safetensors file with the weights and, in its metadata, all that is needed to use them."""
 
 import json
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import vitral
 from vitral.checkpoints.atomic import read_safetensors, write_safetensors
 from vitral.data.preprocess import Preprocess
-from vitral.errors import VitralError
+from vitral.errors import VitralError, some
 from vitral.models.common import ImageModel
 from vitral.models.words import model_in_words
 from vitral.models.zoo import build, model_config
@@ -35,7 +35,7 @@ class ModelCard:
     data: dict[str, object] = field(default_factory=dict)
     """Name and fingerprint of the training data."""
     task: str = "classify"
-    """What its outputs answer: classify (one class an image) or multilabel (several labels, or none: each output is a yes or no of its own)."""
+    """classify (one class an image) or multilabel (several labels or none: each output is a yes or no of its own)."""
     version: str = vitral.__version__
 
     @property
@@ -82,9 +82,7 @@ def load_model(path: Path) -> tuple[ImageModel, ModelCard]:
     try:
         model = build(model_config(card.architecture, **card.arguments))
     except (TypeError, VitralError) as error:
-        raise VitralError(
-            f"{path}: describes a model that this version cannot build ({error}); upgrade vitral"
-        ) from error
+        raise VitralError(f"{path}: needs a model that this version cannot build ({error}); upgrade vitral") from error
     fill(model, tensors, str(path))
     return model.eval(), card
 
@@ -122,18 +120,16 @@ class LoadReport:
             ("of another shape (file, model)", self.mismatched),
         ):
             if names:
-                more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-                lines.append(f"  {len(names)} {title}: {', '.join(names[:8])}{more}")
-        lines.extend(f"  {note}" for note in self.notes)
-        return "\n".join(lines)
+                lines.append(f"  {len(names)} {title}: {some(names, 8)}")
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
 
 
 def fill(
     model: nn.Module, tensors: dict[str, Tensor], source: str, *, strict: bool = True, optional: Sequence[str] = ()
 ) -> LoadReport:
-    """Copy `tensors` into the model by name; unless `strict` is off, anything left over on either side is an error.
+    """Copy `tensors` into the model by name; with `strict`, anything left over on either side is a VitralError that lists both.
 
-    Tensors of the model named in `optional` may be missing.
+    optional: tensors of the model that may be missing.
     """
     own = model.state_dict()
     mismatched = {k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape}
@@ -146,13 +142,7 @@ def fill(
     )
     if strict and not report.complete:
         only_head = all(k.startswith("head.") for k in (*report.missing, *mismatched)) and not report.unexpected
-        remedy = (
-            "to start with a new head, pass new_head=True"
-            if only_head
-            else "create the model that these weights belong to"
-        )
-        raise VitralError(
-            f"{source}: does not fit the model: {report}\n{remedy}, or pass strict=False to load what fits"
-        )
+        new = "for a new head, pass new_head=True" if only_head else "create the model that these weights belong to"
+        raise VitralError(f"{source}: does not fit the model: {report}\n{new}, or pass strict=False to load what fits")
     model.load_state_dict({k: v for k, v in tensors.items() if k in own and k not in mismatched}, strict=False)
     return report

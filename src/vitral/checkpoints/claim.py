@@ -1,4 +1,4 @@
-"""One process at a time works in a folder: a lock on a file in it, which the system takes back when the process ends, however it ends."""
+"""One process at a time works in a folder: a lock on a file in it, which the system releases when the process ends, however it ends."""
 
 import contextlib
 import errno
@@ -51,7 +51,7 @@ class Claim:
         self._close()
 
     def undo(self) -> None:
-        """Release it, and leave no trace of a folder that was made for it and got nothing else."""
+        """Release it, and remove a folder that was made for it and is still empty."""
         with contextlib.suppress(OSError):
             if self.made and os.listdir(self.folder) == [NAME]:
                 (self.folder / NAME).unlink()
@@ -89,9 +89,7 @@ def claim_unused(path: Path) -> Claim:
         except FileExistsError:
             continue
         except OSError as error:
-            raise VitralError(
-                f"{folder}: cannot be made ({error.strerror}); choose another place with --out"
-            ) from error
+            raise VitralError(f"{folder}: cannot be made ({error.strerror}); choose another --out") from error
         claim = Claim(folder)
         claim.made = True
         return claim

@@ -1,4 +1,4 @@
-"""Weights in and out: whatever a file calls our tensors, its names are found, its tables resized where asked, and every tensor accounted for."""
+"""Weights in and out: other libraries' names translated, positions resized, and every tensor accounted for."""
 
 import math
 import re
@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from vitral.checkpoints.bundle import LoadReport, fill
-from vitral.checkpoints.layouts import LAYOUTS, LEFT_OUT, Layout
+from vitral.checkpoints.layouts import Layout, layouts_of
 from vitral.checkpoints.recognise import Source, read_source
 from vitral.errors import VitralError, counted, some
 from vitral.layers.position import resize_bias_table, resize_positions
 from vitral.models.common import ImageModel
 
-OURS = Layout("vitral", left_out=LEFT_OUT)
+OURS = Layout("vitral")
 
 
 def load_weights(
@@ -32,7 +32,7 @@ def load_weights(
 
     Args:
         source: a file, a folder, "hf:org/name", or a state dict.
-        strict: raise unless every tensor of either side found its place; the message has both sides of what differs.
+        strict: raise a VitralError, which lists both sides, unless every tensor of the source and of the model has a match.
         new_head: leave the model's head as it is, for fine-tuning on other classes.
         resize: whose rule brings positions to another grid: timm, hf, torchvision, jax or dinov2.
         allow_pickle: read .pt and .pth files, which can run code when opened.
@@ -67,9 +67,9 @@ def place(
 
 
 def recognise_layout(model: ImageModel, source: Source) -> tuple[Layout, str]:
-    """The layout, and the prefix in use, that names most of the model's tensors in the source."""
+    """The layout and prefix under which most of the model's tensors are found in the source."""
     own = list(model.state_dict())
-    candidates = [(layout, base) for layout in (OURS, *_layouts(model)) for base in dict.fromkeys((layout.base, ""))]
+    candidates = [(layout, base) for layout in (OURS, *layouts_of(model)) for base in dict.fromkeys((layout.base, ""))]
     counts = [sum(all(n in source.tensors for n in layout.theirs(k, base)) for k in own) for layout, base in candidates]
     if not max(counts):
         raise VitralError(
@@ -95,10 +95,10 @@ def to_ours(
 
 
 def to_layout(model: ImageModel, name: str, like: LoadReport | None = None) -> dict[str, Tensor]:
-    """The model's state dict in layout `name`; what `like`, the report of a source in that layout, left out is put back beside it."""
-    layout = next((each for each in _layouts(model) if each.name == name), None)
+    """The model's state dict in layout `name`, with the tensors that loading left out, if `like` is the report of a source in that layout."""
+    layout = next((each for each in layouts_of(model) if each.name == name), None)
     if layout is None or name == "google":
-        known = ", ".join(dict.fromkeys(each.name for each in _layouts(model) if each.name != "google"))
+        known = ", ".join(dict.fromkeys(each.name for each in layouts_of(model) if each.name != "google"))
         raise VitralError(f"{type(model).__name__} has no layout {name!r}; choose one of {known or 'vitral'}")
     tensors: dict[str, Tensor] = dict(like.left_out if like else {})
     for key, tensor in model.state_dict().items():
@@ -119,7 +119,7 @@ def spread_bias(model: ImageModel, named: dict[str, Tensor], rest: dict[str, Ten
 
 
 def adapt(model: ImageModel, named: dict[str, Tensor], notes: list[str], resize: str, new_head: bool) -> None:
-    """Bring tensors of another size to the model's where there is a rule for it, noting each; the rest stay as they are."""
+    """Resize tensors to the model's shapes where there is a rule for it, and note each; the rest stay as they are."""
     own = model.state_dict()
     grids, windows = model.grids(), model.bias_tables()
     changed: dict[str, list[str]] = {}
@@ -165,7 +165,7 @@ def _resized_positions(
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:
-    """A first layer [D, C, p, q] for images of another number of channels: summed for one, else repeated and scaled alike (timm's rule)."""
+    """A first layer [D, C, p, q] for another number of channels: summed for one, else repeated and rescaled (timm's rule)."""
     if channels == 1:
         return weight.sum(dim=1, keepdim=True)
     known = weight.shape[1]
@@ -173,18 +173,10 @@ def adapt_channels(weight: Tensor, channels: int) -> Tensor:
     return weight.repeat(1, repeats, 1, 1)[:, :channels] * (known / channels)
 
 
-def _layouts(model: ImageModel) -> tuple[Layout, ...]:
-    """Other people's names for the model's tensors."""
-    return tuple(layout for layout in LAYOUTS.get(type(model), ()) if layout.fits(model))
-
-
 def _square(count: int, key: str) -> int:
     side = math.isqrt(max(count, 0))
     if side * side != count:
-        raise VitralError(
-            f"{key}: {count} rows are no square grid, so the shape of the source's image is unknown; create the model at the size that "
-            "these weights were trained at"
-        )
+        raise VitralError(f"{key}: {count} rows are not a square grid; create the model at the weights' image size")
     return side
 
 

@@ -1,4 +1,4 @@
-"""A model by name, or from anybody's folder: built from what its config says, its weights loaded."""
+"""A model by name, or built and loaded from a folder or file that describes itself."""
 
 import warnings
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from vitral.models.zoo import build, model_config, replaced
 
 @dataclass
 class Opened:
-    """A model from a source, with what came along."""
+    """A model from a source, with its labels, preprocessing and how it was loaded."""
 
     model: ImageModel
     report: LoadReport
@@ -30,7 +30,7 @@ class Opened:
     task: str
     """What its outputs answer, as in `ModelCard`."""
     unprepared: str = ""
-    """Why `preprocess` is None, where the source has preprocessing that cannot be done here."""
+    """Why `preprocess` is None, where the source has preprocessing that is not supported here."""
 
 
 def create_model(

@@ -1,4 +1,4 @@
-"""What a source says of its architecture, labels and preprocessing: our card, the config.json of Transformers or timm, or an .npz's shapes."""
+"""A source's architecture, labels and preprocessing: from our card, the config.json of Transformers or timm, or an .npz's shapes."""
 
 import math
 import re
@@ -30,20 +30,15 @@ class Description:
     preprocess: Preprocess | None = None
     task: str = "classify"
     unprepared: str = ""
-    """Why there is no preprocessing, where the source has one that cannot be done here."""
+    """Why `preprocess` is None, where the source has preprocessing that is not supported here."""
 
 
 def describe(source: Source, architecture: str | None = None) -> Description:
-    """The architecture that a source is for; `architecture`, a name of the zoo, is needed where it does not say."""
+    """The architecture that a source is for; `architecture`, a name of the zoo, is needed where the source does not say."""
     if "vitral" in source.metadata:
         card = read_card(Path(source.name), source.metadata)
-        return Description(
-            model_config(card.architecture, **card.arguments),
-            card.architecture,
-            card.labels,
-            card.preprocess,
-            card.task,
-        )
+        config = model_config(card.architecture, **card.arguments)
+        return Description(config, card.architecture, card.labels, card.preprocess, card.task)
     if "model_type" in source.config:
         return _of_transformers(source)
     if "architecture" in source.config:
@@ -52,8 +47,9 @@ def describe(source: Source, architecture: str | None = None) -> Description:
         config = model_config(architecture)
         classes = _classes(source)
         if isinstance(config, MAEConfig):
-            has_decoder = any("decoder" in key for key in source.tensors)
-            return Description(config if has_decoder else config.backbone, architecture if has_decoder else "vit")
+            if any("decoder" in key for key in source.tensors):
+                return Description(config, architecture)
+            return Description(config.backbone, "vit")
         return Description(replace(config, num_classes=classes or 0), architecture)
     if "embedding/kernel" in source.tensors and "Transformer/encoder_norm/scale" in source.tensors:
         google = _of_google(source)
@@ -66,7 +62,7 @@ def describe(source: Source, architecture: str | None = None) -> Description:
 def _classes(source: Source) -> int | None:
     """Classes of the head, read off its bias; None where there is none."""
     for key, tensor in source.tensors.items():
-        if re.fullmatch(r"(head|head\.fc|head\.cls|fc|classifier|cls_classifier|classifier\.1|head)[./]bias", key):
+        if re.fullmatch(r"(head|head\.fc|head\.cls|fc|classifier|cls_classifier|classifier\.1)[./]bias", key):
             return len(tensor)
     return None
 
@@ -87,7 +83,7 @@ def _of_transformers(source: Source) -> Description:
 
 
 def _or_why(read: Callable[[], Preprocess], name: str) -> tuple[Preprocess | None, str]:
-    """The preprocessing, or why it cannot be done here: weights can be read without."""
+    """The preprocessing, or why it is not supported here: the weights can be read without it."""
     try:
         return read(), ""
     except VitralError as error:

@@ -1,4 +1,4 @@
-"""From one format to another, proven: what is written is read back and must answer alike."""
+"""From one format to another, checked: what is written is read back and must give the same answers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from vitral.checkpoints.bundle import LoadReport, ModelCard, save_model
 from vitral.checkpoints.create import Opened, open_model
+from vitral.checkpoints.processors import IMAGENET
 from vitral.checkpoints.write import write_folder
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError
@@ -16,8 +17,8 @@ from vitral.layers.position import RESIZES
 from vitral.models.common import ImageModel
 from vitral.randomness import derive
 
-IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 TOLERANCE = 1e-5
+REPORT = "do not use it, and please report this"
 
 
 @dataclass
@@ -42,50 +43,37 @@ def exchange(
     opened = open_model(source, architecture=architecture, resize=resize, allow_pickle=allow_pickle, **changes)
     model = opened.model.eval()
     if out.exists() and (to == "vitral") == out.is_dir():
-        raise VitralError(
-            f"{out}: {'is a folder; name a .safetensors file' if out.is_dir() else 'is a file; name a folder'}"
-        )
+        raise VitralError(f"{out}: is a {'folder; name a .safetensors' if out.is_dir() else 'file; name a folder'}")
     labels = labels or opened.labels
     if labels is not None and len(labels) != model.num_classes:
-        raise VitralError(
-            f"{len(labels)} labels for {model.num_classes} classes; give one line for each class, in order"
-        )
+        raise VitralError(f"{len(labels)} labels for {model.num_classes} classes; give a line for each class, in order")
     steps, assumed, dropped = opened.preprocess, [], []
     if to == "vitral":
         if labels is None and model.num_classes:
-            raise VitralError(
-                f"{source}: does not name its {model.num_classes} classes, and nothing predicts without labels; give --labels FILE"
-            )
+            raise VitralError(f"{source}: does not name its {model.num_classes} classes; give --labels FILE")
         if steps is None:
             steps = assume(opened)
-            assumed.append(
-                f"preprocessing is not in the source; assumed: {steps.height}x{steps.width}, mean {steps.mean}, std {steps.std}"
-            )
-        card = ModelCard(
-            opened.architecture, model.config.arguments(), labels or [], steps, data={"converted from": source},
-            task=opened.task,
-        )  # fmt: skip
-        save_model(out, model, card)
+            about = f"{steps.height}x{steps.width}, mean {steps.mean}, std {steps.std}"
+            assumed.append(f"preprocessing is not in the source; assumed: {about}")
+        origin: dict[str, object] = {"converted from": source}
+        arguments = model.config.arguments()
+        save_model(
+            out, model, ModelCard(opened.architecture, arguments, labels or [], steps, data=origin, task=opened.task)
+        )
     else:
         if opened.unprepared:
-            raise VitralError(
-                f"{opened.unprepared}; convert it to our own format with --to vitral, or remove that file for the weights alone"
-            )
+            raise VitralError(f"{opened.unprepared}; choose --to vitral, or remove that file for the weights alone")
         same = opened.report.layout.split("5")[0] == to  # a layout of Transformers keeps its dialect
         layout = opened.report.layout if same else to
         unlike = write_folder(out, model, layout, labels, steps, opened.report if same else None, task=opened.task)
         assumed += [f"preprocessing: {each}" for each in unlike]
         dropped += [] if steps is None else unsaid(steps)
         if opened.task == "multilabel" and to == "timm":
-            assumed.append(
-                "timm's config.json cannot say that an image can have several labels: take the sigmoid of the logits"
-            )
+            assumed.append("timm's config.json has no task: of several labels an image, take the sigmoid of the logits")
     back = open_model(out)
     difference = change(model, back.model.eval())
     if not difference <= TOLERANCE:
-        raise VitralError(
-            f"{out}: read back, its representation differs by {difference:.1e}; please report this, and do not use it"
-        )
+        raise VitralError(f"{out}: read back, its representation differs by {difference:.1e}; {REPORT}")
     says = [*assumed, *dropped, f"read back: the representation of a test image differs by {difference:.1e}"]
     if steps is not None:
         says.append(_pixels(steps, back.preprocess, out, told=bool(assumed)))
@@ -93,17 +81,13 @@ def exchange(
 
 
 def unsaid(steps: Preprocess) -> list[str]:
-    """What of how files are read no other library's format can say, a sentence each."""
+    """How files are read, as far as no other library's format can say it, a sentence each."""
     said = []
     if steps.value_range is not None:
-        low, high = steps.value_range
-        said.append(
-            f"left out: the value range {low:g} to {high:g}, which that format cannot say; bring the values to 0..255 before its processor"
-        )
+        values = "the value range {:g} to {:g}".format(*steps.value_range)
+        said.append(f"left out, as that format has none: {values}; scale values to 0..255 before its processor")
     if steps.page is not None:
-        said.append(
-            f"left out: page {steps.page} of files with several, which that format cannot say; open it yourself"
-        )
+        said.append(f"left out, as that format has none: page {steps.page} of files with several; open it yourself")
     return said
 
 
@@ -112,30 +96,24 @@ LEVEL = 1.0
 
 
 def _pixels(steps: Preprocess, again: Preprocess | None, out: Path, *, told: bool) -> str:
-    """How far the pixels that the written preprocessing makes are from those of the source, in words; a VitralError if that was not told."""
+    """How far the pixels of the written preprocessing are from the source's, in words; a VitralError where that is not `told` already."""
     assert again is not None, f"{out}: written without preprocessing"
-    most, total, count, shapes = 0.0, 0.0, 0, 0
+    levels = []
     for h, w in SHAPES:
         if min(h, w) < steps.min_size:
             continue
         picture = test_picture(steps.channels, h, w)
         one, other = steps(picture), again(picture)
         if one.shape != other.shape:
-            raise VitralError(
-                f"{out}: read back, a picture of {h}x{w} becomes {tuple(other.shape)} pixels and not {tuple(one.shape)}"
-            )
-        levels = (one - other).abs() * 255 * torch.tensor(steps.std)[:, None, None]
-        most, total, count, shapes = (
-            max(most, float(levels.max())),
-            total + float(levels.sum()),
-            count + levels.numel(),
-            shapes + 1,
-        )
+            became = f"{tuple(other.shape)} pixels and not {tuple(one.shape)}"
+            raise VitralError(f"{out}: read back, a picture of {h}x{w} becomes {became}")
+        levels.append(((one - other).abs() * 255 * torch.tensor(steps.std)[:, None, None]).flatten())
+    every = torch.cat(levels) if levels else torch.zeros(1)
+    most = float(every.max())
     if most > LEVEL and not told:
-        raise VitralError(
-            f"{out}: read back, its pixels differ by {most:.1f} levels of 255; please report this, and do not use it"
-        )
-    return f"read back: the pixels of {shapes} test pictures differ by at most {most:.2g} levels of 255, {total / max(1, count):.2g} on average"
+        raise VitralError(f"{out}: read back, its pixels differ by {most:.1f} levels of 255; {REPORT}")
+    differ = f"differ by at most {most:.2g} levels of 255, {float(every.mean()):.2g} on average"
+    return f"read back: the pixels of {len(levels)} test pictures {differ}"
 
 
 def test_picture(channels: int, height: int, width: int) -> Tensor:
@@ -147,16 +125,12 @@ def test_picture(channels: int, height: int, width: int) -> Tensor:
 
 
 def assume(opened: Opened) -> Preprocess:
-    """The preprocessing of the family's releases, where the source has none: Google's ViTs scale to -1..1, the others by ImageNet's statistics."""
+    """The usual preprocessing of the family's releases: Google's ViTs scale to -1..1, the others by ImageNet's statistics."""
     if opened.unprepared:
-        raise VitralError(
-            f"{opened.unprepared}; remove that file to have the family's usual preprocessing instead, which is another"
-        )
-    config = opened.model.config
+        raise VitralError(f"{opened.unprepared}; remove that file to use the family's usual preprocessing")
+    config, name = opened.model.config, opened.architecture
     C = config.in_channels
-    google = opened.report.layout == "google" or (
-        opened.architecture.startswith("vit_") and "dino" not in opened.architecture
-    )
+    google = opened.report.layout == "google" or (name.startswith("vit_") and "dino" not in name)
     half = (0.5,) * C
     mean, std = (half, half) if google or C != 3 else IMAGENET
     fraction = 0.875 if max(config.image_size) <= 256 else 1.0
@@ -167,12 +141,8 @@ def compare_resizes(
     source: str, architecture: str | None, resize: str, allow_pickle: bool = False, **changes: Any
 ) -> dict[str, float]:
     """For each rule of resizing positions how much the representation of a test image differs from that under `resize`."""
-    models = {
-        rule: open_model(
-            source, architecture=architecture, resize=rule, allow_pickle=allow_pickle, **changes
-        ).model.eval()
-        for rule in RESIZES
-    }
+    options = {"architecture": architecture, "allow_pickle": allow_pickle, **changes}
+    models = {rule: open_model(source, resize=rule, **options).model.eval() for rule in RESIZES}
     return {rule: change(models[resize], model) for rule, model in models.items()}
 
 

@@ -1,6 +1,6 @@
 """The config.json of Hugging Face's Transformers as our architectures.
 
-https://github.com/huggingface/transformers; `to_transformers.py` is the way back, `processors.py` has the preprocessing.
+https://github.com/huggingface/transformers; `to_transformers.py` is the way back by the same tables, `processors.py` has the preprocessing.
 """
 
 from collections.abc import Callable
@@ -27,6 +27,62 @@ ACTIVATIONS = {
 }
 PROBLEM_TYPES = {"multilabel": "multi_label_classification"}  # by task; without one a class an image is meant
 
+Fields = tuple[tuple[Any, ...], ...]
+"""(our field, their key, their default); without a default the key must be there. config.json leaves out what is a class's default."""
+
+CHANNELS: Fields = (("in_channels", "num_channels", 3),)
+PLAIN: Fields = (
+    *CHANNELS,
+    ("dim", "hidden_size"),
+    ("depth", "num_hidden_layers"),
+    ("num_heads", "num_attention_heads"),
+    ("norm_eps", "layer_norm_eps", 1e-12),
+)
+MAE: Fields = (
+    ("decoder_dim", "decoder_hidden_size"),
+    ("decoder_depth", "decoder_num_hidden_layers"),
+    ("decoder_num_heads", "decoder_num_attention_heads"),
+    ("mask_ratio", "mask_ratio", 0.75),
+    ("norm_pixels", "norm_pix_loss", False),
+)
+DINO2: Fields = (
+    ("norm_eps", "layer_norm_eps", 1e-6),
+    ("swiglu", "use_swiglu_ffn", False),
+    ("qkv_bias", "qkv_bias", True),
+    ("layer_scale", "layerscale_value", 1.0),
+)
+DINO3: Fields = (
+    ("norm_eps", "layer_norm_eps", 1e-5),
+    ("hidden", "intermediate_size"),
+    ("swiglu", "use_gated_mlp", False),
+    ("num_registers", "num_register_tokens", 0),
+    ("rotary_base", "rope_theta", 100.0),
+    ("qkv_bias", "query_bias", True),
+    ("key_bias", "key_bias", False),
+    ("layer_scale", "layerscale_value", 1.0),
+)
+SWIN: Fields = (
+    *CHANNELS,
+    ("dim", "embed_dim"),
+    ("depths", "depths"),
+    ("num_heads", "num_heads"),
+    ("mlp_ratio", "mlp_ratio", 4.0),
+    ("qkv_bias", "qkv_bias", True),
+    ("norm_eps", "layer_norm_eps", 1e-5),
+)
+PVT: Fields = (
+    *CHANNELS,
+    ("dims", "hidden_sizes"),
+    ("depths", "depths"),
+    ("num_heads", "num_attention_heads"),
+    ("mlp_ratios", "mlp_ratios"),
+    ("qkv_bias", "qkv_bias", True),
+    ("norm_eps", "layer_norm_eps", 1e-6),
+)
+PVT1: Fields = (("sr_ratios", "sequence_reduction_ratios"),)
+PVT2: Fields = (("sr_ratios", "sr_ratios"), ("linear", "linear_attention", False))
+RESNET: Fields = (*CHANNELS, ("depths", "depths"), ("width", "embedding_size"))
+
 
 def read_config(c: dict[str, Any], keys: set[str], name: str) -> ModelConfig:
     """The architecture of a config.json, without classes.
@@ -34,9 +90,7 @@ def read_config(c: dict[str, Any], keys: set[str], name: str) -> ModelConfig:
     keys: names of the tensors beside it, which tell what it leaves out. name: of the source, for a VitralError where no such model can be built.
     """
     if c["model_type"] not in READERS:
-        raise VitralError(
-            f"{name}: a {c['model_type']!r} of Transformers; those that can be built are {', '.join(READERS)}"
-        )
+        raise VitralError(f"{name}: model_type {c['model_type']!r}: known are {', '.join(READERS)}")
     try:
         return READERS[c["model_type"]](c, keys)
     except VitralError as error:
@@ -49,63 +103,47 @@ def sides(value: int | list[int]) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
-def _plain(c: dict[str, Any]) -> dict[str, Any]:
-    """The fields that the plain encoders of Transformers share."""
-    return {
-        "image_size": sides(c["image_size"]),
-        "patch_size": sides(c["patch_size"])[0],
-        "in_channels": c.get("num_channels", 3),
-        "dim": c["hidden_size"],
-        "depth": c["num_hidden_layers"],
-        "num_heads": c["num_attention_heads"],
-        "norm_eps": c.get("layer_norm_eps", 1e-12),
-        "position_resize": "hf",
-    }
+def _read(c: dict[str, Any], *fields: tuple[Any, ...]) -> dict[str, Any]:
+    """Our fields; of two rows for one field the later counts."""
+    return {ours: c.get(theirs, *default) if default else c[theirs] for ours, theirs, *default in fields}
 
 
-def _ratio(c: dict[str, Any]) -> dict[str, Any]:
-    return {"mlp_ratio": c["intermediate_size"] / c["hidden_size"]}
+def _image(c: dict[str, Any]) -> dict[str, Any]:
+    return {"image_size": sides(c["image_size"]), "patch_size": sides(c["patch_size"])[0]}
+
+
+def _plain(c: dict[str, Any], *fields: tuple[Any, ...]) -> dict[str, Any]:
+    """The fields that the plain encoders of Transformers share, and `fields`."""
+    return {**_image(c), **_read(c, *PLAIN, *fields), "position_resize": "hf"}
+
+
+def _wide(c: dict[str, Any], *fields: tuple[Any, ...]) -> dict[str, Any]:
+    """`_plain` with the MLP's width."""
+    return {**_plain(c, *fields), "mlp_ratio": c["intermediate_size"] / c["hidden_size"]}
 
 
 def _vit(c: dict[str, Any], keys: set[str]) -> ViTConfig:
-    return ViTConfig(**_plain(c), **_ratio(c), qkv_bias=c.get("qkv_bias", True), activation=_activation(c))
+    return ViTConfig(**_wide(c, ("qkv_bias", "qkv_bias", True)), activation=_activation(c))
 
 
 def _deit(c: dict[str, Any], keys: set[str]) -> DeiTConfig:
     _gelu_only(c)
-    return DeiTConfig(**_plain(c), **_ratio(c), distilled=True, teacher_head="distillation_classifier.weight" in keys)
+    return DeiTConfig(**_wide(c), distilled=True, teacher_head="distillation_classifier.weight" in keys)
 
 
 def _mae(c: dict[str, Any], keys: set[str]) -> ViTConfig:
     _gelu_only(c)
-    shape = {**_plain(c), **_ratio(c)}
     if not any("decoder" in key for key in keys):
-        return ViTConfig(**shape)
-    return MAEConfig(
-        **shape,
-        decoder_dim=c["decoder_hidden_size"],
-        decoder_depth=c["decoder_num_hidden_layers"],
-        decoder_num_heads=c["decoder_num_attention_heads"],
-        decoder_mlp_ratio=c["decoder_intermediate_size"] / c["decoder_hidden_size"],
-        mask_ratio=c.get("mask_ratio", 0.75),
-        norm_pixels=c.get("norm_pix_loss", False),
-    )
+        return ViTConfig(**_wide(c))
+    return MAEConfig(**_wide(c, *MAE), decoder_mlp_ratio=c["decoder_intermediate_size"] / c["decoder_hidden_size"])
 
 
 def _beit(c: dict[str, Any], keys: set[str]) -> BeitConfig:
     _gelu_only(c)
-    relative = (
-        "shared"
-        if c.get("use_shared_relative_position_bias")
-        else "layer"
-        if c.get("use_relative_position_bias")
-        else "none"
-    )
+    own = "layer" if c.get("use_relative_position_bias") else "none"
     return BeitConfig(
-        **_plain(c),
-        **_ratio(c),
-        relative=relative,
-        absolute=c.get("use_absolute_position_embeddings", False),
+        **_wide(c, ("absolute", "use_absolute_position_embeddings", False)),
+        relative="shared" if c.get("use_shared_relative_position_bias") else own,
         layer_scale=c.get("layer_scale_init_value", 0.1) or None,
         pooling="mean" if c.get("use_mean_pooling", True) else "cls",
     )
@@ -114,67 +152,30 @@ def _beit(c: dict[str, Any], keys: set[str]) -> BeitConfig:
 def _dinov2(c: dict[str, Any], keys: set[str]) -> DinoConfig:
     _gelu_only(c)
     hidden = round(c["hidden_size"] * c.get("mlp_ratio", 4))
-    swiglu = c.get("use_swiglu_ffn", False)
-    if swiglu:  # two thirds of the MLP's width, rounded up to a multiple of 8
+    if c.get("use_swiglu_ffn", False):  # two thirds of the MLP's width, rounded up to a multiple of 8
         hidden = (int(hidden * 2 / 3) + 7) // 8 * 8
-    return DinoConfig(
-        **{**_plain(c), "norm_eps": c.get("layer_norm_eps", 1e-6)},
-        hidden=hidden,
-        swiglu=swiglu,
-        num_registers=c.get("num_register_tokens", 4) if c["model_type"] == "dinov2_with_registers" else 0,
-        qkv_bias=c.get("qkv_bias", True),
-        layer_scale=c.get("layerscale_value", 1.0),
-        pooling="cls_mean" if "classifier.weight" in keys else "cls",
-    )
+    registers = c.get("num_register_tokens", 4) if c["model_type"] == "dinov2_with_registers" else 0
+    pooling = "cls_mean" if "classifier.weight" in keys else "cls"
+    return DinoConfig(**_plain(c, *DINO2), hidden=hidden, num_registers=registers, pooling=pooling)
 
 
 def _dinov3(c: dict[str, Any], keys: set[str]) -> DinoConfig:
-    gated = c.get("use_gated_mlp", False)
-    if not gated:
+    activation = c.get("hidden_act", "gelu")
+    if not c.get("use_gated_mlp", False):
         _gelu_only(c)
-    elif c.get("hidden_act", "gelu") != "silu":
-        raise VitralError(
-            f"a gated MLP with hidden_act {c.get('hidden_act', 'gelu')!r}: only silu, as in DINOv3, can be built"
-        )
-    return DinoConfig(
-        **{**_plain(c), "norm_eps": c.get("layer_norm_eps", 1e-5)},
-        hidden=c["intermediate_size"],
-        swiglu=gated,
-        num_registers=c.get("num_register_tokens", 0),
-        position="rotary",
-        rotary_base=c.get("rope_theta", 100.0),
-        qkv_bias=c.get("query_bias", True),
-        key_bias=c.get("key_bias", False),
-        layer_scale=c.get("layerscale_value", 1.0),
-    )
+    elif activation != "silu":
+        raise VitralError(f"a gated MLP with hidden_act {activation!r}: only silu, as in DINOv3, can be built")
+    return DinoConfig(**_plain(c, *DINO3), position="rotary")
 
 
 def _swin(c: dict[str, Any], keys: set[str]) -> SwinConfig:
     _gelu_only(c)
     if c.get("use_absolute_embeddings"):
-        raise VitralError(
-            "a Swin with absolute position embeddings; no published one has them, and this cannot be built"
-        )
-    kind = SwinV2Config if c["model_type"] == "swinv2" else SwinConfig
-    more: dict[str, Any] = (
-        {"pretrained_windows": tuple(c.get("pretrained_window_sizes") or (0,) * len(c["depths"]))}
-        if kind is SwinV2Config
-        else {}
-    )
-    return kind(
-        image_size=sides(c["image_size"]),
-        patch_size=sides(c["patch_size"])[0],
-        in_channels=c.get("num_channels", 3),
-        dim=c["embed_dim"],
-        depths=tuple(c["depths"]),
-        num_heads=tuple(c["num_heads"]),
-        window=sides(c["window_size"]),
-        mlp_ratio=c.get("mlp_ratio", 4.0),
-        qkv_bias=c.get("qkv_bias", True),
-        norm_eps=c.get("layer_norm_eps", 1e-5),
-        windowing="hf",
-        **more,
-    )
+        raise VitralError("a Swin with absolute position embeddings, which no published one has, cannot be built")
+    shape = {**_image(c), **_read(c, *SWIN), "window": sides(c["window_size"]), "windowing": "hf"}
+    if c["model_type"] == "swin":
+        return SwinConfig(**shape)
+    return SwinV2Config(**shape, pretrained_windows=c.get("pretrained_window_sizes") or (0,) * len(c["depths"]))
 
 
 def _pvt(c: dict[str, Any], keys: set[str]) -> PvtConfig:
@@ -183,39 +184,27 @@ def _pvt(c: dict[str, Any], keys: set[str]) -> PvtConfig:
     expected = ([7, 3, 3, 3], [4, 2, 2, 2]) if second else ([4, 2, 2, 2], [4, 2, 2, 2])
     if (list(c["patch_sizes"]), list(c["strides"])) != expected:
         raise VitralError(
-            f"patch_sizes {c['patch_sizes']} with strides {c['strides']}: the published ones are {expected[0]} with {expected[1]}"
+            f"patch_sizes {c['patch_sizes']}, strides {c['strides']}: known are {expected[0]}, {expected[1]}"
         )
-    shape: dict[str, Any] = {
-        "image_size": sides(c["image_size"]),
-        "in_channels": c.get("num_channels", 3),
-        "dims": tuple(c["hidden_sizes"]),
-        "depths": tuple(c["depths"]),
-        "num_heads": tuple(c["num_attention_heads"]),
-        "mlp_ratios": tuple(c["mlp_ratios"]),
-        "sr_ratios": tuple(c["sr_ratios" if second else "sequence_reduction_ratios"]),
-        "qkv_bias": c.get("qkv_bias", True),
-        "norm_eps": c.get("layer_norm_eps", 1e-6),
-    }
-    shape["conv_norm_eps"] = shape["norm_eps"]
-    return PvtV2Config(**shape, linear=c.get("linear_attention", False)) if second else PvtConfig(**shape)
+    shape = {"image_size": sides(c["image_size"]), **_read(c, *PVT, *(PVT2 if second else PVT1))}
+    return (PvtV2Config if second else PvtConfig)(**shape, conv_norm_eps=shape["norm_eps"])
 
 
 def _resnet(c: dict[str, Any], keys: set[str]) -> ResNetConfig:
-    bottleneck = c.get("layer_type", "bottleneck") == "bottleneck"
-    width = c["embedding_size"]
-    sizes = [width * 2**i * (4 if bottleneck else 1) for i in range(4)]
-    if (
-        list(c["hidden_sizes"]) != sizes
-        or c.get("downsample_in_first_stage")
-        or c.get("downsample_in_bottleneck")
-        or c.get("hidden_act", "relu") != "relu"
-    ):
-        raise VitralError(
-            f"a ResNet with hidden_sizes {c['hidden_sizes']}: only the published shape can be built, here {sizes}"
-        )
-    return ResNetConfig(
-        in_channels=c.get("num_channels", 3), depths=tuple(c["depths"]), bottleneck=bottleneck, width=width
+    config = ResNetConfig(**_read(c, *RESNET), bottleneck=c.get("layer_type", "bottleneck") == "bottleneck")
+    other = (
+        c.get("downsample_in_first_stage") or c.get("downsample_in_bottleneck") or c.get("hidden_act", "relu") != "relu"
     )
+    if other or list(c["hidden_sizes"]) != resnet_widths(config):
+        raise VitralError(
+            f"a ResNet with hidden_sizes {c['hidden_sizes']}: known are {resnet_widths(config)}, as published"
+        )
+    return config
+
+
+def resnet_widths(config: ResNetConfig) -> list[int]:
+    """Channels of the four stages' maps."""
+    return [config.width * 2**i * (4 if config.bottleneck else 1) for i in range(4)]
 
 
 READERS: dict[str, Callable[[dict[str, Any], set[str]], ModelConfig]] = {

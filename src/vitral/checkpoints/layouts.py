@@ -1,17 +1,17 @@
-"""What everybody calls our tensors: for each family the names of timm, Hugging Face, the papers' releases and Google's .npz.
+"""The names of our tensors elsewhere: for each family those of timm, Hugging Face, the papers' releases and Google's .npz.
 
-A layout turns one of our names into theirs, and so serves both directions. Where theirs has {a,b,c}, our tensor is theirs joined along the
-first axis. `hf` is what the Hub holds, `hf5` what version 5 of Transformers holds in memory.
+A layout maps one of our names to theirs, and so serves both directions. {a,b,c} in theirs: our tensor
+is these joined along the first axis. `hf` is what the Hub holds, `hf5` what version 5 of Transformers holds in memory.
 """
 
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from vitral.models.beit import Beit
 from vitral.models.cait import CaiT
+from vitral.models.common import ImageModel
 from vitral.models.deit import DeiT
 from vitral.models.dino import Dino, DinoConfig
 from vitral.models.hybrid import HybridTransformer
@@ -23,6 +23,12 @@ from vitral.models.swinv2 import SwinTransformerV2
 from vitral.models.vit import VisionTransformer
 
 Rules = tuple[tuple[str, str], ...]
+
+BUFFERS = (
+    r"relative_position_index|relative_coords_table|attn_mask|position_ids|rope_embed|k_bias$|num_batches_tracked$"
+)
+PRETRAINING = r"mask_token|decoder|lm_head|pooler\.dense|dino_head|ibot_head|^head\.(mlp|last_layer)|^fc_norm_pre"
+LEFT_OUT = rf"{BUFFERS}|{PRETRAINING}"
 
 
 @dataclass(frozen=True)
@@ -36,10 +42,8 @@ class Layout:
     """Prefix of everything but the heads; a file of the bare encoder lacks it."""
     heads: str = r"(head|fc|.*classifier)\b"
     """What, among the resulting names, has no `base` before it."""
-    left_out: str = r"(?!)"
-    """Tensors that may be in the file and play no part in the model."""
-    fits: Callable[[nn.Module], bool] = lambda model: True
-    """Whether to write this layout for a model of the family: families with several kinds have several layouts of one name."""
+    left_out: str = LEFT_OUT
+    """Tensors that may be in the file and are no part of the model."""
 
     def theirs(self, ours: str, base: str | None = None) -> list[str]:
         """Their names for our tensor, to be joined along the first axis if more than one."""
@@ -69,12 +73,6 @@ def from_google(name: str, tensor: Tensor) -> Tensor:
     return tensor.flatten() if leaf in ("bias", "scale") else tensor
 
 
-BUFFERS = (
-    r"relative_position_index|relative_coords_table|attn_mask|position_ids|rope_embed|k_bias$|num_batches_tracked$"
-)
-PRETRAINING = r"mask_token|decoder|lm_head|pooler\.dense|dino_head|ibot_head|^head\.(mlp|last_layer)|^fc_norm_pre"
-LEFT_OUT = rf"{BUFFERS}|{PRETRAINING}"
-
 HEAD = (r"^head\.", "classifier.")
 SCALE = ((r"\bls([12])\.gamma", r"gamma_\1"),)
 EMBEDDINGS: Rules = (
@@ -97,13 +95,13 @@ HF4_ATTENTION: Rules = (
     (r"attn\.v_bias", "attention.attention.value.bias"),
     (r"attn\.proj\.", "attention.output.dense."),
 )
-HF4_BLOCK: Rules = (
-    *HF4_ATTENTION,
+HF4_REST: Rules = (
     (r"mlp\.fc1", "intermediate.dense"),
     (r"mlp\.fc2", "output.dense"),
     (r"norm1", "layernorm_before"),
     (r"norm2", "layernorm_after"),
 )
+HF4_BLOCK: Rules = (*HF4_ATTENTION, *HF4_REST)
 NORMS: Rules = ((r"^norm\.", "layernorm."), (r"^fc_norm\.", "pooler.layernorm."))
 HF5_PLAIN: Rules = (*EMBEDDINGS, *HF5_BLOCK, *NORMS, (r"^blocks\.", "layers."))
 HF4_PLAIN: Rules = (*EMBEDDINGS, *HF4_BLOCK, *NORMS, (r"^blocks\.", "encoder.layer."))
@@ -111,10 +109,7 @@ HF4_PLAIN: Rules = (*EMBEDDINGS, *HF4_BLOCK, *NORMS, (r"^blocks\.", "encoder.lay
 
 def plain(base: str, *rules: tuple[str, str]) -> tuple[Layout, Layout]:
     """Transformers' two layouts of a plain encoder under `base`, with `rules` before the common ones."""
-    return (
-        Layout("hf", (*rules, *HF4_PLAIN), base, left_out=LEFT_OUT),
-        Layout("hf5", (*rules, *HF5_PLAIN), base, left_out=LEFT_OUT),
-    )
+    return (Layout("hf", (*rules, *HF4_PLAIN), base), Layout("hf5", (*rules, *HF5_PLAIN), base))
 
 
 GOOGLE: Rules = (
@@ -161,10 +156,7 @@ SWIN_SELF: Rules = (
     (r"attn\.proj\.", "attention.output.dense."),
     (r"attn\.cpb_mlp", "attention.self.continuous_position_bias_mlp"),
     (r"attn\.(logit_scale|relative_position_bias_table)", r"attention.self.\1"),
-    (r"mlp\.fc1", "intermediate.dense"),
-    (r"mlp\.fc2", "output.dense"),
-    (r"norm1", "layernorm_before"),
-    (r"norm2", "layernorm_after"),
+    *HF4_REST,
 )
 SWIN_HF4: Rules = (HEAD, *MERGE_BEFORE, *SWIN_EMBED, *SWIN_SELF)
 SWIN_HF5: Rules = (
@@ -236,9 +228,21 @@ DINO3_HF: Rules = (DINO_SCALE, (r"^patch_embed\.proj\.", "embeddings.patch_embed
 PLAIN_GLU = (r"mlp\.fc1", "mlp.up_proj"), (r"mlp\.fc2", "mlp.down_proj")
 EVA_GLU = ((r"mlp\.fc1", "mlp.{fc1_g,fc1_x}"),)
 
-BEIT_TABLE5 = (r"^blocks\.(\d+)\.attn\.relative", r"blocks.\1.relative_position_bias.relative")
-BEIT_TABLE4 = (r"attn\.relative", "attention.attention.relative_position_bias.relative")
 BEIT_SCALE = (r"\bls([12])\.gamma", r"lambda_\1")
+BEIT_HF4: Rules = (
+    BEIT_SCALE,
+    (r"^rel_pos_bias\.", "encoder.relative_position_bias."),
+    (r"attn\.relative", "attention.attention.relative_position_bias.relative"),
+    HEAD,
+    *HF4_PLAIN,
+)
+BEIT_HF5: Rules = (
+    BEIT_SCALE,
+    (r"^rel_pos_bias\.", "shared_position_bias."),
+    (r"^blocks\.(\d+)\.attn\.relative", r"blocks.\1.relative_position_bias.relative"),
+    HEAD,
+    *HF5_PLAIN,
+)
 
 
 def masked(name: str, block: Rules, blocks: str, decoder_blocks: str) -> Layout:
@@ -252,95 +256,59 @@ def masked(name: str, block: Rules, blocks: str, decoder_blocks: str) -> Layout:
         (r"^(decoder_|mask_token)", r"decoder.\1"),
         *block,
     )
-    return Layout(name, rules, left_out=LEFT_OUT)
+    return Layout(name, rules)
 
 
-def dino2(glu: bool, registers: bool) -> Iterator[Layout]:
-    """The layouts of DINOv2 with or without SwiGLU and registers."""
+def dino(config: DinoConfig) -> tuple[Layout, ...]:
+    """The layouts of a DINO, whose names depend on its positions, SwiGLU and registers. timm has DINOv3 among its EVA models."""
+    glu = config.swiglu
+    if config.position == "rotary":
+        rules = (*(GLU_HF5 if glu else PLAIN_GLU), *DINO3_HF)
+        timm = Layout("timm", (*SCALE, *(EVA_GLU if glu else ())))
+        hf, hf5 = (Layout(n, (*rules, (r"^blocks\.", base))) for n, base in (("hf", "layer."), ("hf5", "model.layer.")))
+        return timm, hf, hf5
+    base = "dinov2_with_registers." if config.num_registers else "dinov2."
+    return (
+        Layout("timm"),
+        Layout("paper", (REGISTERS_PAPER, *(GLU_PAPER if glu else ()))),
+        Layout("hf", (*(GLU_HF4 if glu else ()), *DINO2_HF4), base),
+        Layout("hf5", (*(GLU_HF5 if glu else ()), *DINO2_HF5), base),
+    )
 
-    def fits(model: nn.Module) -> bool:
-        c = model.config
-        return isinstance(c, DinoConfig) and (c.position, c.swiglu, c.num_registers > 0) == ("learned", glu, registers)
-
-    base = "dinov2_with_registers." if registers else "dinov2."
-    yield Layout("timm", left_out=LEFT_OUT, fits=fits)
-    yield Layout("paper", (REGISTERS_PAPER, *(GLU_PAPER if glu else ())), left_out=LEFT_OUT, fits=fits)
-    yield Layout("hf", (*(GLU_HF4 if glu else ()), *DINO2_HF4), base, left_out=LEFT_OUT, fits=fits)
-    yield Layout("hf5", (*(GLU_HF5 if glu else ()), *DINO2_HF5), base, left_out=LEFT_OUT, fits=fits)
-
-
-def dino3(glu: bool) -> Iterator[Layout]:
-    """The layouts of DINOv3; timm has it among its EVA models."""
-
-    def fits(model: nn.Module) -> bool:
-        c = model.config
-        return isinstance(c, DinoConfig) and (c.position, c.swiglu) == ("rotary", glu)
-
-    yield Layout("timm", (*SCALE, *(EVA_GLU if glu else ())), left_out=LEFT_OUT, fits=fits)
-    rules = (*(GLU_HF5 if glu else PLAIN_GLU), *DINO3_HF)
-    yield Layout("hf", (*rules, (r"^blocks\.", "layer.")), left_out=LEFT_OUT, fits=fits)
-    yield Layout("hf5", (*rules, (r"^blocks\.", "model.layer.")), left_out=LEFT_OUT, fits=fits)
-
-
-DINO = (
-    *(each for glu in (False, True) for registers in (False, True) for each in dino2(glu, registers)),
-    *(each for glu in (False, True) for each in dino3(glu)),
-)
 
 LAYOUTS: dict[type[nn.Module], tuple[Layout, ...]] = {
-    VisionTransformer: (Layout("timm", left_out=LEFT_OUT), *plain("vit.", HEAD), google),
-    HybridTransformer: (Layout("timm", left_out=LEFT_OUT), google),
+    VisionTransformer: (Layout("timm"), *plain("vit.", HEAD), google),
+    HybridTransformer: (Layout("timm"), google),
     DeiT: (
-        Layout("timm", ((r"^head\.cls\.", "head."), (r"^head\.dist\.", "head_dist.")), left_out=LEFT_OUT),
-        Layout("paper", (*SCALE, (r"^head\.cls\.", "head."), (r"^head\.dist\.", "head_dist.")), left_out=LEFT_OUT),
+        Layout("timm", ((r"^head\.cls\.", "head."), (r"^head\.dist\.", "head_dist."))),
+        Layout("paper", (*SCALE, (r"^head\.cls\.", "head."), (r"^head\.dist\.", "head_dist."))),
         *plain("deit.", (r"^head\.cls\.", "cls_classifier."), (r"^head\.dist\.", "distillation_classifier."), HEAD),
         *plain("vit.", HEAD),
     ),
-    CaiT: (Layout("timm", SCALE, left_out=LEFT_OUT),),
-    Beit: (
-        Layout("timm", SCALE, left_out=LEFT_OUT),
-        Layout(
-            "hf",
-            (
-                BEIT_SCALE,
-                (r"^rel_pos_bias\.", "encoder.relative_position_bias."),
-                BEIT_TABLE4,
-                HEAD,
-                *HF4_PLAIN,
-            ),
-            "beit.",
-            left_out=LEFT_OUT,
-        ),
-        Layout(
-            "hf5",
-            (BEIT_SCALE, (r"^rel_pos_bias\.", "shared_position_bias."), BEIT_TABLE5, HEAD, *HF5_PLAIN),
-            "beit.",
-            left_out=LEFT_OUT,
-        ),
-    ),
+    CaiT: (Layout("timm", SCALE),),
+    Beit: (Layout("timm", SCALE), Layout("hf", BEIT_HF4, "beit."), Layout("hf5", BEIT_HF5, "beit.")),
     MaskedAutoencoder: (
         Layout("paper", ((r"^encoder\.", ""),), left_out=BUFFERS),
         masked("hf", HF4_BLOCK, "vit.encoder.layer.", "decoder_layers."),
         masked("hf5-saved", HF4_BLOCK, "vit.encoder.layer.", "decoder_encoder.layer."),
         masked("hf5", HF5_BLOCK, "vit.layers.", "decoder_layers."),
     ),
-    Dino: DINO,
     SwinTransformer: (
-        Layout("timm", SWIN_TIMM, left_out=LEFT_OUT),
-        Layout("paper", MERGE_BEFORE, left_out=LEFT_OUT),
-        Layout("hf", SWIN_HF4, "swin.", left_out=LEFT_OUT),
-        Layout("hf5", SWIN_HF5, "swin.", left_out=LEFT_OUT),
+        Layout("timm", SWIN_TIMM),
+        Layout("paper", MERGE_BEFORE),
+        Layout("hf", SWIN_HF4, "swin."),
+        Layout("hf5", SWIN_HF5, "swin."),
     ),
-    SwinTransformerV2: (
-        Layout("timm", SWIN_TIMM, left_out=LEFT_OUT),
-        Layout("paper", MERGE_BEFORE, left_out=LEFT_OUT),
-        Layout("hf", SWIN_HF4, "swinv2.", left_out=LEFT_OUT),
+    SwinTransformerV2: (Layout("timm", SWIN_TIMM), Layout("paper", MERGE_BEFORE), Layout("hf", SWIN_HF4, "swinv2.")),
+    PyramidVisionTransformer: (Layout("paper"), Layout("hf", PVT_HF, "pvt.")),
+    PyramidVisionTransformerV2: (Layout("timm"), Layout("paper", PVT2_PAPER), Layout("hf", PVT2_HF, "pvt_v2.")),
+    ResNet: (
+        Layout("timm", ((r"^head\.", "fc."),), left_out=r"(?!)"),
+        Layout("hf", RESNET_HF, "resnet.", left_out=r"(?!)"),
     ),
-    PyramidVisionTransformer: (Layout("paper", left_out=LEFT_OUT), Layout("hf", PVT_HF, "pvt.", left_out=LEFT_OUT)),
-    PyramidVisionTransformerV2: (
-        Layout("timm", left_out=LEFT_OUT),
-        Layout("paper", PVT2_PAPER, left_out=LEFT_OUT),
-        Layout("hf", PVT2_HF, "pvt_v2.", left_out=LEFT_OUT),
-    ),
-    ResNet: (Layout("timm", ((r"^head\.", "fc."),)), Layout("hf", RESNET_HF, "resnet.")),
 }
+
+
+def layouts_of(model: ImageModel) -> tuple[Layout, ...]:
+    """Other libraries' names for the model's tensors."""
+    return dino(model.config) if isinstance(model, Dino) else LAYOUTS.get(type(model), ())

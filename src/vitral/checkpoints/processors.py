@@ -1,8 +1,8 @@
 """preprocessor_config.json of Transformers as our steps, and back.
 
-https://github.com/huggingface/transformers, image_processing_backends.py and models/*/image_processing_*.py: what a processor leaves out is
-its class's own; what a class does not do is ignored there, and refused here unless it is off. There are two of each class, one on torchvision,
-the default, and one on Pillow: where they differ (rounding, the odd pixel of padding) the first is meant.
+https://github.com/huggingface/transformers, image_processing_backends.py and models/*/image_processing_*.py. A setting that the file leaves out
+has its class's default; one that the class does not have is ignored there, and refused here unless it is off. Each class exists on torchvision,
+the default, and on Pillow: where they differ (rounding, an odd pixel of padding) torchvision's is meant.
 """
 
 from dataclasses import dataclass
@@ -14,48 +14,21 @@ from vitral.errors import VitralError, some
 
 RESAMPLES = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 """By Pillow's numbers."""
+OTHERWISE = "write our own file instead"
+HALF_PIXEL = "half a pixel before a crop is rounded"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-COMMON = frozenset(
-    {
-        "do_resize",
-        "size",
-        "resample",
-        "do_center_crop",
-        "crop_size",
-        "do_rescale",
-        "rescale_factor",
-        "do_normalize",
-        "image_mean",
-        "image_std",
-        "do_pad",
-        "pad_size",
-    }
-)
+COMMON = {
+    "do_resize", "size", "resample", "do_center_crop", "crop_size", "do_rescale", "rescale_factor", "do_normalize", "image_mean",
+    "image_std", "do_pad", "pad_size",
+}  # fmt: skip
 """Settings that change pixels and that every processor here has."""
-NEUTRAL = frozenset(
-    {
-        "image_processor_type",
-        "feature_extractor_type",
-        "processor_class",
-        "data_format",
-        "input_data_format",
-        "return_tensors",
-        "device",
-        "disable_grouping",
-        "image_seq_length",
-        "do_convert_rgb",
-        "do_reduce_labels",
-        "reduce_labels",
-        "default_to_square",
-        "model_input_names",
-        "_valid_processor_keys",
-        "_processor_class",
-        "num_channels",
-        "transformers_version",
-    }
-)
+NEUTRAL = {
+    "image_processor_type", "feature_extractor_type", "processor_class", "data_format", "input_data_format", "return_tensors", "device",
+    "disable_grouping", "image_seq_length", "do_convert_rgb", "do_reduce_labels", "reduce_labels", "default_to_square",
+    "model_input_names", "_valid_processor_keys", "_processor_class", "num_channels", "transformers_version",
+}  # fmt: skip
 """Settings that change no pixel of an image that has been decoded in the model's channels."""
 
 
@@ -69,7 +42,7 @@ class Processor:
     crop: int = 0
     """Default crop; 0: none."""
     square: bool = True
-    """Whether a size given as one number means a square, or else the shorter side."""
+    """Whether a size given as one number means a square, and not the shorter side."""
     kind: str = ""
     """convnext, poolformer, levit, efficientnet, mobilevit, dinov3, or "" for none of them."""
     pads: bool = True
@@ -108,7 +81,7 @@ OF_MODELS = {
     "vit": "ViT", "vit_mae": "ViT", "deit": "DeiT", "beit": "Beit", "swin": "ViT", "swinv2": "ViT", "pvt": "Pvt", "pvt_v2": "Pvt",
     "dinov2": "Bit", "dinov2_with_registers": "Bit", "dinov3_vit": "DINOv3ViT", "resnet": "ConvNext",
 }  # fmt: skip
-"""The processor of a model whose folder does not name one."""
+"""By model_type, the processor of a folder that names none."""
 
 
 def read_processor(
@@ -124,9 +97,7 @@ def read_processor(
     given = {k: v for k, v in p.items() if v is not None}
     known = COMMON | NEUTRAL | own.keys()
     if strange := [f"{k}={v!r}" for k, v in given.items() if k not in known and v is not False and v != []]:
-        raise VitralError(
-            f"preprocessor_config.json: {some(strange)}: {name} has no such setting, or it is not known here"
-        )
+        raise _refused(f"{some(strange)}: {name} has no such setting, or it is not known here")
     settings = {
         "do_resize": True, "size": processor.size, "resample": processor.resample,
         "do_center_crop": bool(processor.crop), "crop_size": processor.crop or 224,
@@ -139,35 +110,35 @@ def read_processor(
     except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         if isinstance(error, VitralError):
             raise
-        raise VitralError(
-            f"preprocessor_config.json: {error!r}: a size or number is garbled; download it again"
-        ) from error
+        raise _refused(f"{error!r}: a size or number is garbled; download it again") from error
     height, width = _final(steps) or size
     if len(steps) == 1 and (squash := _our_squash(steps[0], mean, std, min_size)) is not None:
         return squash
     return Preprocess.of_steps((height, width), mean, std, steps, min_size=min_size)
 
 
+def _refused(what: str) -> VitralError:
+    return VitralError(f"preprocessor_config.json: {what}")
+
+
 def _class(p: dict[str, Any], model_type: str) -> tuple[str, Processor]:
     full = p.get("image_processor_type") or p.get("feature_extractor_type")
     if full is None:
         if model_type not in OF_MODELS:
-            raise VitralError("preprocessor_config.json: names no image_processor_type")
+            raise _refused("names no image_processor_type")
         full = f"{OF_MODELS[model_type]}ImageProcessor"
     short = str(full)
     for ending in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
         short = short.removesuffix(ending)
     if short not in PROCESSORS:
-        raise VitralError(
-            f"preprocessor_config.json: image_processor_type {full!r}: known are {', '.join(PROCESSORS)}, each with ImageProcessor"
-        )
+        raise _refused(f"image_processor_type {full!r}: known are {', '.join(PROCESSORS)}, each with ImageProcessor")
     return str(full), PROCESSORS[short]
 
 
 def _sides(value: Any, square: bool, name: str) -> dict[str, int]:
     """A size as Transformers' dictionary of it."""
     if isinstance(value, bool) or value is None:
-        raise VitralError(f"preprocessor_config.json: {name}={value!r} is no size")
+        raise _refused(f"{name}={value!r} is no size")
     if isinstance(value, int):
         return {"height": value, "width": value} if square else {"shortest_edge": value}
     if isinstance(value, list | tuple):
@@ -176,8 +147,8 @@ def _sides(value: Any, square: bool, name: str) -> dict[str, int]:
     if set(kept) not in (
         {"height", "width"}, {"shortest_edge"}, {"shortest_edge", "longest_edge"}, {"max_height", "max_width"}
     ):  # fmt: skip
-        raise VitralError(
-            f"preprocessor_config.json: {name}={value!r}: known are height and width, shortest_edge with or without longest_edge, "
+        raise _refused(
+            f"{name}={value!r}: known are height and width, shortest_edge with or without longest_edge, "
             "max_height and max_width"
         )
     return kept
@@ -194,7 +165,7 @@ def _steps(s: dict[str, Any], processor: Processor, mean: tuple[float, ...]) -> 
         steps.append(ReverseChannels())
     if s["do_pad"] and s.get("pad_size") is not None and processor.pads:
         pad = _sides(s["pad_size"], True, "pad_size")
-        zero = tuple(255 * m for m in mean)  # there it is padded when all else is done, so with what becomes 0
+        zero = tuple(255 * m for m in mean)  # there padding comes last, with 0
         steps.append(Pad(pad["height"], pad["width"], zero))
     return tuple(steps) or (AsIs(),)
 
@@ -202,14 +173,12 @@ def _steps(s: dict[str, Any], processor: Processor, mean: tuple[float, ...]) -> 
 def _resizes(s: dict[str, Any], processor: Processor) -> list[Step]:
     size = _sides(s["size"], s.get("default_to_square", processor.square), "size")
     if isinstance(s["resample"], bool) or s["resample"] not in range(len(RESAMPLES)):
-        raise VitralError(
-            f"preprocessor_config.json: resample={s['resample']!r}: Pillow's filters are 0 to {len(RESAMPLES) - 1}"
-        )
+        raise _refused(f"resample={s['resample']!r}: Pillow's filters are 0 to {len(RESAMPLES) - 1}")
     how = RESAMPLES[s["resample"]]
     short = size.get("shortest_edge")
     if processor.kind == "convnext":
         if short is None:
-            raise VitralError(f"preprocessor_config.json: size={s['size']!r}: ConvNext's has a shortest_edge")
+            raise _refused(f"size={s['size']!r}: ConvNext's has a shortest_edge")
         if short >= 384:
             return [Resize("exact", short, short, how, arithmetic="torch")]
         inner = int(short / s["crop_pct"])
@@ -233,7 +202,7 @@ def _resizes(s: dict[str, Any], processor: Processor) -> list[Step]:
 
 
 def _statistics(s: dict[str, Any], processor: Processor, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of pixels in 0..1 that do what rescaling, its offset and normalising do together."""
+    """Mean and deviation of pixels in 0..1 that combine rescaling, its offset and normalising."""
     mean, std = (_numbers(s[name], channels, name) for name in ("image_mean", "image_std"))
     if not s["do_normalize"] or processor.kind == "mobilevit":
         mean, std = (0.0,) * channels, (1.0,) * channels
@@ -250,7 +219,7 @@ def _statistics(s: dict[str, Any], processor: Processor, channels: int) -> tuple
 def _numbers(value: Any, channels: int, name: str) -> tuple[float, ...]:
     numbers = (float(value),) * channels if isinstance(value, int | float) else tuple(float(v) for v in value)
     if len(numbers) != channels:
-        raise VitralError(f"preprocessor_config.json: {name}={list(numbers)}: the model has {channels} channels")
+        raise _refused(f"{name}={list(numbers)}: the model has {channels} channels")
     return numbers
 
 
@@ -265,7 +234,7 @@ def _final(steps: tuple[Step, ...]) -> tuple[int, int] | None:
 
 
 def _our_squash(step: Step, mean: tuple[float, ...], std: tuple[float, ...], min_size: int) -> Preprocess | None:
-    """A resize to one size, which is our own rule too."""
+    """A resize to one size as our own rule `squash`, where it is the same."""
     if not (isinstance(step, Resize) and step.rule == "exact" and step.rounded):
         return None
     return Preprocess(
@@ -274,9 +243,9 @@ def _our_squash(step: Step, mean: tuple[float, ...], std: tuple[float, ...], min
 
 
 def write_processor(steps: Preprocess) -> tuple[dict[str, Any], list[str]]:
-    """preprocessor_config.json that does what our steps do, and what it does otherwise, in words.
+    """A preprocessor_config.json for our steps, and in words where it differs from them.
 
-    Raises VitralError, which names the step, where Transformers has none such.
+    Raises VitralError, which names the step, where Transformers has no such step.
     """
     found: dict[str, Any] = {
         "do_resize": False, "do_center_crop": False, "do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True,
@@ -295,19 +264,13 @@ def write_processor(steps: Preprocess) -> tuple[dict[str, Any], list[str]]:
         crop = plan.pop(0)
         assert isinstance(crop, CenterCrop)
         if any(crop.fill):
-            raise VitralError(
-                f"center_crop: padding with {crop.fill}: Transformers pads with black; write our own file or timm's layout"
-            )
+            raise VitralError(f"center_crop: padding with {crop.fill}: Transformers pads with black; {OTHERWISE}")
         if crop.half == "even":
-            unlike.append(
-                "half a pixel before a crop is rounded down there, here to the even number: crops can be one pixel apart"
-            )
+            unlike.append(f"{HALF_PIXEL} down there, here to the even number: crops can be one pixel apart")
         found |= {"do_center_crop": True, "crop_size": {"height": crop.height, "width": crop.width}}
     if plan and isinstance(plan[0], ReverseChannels):
         if kind != "Bit" or steps.mean != (0.0,) * steps.channels or steps.std != (1.0,) * steps.channels:
-            raise VitralError(
-                "reverse_channels: Transformers has it only without normalising (MobileViT); write our own file instead"
-            )
+            raise VitralError(f"reverse_channels: Transformers has it only without normalising; {OTHERWISE}")
         kind = "MobileViT"
         plan.pop(0)
         found |= {"do_flip_channel_order": True, "do_normalize": False}
@@ -315,20 +278,18 @@ def write_processor(steps: Preprocess) -> tuple[dict[str, Any], list[str]]:
         found |= {"do_pad": True, "pad_size": {"height": plan[0].height, "width": plan[0].width}}
         plan.pop(0)
     if plan:
-        raise VitralError(
-            f"{type(plan[0]).__name__}: Transformers has no such step at its place; write our own file instead"
-        )
+        raise VitralError(f"{type(plan[0]).__name__}: Transformers has no such step there; {OTHERWISE}")
     if kind == "Bit" and not found["do_center_crop"]:
         kind = "ViT"
     return {"image_processor_type": f"{kind}ImageProcessor", **found}, unlike
 
 
 def other_arithmetic(step: Resize, theirs: str) -> list[str]:
-    """What is to be said of a resize that the other library does in PyTorch's arithmetic ("torch"), or in Pillow's ("pillow")."""
+    """In words, how a resize differs in a library that does it with PyTorch's arithmetic ("torch") or Pillow's ("pillow")."""
     if step.arithmetic == theirs or not step.rounded or step.interpolation == "nearest":
         return []
     return [
-        f"{step.interpolation} is rounded otherwise there ({theirs}) than here ({step.arithmetic}): sharp edges can be a few levels apart"
+        f"{step.interpolation} is rounded as in {theirs} there and as in {step.arithmetic} here: sharp edges can be a few levels apart"
     ]
 
 
@@ -342,6 +303,4 @@ def _size(step: Resize, unlike: list[str]) -> dict[str, int]:
     if step.rule == "share" and step.height == step.width:
         unlike.append("the longer side is cut to whole pixels there, here it is rounded")
         return {"shortest_edge": round(step.height / step.fraction)}
-    raise VitralError(
-        f"resize {step.rule} to {step.height}x{step.width}: Transformers resizes no image so; write our own file instead"
-    )
+    raise VitralError(f"resize {step.rule} to {step.height}x{step.width}: not in Transformers; {OTHERWISE}")

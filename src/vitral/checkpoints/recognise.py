@@ -1,4 +1,4 @@
-"""Any source of weights, read for what it is: our file, a bare safetensors, Google's .npz, a pickle, a Hugging Face or timm folder, the Hub."""
+"""Any source of weights: our file, a bare safetensors, Google's .npz, a pickle, a Hugging Face or timm folder, the Hub."""
 
 import json
 import pickle
@@ -17,7 +17,7 @@ from torch import Tensor
 from vitral.checkpoints.atomic import is_pickle, read_safetensors, what_it_is
 from vitral.errors import VitralError
 
-PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl")
+ENDINGS = (".safetensors", ".npz", ".pt", ".pth", ".bin", ".ckpt", ".tar", ".pkl")
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 WRAPPERS = ("state_dict", "model", "teacher", "module", "params")
 PREFIXES = ("module.", "_orig_mod.", "backbone.", "teacher.")
@@ -39,12 +39,7 @@ class Source:
 
 def is_source(name: str) -> bool:
     """Whether `name` means a file, a folder or a repository of the Hub, and not a model of the zoo."""
-    return (
-        name.startswith("hf:")
-        or Path(name).exists()
-        or "/" in name
-        or Path(name).suffix in (".safetensors", ".npz", *PICKLES)
-    )
+    return "/" in name or name.startswith("hf:") or Path(name).exists() or Path(name).suffix in ENDINGS
 
 
 def read_source(source: str | Path | Mapping[str, Any], allow_pickle: bool = False) -> Source:
@@ -66,7 +61,7 @@ def read_source(source: str | Path | Mapping[str, Any], allow_pickle: bool = Fal
 
 
 def unwrap(stored: dict[str, Any], name: str) -> dict[str, Tensor]:
-    """The state dict inside what people save around it: `model`, `teacher`, `state_dict`, and prefixes such as `module.`"""
+    """The state dict inside the wrappers and without the prefixes that training scripts save it with."""
     while not any(isinstance(v, Tensor) for v in stored.values()):
         inner = next((key for key in WRAPPERS if isinstance(stored.get(key), dict)), None)
         if inner is None:
@@ -75,7 +70,7 @@ def unwrap(stored: dict[str, Any], name: str) -> dict[str, Tensor]:
     tensors = {str(k): v for k, v in stored.items() if isinstance(v, Tensor)}
     for prefix in PREFIXES:
         if any(key.startswith(prefix) for key in tensors):
-            # What stands beside a backbone is the head of its pre-training, which no classifier here has.
+            # What is saved beside a backbone is the head of its pre-training, which no classifier here has.
             tensors = {k.removeprefix(prefix) if k.startswith(prefix) else f"dino_{k}": v for k, v in tensors.items()}
     return tensors
 
@@ -109,9 +104,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _read_file(path: Path, allow_pickle: bool) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
-        raise VitralError(
-            f"{path}: no such file or folder; give weights (.safetensors, .npz, .pth), a folder, or hf:org/name"
-        )
+        raise VitralError(f"{path}: no such file; give weights (.safetensors, .npz, .pth), a folder or hf:org/name")
     if path.suffix == ".npz":
         return _read_npz(path), {}
     with path.open("rb") as file:
@@ -134,17 +127,15 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
 def _read_pickle(path: Path, allow_pickle: bool) -> dict[str, Tensor]:
     if not allow_pickle:
         raise VitralError(
-            f"{path}: is a pickle (a PyTorch .pt/.pth/.bin file), which can run code when it is opened; if you trust where it came from, "
-            "pass allow_pickle=True (--allow-pickle), better: use a .safetensors of the same weights"
+            f"{path}: is a pickle (a PyTorch .pt/.pth/.bin file), which can run code when it is opened; use a .safetensors of the same weights, "
+            "or if you trust where it came from, pass allow_pickle=True (--allow-pickle)"
         )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd protocols: what cannot be read is an error below
             stored = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise VitralError(
-            f"{path}: holds more than weights, such as code, and is refused; ask its author for a .safetensors"
-        ) from error
+        raise VitralError(f"{path}: holds code beside weights, and is refused; get a .safetensors") from error
     except (RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile) as error:
         raise VitralError(f"{path}: is cut short or damaged; copy or download it again ({error})") from error
     if not isinstance(stored, dict):
@@ -160,13 +151,7 @@ def _download(name: str) -> Path:
     except ImportError as error:
         raise VitralError(f"{name}: needs the extra `hub`: pip install 'vitral[hub]'") from error
     repository, _, revision = name.removeprefix("hf:").partition("@")
-    wanted = [
-        "config.json",
-        "preprocessor_config.json",
-        "model.safetensors",
-        "model.safetensors.index.json",
-        "model-*.safetensors",
-    ]
+    wanted = ["config.json", "preprocessor_config.json", *WEIGHT_FILES[:2], "model-*.safetensors"]
     try:
         return Path(snapshot_download(repository, revision=revision or None, allow_patterns=wanted))
     except HFValidationError as error:

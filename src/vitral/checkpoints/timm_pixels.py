@@ -7,50 +7,20 @@ https://github.com/huggingface/pytorch-image-models, timm/data/config.py and tra
 import math
 from typing import Any
 
-from vitral.checkpoints.processors import IMAGENET, other_arithmetic
+from vitral.checkpoints.processors import HALF_PIXEL, IMAGENET, OTHERWISE, other_arithmetic
 from vitral.data.preprocess import Preprocess
 from vitral.data.resample import INTERPOLATIONS
 from vitral.data.steps import CenterCrop, Resize, Step
 from vitral.errors import VitralError, some
 
 CROP_PCT = 0.875
-SETTINGS = frozenset(["input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std"])
-NEUTRAL = frozenset(
-    {
-        "url",
-        "file",
-        "state_dict",
-        "hf_hub_id",
-        "hf_hub_filename",
-        "source",
-        "architecture",
-        "tag",
-        "custom_load",
-        "test_input_size",
-        "min_input_size",
-        "fixed_input_size",
-        "test_crop_pct",
-        "num_classes",
-        "label_offset",
-        "label_names",
-        "label_descriptions",
-        "pool_size",
-        "test_pool_size",
-        "first_conv",
-        "classifier",
-        "license",
-        "description",
-        "origin_url",
-        "paper_name",
-        "paper_ids",
-        "notes",
-        "num_features",
-        "global_pool",
-        "sha256",
-        "sha",
-        "drop_rate",
-    }
-)
+SETTINGS = {"input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std"}
+NEUTRAL = {
+    "url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "architecture", "tag", "custom_load", "test_input_size",
+    "min_input_size", "fixed_input_size", "test_crop_pct", "num_classes", "label_offset", "label_names", "label_descriptions", "pool_size",
+    "test_pool_size", "first_conv", "classifier", "license", "description", "origin_url", "paper_name", "paper_ids", "notes",
+    "num_features", "global_pool", "sha256", "sha", "drop_rate",
+}  # fmt: skip
 """Fields of timm's PretrainedCfg that change no pixel (the test_ ones only where they are asked for)."""
 
 
@@ -84,13 +54,13 @@ def _steps(height: int, width: int, share: float, mode: str, how: str, mean: tup
         return Resize("fit", *inner, how), CenterCrop(height, width, "even", fill)
     if inner[0] == inner[1]:
         return Resize("shortest", *inner, how), crop
-    return Resize("cover", *inner, "bilinear"), crop  # timm hands the filter on to no other side than a square's
+    return Resize("cover", *inner, "bilinear"), crop  # timm uses the given filter for squares only
 
 
 def write_timm(steps: Preprocess) -> tuple[dict[str, Any], list[str]]:
-    """The settings of a pretrained_cfg that does what our steps do, and what it does otherwise, in words.
+    """The settings of a pretrained_cfg for our steps, and in words where it differs from them.
 
-    Raises VitralError, which names the step, where timm has none such.
+    Raises VitralError, which names the step, where timm has no such step.
     """
     plan = list(steps.plan)
     unlike: list[str] = []
@@ -107,7 +77,7 @@ def write_timm(steps: Preprocess) -> tuple[dict[str, Any], list[str]]:
         inner = math.floor(first.height / first.fraction), math.floor(first.width / first.fraction)
         unlike.append("sides of the resized image are cut to whole pixels there, here they are rounded")
         if first.height != first.width and first.interpolation != "bilinear":
-            unlike.append("timm resizes for a view that is not square by bilinear alone")
+            unlike.append("timm resizes to other shapes than squares by bilinear")
     share = _share((crop.height, crop.width), inner, first)
     made = _steps(crop.height, crop.width, share, mode, first.interpolation, steps.mean)
     _compare(first, crop, made, unlike)
@@ -135,7 +105,7 @@ def _share(crop: tuple[int, int], inner: tuple[int, int], first: Resize) -> floa
 
 
 def _compare(first: Resize, crop: CenterCrop, made: tuple[Step, ...], unlike: list[str]) -> None:
-    """Refuse what timm would do otherwise, but for roundings, which are said."""
+    """A VitralError where timm would do something else; differences of rounding are added to `unlike`, in words."""
     resize, cut = made
     assert isinstance(resize, Resize)
     assert isinstance(cut, CenterCrop)
@@ -152,14 +122,8 @@ def _compare(first: Resize, crop: CenterCrop, made: tuple[Step, ...], unlike: li
             f"timm resizes no image so{'' if square else ' for a view that is not square'}; write our own file instead"
         )
     if first.rule != "share" and first.interpolation != resize.interpolation:
-        raise VitralError(
-            f"{first.interpolation}: timm resizes for a view that is not square by bilinear alone; write our own file instead"
-        )
+        raise VitralError(f"{first.interpolation}: timm resizes to other shapes than squares by bilinear; {OTHERWISE}")
     if cut.fill != crop.fill and not (mode != "border" and not any(crop.fill)):
-        raise VitralError(
-            f"center_crop: padding with {crop.fill}: timm pads with {cut.fill} there; write our own file instead"
-        )
+        raise VitralError(f"center_crop: padding with {crop.fill}: timm pads with {cut.fill}; {OTHERWISE}")
     if crop.half == "down":
-        unlike.append(
-            "half a pixel before a crop is rounded to the even number there, here down: crops can be one pixel apart"
-        )
+        unlike.append(f"{HALF_PIXEL} to the even number there, here down: crops can be one pixel apart")

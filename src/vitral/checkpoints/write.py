@@ -28,8 +28,8 @@ def write_folder(
 ) -> list[str]:
     """A folder that Transformers ("hf", "hf5") or timm ("timm") loads: config.json, model.safetensors and, if known, the preprocessing.
 
-    Returns in words what of the preprocessing the other library does a little otherwise. Raises VitralError, before anything is written, for
-    what it cannot do.
+    Returns in words where the other library's preprocessing differs slightly. Raises VitralError, before anything is written, where it has no
+    such model or preprocessing.
     """
     tensors = to_layout(model, layout, like)
     if layout == "timm":
@@ -45,13 +45,11 @@ def write_folder(
 def timm_files(
     model: ImageModel, labels: list[str] | None, steps: Preprocess | None
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
-    """timm's config.json: the row of the zoo that the model is, but for its classes, channels and image size; and what it does otherwise."""
+    """timm's config.json, of the zoo's row with this shape; and in words what its preprocessing does otherwise."""
     config = model.config
     name = next((n for n, e in MODELS.items() if _same_shape(e.config, config)), None)
     if name is None:
-        raise VitralError(
-            "timm has no name for a model of this shape; write Hugging Face's layout or our own file instead"
-        )
+        raise VitralError("timm has no model of this shape; write Hugging Face's layout or our own file instead")
     prepared: dict[str, Any] = {"input_size": [config.in_channels, *config.image_size]}
     unlike: list[str] = []
     if steps is not None:
@@ -59,15 +57,15 @@ def timm_files(
         prepared |= settings
     if labels:
         prepared["label_names"] = labels
-    arguments = (
-        {"img_size": list(config.image_size)}
-        if config.image_size != MODELS[name].config.image_size and "resnet" not in name
-        else {}
-    )
+    arguments: dict[str, Any] = {}
+    if config.image_size != MODELS[name].config.image_size and "resnet" not in name:
+        arguments["img_size"] = list(config.image_size)
+    if config.in_channels != 3:
+        arguments["in_chans"] = config.in_channels
     content = {
         "architecture": name,
         "num_classes": config.num_classes,
-        "model_args": {**arguments, **({"in_chans": config.in_channels} if config.in_channels != 3 else {})},
+        "model_args": arguments,
         "pretrained_cfg": {"num_classes": config.num_classes, **prepared},
     }
     return {"config.json": content}, unlike
@@ -76,19 +74,9 @@ def timm_files(
 def _same_shape(row: ModelConfig, config: ModelConfig) -> bool:
     """Whether a row of the zoo is this model but for size, channels, classes, rates and initial values."""
     free = (
-        "image_size",
-        "in_channels",
-        "num_classes",
-        "dropout",
-        "drop_path",
-        "drop_path_uniform",
-        "patch_drop",
-        "layer_scale",
-        "norm_eps",
-        "conv_norm_eps",
-        "windowing",
-        "position_resize",
-    )
+        "image_size", "in_channels", "num_classes", "dropout", "drop_path", "drop_path_uniform", "patch_drop", "layer_scale", "norm_eps",
+        "conv_norm_eps", "windowing", "position_resize",
+    )  # fmt: skip
     if type(row) is not type(config) or abs(getattr(row, "norm_eps", 0) - getattr(config, "norm_eps", 0)) > 1e-6:
         return False
     if (getattr(row, "layer_scale", None) is None) != (getattr(config, "layer_scale", None) is None):

@@ -79,7 +79,7 @@ def explain(given: Explain, words: list[str]) -> int:
     from vitral.drawing.figure import colourless, save_picture
     from vitral.explain.attention import save_arrays
     from vitral.explain.counterfactual import counterfactual
-    from vitral.explain.explain import look
+    from vitral.explain.explain import attention_maps
     from vitral.explain.faithfulness import scored
     from vitral.explain.row import row_figure
     from vitral.predict import load
@@ -87,11 +87,10 @@ def explain(given: Explain, words: list[str]) -> int:
     predictor = given.reading.read_by(load(given.model))
     out = given.out or Path(f"{'compared' if given.compare else given.method}.png")
     if given.all:
-        attention = look(predictor, given.image)
-        reads = f"what {attention.asked(given.query)} reads"
-        title = f"{given.image.name}: {answer(attention.label, attention.probability)}\n{reads}, by layer and head"
-        save_picture(attention.figure(title, given.query), out)
-        said, drawn = answer(attention.label, attention.probability), f"attention, every layer and head: {reads}"
+        attention = attention_maps(predictor, given.image)
+        said = answer(attention.label, attention.probability)
+        drawn = f"attention of {attention.geometry[-1].words(given.query)}, by layer and head"
+        save_picture(attention.figure(f"{given.image.name}: {said}\n{drawn}", given.query), out)
         drawn = "; ".join(filter(None, (drawn, colourless(attention.heads(given.query)))))
     else:
         names = given.compare or (given.method,)
@@ -106,10 +105,10 @@ def explain(given: Explain, words: list[str]) -> int:
         if first.framed:
             drawn += "; the frame is the part of the picture that the model sees"
     if isinstance(given.query, tuple):
-        drawn += "; the outlined patch is the one that asks"
+        drawn += "; the outlined patch is the query"
     if given.npz is not None:
         if given.all or (given.method in ("attention", "rollout") and not given.compare):
-            look(predictor, given.image).save(given.npz)
+            attention_maps(predictor, given.image).save(given.npz)
         else:
             save_arrays(given.npz, {name: e.grid if e.colours is None else e.colours for name, e in maps.items()})
     wrote = f"wrote {out}" + (f" and {given.npz}" if given.npz else "")

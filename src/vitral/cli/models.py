@@ -63,7 +63,7 @@ def models(given: Models, words: list[str]) -> int:
 def _show(name: str, as_json: bool) -> int:
     """One model's table."""
     from vitral.models.measure import measure
-    from vitral.models.zoo import MODELS, PEERS, model_config
+    from vitral.models.zoo import MODELS, model_config, peers
 
     config = model_config(name)
     cost = measure(config)
@@ -72,7 +72,7 @@ def _show(name: str, as_json: bool) -> int:
     about = {
         "paper": f"https://arxiv.org/abs/{entry.paper.removeprefix('arXiv:')}" if entry else "",
         "top1": entry.top1 if entry else "",
-        **(PEERS[entry.family](name) if entry and entry.family in PEERS else {}),
+        **(peers(name) if entry else {}),
     }
     if as_json:
         parts = [

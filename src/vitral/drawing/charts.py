@@ -71,19 +71,6 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Scale:
-    """How far along an axis a value lies; on a logarithmic one all values are above 0."""
-
-    logarithmic: bool = False
-
-    def __call__(self, value: float) -> float:
-        return math.log10(value) if self.logarithmic else value
-
-
-LINEAR = Scale()
-
-
-@dataclass(frozen=True)
 class _Frame:
     """Data coordinates to places in the drawing."""
 
@@ -91,17 +78,21 @@ class _Frame:
     x_high: float
     y_low: float
     y_high: float
-    x_scale: Scale = LINEAR
-    y_scale: Scale = LINEAR
+    x_log: bool = False
+    y_log: bool = False
     top: int = TOP
 
     def x(self, value: float) -> float:
-        low, high, at = map(self.x_scale, (self.x_low, self.x_high, value))
+        low, high, at = _scaled((self.x_low, self.x_high, value), self.x_log)
         return LEFT + (at - low) / (high - low) * (WIDTH - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
-        low, high, at = map(self.y_scale, (self.y_low, self.y_high, value))
+        low, high, at = _scaled((self.y_low, self.y_high, value), self.y_log)
         return HEIGHT - BOTTOM - (at - low) / (high - low) * (HEIGHT - self.top - BOTTOM)
+
+
+def _scaled(values: tuple[float, float, float], log: bool) -> tuple[float, ...]:
+    return tuple(math.log10(value) for value in values) if log else values
 
 
 def line_chart(
@@ -110,12 +101,12 @@ def line_chart(
     x_label: str,
     y_format: Format = lambda value, digits: f"{value:g}",
     y_range: tuple[float, float] | None = None,
-    x_scale: Scale = LINEAR,
-    y_scale: Scale = LINEAR,
+    x_log: bool = False,
+    y_log: bool = False,
 ) -> str:
     """An SVG with axes, ticks, the lines, and a legend if there are several; "" when there are no points.
 
-    y_format: a value on the axis as text, with as many more digits as it takes to tell the ticks apart.
+    x_log, y_log: logarithmic axes, for values above 0. y_format: a value on the axis as text, with as few digits as keep the ticks apart.
     """
     drawn = [one for one in series if one.points]
     if not drawn:
@@ -123,14 +114,14 @@ def line_chart(
     xs = [x for one in drawn for x, _ in one.points]
     ys = [y for one in drawn for _, y in one.points]
     ys += [end for one in drawn for _, *pair in one.ends() for end in pair]
-    if y_scale.logarithmic:
+    if y_log:
         y_low, y_high = y_range or _apart(min(y for y in ys if y > 0), max(ys))
         y_ticks = powers(y_low, y_high)
     else:
         y_low, y_high = y_range or _padded(min(ys), max(ys))
         y_ticks = ticks(y_low, y_high)
         y_low, y_high = min(y_low, y_ticks[0]), max(y_high, y_ticks[-1])
-    if x_scale.logarithmic:
+    if x_log:
         x_low, x_high = _apart(min(xs), max(xs))
         x_ticks = powers(x_low, x_high)
     else:
@@ -139,8 +130,8 @@ def line_chart(
         x_ticks = ticks(x_low, x_high)
     named = [(one.name, f"line {one.kind}") for one in drawn if one.name]
     rows = _legend_rows(named) if len(drawn) > 1 else []
-    frame = _Frame(x_low, x_high, y_low, y_high, x_scale, y_scale, TOP + LEGEND_ROW * max(0, len(rows) - 1))
-    x_format = compact if x_scale.logarithmic else lambda value, digits: f"{value:g}"
+    frame = _Frame(x_low, x_high, y_low, y_high, x_log, y_log, TOP + LEGEND_ROW * max(0, len(rows) - 1))
+    x_format = compact if x_log else lambda value, digits: f"{value:g}"
     parts = [_axes(frame, x_ticks, y_ticks, x_label, y_format, x_format)]
     parts += [_line(frame, one) for one in drawn]
     parts += [_legend(row, LEGEND_ROW * i) for i, row in enumerate(rows)]
@@ -158,7 +149,7 @@ def reliability_chart(
     """Accuracy against confidence: a bar a bin, the gap to its mean confidence over it, the diagonal dashed.
 
     After Guo et al. 2017, figure 1; a bin of few images is drawn faint. axis, counted, right: words for the confidence, for what is in a bin,
-    and for what the accuracy is the share of.
+    and for the accuracy.
     """
     frame = _Frame(0.0, 1.0, 0.0, 1.0)
     fifths = [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
@@ -173,7 +164,7 @@ def reliability_chart(
             f"{b.low:.0%} to {b.high:.0%}: {b.images} {counted}, {b.accuracy:.1%} {right}, "
             f"{b.confidence:.1%} mean probability"
         )
-        faint = 0.35 + 0.65 * math.sqrt(b.images / most)  # few images, little to go by
+        faint = 0.35 + 0.65 * math.sqrt(b.images / most)
         parts.append(
             f'<g opacity="{faint:.2f}"><title>{said}</title>'
             + _box("bar", left, frame.y(b.accuracy), width, frame.y(0) - frame.y(b.accuracy))

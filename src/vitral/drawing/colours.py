@@ -18,14 +18,11 @@ COLOURS = {
 
 
 EVEN = 0.02
-"""A map that spans less than this share of its largest absolute value is equal everywhere, as far as a picture of it should tell."""
+"""A map that spans less than this share of its largest absolute value is drawn as equal everywhere."""
 
 
 def is_even(values: NDArray[np.floating]) -> bool:
-    """Whether a map [h, w] has no contrast: it spans less than `EVEN` of its largest absolute value.
-
-    The one rule for whatever draws a map or speaks of one, as a picture, on a page or in a notebook.
-    """
+    """Whether a map [h, w] has no contrast: it spans less than `EVEN` of its largest absolute value. The one rule for pictures and words."""
     return _spans_nothing(float(values.min()), float(values.max()))
 
 
@@ -34,7 +31,7 @@ def _spans_nothing(low: float, high: float) -> bool:
 
 
 def evenness(values: NDArray[np.floating], form: Callable[[float], str] = "{:.4g}".format) -> str:
-    """What to say of a map [h, w] without contrast, its values written by `form`; "" of a map that has some."""
+    """That a map [h, w] has no contrast, in words, its values written by `form`; "" for a map with some."""
     low, high = float(values.min()), float(values.max())
     if not _spans_nothing(low, high):
         return ""
@@ -45,7 +42,7 @@ def evenness(values: NDArray[np.floating], form: Callable[[float], str] = "{:.4g
 
 
 def normalise(values: NDArray[np.floating], floor: float | None = None) -> NDArray[np.float64]:
-    """[h, w] as it is drawn, in [0, 1]: from its smallest value, or `floor`, to its largest; 0 everywhere where `is_even`."""
+    """[h, w] scaled for drawing to [0, 1]: from its smallest value, or `floor`, to its largest; 0 everywhere if `is_even`."""
     if is_even(values):
         return np.zeros(values.shape)
     above = np.clip(values.astype(np.float64) - (values.min() if floor is None else floor), 0, None)
@@ -61,15 +58,9 @@ def upsample(values: NDArray[np.floating], size: tuple[int, int], smooth: bool =
 
 
 def place(values: NDArray[np.floating], box: tuple[int, int, int, int], size: tuple[int, int]) -> NDArray[np.float64]:
-    """A map of a crop, put back where the crop came from.
+    """A map [h, w] of a crop at any resolution, placed in the whole picture of `size` (H, W): [H, W], 0 outside the crop.
 
-    Args:
-        values: [h, w] at any resolution.
-        box: (top, left, height, width) of the crop, in pixels of the whole picture; what lies beyond it was padding.
-        size: (H, W) of the whole picture.
-
-    Returns:
-        [H, W]; 0 where the model saw nothing.
+    box: (top, left, height, width) of the crop in pixels of the whole picture; what lies beyond the picture was padding.
     """
     top, left, height, width = box
     whole = np.zeros(size)
@@ -102,13 +93,11 @@ def colourise(values: NDArray[np.floating], colours: str = "viridis") -> NDArray
     return np.rint(mixed).astype(np.uint8)
 
 
-def overlay(
-    image: NDArray[np.uint8], values: NDArray[np.floating], alpha: float = 0.6, colours: str = "inferno"
-) -> Image.Image:
-    """A map over its picture, in the picture's own size and shape.
+def overlay(image: NDArray[np.uint8], values: NDArray[np.floating], alpha: float = 0.6) -> Image.Image:
+    """A map over its picture, in inferno's colours and the picture's own size and shape.
 
-    The more a place counts, the more it is coloured: where the map is 0 the picture stays, greyed and
-    darkened by `alpha`, and where it is 1 the colour covers `alpha` of it.
+    The larger a value, the stronger the colour: where the map is 0 the picture stays, greyed and darkened by `alpha`, and where it is 1 the
+    colour covers `alpha` of it.
 
     Args:
         image: uint8 [H, W, 3].
@@ -128,5 +117,5 @@ def overlay(
     faded = (0.75 * grey)[..., None]
     calm = picture * (1 - 0.7 * alpha) + faded * 0.7 * alpha  # what is not looked at
     weight = (alpha * heat**0.8)[..., None]  # keeps middling attention visible, and faint noise faint
-    mixed = calm * (1 - weight) + colourise(heat, colours) * weight
+    mixed = calm * (1 - weight) + colourise(heat, "inferno") * weight
     return Image.fromarray(np.clip(np.rint(mixed), 0, 255).astype(np.uint8))

@@ -3,7 +3,6 @@
 import base64
 import io
 import math
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,35 +46,25 @@ def save_picture(picture: Image.Image, path: str | Path) -> Path:
 
 
 def grid_figure(
-    image: NDArray[np.uint8],
-    maps: NDArray[np.floating],
-    title: str = "",
-    rows: Sequence[str] | None = None,
-    columns: Sequence[str] | None = None,
-    colours: str = "inferno",
-    asking: tuple[int, int] | None = None,
+    image: NDArray[np.uint8], maps: NDArray[np.floating], title: str = "", asking: tuple[int, int] | None = None
 ) -> Image.Image:
     """The picture above a grid of maps, a row a layer and a column a head.
 
-    Each panel is the picture, coloured from 0 to the map's own largest value; a map without contrast gives no colour, and the title then has
-    a line that says so. Patches are drawn as they are, not smoothed: the model knows no finer.
+    Each panel is the picture, coloured from 0 to the map's own largest value. A map without contrast gives no colour, and a line below the
+    title says so. Patches are not smoothed, as the model has nothing finer.
 
     Args:
         image: uint8 [H, W, 3], the picture that the model saw.
         maps: [layers, heads, h, w], values of 0 and more.
-        title: a line or several, drawn beside the picture.
-        rows: a label a layer; "layer 0" and on when not given.
-        columns: a label a head; "head 0" and on when not given.
-        asking: (row, column) of the patch whose reading this is, outlined in each panel.
+        title: one or more lines, beside the picture.
+        asking: (row, column) of the patch whose attention this is, outlined in each panel.
 
     Returns:
         A picture on white, as large as the grid needs.
     """
     assert maps.ndim == 4, f"maps {maps.shape} are not [layers, heads, h, w]"
     layers, heads = maps.shape[:2]
-    rows = [f"layer {i}" for i in range(layers)] if rows is None else rows
-    columns = [f"head {i}" for i in range(heads)] if columns is None else columns
-    assert (len(rows), len(columns)) == (layers, heads), "a label a layer and a label a head"
+    rows, columns = ([f"{what} {i}" for i in range(n)] for what, n in (("layer", layers), ("head", heads)))
 
     title = "\n".join(filter(None, (title, colourless(maps))))
     cell_h, cell_w = _cell(image.shape[0] / image.shape[1], maps.shape[2:])
@@ -83,7 +72,7 @@ def grid_figure(
     step_x = max(cell_w, math.ceil(max(wide(column, SMALL) for column in columns)) + 4) + GAP
     step_y = max(cell_h, 16) + GAP
 
-    header = _header(image, title, colours)
+    header = _header(image, title)
     small_image = np.asarray(Image.fromarray(image).resize((cell_w, cell_h), Image.Resampling.BOX))
     top = MARGIN + header.height + MARGIN + 20
     width = max(left + heads * step_x - GAP, MARGIN + header.width) + MARGIN
@@ -96,9 +85,8 @@ def grid_figure(
         y = top + i * step_y
         write(draw, (left - 10, y + cell_h / 2), row, INK, SMALL, "rm")
         for j in range(heads):
-            # from 0, so that what draws little is dark; of a map without contrast nothing stands out
-            share = normalise(maps[i, j], floor=0.0)
-            panel = overlay(small_image, upsample(share, (cell_h, cell_w), smooth=False), PANEL_ALPHA, colours)
+            share = normalise(maps[i, j], floor=0.0)  # from 0, so that low attention is dark
+            panel = overlay(small_image, upsample(share, (cell_h, cell_w), smooth=False), PANEL_ALPHA)
             if asking is not None:
                 patch_h, patch_w = cell_h // maps.shape[2], cell_w // maps.shape[3]
                 y0, x0 = asking[0] * patch_h, asking[1] * patch_w
@@ -108,13 +96,13 @@ def grid_figure(
 
 
 def colourless(maps: NDArray[np.floating]) -> str:
-    """What to say of the maps [layers, heads, h, w] that have no contrast, and so no colour in `grid_figure`; "" where all have some."""
+    """How many of the maps [layers, heads, h, w] have no contrast, and so no colour in `grid_figure`, in words; "" where all have some."""
     even = sum(is_even(each) for row in maps for each in row)
-    return f"without colour: {even} of {maps.shape[0] * maps.shape[1]} that read all patches alike" if even else ""
+    return f"without colour: {even} of {maps.shape[0] * maps.shape[1]}, with uniform attention" if even else ""
 
 
 def outlined(picture: Image.Image, edges: tuple[int, ...]) -> None:
-    """Mark the box (left, top, right, bottom), which ends before right and bottom: cyan on black is in no colour map."""
+    """Outline the box (left, top, right, bottom), right and bottom excluded, in cyan on black, which no colour map has."""
     left, top, right, bottom = edges
     draw = ImageDraw.Draw(picture)
     draw.rectangle((left - 1, top - 1, right, bottom), outline=(0, 0, 0))
@@ -129,7 +117,7 @@ def _cell(aspect: float, grid: tuple[int, ...]) -> tuple[int, int]:
     return h * patch_h, w * patch_w
 
 
-def _header(image: NDArray[np.uint8], title: str, colours: str) -> Image.Image:
+def _header(image: NDArray[np.uint8], title: str) -> Image.Image:
     """The picture, and beside it the title and the colour bar."""
     scale = 176 / max(image.shape[:2])
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
@@ -148,7 +136,7 @@ def _header(image: NDArray[np.uint8], title: str, colours: str) -> Image.Image:
         write(draw, (x, i * line_h), line, INK if i == 0 else FAINT, TEXT)
     y = band.height - bar_h - 24
     ramp = np.broadcast_to(np.linspace(0, 1, bar_w), (bar_h, bar_w))
-    band.paste(Image.fromarray(colourise(ramp, colours)), (x, y))
+    band.paste(Image.fromarray(colourise(ramp, "inferno")), (x, y))
     write(draw, (x, y + bar_h + 5), "0", FAINT, SMALL)
     write(draw, (x + bar_w, y + bar_h + 5), "largest in its panel", FAINT, SMALL, "ra")
     return band

@@ -1,8 +1,8 @@
 """How far a probability can be trusted: reliability bins and the expected calibration error.
 
 Guo et al. 2017, "On Calibration of Modern Neural Networks", https://arxiv.org/abs/1706.04599: images are put
-into equal-width bins by the probability of their predicted class, and its mean compared with the share right. Where an image can have
-several labels each label is a question of its own, and the probability of yes is compared with the share of yes.
+into equal-width bins by the probability of their predicted class, and in each its mean is compared with the accuracy. Where an image can have
+several labels, each label is a yes or no, and the probability of yes is compared with the share of yes.
 """
 
 import math
@@ -41,15 +41,8 @@ def reliability(confidence: NDArray[np.floating], correct: NDArray[np.bool_], bi
     for m in range(bins):
         inside = which == m
         count = int(inside.sum())
-        rows.append(
-            ReliabilityBin(
-                low=float(edges[m]),
-                high=float(edges[m + 1]),
-                images=count,
-                confidence=float(confidence[inside].mean()) if count else None,
-                accuracy=float(correct[inside].mean()) if count else None,
-            )
-        )
+        means = [float(values[inside].mean()) if count else None for values in (confidence, correct)]
+        rows.append(ReliabilityBin(float(edges[m]), float(edges[m + 1]), count, *means))
     return rows
 
 
@@ -57,15 +50,12 @@ def expected_calibration_error(bins: list[ReliabilityBin]) -> float:
     """Mean |accuracy - confidence| over the bins, weighted by images (Guo et al. 2017, eq. 3), in 0..1."""
     images = sum(b.images for b in bins)
     assert images > 0, "no images in the bins"
-    gap = 0.0
-    for b in bins:
-        if b.confidence is not None and b.accuracy is not None:
-            gap += b.images * abs(b.accuracy - b.confidence)
-    return gap / images
+    filled = [(b, b.accuracy, b.confidence) for b in bins if b.accuracy is not None and b.confidence is not None]
+    return sum(b.images * abs(accuracy - confidence) for b, accuracy, confidence in filled) / images
 
 
 def error_by_chance(bins: list[ReliabilityBin]) -> float:
-    """The calibration error to expect of probabilities that are right, in 0..1: of few images in many bins it is large.
+    """The calibration error to expect of perfectly calibrated probabilities, in 0..1: with few images in many bins it is large.
 
     The mean absolute deviation of a binomial share from its probability, bin by bin (De Moivre's closed form, Diaconis and Zabell 1991,
     https://doi.org/10.1214/ss/1177011699), weighted by images.

@@ -10,24 +10,21 @@ from vitral.errors import VitralError
 from vitral.evaluation.evaluator import Evaluator, Scores
 from vitral.evaluation.metrics import ClassEvaluator
 from vitral.evaluation.multilabel import LabelEvaluator
-from vitral.evaluation.outputs import in_use, over
+from vitral.evaluation.outputs import outputs
 from vitral.predict import Predictor
 
 EVALUATORS: dict[str, type[Evaluator]] = {"classify": ClassEvaluator, "multilabel": LabelEvaluator}
 
 
 def headlines() -> dict[str, str]:
-    """Every task's headline by its key in metrics.jsonl and scores.json: its title, for the head of a chart."""
+    """Each task's headline score, by its key in metrics.jsonl and scores.json: its title, above a chart."""
     titles = {kind.scores.HEADLINE: kind.scores.TITLE for kind in EVALUATORS.values()}
     return {key: title.capitalize() if title.islower() else title for key, title in titles.items()}
 
 
-def split_logits(
-    predictor: Predictor, split: Split, *, batch_size: int = 256, precision: str = "fp32", **options: Any
-) -> np.ndarray:
-    """float32 [n, K] in the split's order, computed on the model's device in evaluation mode. options: those of `over`."""
-    with in_use(predictor.model, precision) as device:
-        return over(split, predictor.card.preprocess, predictor.model, device, batch_size=batch_size, **options)
+def split_logits(predictor: Predictor, split: Split, *, batch_size: int = 256, **options: Any) -> np.ndarray:
+    """float32 [n, K] in the split's order. options: those of `outputs`."""
+    return outputs(predictor, split, predictor.model, batch_size=batch_size, **options)
 
 
 def match_targets(split: Split, data_labels: list[str], predictor: Predictor, name: str) -> np.ndarray:
@@ -55,14 +52,14 @@ def match_targets(split: Split, data_labels: list[str], predictor: Predictor, na
 def evaluate(
     predictor: Predictor, split: Split, data_labels: list[str], *, name: str | None = None, **options: object
 ) -> tuple[Scores, np.ndarray]:
-    """Scores on a split of a data set with `data_labels`, and the outputs [n, K] behind them.
+    """Scores on a split of a data set with `data_labels`, and the outputs [n, K] that they are computed from.
 
-    name: what to call the data in an error; default the split's. options: as in `split_logits`.
+    name: of the data, for errors; default the split's. options: as in `split_logits`.
     """
     predictor.check_head()
     targets = match_targets(split, data_labels, predictor, name or split.name)
-    outputs = split_logits(predictor, split, **options)  # type: ignore[arg-type]
-    return score_split(outputs, targets, predictor), outputs
+    found = split_logits(predictor, split, **options)  # type: ignore[arg-type]
+    return score_split(found, targets, predictor), found
 
 
 def score_split(outputs: np.ndarray, targets: np.ndarray, predictor: Predictor) -> Scores:

@@ -1,4 +1,4 @@
-"""What every task's scores have in common: they are gathered batch by batch, and one of them is the headline."""
+"""The contract of every task's scores: an evaluator collects outputs batch by batch, and one of its scores is the headline."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -10,9 +10,9 @@ class Scores(ABC):
     """All scores of one model on one split."""
 
     HEADLINE: ClassVar[str]
-    """The field of the score that one model is preferred to another by: a share of 1, higher is better."""
+    """The field of the score by which models are compared: a share of 1, higher is better."""
     TITLE: ClassVar[str]
-    """What that score is called in text."""
+    """Its name in text."""
 
     images: int
     loss: float
@@ -25,11 +25,11 @@ class Scores(ABC):
 
     @abstractmethod
     def line(self) -> str:
-        """A few words for a person who watches training."""
+        """A few words for the training log."""
 
     @abstractmethod
     def brief(self) -> dict[str, object]:
-        """What a model file remembers of its scores."""
+        """The scores that a model file keeps."""
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
@@ -37,19 +37,19 @@ class Scores(ABC):
 
     @abstractmethod
     def table(self) -> str:
-        """In detail for a person: aligned columns."""
+        """Class by class, for a person: aligned columns."""
 
     @abstractmethod
     def summary(self) -> str:
         """A few lines for a person."""
 
     def spread(self, outputs: np.ndarray, targets: np.ndarray) -> dict[str, object]:
-        """How the answers behind these scores are spread, where there is something to say of it."""
+        """Further figures on the distribution of the outputs that these scores are of; none by default."""
         return {}
 
 
 class Evaluator(ABC):
-    """Gathers a model's outputs and what they should have been, and scores them in the end."""
+    """Collects a model's outputs and their targets, and scores them at the end."""
 
     scores: ClassVar[type[Scores]]
 
@@ -58,11 +58,11 @@ class Evaluator(ABC):
 
     @abstractmethod
     def add(self, outputs: np.ndarray, targets: np.ndarray) -> None:
-        """Of a batch in the split's order, [B, K], and what its targets hold."""
+        """A batch in the split's order: outputs [B, K] and the values of its targets."""
 
     @abstractmethod
     def result(self) -> Scores:
-        """The scores of all that was added; VitralError if that is nothing."""
+        """The scores of all that was added; VitralError without images."""
 
 
 class Gathering(Evaluator):

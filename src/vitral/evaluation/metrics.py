@@ -1,14 +1,13 @@
 """From logits and targets to every figure that an evaluation reports. Pure numpy; fractions are in 0..1.
 
-Axes: n images, K classes. A ratio whose denominator is zero is undefined and is `None`, never a warning or a
-NaN: the recall of a class without images, the precision of a class that is never predicted, the F1 of a class
-that is neither. Macro averages are over the classes that have images in the split, so that a class that is not
-there counts neither for nor against the model. A class that has images and is never predicted counts with a precision
-of 0 in them, as with an F1 of 0: scikit-learn's convention (zero_division=0, labels=those of the split). Leaving it out
-would reward a model that gives it up.
+Axes: n images, K classes. A ratio with a denominator of zero is `None`, never a warning or a NaN: the recall of a class without images, the
+precision of a class that is never predicted, the F1 of a class that is neither. Macro averages are over the classes that have images in the
+split. A class that has images and is never predicted counts in them with a precision and an F1 of 0, as in scikit-learn (zero_division=0,
+labels=those of the split): leaving it out would reward a model that never predicts it.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -35,6 +34,42 @@ class ClassScore:
     recall: float | None
     recall_interval: tuple[float, float] | None
     f1: float | None
+
+
+def ratios(hits: int, support: int, predicted: int) -> dict[str, Any]:
+    """The figures of a `ClassScore`: of `support` images of the class, and `predicted` predicted as it, `hits` are both."""
+    return {
+        "support": support,
+        "predicted": predicted,
+        "precision": hits / predicted if predicted else None,
+        "recall": hits / support if support else None,
+        "recall_interval": wilson(hits, support) if support else None,
+        "f1": 2 * hits / (support + predicted) if support + predicted else None,
+    }
+
+
+def columns(kind: str, rows: Sequence[ClassScore], figures: Mapping[str, str]) -> str:
+    """A line for each class, aligned: its images, and figures (title: field). kind: of a row, "class" or "label"."""
+    wide = max([5, *(len(row.label) for row in rows)])
+    lines = [f"{kind:{wide}}  {'images':>7}" + "".join(f"  {title:>9}" for title in figures)]
+    for row in rows:
+        shares = "".join(f"  {percent(getattr(row, field)):>9}" for field in figures.values())
+        lines.append(f"{row.label:{wide}}  {row.support:7,}{shares}")
+    return "\n".join(lines)
+
+
+def averaged(rows: Sequence[ClassScore], kind: str, without: str) -> list[str]:
+    """The classes without images, which averages leave out, in a line if there are any."""
+    absent = [row.label for row in rows if not row.support]
+    over = f"{len(rows) - len(absent)} of {len(rows)} {kind}"
+    return [f"averages are over {over}: {without} {some(absent)}"] if absent else []
+
+
+def weakest(rows: Sequence[ClassScore], kind: str, title: str, field: str) -> list[str]:
+    """The three weakest classes by one of their figures, in a line if there are more with images."""
+    worst = sorted((row for row in rows if row.support), key=lambda row: getattr(row, field) or 0.0)
+    said = ", ".join(f"{row.label} {percent(getattr(row, field))}" for row in worst[:3])
+    return [f"weakest {kind} by {title}: {said}"] if len(worst) > 3 else []
 
 
 @dataclass(frozen=True)
@@ -69,23 +104,11 @@ class Evaluation(Scores):
         return {"top1": self.top1, "top1_interval": list(self.top1_interval), "images": self.images}
 
     def to_json(self) -> dict[str, Any]:
-        """A dict for `json.dumps`: fractions 0..1, intervals as [low, high], a confusion row a true class."""
-        plain = asdict(self)  # copies the confusion matrix, so the dict is the caller's own
-        plain["confusion"] = self.confusion.tolist()
-        plain["top1_interval"] = list(self.top1_interval)
-        for row in plain["classes"]:
-            row["recall_interval"] = None if row["recall_interval"] is None else list(row["recall_interval"])
-        return plain
+        """A dict for `json.dumps`: fractions 0..1, intervals (low, high), a confusion row a true class."""
+        return asdict(self) | {"confusion": self.confusion.tolist()}
 
     def table(self) -> str:
-        """The classes one by one, for a person: aligned columns."""
-        wide = max([5, *(len(row.label) for row in self.classes)])
-        head = f"{'class':{wide}}  {'images':>7}  {'precision':>9}  {'recall':>9}  {'F1':>9}"
-        rows = [
-            f"{row.label:{wide}}  {row.support:7,}  {percent(row.precision):>9}  {percent(row.recall):>9}  {percent(row.f1):>9}"
-            for row in self.classes
-        ]
-        return "\n".join([head, *rows])
+        return columns("class", self.classes, {"precision": "precision", "recall": "recall", "F1": "f1"})
 
     def summary(self) -> str:
         low, high = self.top1_interval
@@ -96,30 +119,22 @@ class Evaluation(Scores):
             f"macro F1 {percent(self.macro_f1)}, balanced accuracy {percent(self.balanced_accuracy)}, "
             f"loss {self.loss:.4f}, calibration error {self.ece:.2%}"
         )
-        with_images = [row for row in self.classes if row.support]
-        if len(with_images) < len(self.classes):
-            absent = [row.label for row in self.classes if not row.support]
-            lines.append(
-                f"averages are over {len(with_images)} of {len(self.classes)} classes: no images of {some(absent)}"
-            )
-        if missed := [row.label for row in with_images if not row.predicted]:
+        lines += averaged(self.classes, "classes", "no images of")
+        if missed := [row.label for row in self.classes if row.support and not row.predicted]:
             lines.append(f"never predicted, so with precision and F1 of 0 in the averages: {some(missed)}")
-        worst = sorted(with_images, key=lambda row: row.f1 or 0.0)[:3]
-        if len(with_images) > 3:
-            lines.append("weakest classes by F1: " + ", ".join(f"{row.label} {percent(row.f1)}" for row in worst))
-        return "\n".join(lines)
+        return "\n".join([*lines, *weakest(self.classes, "classes", "F1", "f1")])
 
     def spread(self, outputs: NDArray[Any], targets: NDArray[Any]) -> dict[str, object]:
-        """How the answers are spread.
+        """How the predicted classes and the mistakes are distributed.
 
         Args:
             outputs: logits [n, K]. targets: [n].
 
         Returns:
-            largest: share of the commonest answer. answer_entropy: of the answers' shares, in nats. separation: how often a right answer is surer
-            than a wrong one (the area under the ROC curve; about 0.5 where chance decided which labels are wrong, 0.8 and more where hard images
-            are), None without one of the two. repeated: how often two mistakes are of one kind (true class, answer), over how often they would be
-            if all kinds came as often (1 where labels are wrong at random, several where classes look alike), None under two mistakes.
+            largest: share of the most predicted class. answer_entropy: of the predicted classes' shares, in nats. separation: area under the ROC
+            curve of confidence against being right (about 0.5 where labels are wrong at random, 0.8 and more where the mistakes are hard
+            images), None if all or none are right. repeated: how often two mistakes are of one kind (true class, predicted class), over the same
+            if all kinds were equally frequent (1 where labels are wrong at random, several where classes look alike), None under two mistakes.
         """
         shares = np.bincount(outputs.argmax(1), minlength=outputs.shape[1]) / len(outputs)
         seen = shares[shares > 0]
@@ -178,7 +193,10 @@ def score(logits: ArrayLike, targets: ArrayLike, labels: list[str]) -> Evaluatio
     losses, confidence, predicted, rank = _per_image(logits, targets.astype(np.int64))
     correct = predicted == targets
     confusion = confusion_matrix(targets, predicted, len(labels))
-    classes = [_class_score(confusion, k, label) for k, label in enumerate(labels)]
+    counts = zip(
+        labels, confusion.diagonal().tolist(), confusion.sum(1).tolist(), confusion.sum(0).tolist(), strict=True
+    )
+    classes = [ClassScore(label, **ratios(*each)) for label, *each in counts]
     bins = reliability(confidence, correct)
     here = [row for row in classes if row.support]
     macro_recall = mean_defined([row.recall for row in here])
@@ -246,20 +264,6 @@ def check_finite(rows: NDArray[np.float64], start: int) -> None:
             f"logits: the model answers image {start + int(bad.argmax())} with NaN or infinity, so training "
             "has diverged; evaluate an earlier checkpoint, or train with a lower learning rate or in float32"
         )
-
-
-def _class_score(confusion: NDArray[np.int64], k: int, label: str) -> ClassScore:
-    hits = int(confusion[k, k])
-    support, predicted = int(confusion[k].sum()), int(confusion[:, k].sum())
-    return ClassScore(
-        label=label,
-        support=support,
-        predicted=predicted,
-        precision=hits / predicted if predicted else None,
-        recall=hits / support if support else None,
-        recall_interval=wilson(hits, support) if support else None,
-        f1=2 * hits / (support + predicted) if support + predicted else None,
-    )
 
 
 def mean_defined(ratios: list[float | None]) -> float | None:

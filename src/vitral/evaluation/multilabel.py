@@ -1,4 +1,4 @@
-"""Scores where an image can have several labels, or none: each label is a question of its own, answered yes from a probability of 0.5.
+"""Scores where an image can have several labels, or none: each label is a yes or no of its own, yes from a probability of 0.5.
 
 Axes: n images, K labels. As in `vitral.evaluation.metrics` a ratio whose denominator is zero is `None`, and macro averages are over the labels
 that occur in the split. Average precision is the area under the precision-recall curve as a sum of steps, without interpolation (scikit-learn's,
@@ -11,24 +11,21 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from vitral.errors import VitralError, counted, some
+from vitral.errors import VitralError, counted
+from vitral.evaluation import metrics
 from vitral.evaluation.calibration import ReliabilityBin, expected_calibration_error, reliability
 from vitral.evaluation.evaluator import Gathering, Scores
-from vitral.evaluation.metrics import check_finite, mean_defined, percent, wilson
+from vitral.evaluation.metrics import (
+    ClassScore,
+    percent,
+)
 
 
 @dataclass(frozen=True)
-class LabelScore:
-    """One label; `support` counts the images that have it, `predicted` those that were said to."""
+class LabelScore(ClassScore):
+    """One label; `support` counts the images that have it, `predicted` those predicted to have it."""
 
-    label: str
-    support: int
-    predicted: int
     average_precision: float | None
-    precision: float | None
-    recall: float | None
-    recall_interval: tuple[float, float] | None
-    f1: float | None
 
 
 @dataclass(frozen=True)
@@ -62,23 +59,12 @@ class MultiLabelEvaluation(Scores):
         return {name: getattr(self, name) for name in ("map", "micro_f1", "macro_f1", "exact_match", "images")}
 
     def to_json(self) -> dict[str, Any]:
-        """A dict for `json.dumps`: fractions 0..1, intervals as [low, high]."""
-        plain = asdict(self)
-        plain["exact_match_interval"] = list(self.exact_match_interval)
-        for row in plain["classes"]:
-            row["recall_interval"] = None if row["recall_interval"] is None else list(row["recall_interval"])
-        return plain
+        """A dict for `json.dumps`: fractions 0..1, intervals (low, high)."""
+        return asdict(self)
 
     def table(self) -> str:
-        """The labels one by one, for a person: aligned columns."""
-        wide = max([5, *(len(row.label) for row in self.classes)])
-        heads = "".join(f"  {head:>9}" for head in ("AP", "precision", "recall", "F1"))
-        rows = [
-            f"{row.label:{wide}}  {row.support:7,}"
-            + "".join(f"  {percent(x):>9}" for x in (row.average_precision, row.precision, row.recall, row.f1))
-            for row in self.classes
-        ]
-        return "\n".join([f"{'label':{wide}}  {'images':>7}{heads}", *rows])
+        figures = {"AP": "average_precision", "precision": "precision", "recall": "recall", "F1": "f1"}
+        return metrics.columns("label", self.classes, figures)
 
     def summary(self) -> str:
         low, high = self.exact_match_interval
@@ -88,17 +74,8 @@ class MultiLabelEvaluation(Scores):
             f"(95 % interval {low:.2%} to {high:.2%})",
             f"loss {self.loss:.4f}, calibration error {self.ece:.2%}",
         ]
-        occurring = [row for row in self.classes if row.support]
-        if len(occurring) < len(self.classes):
-            absent = [row.label for row in self.classes if not row.support]
-            lines.append(
-                f"averages are over {len(occurring)} of {len(self.classes)} labels: no image has {some(absent)}"
-            )
-        weakest = sorted(occurring, key=lambda row: row.average_precision or 0.0)[:3]
-        if len(occurring) > 3:
-            said = ", ".join(f"{row.label} {percent(row.average_precision)}" for row in weakest)
-            lines.append(f"weakest labels by average precision: {said}")
-        return "\n".join(lines)
+        lines += metrics.averaged(self.classes, "labels", "no image has")
+        return "\n".join([*lines, *metrics.weakest(self.classes, "labels", "average precision", "average_precision")])
 
 
 class LabelEvaluator(Gathering):
@@ -114,7 +91,7 @@ def score_labels(logits: ArrayLike, targets: ArrayLike, labels: list[str]) -> Mu
     """Every score of one split.
 
     Args:
-        logits: [n, K] float, before the sigmoid; from 0 a label is said to be there.
+        logits: [n, K] float, before the sigmoid; from 0 a label is predicted.
         targets: [n, K], 1 where the image has the label, else 0.
         labels: K names, in the order of the logits.
 
@@ -128,12 +105,10 @@ def score_labels(logits: ArrayLike, targets: ArrayLike, labels: list[str]) -> Mu
     """
     logits, truth = np.asarray(logits), np.asarray(targets) > 0.5
     expected = (len(truth), len(labels))
-    assert logits.shape == truth.shape == expected, (
-        f"logits {logits.shape}, targets {truth.shape} for {len(labels)} labels"
-    )
+    assert logits.shape == truth.shape == expected, f"logits {logits.shape}, targets {truth.shape}, labels {expected}"
     if len(logits) == 0:
         raise VitralError("evaluation: there are no images to score; choose a split or folder that has some")
-    check_finite(logits, 0)
+    metrics.check_finite(logits, 0)
     said = logits >= 0
     classes = [_label_score(logits[:, k], said[:, k], truth[:, k], label) for k, label in enumerate(labels)]
     exact = int((said == truth).all(axis=1).sum())
@@ -144,11 +119,11 @@ def score_labels(logits: ArrayLike, targets: ArrayLike, labels: list[str]) -> Mu
     occurring = [row for row in classes if row.support]
     return MultiLabelEvaluation(
         images=len(truth),
-        map=mean_defined([row.average_precision for row in occurring]),
+        map=metrics.mean_defined([row.average_precision for row in occurring]),
         micro_f1=2 * hits / answers if answers else None,
-        macro_f1=mean_defined([row.f1 for row in occurring]),
+        macro_f1=metrics.mean_defined([row.f1 for row in occurring]),
         exact_match=exact / len(truth),
-        exact_match_interval=wilson(exact, len(truth)),
+        exact_match_interval=metrics.wilson(exact, len(truth)),
         loss=float(losses.sum(axis=1).mean()),
         ece=expected_calibration_error(bins),
         classes=classes,
@@ -177,14 +152,5 @@ def sigmoid(logits: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _label_score(logits: NDArray[Any], said: NDArray[np.bool_], truth: NDArray[np.bool_], label: str) -> LabelScore:
-    hits, support, predicted = int((said & truth).sum()), int(truth.sum()), int(said.sum())
-    return LabelScore(
-        label=label,
-        support=support,
-        predicted=predicted,
-        average_precision=average_precision(logits, truth),
-        precision=hits / predicted if predicted else None,
-        recall=hits / support if support else None,
-        recall_interval=wilson(hits, support) if support else None,
-        f1=2 * hits / (support + predicted) if support + predicted else None,
-    )
+    counts = metrics.ratios(int((said & truth).sum()), int(truth.sum()), int(said.sum()))
+    return LabelScore(label, **counts, average_precision=average_precision(logits, truth))

@@ -1,7 +1,8 @@
-"""What a model makes of every image of a split."""
+"""A model's outputs for every image of a split."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,18 +13,24 @@ from vitral.data.preprocess import Preprocess
 from vitral.data.sources import Split
 from vitral.data.workers import Failed, tell
 from vitral.layers.precision import autocast
+from vitral.models.common import evaluating
+from vitral.predict import Predictor
 
 
 @contextmanager
 def in_use(model: nn.Module, precision: str = "fp32") -> Iterator[torch.device]:
-    """Evaluation mode without gradients in this precision; gives the model's device. Afterwards the model is in the mode that it was in."""
-    device, was_training = next(model.parameters()).device, model.training
-    model.eval()
-    try:
-        with torch.inference_mode(), autocast(device, precision):
-            yield device
-    finally:
-        model.train(was_training)
+    """Evaluation mode without gradients in this precision; yields the model's device. Afterwards every module is in its mode of before."""
+    device = next(model.parameters()).device
+    with evaluating(model), torch.inference_mode(), autocast(device, precision):
+        yield device
+
+
+def outputs(
+    predictor: Predictor, split: Split, compute: Callable[[Tensor], Tensor], *, precision: str = "fp32", **options: Any
+) -> np.ndarray:
+    """`over` a split of what a function of the predictor's model gives, on the model's device in evaluation mode; options: those of `over`."""
+    with in_use(predictor.model, precision) as device:
+        return over(split, predictor.card.preprocess, compute, device, **options)
 
 
 def over(
@@ -37,9 +44,9 @@ def over(
     progress: Callable[[int, int], None] | None = None,
     failed: Failed = tell,
 ) -> np.ndarray:
-    """float32 [n, ...] in the split's order: what `compute` makes of its normalised images [B, C, H, W] on the device.
+    """float32 [n, ...] in the split's order: `compute` of its normalised images [B, C, H, W] on the device.
 
-    workers, failed: loader processes, and who hears of it if they fail, as in `vitral.data.workers.stream`.
+    workers, failed: loader processes, and the callback for when they fail, as in `vitral.data.workers.stream`.
     """
     parts, done = [], 0
     for pixels, _ in EvaluationBatches(split, preprocess, batch_size).stream(workers, failed):

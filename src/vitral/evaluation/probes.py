@@ -1,4 +1,4 @@
-"""How much a frozen representation knows: few-shot and full linear regression in closed form, and nearest neighbours.
+"""How good a frozen representation is: few-shot and full linear regression in closed form, and nearest neighbours.
 
 Few-shot as in big_vision's fewshot_lsr (https://github.com/google-research/big_vision), which An Image is Worth 16x16 Words
 (https://arxiv.org/abs/2010.11929, section 4.1) introduced; nearest neighbours as in DINO (https://arxiv.org/abs/2104.14294, section 4.1).
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import Split
 from vitral.errors import VitralError
-from vitral.evaluation.outputs import in_use, over
+from vitral.evaluation.outputs import outputs, over
 from vitral.models.common import ImageModel
 from vitral.models.zoo import build
 from vitral.predict import Predictor
@@ -31,23 +31,16 @@ L2_GRID = tuple(2.0**power for power in range(-10, 21, 2))
 PIXELS = 16  # side of the image that the pixel baseline reads
 DESCRIBED, CELL, DIRECTIONS = 64, 8, 9  # of `edges_and_colours`: side of the image, of a cell, directions
 FAINT = 10.0  # grey levels: a block whose edges are fainter counts less
-COMPARED = 1024  # images whose neighbours are sought at once
+COMPARED = 1024  # images compared with the training images at once
 
 
-def features(
-    predictor: Predictor, split: Split, *, batch_size: int = 64, precision: str = "fp32", **options: Any
-) -> np.ndarray:
-    """float32 [n, D] in the split's order: what the model's head reads, or would, computed on the model's device in evaluation mode.
-
-    options: those of `vitral.evaluation.outputs.over`.
-    """
-    model = predictor.model
-    with in_use(model, precision) as device:
-        return over(split, predictor.card.preprocess, model.represent, device, batch_size=batch_size, **options)
+def features(predictor: Predictor, split: Split, *, batch_size: int = 64, **options: Any) -> np.ndarray:
+    """float32 [n, D] in the split's order: the input of the model's head, or of one that it could have. options: those of `outputs`."""
+    return outputs(predictor, split, predictor.model.represent, batch_size=batch_size, **options)
 
 
 def pixels(split: Split, preprocess: Preprocess, *, workers: int = 0) -> np.ndarray:
-    """float32 [n, C * h * w]: the images as a model sees them, averaged down to sides of up to 16 pixels; the baseline that knows nothing."""
+    """float32 [n, C * h * w]: the preprocessed images averaged down to sides of up to 16 pixels, as a baseline without a model."""
     size = (min(PIXELS, preprocess.height), min(PIXELS, preprocess.width))
     averaged = partial(F.interpolate, size=size, mode="area")
     return over(split, preprocess, lambda images: averaged(images).flatten(1), "cpu", batch_size=64, workers=workers)
@@ -102,15 +95,13 @@ def few_shot(
     shots: Sequence[int],
     seeds: int,
 ) -> dict[int, np.ndarray]:
-    """Top-1, float64 [seeds], for each number of training images a class. Fewer shots of a seed are among its more; seed s is 0, 1, ...
+    """Top-1, float64 [seeds], for each number of training images a class ("shots"). A seed's few shots are the first of its many.
 
     Raises VitralError where a class has fewer training images than shots.
     """
     classes, counts = np.unique(train_targets, return_counts=True)
     if counts.min() < max(shots):
-        raise VitralError(
-            f"{max(shots)} shots: a class has only {counts.min()} training images; ask for no more shots than that"
-        )
+        raise VitralError(f"{max(shots)} shots: a class has only {counts.min()} training images; choose fewer")
     results: dict[int, np.ndarray] = {}
     for count in shots:
         results[count] = np.empty(seeds)

@@ -1,8 +1,8 @@
-"""Which images a model was trained on, so that a score on them is never taken for one on new images; and how its run's data were divided.
+"""Which images a model was trained on, so that scores on them can be told from scores on new images; and how its run's data were split.
 
-RUN/training-images.bin holds the first eight bytes of each training image's content hash, in the order in which the run counts them (sorted in runs
-of earlier versions). Two different images share them by chance with a probability of one in 10^19. RUN/held-out.npz holds those of the validation
-and test images that were set aside here, so that they stay aside, whatever another version or machine would make of the data.
+RUN/training-images.bin holds the first eight bytes of each training image's content hash, in the run's order (sorted in runs of earlier
+versions). Two different images share them by chance with a probability of one in 10^19. RUN/held-out.npz holds those of the validation and test
+images that this run set aside, so that they stay the same even if another version or machine would split the data differently.
 """
 
 import io
@@ -24,12 +24,12 @@ KIND = np.dtype(">u8")
 
 
 def write_seen(run: Path, train: Split) -> None:
-    """Remember beside the run what its model is trained on."""
+    """Write beside the run which images its model is trained on."""
     write_atomically(run / NAME, train.contents.astype(KIND).tobytes())
 
 
 def write_held(run: Path, data: DataSet) -> None:
-    """Remember beside the run how its data were divided."""
+    """Write beside the run how its data were split."""
     made = {name: split.contents for name, split in data.splits.items() if name != "train" and name not in data.given}
     arrays = io.BytesIO()
     np.savez(arrays, **made)  # type: ignore[arg-type]
@@ -37,7 +37,7 @@ def write_held(run: Path, data: DataSet) -> None:
 
 
 def held_of(model: Path) -> Held | None:
-    """How the data of a model's run (a run folder, or a file in one) were divided; None where that is not known, as in runs of earlier versions."""
+    """How the data of a model's run (a run folder, or a file in one) were split; None where that is not known, as in runs of earlier versions."""
     run = model if model.is_dir() else model.parent
     try:
         fingerprint = json.loads((run / "run.json").read_text())["fingerprint"]
@@ -46,9 +46,7 @@ def held_of(model: Path) -> Held | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise VitralError(
-            f"{run / HELD}: cannot be read ({error}); restore it, or remove it to have the splits made anew"
-        ) from error
+        raise VitralError(f"{run / HELD}: cannot be read ({error}); restore or remove it") from error
 
 
 def count_seen(model: Path, card: ModelCard, split: Split) -> int | None:
@@ -58,24 +56,22 @@ def count_seen(model: Path, card: ModelCard, split: Split) -> int | None:
     """
     run = model if model.is_dir() else model.parent
     try:
-        stored, described = (run / NAME).read_bytes(), json.loads((run / "run.json").read_text())
-        if described["fingerprint"] != card.data.get("fingerprint"):
+        if json.loads((run / "run.json").read_text())["fingerprint"] != card.data.get("fingerprint"):
             return None
-        seen = np.frombuffer(stored, KIND)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError) as error:
-        raise VitralError(f"{run / NAME}: cannot be read ({error}); restore it, or remove it to go without") from error
-    return int(np.isin(split.contents, seen.astype(np.uint64)).sum())
+        raise VitralError(f"{run / 'run.json'}: cannot be read ({error}); restore it") from error
+    return None if contents_seen(run) is None else count_known(run, split)
 
 
 def count_known(run: Path, split: Split) -> int:
-    """How many images of the split are among those that a run was trained on, whatever else changed."""
+    """How many images of the split a run was trained on, whatever else of its data changed."""
     return int(np.isin(split.contents, _stored(run)).sum())
 
 
 def as_trained(run: Path, train: Split) -> Split:
-    """The run's own training images in the order in which it counted them: file names, and so the order of a listing, may have changed since."""
+    """The run's own training images in the run's order: file names, and with them the order of the listing, may have changed since."""
     stored = _stored(run)
     older = bool((stored[:-1] <= stored[1:]).all())  # sorted by an earlier version: the order is not known
     if older or len(stored) != len(train) or np.array_equal(stored, train.contents):
@@ -86,7 +82,7 @@ def as_trained(run: Path, train: Split) -> Split:
 
 
 def contents_seen(run: Path) -> NDArray[np.uint64] | None:
-    """What `Split.contents` held of the images that the model of a run was trained on, [n]; None where the run has no such list."""
+    """`Split.contents` of the images that a run's model was trained on, [n]; None where the run has no such list."""
     try:
         return np.frombuffer((run / NAME).read_bytes(), KIND).astype(np.uint64)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Scores in words that claim no more than so many images can show: beside always saying the commonest class, and how far to be trusted."""
+"""Scores in words that claim no more than the number of images can show: against always predicting the commonest class, and calibration."""
 
 from typing import Literal
 
@@ -7,14 +7,14 @@ from vitral.evaluation.calibration import ReliabilityBin, error_by_chance, expec
 from vitral.evaluation.metrics import wilson
 
 Told = Literal["worse", "no better", "unclear", "better"]
-SURE = 2.0  # times the error by chance, above which a calibration error is one
-SIDED = 0.25  # of the error, that both sides must have where it is said to be of two
+SURE = 2.0  # times the error by chance, above which a calibration error counts
+SIDED = 0.25  # share of the error that must come from each side for it to be called two-sided
 
 
 def against(share: float, chance: float, images: int) -> Told:
-    """How a share of right answers stands to that of the commonest class, by Wilson's 95 % interval.
+    """How an accuracy compares with the share of the commonest class, by Wilson's 95 % interval.
 
-    unclear: it is higher, and so few images cannot show that this is more than luck.
+    unclear: it is higher, but so few images cannot show that this is more than chance.
     """
     right, commonest = round(share * images), round(chance * images)
     low, high = wilson(right, images)
@@ -26,7 +26,7 @@ def against(share: float, chance: float, images: int) -> Told:
 
 
 def beside_commonest(share: float, chance: float, images: int, what: str, *, score: str = "top-1 ") -> str:
-    """`against` as a sentence. what: one of the images, as in "test image"; score: what the share is called."""
+    """`against` as a sentence. what: one of the images, as in "test image"; score: the name of the share."""
     right, commonest = round(share * images), round(chance * images)
     of = counted(images, what)
     if min(right, commonest) < FEW:
@@ -45,9 +45,9 @@ OF_YES = ("too high on average", "too low on average", "answer")
 
 
 def calibration_words(bins: list[ReliabilityBin], kind: tuple[str, str, str] = OF_ANSWERS) -> str:
-    """What the bins show and no more: whether probabilities are too high or too low on average, and group by group.
+    """Whether probabilities are too high or too low on average, and the calibration error beside that by chance.
 
-    kind: what to say of probabilities that are too high and too low, and what is in the bins.
+    kind: words for probabilities that are too high, for those that are too low, and for what is in the bins.
     """
     high_words, low_words, of_what = kind
     images = sum(b.images for b in bins)

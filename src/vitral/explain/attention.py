@@ -1,4 +1,4 @@
-"""All attention of one forward pass over one image, in arrays: read layer by layer and head by head, drawn as a whole, saved.
+"""All attention of one forward pass over one image, in arrays: by layer and head, drawn as a whole, saved.
 
 Axes: H heads, N tokens, h w grid.
 """
@@ -12,18 +12,17 @@ import numpy as np
 from PIL import Image
 
 from vitral.drawing.colours import shown
-from vitral.drawing.figure import grid_figure, png
+from vitral.drawing.figure import grid_figure
 from vitral.errors import VitralError
-from vitral.explain.figure import Explanation
 from vitral.explain.geometry import Floats, Geometry, Reader, Tokens, weights
-from vitral.explain.maps import Query, rollout
+from vitral.explain.maps import Query
 from vitral.layers.attention import check_layer
 
 LayerChoice = int | Literal["mean"]
 
 
 @dataclass(frozen=True)
-class Attention:
+class AttentionMaps:
     """`layers` holds a float32 array for each layer: [H, N, N] between N = num_prefix + h * w tokens, or in another family what
     `geometry` says of the layer."""
 
@@ -43,43 +42,9 @@ class Attention:
     probability: float
 
     def heads(self, query: Query | None = None) -> Floats:
-        """[layers, heads, h, w]: what `query` reads from each patch."""
+        """[layers, heads, h, w]: the attention of `query` to each patch."""
         check_alike(self.geometry, self.layers)
         return np.stack([g.read(layer, query) for g, layer in zip(self.geometry, self.layers, strict=True)])
-
-    def asked(self, query: Query | None, layer: LayerChoice = -1) -> str:
-        """Who reads in a layer, for people, given whom a person asked for."""
-        return self.geometry[-1 if layer == "mean" else layer].words(query)
-
-    def map(self, layer: LayerChoice = -1, head: int | None = None, query: Query | None = None) -> Floats:
-        """[h, w] of one layer (or the mean of all) and one head (or the mean of all)."""
-        return read_attention(self.layers, self.geometry, layer, head, query)
-
-    def rollout(self, query: Query | None = None) -> Floats:
-        """[h, w] of attention rolled out through all layers."""
-        return read_square(rollout(squares(self.geometry, self.layers)), self.geometry[-1], query)
-
-    def explain(
-        self,
-        layer: LayerChoice | None = None,
-        head: int | None = None,
-        query: Query | None = None,
-    ) -> Explanation:
-        """The map of one layer, by default the last, and one head, by default the mean of all."""
-        layer = -1 if layer is None else layer
-        values = self.map(layer, head, query)
-        geometry = self.geometry[-1 if layer == "mean" else layer]
-        words = attention_words(self.geometry, layer, head, query)
-        return Explanation(
-            self.picture,
-            values,
-            words,
-            self.label,
-            self.probability,
-            self.box,
-            query if isinstance(query, tuple) else None,
-            extent=extent(geometry.grid, geometry.stride, self.size),
-        )
 
     def figure(self, title: str, query: Query | None = None) -> Image.Image:
         """The grid of layers x heads, as the model saw the picture, with its padding."""
@@ -89,11 +54,6 @@ class Attention:
         picture = shown(self.picture, self.box, (round(height * taller) - height, round(width * wider) - width))
         return grid_figure(picture, self.heads(query), title, asking=query if isinstance(query, tuple) else None)
 
-    def _repr_png_(self) -> bytes:
-        """For notebooks: all layers and heads, or where layers have no common picture, as in a pyramid, the last layer."""
-        whole = alike(self.geometry, self.layers)
-        return png(self.figure(self.label) if whole else self.explain().overlay())
-
     def save(self, path: Path) -> None:
         """The raw arrays: attention [layers, heads, N, N] (attention_0 and on where the layers' shapes differ), logits [K], grid,
         num_prefix and the picture."""
@@ -101,17 +61,12 @@ class Attention:
             arrays = {"attention": np.stack(self.layers)}
         else:
             arrays = {f"attention_{i}": layer for i, layer in enumerate(self.layers)}
-        arrays |= {
-            "logits": self.logits,
-            "grid": np.array(self.grid),
-            "num_prefix": np.array(self.num_prefix),
-            "picture": self.picture,
-        }
-        save_arrays(path, arrays)
+        arrays |= {"logits": self.logits, "grid": np.array(self.grid), "num_prefix": np.array(self.num_prefix)}
+        save_arrays(path, arrays | {"picture": self.picture})
 
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write named arrays as .npz; a VitralError where that is not the ending or the place cannot be written."""
+    """Write named arrays as .npz; a VitralError where the file has another ending or cannot be written."""
     if path.suffix != ".npz":
         raise VitralError(f"{path}: arrays are written as .npz; choose that ending")
     try:
@@ -125,23 +80,16 @@ def extent(grid: tuple[int, int], stride: int, size: tuple[int, int]) -> tuple[f
     return grid[0] * stride / size[0], grid[1] * stride / size[1]
 
 
-def alike(geometry: Sequence[Geometry], layers: Sequence[Floats]) -> bool:
-    """Whether the layers have a mean and a common picture."""
-    return len({(type(g), g.grid, g.own, a.shape[-3]) for g, a in zip(geometry, layers, strict=True)}) == 1
-
-
 def check_alike(geometry: Sequence[Geometry], layers: Sequence[Floats]) -> None:
-    """A VitralError where the layers are not."""
-    if not alike(geometry, layers):
-        raise VitralError(
-            f"this model's layers attend between different places; choose one layer, 0 to {len(layers) - 1}"
-        )
+    """A VitralError unless the layers have a common grid and as many heads each, so that they have a mean and a common picture."""
+    if len({(type(g), g.grid, g.own, a.shape[-3]) for g, a in zip(geometry, layers, strict=True)}) > 1:
+        raise VitralError(f"this model's layers differ in their tokens; choose one layer, 0 to {len(layers) - 1}")
 
 
 def read_attention(
     layers: Sequence[Floats], geometry: Sequence[Geometry], layer: LayerChoice, head: int | None, query: Query | None
 ) -> Floats:
-    """[h, w]: what `query` reads in one layer or the mean of all, and in one head or the mean of all."""
+    """[h, w]: the attention of `query` to each patch, in one layer or the mean of all, and in one head or the mean of all."""
     if layer == "mean":
         check_alike(geometry, layers)
         return np.mean([read_attention(layers, geometry, i, head, query) for i in range(len(layers))], axis=0)
@@ -155,26 +103,24 @@ def read_attention(
 
 
 def squares(geometry: Sequence[Geometry], values: Sequence[Floats]) -> list[Floats]:
-    """What belongs to each layer, [H, Q, K], placed among all tokens of the model: [H, N, N]."""
+    """Values of each layer's attention, [H, Q, K], as a matrix between all tokens of the model, [H, N, N]."""
     last = geometry[-1]
     tokens = last.num_prefix + last.grid[0] * last.grid[1]
     placed = []
     for each, value in zip(geometry, values, strict=True):
         if not isinstance(each, Tokens):
-            raise VitralError(
-                "only layers between the same tokens can be followed through; choose one layer's attention"
-            )
+            raise VitralError("only layers with the same tokens can be followed through; choose attention")
         placed.append(each.square(value, tokens))
     return placed
 
 
 def final_reader(last: Geometry, query: Query | None) -> Reader:
-    """Who reads after all layers: there all tokens are, though the last layers of a CaiT ask for the class token alone."""
+    """The query after all layers: any token may be, although the last layers of a CaiT have the class token as their only query."""
     return last.reader(query) if query in (None, "cls") or isinstance(query, int) else query
 
 
 def read_square(square: Floats, last: Geometry, query: Query | None) -> Floats:
-    """[N, N] between all tokens to [h, w]: what `query`, or what the model's head reads, has of each patch."""
+    """[N, N] between all tokens to [h, w]: the row of `query`, by default of what the head reads, at the patches."""
     asking = weights(final_reader(last, query), last.num_prefix, last.grid)
     return (asking @ square)[last.num_prefix :].reshape(last.grid)
 
@@ -183,4 +129,4 @@ def attention_words(geometry: Sequence[Geometry], layer: LayerChoice, head: int 
     """What such a map shows, for people."""
     which = "mean of layers" if layer == "mean" else f"layer {check_layer(layer, len(geometry))}"
     reader = geometry[-1 if layer == "mean" else layer].words(query)
-    return f"attention, {which}, {'mean of heads' if head is None else f'head {head}'}: what {reader} reads"
+    return f"attention of {reader}, {which}, {'mean of heads' if head is None else f'head {head}'}"

@@ -1,4 +1,4 @@
-"""One pass of a model over one image, with all that maps are made of: attention with its geometry, the tokens between blocks, the answer.
+"""One recorded forward pass over one image: attention with its geometry, the tokens between blocks, and the answer.
 
 Axes: B = 1 image, H heads, Q queries, K keys, T tokens, P prefix tokens, h w grid, D width.
 """
@@ -10,24 +10,16 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vitral.explain.geometry import (
-    ClassOnly,
-    Floats,
-    Geometry,
-    Reduced,
-    Tokens,
-    Windowed,
-    shares,
-)
-from vitral.layers.attention import AttentionLayer
-from vitral.models.common import ImageModel, covering
+from vitral.explain.geometry import ClassOnly, Floats, Geometry, Reduced, Tokens, Windowed, shares
+from vitral.layers.attention import AttentionLayer, attention_layers
+from vitral.models.common import ImageModel, covering, evaluating
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One attention layer. attention: [n, H, Q, K] of n windows, attached to the graph; n is 1 where there are none."""
+class RecordedLayer:
+    """One attention layer. attention: [n, H, Q, K] of n windows (1 where there are none), attached to the graph."""
 
     attention: Tensor
     geometry: Geometry
@@ -40,7 +32,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Features:
-    """What a block gave: tokens [1, P + h*w, D] or a map [1, h, w, D]; attached to the graph."""
+    """The output of a block: tokens [1, P + h*w, D] or a map [1, h, w, D], attached to the graph."""
 
     tokens: Tensor
     grid: tuple[int, int]
@@ -48,51 +40,39 @@ class Features:
     num_prefix: int
 
     def patches(self, values: Tensor | None = None) -> Tensor:
-        """[h, w, D] of the places, or of something in the tokens' shape such as their gradient."""
+        """The patches [h, w, D] of the tokens, or of something in their shape such as their gradient."""
         chosen = self.tokens if values is None else values
         return chosen[0] if chosen.ndim == 4 else chosen[0, self.num_prefix :].unflatten(0, self.grid)
 
 
 @dataclass(frozen=True)
 class Pass:
-    """layers: all attention layers in order. features: what goes into the first block, then what each block gives."""
+    """layers: all attention layers in order. features: the input of the first block, then the output of each block."""
 
     logits: Tensor
     """[1, K]"""
     representation: Tensor
     """What the head reads, [1, R]."""
-    layers: list[Layer]
+    layers: list[RecordedLayer]
     features: list[Features]
     last_read: Features
-    """The patches as they are last read: by the head, or where it reads a class token alone by the last attention; after that reader's norm."""
+    """The patches where they are used last, after that norm: the head's input, or the last attention's if the head reads a class token only."""
     class_tokens: list[Tensor]
-    """What each block of class attention gives, [1, 1, D], in a CaiT."""
+    """The outputs of a CaiT's blocks of class attention, [1, 1, D]."""
     last_stage: int
-    """Index of the first of `features` that is as wide as what the head's norm takes: 0 but in a pyramid."""
+    """Index of the first of `features` as wide as the final norm: 0 except in a pyramid."""
 
 
 def explainable(model: ImageModel) -> bool:
-    """Whether the model's backbone reads an image through blocks, so that there is something to look into."""
+    """Whether the model's backbone has blocks whose outputs can be explained."""
     return any(model.backbone.blocks_by_stage())
 
 
 def patch_representations(model: ImageModel, features: Features) -> Tensor:
-    """[h*w, R]: what the head would read if every token were that patch's, so that class tokens, means and two heads are all served."""
+    """[h*w, R]: for each patch the head's input if every token were that patch's, so that class tokens, means and two heads all work."""
     each = features.patches().flatten(0, 1)  # [h*w, D]
     alike = each[:, None, None] if features.tokens.ndim == 4 else each[:, None].expand(-1, model.num_prefix + 1, -1)
     return model.pool(model.final_norm(alike))
-
-
-@contextmanager
-def untouched(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every module is in the mode that it was in."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def in_float32(model: ImageModel) -> ImageModel:
@@ -108,9 +88,9 @@ def followed(
     block: Callable[[int, Tensor], None],
     attention: Callable[[int, Tensor, tuple[Tensor, ...]], None],
 ) -> Iterator[None]:
-    """Inside, each forward pass calls `block(i, x)` with what enters the first block (i = 0) and with what block i - 1 gives, and
-    `attention(i, probabilities, inputs)` with those of each attention layer and what the layer was called with."""
-    layers = [m for m in model.modules() if isinstance(m, AttentionLayer)]
+    """Inside, each forward pass calls `block(i, x)` with the input of the first block (i = 0) and the output of block i - 1, and
+    `attention(i, probabilities, inputs)` with the probabilities and the inputs of each attention layer."""
+    layers = [layer for _, layer in attention_layers(model)]
     blocks = [each for stage in model.blocks_by_stage() for each in stage]
 
     def asked(i: int, layer: AttentionLayer, inputs: tuple[Tensor, ...]) -> None:
@@ -131,31 +111,28 @@ def followed(
 
 
 def capture(
-    model: ImageModel,
-    images: Tensor,
-    gradients: bool = False,
-    receive: Callable[[Layer], None] | None = None,
+    model: ImageModel, images: Tensor, gradients: bool = False, receive: Callable[[RecordedLayer], None] | None = None
 ) -> Pass:
     """Images [1, C, H, W] through the model, whatever its parameters' `requires_grad`; with `gradients` the graph is kept.
 
-    receive: gets each attention layer as soon as it is computed, in place of `Pass.layers`, so that no two need be in memory together.
+    receive: gets each attention layer as soon as it is computed, instead of `Pass.layers`, so that not all are in memory at once.
     """
     assert len(images) == 1, "one image a pass"
-    layers: list[Layer] = []
+    layers: list[RecordedLayer] = []
     outputs: list[Tensor] = []
     last_asked: list[Tensor] = []  # what the last attention layer was called with
     read: list[Tensor] = []
     class_tokens: list[Tensor] = []
     encoded: list[Tensor] = []
-    attention = [m for m in model.modules() if isinstance(m, AttentionLayer)]
+    attention = [layer for _, layer in attention_layers(model)]
 
     def recorded(i: int, probabilities: Tensor, inputs: tuple[Tensor, ...]) -> None:
         last_asked[:] = inputs[:1]
         geometry = geometry_of(model, attention[i], inputs[0], len(inputs) > 1, images)
-        (receive or layers.append)(Layer(probabilities, geometry))
+        (receive or layers.append)(RecordedLayer(probabilities, geometry))
 
     with ExitStack() as stack:
-        stack.enter_context(untouched(model))
+        stack.enter_context(evaluating(model))
         stack.enter_context(torch.set_grad_enabled(gradients))
         stack.enter_context(followed(model, lambda _, x: outputs.append(x), recorded))
         hooks = [b.register_forward_hook(lambda *given: class_tokens.append(given[2])) for b in model.class_blocks]
@@ -193,7 +170,7 @@ def _features(model: ImageModel, x: Tensor, images: Tensor) -> Features:
 
 
 def geometry_of(model: ImageModel, layer: AttentionLayer, x: Tensor, shifted: bool, images: Tensor) -> Geometry:
-    """Of a layer that met tokens [1, T, D] or a map [1, h, w, D]."""
+    """Of a layer whose input is tokens [1, T, D] or a map [1, h, w, D]."""
     grid, stride = _grid(model, x, images)
     if x.ndim == 4:
         if (slots := layer.slots(grid, shifted)) is not None:  # [n, N]

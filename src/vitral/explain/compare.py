@@ -1,4 +1,4 @@
-"""Methods side by side on many images: how faithful, how well placed, how sane and how fast their maps are, beside maps that know nothing."""
+"""Methods side by side on many images: faithfulness, localisation, sanity and time of their maps, beside random and centred maps."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -74,10 +74,10 @@ def compare(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Row]:
-    """A row for each image and method, and for each image the rows `random` (the mean of so many random maps) and `centre`.
+    """A row for each image and method, and for each image the rows `random` (the mean of `random` random maps) and `centre`.
 
-    sane: of so many of the images, as they are slow, two more scores: `sanity`, Spearman's correlation with the maps of the model randomised
-        from the head down, its mean over the stages; and `sensitivity`, how far noise too small to see moves the map.
+    sane: the number of images, as these are slow, with two more scores: `sanity`, Spearman's correlation with the maps of the model randomised
+        from the head down, the mean over the stages; and `sensitivity`, the change of the map under noise too small to see.
     progress: called with (images done, images in all).
 
     Raises:
@@ -99,11 +99,8 @@ def compare(
         scores = scores_of(picture, maps, targets[i], case.mask)
         known, guesses, centre = scores[: len(methods)], scores[len(methods) : -1], scores[-1]
         chance = {name: float(np.mean([guess[name] for guess in guesses])) for name in centre}
-        found += [
-            Row(case.name, method, {**own, "seconds": seconds[method]})
-            for method, own in zip(methods, known, strict=True)
-        ]
-        found += [Row(case.name, name, own) for name, own in zip(NOTHING, (chance, centre), strict=True)]
+        timed = ((method, {**own, "seconds": seconds[method]}) for method, own in zip(methods, known, strict=True))
+        found += [Row(case.name, name, own) for name, own in (*timed, *zip(NOTHING, (chance, centre), strict=True))]
         if progress:
             progress(i + 1, len(images))
     late = steadiness(predictor, images[:sane], methods, targets, before, seed) if sane else {}
@@ -145,7 +142,7 @@ def scores_of(
     target: int,
     mask: NDArray[np.bool_] | None,
 ) -> list[Scores]:
-    """The scores of maps, each values [h, w] and their extent, on one picture; where the object is known, those of their place, too."""
+    """The scores of maps, each values [h, w] and their extent, on one picture; with a mask of the object those of localisation, too."""
     paths = curves(picture, [picture.on_grid(*each) for each in maps], target)
     return [
         {"deletion": path.deletion, "insertion": path.insertion}
@@ -155,19 +152,17 @@ def scores_of(
 
 
 def comparable(predictor: Predictor) -> list[str]:
-    """The methods that are defined for this model and whose maps put the patches in an order."""
+    """The methods that are defined for this model and whose maps order the patches."""
     return [m for m in METHODS if m not in UNORDERED and undefined(predictor.model, m) is None]
 
 
 def check_methods(predictor: Predictor, methods: Sequence[str]) -> None:
-    """A VitralError at a method that is not known, that this model does not allow, or that gives no map."""
+    """A VitralError for a method that does not exist, is undefined for this model, or gives no order of patches."""
     for method in methods:
         if why := undefined(predictor.model, method):
             raise VitralError(why)
         if method in UNORDERED:
-            raise VitralError(
-                f"method {method}: a picture in colours, which puts the patches in no order; leave it out"
-            )
+            raise VitralError(f"method {method}: a picture in colours, which has no order of patches; leave it out")
 
 
 def means(rows: Sequence[Row]) -> dict[str, dict[str, tuple[float, float | None]]]:
@@ -201,12 +196,8 @@ def markdown(rows: Sequence[Row]) -> str:
         lines.append([method, *cells])
     wide = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     rule = "|".join(["", "-" * (wide[0] + 2), *("-" * (w + 1) + ":" for w in wide[1:]), ""])
-    drawn = [
-        f"| {line[0]:{wide[0]}} | "
-        + " | ".join(f"{cell:>{w}}" for cell, w in zip(line[1:], wide[1:], strict=True))
-        + " |"
-        for line in lines
-    ]
+    aligned = [[line[0].ljust(wide[0]), *map(str.rjust, line[1:], wide[1:])] for line in lines]
+    drawn = [f"| {' | '.join(cells)} |" for cells in aligned]
     return "\n".join([drawn[0], rule, *drawn[1:]])
 
 

@@ -1,7 +1,7 @@
-"""Which patches, removed, change the answer? A smallest set found, by adding greedily and then putting back what was not needed.
+"""Which patches, removed, change the answer? A small set, found by adding greedily and then putting back what was not needed.
 
-The question is that of https://arxiv.org/abs/1711.00399 (a nearest change that gives another answer), asked of whole patches. To find the
-smallest set for certain means to try all smaller ones: that is done where they are few, and `proven` says so.
+Counterfactuals are of https://arxiv.org/abs/1711.00399 (the nearest change that gives another answer); here a change removes whole patches.
+To prove that a set is smallest all smaller ones are tried, where they are few enough; `proven` says so.
 """
 
 import itertools
@@ -20,12 +20,12 @@ from vitral.predict import ImageLike, Predictor
 
 Patch = tuple[int, int]
 EXHAUSTIVE = 4096
-"""Sets that are tried at most, to prove that none is smaller or to find it."""
+"""The most sets that are tried to find a smaller one or to prove that there is none."""
 
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """A set of patches without which the answer is another."""
+    """A set of patches without which the answer changes."""
 
     label: str
     """The answer to the whole picture."""
@@ -34,9 +34,9 @@ class Counterfactual:
     patches: list[Patch]
     """(row, column) of each."""
     steps: list[Patch]
-    """Every patch that the greedy search took, in order; `patches` is what was needed of them, or a smaller set found by trying all."""
+    """Every patch that the greedy search removed, in order; `patches` are those needed, or a smaller set found by trying all."""
     probabilities: list[float]
-    """Of `label`: of the whole picture, after each step, and last without `patches` alone."""
+    """Of `label`: for the whole picture, after each step, and last without `patches` only."""
     grid: tuple[int, int]
     proven: bool
     """Whether every smaller set was tried and none changes the answer."""
@@ -71,12 +71,12 @@ def counterfactual(
 ) -> Counterfactual:
     """The fewest patches found whose removal changes the answer.
 
-    explanation: patches are then taken in its map's order, which costs one forward pass each; without it the search tries every patch
-        at each step and takes the one that hurts the answer most, n forward passes a step.
-    removal: what becomes of a removed patch, as in `Removable`.
+    explanation: patches are removed in its map's order, with one forward pass each; without it each step tries every patch and removes the one
+        that costs the answer most, n forward passes a step.
+    removal: how patches are removed, as in `Removable`.
 
     Raises:
-        VitralError: the answer stays when every patch is removed, or there is none.
+        VitralError: the answer stays when every patch is removed, or the model finds none of its labels in the picture.
     """
     picture = Removable(predictor, image, removal)
     search = _Search(picture)
@@ -116,7 +116,7 @@ class _Search:
         return self.picture.probabilities(kept)
 
     def margins(self, sets: list[list[int]]) -> NDArray[np.float64]:
-        """[S]: by how much the answer still leads; below 0 it has changed. Where a picture can have several labels, against even odds."""
+        """[S]: the answer's lead over the next class, or over 0.5 where a picture can have several labels; below 0 it has changed."""
         answers = self.without(sets)
         own = answers[:, self.target].copy()
         if self.picture.predictor.answers.independent:
@@ -125,7 +125,7 @@ class _Search:
         return own - answers.max(axis=1)
 
     def greedy(self) -> list[int]:
-        """Patches one by one, each the one whose removal costs the answer most of its lead, until it has changed."""
+        """Patches one by one, each the one whose removal costs most of the answer's lead, until the answer has changed."""
         taken: list[int] = []
         while left := [i for i in range(self.picture.count) if i not in taken]:
             margins = self.margins([[*taken, i] for i in left])
@@ -144,7 +144,7 @@ class _Search:
         raise self.stays()
 
     def prune(self, removed: list[int]) -> list[int]:
-        """Put back, one after another, the patch that is needed least, as long as the answer stays changed."""
+        """Put back the least needed patch, one after another, as long as the answer stays changed."""
         while len(removed) > 1:
             fewer = [removed[:i] + removed[i + 1 :] for i in range(len(removed))]
             margins = self.margins(fewer)
@@ -154,7 +154,7 @@ class _Search:
         return removed
 
     def exhaust(self, removed: list[int]) -> tuple[list[int], bool]:
-        """A smaller set if all smaller ones can be tried and one changes the answer, and whether the result is proven to be smallest."""
+        """(set, proven): a smaller set that changes the answer, if trying all finds one, and whether the result is proven to be smallest."""
         n, spent = self.picture.count, 0
         for size in range(1, len(removed)):
             spent += math.comb(n, size)

@@ -1,6 +1,6 @@
-"""What a model's answer was read from, for one image: one call for every method of `methods.py`.
+"""Explanations of a model's answer for one image: one call for every method of `methods.py`.
 
-Attention says where information came from, not what it was used for; `target` makes the other methods about one class.
+Attention shows where information came from, not what it was used for; most other methods are about one class, `target`.
 """
 
 import operator
@@ -15,7 +15,7 @@ from vitral.checkpoints.bundle import ModelCard
 from vitral.data.decode import PageOf, decode
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError, some
-from vitral.explain.attention import Attention, LayerChoice, extent
+from vitral.explain.attention import AttentionMaps, LayerChoice, extent
 from vitral.explain.capture import capture, in_float32
 from vitral.explain.figure import Explanation
 from vitral.explain.maps import Query
@@ -24,9 +24,7 @@ from vitral.models.common import ImageModel
 from vitral.models.zoo import family_of
 from vitral.predict import ImageLike, Predictor, load
 
-__all__ = ["METHODS", "Attention", "explain", "look", "undefined", "visualize_attention"]
-
-Layer = LayerChoice
+__all__ = ["METHODS", "AttentionMaps", "attention_maps", "explain", "undefined", "visualize_attention"]
 
 
 def _defined(model: ImageModel, method: str) -> ImageModel:
@@ -36,17 +34,17 @@ def _defined(model: ImageModel, method: str) -> ImageModel:
 
 
 def _check_options(method: str, given: dict[str, object]) -> None:
-    """A VitralError for what a method cannot be asked for."""
+    """A VitralError for options that a method does not take."""
     for name, value in given.items():
         if value is None or name in METHODS[method].takes:
             continue
         if method in FOLLOWED and name in ("layer", "head"):
             raise VitralError(f"{method} goes through all layers and heads; leave layer and head out, or use attention")
-        raise VitralError(f"{method} takes no {name}; leave it out (it is {METHODS[method].about})")
+        raise VitralError(f"{method} takes no {name}; leave it out ({method} is {METHODS[method].about})")
 
 
 def _class(predictor: Predictor, target: int | str | None, logits: Tensor) -> int:
-    """Index of the class that is asked for, by default the most probable."""
+    """Index of the class `target`, by default the most probable."""
     labels = predictor.labels
     if target is None:
         return int(logits[0].argmax())
@@ -54,9 +52,8 @@ def _class(predictor: Predictor, target: int | str | None, logits: Tensor) -> in
         if target in labels:
             return labels.index(target)
         if not target.isdecimal():
-            raise VitralError(
-                f"target {target!r}: the model has no such class; choose one of {some(list(map(repr, labels)))}"
-            )
+            known = some(list(map(repr, labels)))
+            raise VitralError(f"target {target!r}: the model has no such class; choose one of {known}")
     index = int(target) if isinstance(target, str) else operator.index(target)
     if not 0 <= index < len(labels):
         raise VitralError(f"target {index}: the model has {len(labels)} classes, numbered 0 to {len(labels) - 1}")
@@ -64,7 +61,7 @@ def _class(predictor: Predictor, target: int | str | None, logits: Tensor) -> in
 
 
 def _picture(predictor: Predictor, image: ImageLike, pixels: Tensor) -> np.ndarray:
-    """The picture for people, uint8 [h, w, 3]: a file's in its own colours, also where the model sees grey."""
+    """The picture for people, uint8 [h, w, 3]: a file in its own colours, even if the model reads it in grey."""
     steps = predictor.card.preprocess
     if isinstance(image, str | Path | bytes | PageOf | Image.Image):
         pixels = decode(image, reading=steps.reading)
@@ -80,7 +77,7 @@ def _best(predictor: Predictor, logits: Tensor) -> tuple[str, float]:
     return predictor.labels[best], float(probabilities[best])
 
 
-def look(predictor: Predictor, image: ImageLike) -> Attention:
+def attention_maps(predictor: Predictor, image: ImageLike) -> AttentionMaps:
     """One forward pass with all attention recorded."""
     model, steps = _defined(predictor.model, "attention"), predictor.card.preprocess
     pixels = predictor.decode(image)
@@ -88,7 +85,7 @@ def look(predictor: Predictor, image: ImageLike) -> Attention:
     found = capture(model, batch)
     picture = _picture(predictor, image, pixels)
     label, probability = _best(predictor, found.logits)
-    return Attention(
+    return AttentionMaps(
         layers=[layer.array() for layer in found.layers],
         geometry=[layer.geometry for layer in found.layers],
         logits=found.logits[0].float().cpu().numpy(),
@@ -106,7 +103,7 @@ def explain(
     predictor: Predictor,
     image: ImageLike,
     method: str = "attention",
-    layer: Layer | None = None,
+    layer: LayerChoice | None = None,
     head: int | None = None,
     query: Query | None = None,
     *,
@@ -117,14 +114,14 @@ def explain(
     Args:
         layer: of attention (default the last; "mean" for all), logit_lens and pca (default the last).
         head: of attention; default the mean of all.
-        query: whose reading is shown: "cls", "mean" over the patches, a patch's (row, column), or the number of a token before the patches
-            (0 the class token, then distillation or registers); default: what the head reads.
-        target: the class, by its label or its index, that the map is about; default the most probable. Maps that are about no class (of
-            attention, rollout, similarity and pca) are the same for all.
+        query: whose attention is shown: "cls", "mean" over the patches, a patch's (row, column), or the number of a token before the patches
+            (0 the class token, then distillation or registers); default: the tokens that the head reads.
+        target: the class, by its label or its index, that the map is about; default the most probable. attention, rollout, similarity and pca
+            are about no class.
 
     Raises:
-        VitralError: the method does not exist, is undefined for the model, or does not take what is asked; or there is no such class, layer,
-            head or query.
+        VitralError: the method does not exist, is undefined for the model, or does not take an option that was given; or there is no such
+            class, layer, head or query.
     """
     model, steps = _defined(predictor.model, method), predictor.card.preprocess
     _check_options(method, {"layer": layer, "head": head, "query": query})
@@ -155,14 +152,14 @@ def explain(
 def visualize_attention(
     model: Predictor | nn.Module | str | Path,
     image: ImageLike,
-    layer_idx: Layer = -1,
+    layer_idx: LayerChoice = -1,
     head_idx: int | None = None,
     query: Query | None = None,
 ) -> Explanation:
-    """The attention over the image that the model's answer was read from, ready to be shown in a notebook, saved, or read as `.map` and `.grid`.
+    """Attention over the image, by default of the tokens that the head reads, for a notebook, `.save(path)`, `.map` or `.grid`.
 
-    A bare module has no labels and preprocessing: classes are then numbered, images resized to its size and scaled to -1..1; a float
-    tensor [C, H, W] is taken as its input as it is.
+    A bare module has no labels and no preprocessing: classes are numbered, images resized to its size and scaled to -1..1; a float tensor
+    [C, H, W] is used as its input without preprocessing.
     """
     if isinstance(model, str | Path):
         model = load(model)
@@ -180,8 +177,6 @@ def visualize_attention(
 
 def _bare(model: ImageModel, size: tuple[int, int]) -> Predictor:
     config = model.config
-    half = (0.5,) * config.in_channels
+    half, labels = (0.5,) * config.in_channels, [str(k) for k in range(config.num_classes)]
     steps = Preprocess(*size, config.in_channels, half, half, min_size=model.patch_size)
-    return Predictor(
-        model, ModelCard(family_of(config), config.arguments(), [str(k) for k in range(config.num_classes)], steps)
-    )
+    return Predictor(model, ModelCard(family_of(config), config.arguments(), labels, steps))

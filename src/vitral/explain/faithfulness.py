@@ -1,12 +1,12 @@
-"""Is a map true to the model? Patches are removed, or put back, in the map's order, and the answer is watched.
+"""Is a map faithful to the model? Patches are removed, or put back, in the map's order, and the class's probability is followed.
 
-Deletion and insertion are of RISE, https://arxiv.org/abs/1806.07421 (section 4.3): the probability of the class as the patches go, the most
-important first, and as they come back into an empty picture; the area under each. On one image they are the positive and the negative
-perturbation of https://arxiv.org/abs/2012.09838 (section 4): to remove the least important patches first is insertion read from its end, with
-the same area. Here one filling serves both, where RISE inserts into a blurred picture and deletes to a grey one.
+Deletion and insertion of RISE, https://arxiv.org/abs/1806.07421 (section 4.3): the areas under the probability of the class while patches are
+removed, the most important first, and while they are inserted into an empty picture. On one image they are the positive and the negative
+perturbation of https://arxiv.org/abs/2012.09838 (section 4): removing the least important patches first is insertion backwards, with the same
+area. One filling serves both here; RISE inserts into a blurred picture and deletes to a grey one.
 
-A number alone says little: it depends on the model, the picture and the filling. So the same curves for random orders and for patches from
-the centre outwards are always beside it.
+A number alone says little, as it depends on the model, the picture and the filling: so the same curves for random orders and for patches from
+the centre outwards always come with it.
 """
 
 import time
@@ -22,16 +22,16 @@ from vitral.explain.removal import IN_WORDS, Removable, Removal, centre_map, che
 from vitral.predict import ImageLike, Predictor
 
 STEPS = 32
-"""A curve has at most so many steps: finer ones cost time and hardly move the area."""
+"""Steps of a curve at most: more cost time and hardly move the area."""
 RANDOM = 5
 """Random orders."""
 LEAST = 0.01
-"""A difference of areas below this is none, however little random orders scatter."""
+"""Smaller differences of areas do not count, however little random orders vary."""
 NEAR = 0.9
-"""This share of the way to the best possible area is no chance, however far random orders scatter: as far as that goes where one patch counts."""
+"""This share of the way to the best possible area counts, however much random orders vary: they do where one patch decides."""
 STEADY = 0.05
 """An answer that moves by less than this in all curves does not depend on the patches."""
-UNMOVED = "the answer hardly changes when patches go, so this test says nothing here"
+UNMOVED = "the answer hardly changes when patches are removed, so this test says nothing here"
 
 
 def area(values: NDArray[np.float64], shares: NDArray[np.float64]) -> float:
@@ -41,10 +41,10 @@ def area(values: NDArray[np.float64], shares: NDArray[np.float64]) -> float:
 
 @dataclass(frozen=True)
 class Curves:
-    """The probability of a class while patches go, and while they come, in one order."""
+    """The probability of a class while patches are removed, and while they are inserted, in one order."""
 
     shares: NDArray[np.float64]
-    """[P], rising from 0 to 1: of the patches, how many are gone, or there."""
+    """[P], rising from 0 to 1: the share of the patches that are removed, or inserted."""
     deleted: NDArray[np.float64]
     """[P]: from the whole picture to the empty one."""
     inserted: NDArray[np.float64]
@@ -63,10 +63,10 @@ class Curves:
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """The curves of one map, and of orders that know nothing of the model, on the same picture."""
+    """The curves of one map, and those of orders that are independent of the model, on the same picture."""
 
     target: str
-    """The class whose probability is watched."""
+    """The class whose probability is followed."""
     removal: Removal
     map: Curves
     random: tuple[Curves, ...]
@@ -122,22 +122,21 @@ class Faithfulness:
         return highest - lowest >= STEADY
 
     def verdict(self) -> str:
-        """One sentence: whether the map beats the random orders by more than chance, and the centre, as in `standing`.
+        """One sentence: whether the map is better than random orders, by more than chance, and than the centre, as in `standing`.
 
-        It also says what a reader has to know of it: that the map hardly has values to order patches by, and that the class needs no patch.
+        It also notes where the map hardly has values to order patches by, and where the class is as probable without any patch.
         """
-        lowest, highest = self.range
+        low, high = (f"{share:.1%}" for share in self.range)
         if not self.tells:
-            between = f"between {lowest:.1%} and {highest:.1%}"
-            return f"{UNMOVED}: {self.target!r} stays {between if f'{lowest:.1%}' != f'{highest:.1%}' else f'at {lowest:.1%}'}"
+            return f"{UNMOVED}: {self.target!r} stays {f'between {low} and {high}' if low != high else f'at {low}'}"
         but = [f"its values are {self.even}"] if self.even else []
-        if self.map.deleted[-1] > self.map.deleted[0] - STEADY:
-            but.append(
-                f"without any patch {self.target!r} has {self.map.deleted[-1]:.1%}, with all {self.map.deleted[0]:.1%}"
-            )
-        return self._stands(lowest, highest) + (f"; note that {' and that '.join(but)}" if but else "")
+        whole, empty = self.map.deleted[0], self.map.deleted[-1]
+        if empty > whole - STEADY:
+            but.append(f"without any patch {self.target!r} has {empty:.1%}, with all {whole:.1%}")
+        return self._stands() + (f"; note that {' and that '.join(but)}" if but else "")
 
-    def _stands(self, lowest: float, highest: float) -> str:
+    def _stands(self) -> str:
+        lowest, highest = self.range
         deletion, insertion = ((self.random_deletion, self.spread[0]), (self.random_insertion, self.spread[1]))
         stands = {
             "deletion": standing(self.deletion, deletion, self.centre_deletion, best=lowest, worst=highest),
@@ -175,33 +174,29 @@ class Faithfulness:
         return curves_html(self)
 
     def __str__(self) -> str:
+        chance = (
+            f"{mean:.3f} ± {sd:.3f}"
+            for mean, sd in zip((self.random_deletion, self.random_insertion), self.spread, strict=True)
+        )
         rows = [
+            ("", "deletion", "insertion"),
             ("the map", f"{self.deletion:.3f}", f"{self.insertion:.3f}"),
-            (
-                f"random ({len(self.random)} orders)",
-                f"{self.random_deletion:.3f} ± {self.spread[0]:.3f}",
-                f"{self.random_insertion:.3f} ± {self.spread[1]:.3f}",
-            ),
+            (f"random ({len(self.random)} orders)", *chance),
             ("centre first", f"{self.centre_deletion:.3f}", f"{self.centre_insertion:.3f}"),
         ]
-        head = ("", "deletion", "insertion")
-        lines = [f"  {a:18}  {b:13}  {c:13}".rstrip() for a, b, c in (head, *rows)]
-        return "\n".join(
-            [
-                f"mean probability of {self.target!r} as patches go in the order, {IN_WORDS[self.removal]} (deletion, lower is better),",
-                "and as they come back into the empty picture (insertion, higher is better):",
-                *lines,
-                self.verdict(),
-            ]
-        )
+        lines = [
+            f"mean probability of {self.target!r} while patches are removed in order, {IN_WORDS[self.removal]} (deletion, lower is better),",
+            "and while they are inserted into the empty picture (insertion, higher is better):",
+        ]
+        return "\n".join([*lines, *(f"  {a:18}  {b:13}  {c:13}".rstrip() for a, b, c in rows), self.verdict()])
 
 
 def standing(own: float, random: tuple[float, float], centre: float, *, best: float, worst: float) -> int:
-    """1 where a map's area is better than those of random orders by more than chance, and than the centre's; -1 where it is worse; else 0.
+    """1 where a map's area is better than random orders' by more than chance, and than the centre's; -1 where it is worse than random; else 0.
 
-    Chance is two standard deviations, but no more than `NEAR` of the way to the end, and no less than `LEAST`.
+    Chance is two standard deviations, but at most `NEAR` of the way to the bound, and at least `LEAST`.
 
-    random: mean and standard deviation. best, worst: the ends between which an area lies.
+    random: mean and standard deviation. best, worst: the bounds of an area.
     """
     mean, deviation = random
     up = 1 if best > worst else -1
@@ -214,12 +209,12 @@ def standing(own: float, random: tuple[float, float], centre: float, *, best: fl
 def scored(
     predictor: Predictor, image: ImageLike, explanation: Explanation, *, removal: Removal = "mean", random: int = RANDOM
 ) -> Faithfulness:
-    """How true an explanation of this image is to this predictor, for the class that it is about, or if it is about none for the predicted one.
+    """How faithful an explanation of this image is, for the class that it is about, else for the predicted one.
 
-    removal: what becomes of a removed patch, as in `Removable`. random: how many random orders.
+    removal: how patches are removed, as in `Removable`. random: the number of random orders.
 
     Raises:
-        VitralError: the model was trained without labels, or the explanation is a picture in colours, which orders nothing.
+        VitralError: the model was trained without labels, or the explanation is a picture in colours, which has no order of patches.
     """
     check_ordered(explanation)
     predictor.check_head()
@@ -257,10 +252,8 @@ def curves(picture: Removable, maps: Sequence[NDArray[np.floating]], target: int
     """The curves of each map [h, w], all in the same forward passes."""
     n = picture.count
     counts = np.unique(np.round(np.linspace(0, n, min(n, STEPS) + 1)).astype(np.int64))  # [P]
-    places = np.stack(
-        [order_of(values).argsort() for values in maps]
-    )  # [maps, n]: where each patch stands in the order
-    first = places[:, None, :] < counts[None, :, None]  # [maps, P, n]: the first so many
+    ranks = np.stack([order_of(values).argsort() for values in maps])  # [maps, n]: each patch's place in the order
+    first = ranks[:, None, :] < counts[None, :, None]  # [maps, P, n]: the first so many
     kept = np.stack([~first, first])  # [2, maps, P, n]
     answers = picture.probabilities(kept.reshape(-1, n))[:, target].reshape(2, len(maps), len(counts))
     return [Curves(counts / n, deleted, inserted) for deleted, inserted in zip(*answers, strict=True)]

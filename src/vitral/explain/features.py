@@ -1,4 +1,4 @@
-"""Maps from what the blocks make of each patch: answers read early, likeness, and main directions. Axes: h w grid, D width, R representation."""
+"""Maps from the patches' features: logit lens, similarity and principal components. Axes: h w grid, D width, R representation."""
 
 import torch
 from torch import Tensor
@@ -13,16 +13,13 @@ from vitral.models.common import ImageModel
 
 
 def chosen(seen: Pass, layer: int | None) -> tuple[int, Features]:
-    """The number of a block, and what it gave; by default the last."""
-    depth = len(seen.features) - 1
-    if layer is not None and not -depth <= layer < depth:
-        raise VitralError(f"layer {layer}: the model has {depth} blocks, numbered 0 to {depth - 1}")
-    layer = depth - 1 if layer is None else check_layer(layer, depth)
+    """The number of a block, by default the last, and its output."""
+    layer = check_layer(-1 if layer is None else layer, len(seen.features) - 1, "blocks")
     return layer, seen.features[layer + 1]
 
 
 def logit_lens(model: ImageModel, seen: Pass, target: int, independent: bool, layer: int | None) -> tuple[Floats, int]:
-    """([h, w], the layer): the target's log-odds if the model's norm and head read a patch of this layer as they read the end.
+    """([h, w], the layer): the target's log-odds when the model's norm and head are applied to each patch of this layer.
 
     Analyzing Vision Transformers for Image Classification in Class Embedding Space, https://arxiv.org/abs/2310.18969.
 
@@ -31,20 +28,17 @@ def logit_lens(model: ImageModel, seen: Pass, target: int, independent: bool, la
     """
     layer, features = chosen(seen, layer)
     if layer + 1 < seen.last_stage:
-        raise VitralError(
-            f"layer {layer}: the head cannot read the width of this stage; choose a layer from {seen.last_stage - 1} on, or pca"
-        )
+        raise VitralError(f"layer {layer}: narrower than the head; choose one from {seen.last_stage - 1} on, or pca")
     logits = model.head(patch_representations(model, features))  # [h*w, K]
     return log_odds(logits, target, independent).reshape(features.grid).float().cpu().numpy(), layer
 
 
 @torch.no_grad()
 def early_answers(model: ImageModel, seen: Pass) -> list[tuple[int, Tensor]]:
-    """(block, logits [K]): what the model's norm and head would answer if a block were the last, each block that they can read, in order.
+    """(block, logits [K]): the answer if the model's norm and head followed each block, for the blocks where that is possible, in order.
 
-    The logit lens of what the head reads, be it a class token, two of them or the mean of the patches; see `logit_lens` for one patch. The
-    blocks of a pyramid's earlier stages are narrower than the head, and those of a CaiT that have no class token yet give no answer. Class
-    blocks are numbered after those over patches.
+    The logit lens of the tokens that the head reads; see `logit_lens` for one patch. Left out are blocks of a pyramid's earlier stages, which
+    are narrower than the head, and those of a CaiT's trunk, which has no class token. Class blocks are numbered after those over patches.
     """
     if seen.class_tokens:
         given = list(enumerate(seen.class_tokens, start=len(seen.features) - 1))  # [1, 1, D]
@@ -55,7 +49,7 @@ def early_answers(model: ImageModel, seen: Pass) -> list[tuple[int, Tensor]]:
 
 
 def similarity(model: ImageModel, seen: Pass, patch: tuple[int, int] | None) -> Floats:
-    """[h, w] in -1..1: the cosine of each patch of the last layer with what the head reads of the image, or with one `patch`."""
+    """[h, w] in -1..1: the cosine of each patch of the last layer with the head's input, or with one `patch`."""
     features = seen.features[-1]
     if patch is not None:
         weights(patch, 0, features.grid)  # refuses a patch outside
@@ -65,10 +59,10 @@ def similarity(model: ImageModel, seen: Pass, patch: tuple[int, int] | None) -> 
 
 
 def principal_components(model: ImageModel, seen: Pass, layer: int | None) -> tuple[Floats, int]:
-    """([h, w, 3], the layer): the first three principal components of the patches, each from its smallest 0 to its largest 1.
+    """([h, w, 3], the layer): the first three principal components of the patches, each scaled to 0..1.
 
-    As DINOv2 shows its features, https://arxiv.org/abs/2304.07193. A component's sign is that which makes its largest loading
-    positive. Patches that hardly differ have one colour.
+    As DINOv2 shows its features, https://arxiv.org/abs/2304.07193. A component's sign makes its largest loading positive. Patches that hardly
+    differ get one colour.
     """
     layer, features = chosen(seen, layer)
     tokens = features.tokens

@@ -1,4 +1,4 @@
-"""What a model looked at in one picture, as a picture of its own, in a file or in a notebook."""
+"""An explanation of one picture: as values, as an overlay, in a file or in a notebook."""
 
 import html
 import math
@@ -17,19 +17,18 @@ READABLE = 256  # smaller pictures are enlarged to at least this many pixels on 
 
 @dataclass(frozen=True, repr=False)
 class Explanation:
-    """What a model looked at in one picture.
+    """A map over one picture.
 
     image: uint8 [H, W, 3], the picture.
     grid: [h, w], the raw values, usually one a patch.
-    method: how they were found, for instance "rollout".
+    method: what the map shows, in words.
     label, probability: the predicted class and its probability in [0, 1].
-    box: (top, left, height, width) of the part that the model saw, which `grid` covers; None for all of it. It is
-        framed in the overlay.
-    asking: (row, column) of the patch whose reading this is, outlined in the overlay; None if it is no patch's.
+    box: (top, left, height, width) of the part that the model saw, which `grid` covers; None for all of it. It is framed in the overlay.
+    asking: (row, column) of the patch whose attention this is, outlined in the overlay; None for other maps.
     target: the class that the map is about; "" if it is about none, as attention is.
-    floor: the value that counts for nothing, 0 where negative values speak against the class; None for the smallest.
+    floor: the value drawn as 0: 0 where negative values speak against the class; None for the smallest.
     extent: height and width of the grid over those of `box`: above 1 where the last patches reach beyond the picture.
-    colours: [h, w, 3] in [0, 1], drawn in place of the grid.
+    colours: [h, w, 3] in [0, 1], drawn instead of the grid.
     """
 
     image: NDArray[np.uint8]
@@ -50,7 +49,7 @@ class Explanation:
 
     @property
     def even(self) -> str:
-        """That the map has no contrast, with its values; "" where it has some. It is then drawn without."""
+        """That the map has no contrast, with its values; "" where it has some. Without contrast it is drawn without colour."""
         words = evenness(self.grid)
         return words.partition(":")[0] if self.colours is not None else words
 
@@ -89,21 +88,15 @@ class Explanation:
             ImageDraw.Draw(drawn).rectangle((left, top, left + width - 1, top + height - 1), outline=PAPER)
         if self.asking is not None:
             row, column = self.asking
-            patch_h, patch_w = (
-                side * e / n for side, e, n in zip((height, width), self.extent, self.grid.shape, strict=True)
-            )
-            edges = (
-                left + column * patch_w,
-                top + row * patch_h,
-                left + (column + 1) * patch_w,
-                top + (row + 1) * patch_h,
-            )
-            right, bottom = min(edges[2], left + width), min(edges[3], top + height)
-            outlined(drawn, tuple(round(edge) for edge in (*edges[:2], right, bottom)))
+            patch_h, patch_w = height * self.extent[0] / self.grid.shape[0], width * self.extent[1] / self.grid.shape[1]
+            right = min(left + (column + 1) * patch_w, left + width)
+            bottom = min(top + (row + 1) * patch_h, top + height)
+            edges = (left + column * patch_w, top + row * patch_h, right, bottom)
+            outlined(drawn, tuple(round(edge) for edge in edges))
         return drawn
 
     def save(self, path: str | Path, alpha: float = 0.6) -> Path:
-        """Writes the overlay; a picture under 256 pixels is enlarged a whole number of times, to be seen.
+        """Writes the overlay; a picture under 256 pixels is enlarged by a whole factor.
 
         Raises:
             VitralError: the file's ending is not a picture's, or it cannot be written.

@@ -1,4 +1,4 @@
-"""Where the numbers of one attention layer lie in the image: from probabilities [..., H, Q, K] to what is read of each place.
+"""Where the queries and keys of one attention layer lie in the image: from probabilities [..., H, Q, K] to attention to each place.
 
 Four kinds: all tokens to all (ViT, https://arxiv.org/abs/2010.11929), the class token alone (CaiT, https://arxiv.org/abs/2103.17239), inside
 windows (Swin, https://arxiv.org/abs/2103.14030) and to a reduced map (PVT, https://arxiv.org/abs/2102.12122).
@@ -19,7 +19,7 @@ from vitral.explain.maps import Query
 from vitral.models.common import CLASS_TOKEN, DISTILLATION_TOKEN
 from vitral.models.common import Reader as Pooled
 
-Reader = Query | Pooled  # who asks: beyond whom a person may name, two tokens at once
+Reader = Query | Pooled  # whose attention: a query that a person can name, or all tokens that a head reads
 Floats = NDArray[np.floating]
 READERS = {
     "cls": "the class token",
@@ -30,7 +30,7 @@ READERS = {
 
 
 def in_words(reader: Reader, prefix: Sequence[str] = ()) -> str:
-    """Who reads, for people. prefix: the names of the prefix tokens."""
+    """The reader, for people. prefix: the names of the prefix tokens."""
     if isinstance(reader, tuple):
         return f"the patch in row {reader[0]} and column {reader[1]}"
     if isinstance(reader, int):
@@ -39,19 +39,19 @@ def in_words(reader: Reader, prefix: Sequence[str] = ()) -> str:
 
 
 def check_token(number: int, num_prefix: int) -> None:
-    """A VitralError where there is no token of this number before the patches."""
+    """A VitralError unless there is a token of this number before the patches."""
     if not 0 <= number < num_prefix:
         known = (
             f"those before the patches are numbered 0 to {num_prefix - 1}" if num_prefix else "there are only patches"
         )
-        raise VitralError(f"query {number}: no such token, {known}; or ask for mean, or a patch by its row and column")
+        raise VitralError(f"query {number}: no such token, {known}; or choose mean, or a patch by its row and column")
 
 
 def weights(reader: Reader, num_prefix: int, grid: tuple[int, int]) -> NDArray[np.float64]:
-    """[P + h*w], summing to one: how much each token counts in what `reader` reads.
+    """[P + h*w], summing to one: the weight of each token as a query in the attention of `reader`.
 
     Raises:
-        VitralError: a patch outside the grid, or a prefix token that there is not.
+        VitralError: the patch is outside the grid, or there is no such prefix token.
     """
     h, w = grid
     chosen = np.zeros(num_prefix + h * w)
@@ -80,7 +80,7 @@ def weights(reader: Reader, num_prefix: int, grid: tuple[int, int]) -> NDArray[n
 
 
 class Rows(Protocol):
-    """Attention of one layer, all of it or so kept that it gives parts when it is indexed as an array is."""
+    """Attention of one layer, as an array or anything that can be indexed like one."""
 
     def __getitem__(self, index: Any, /) -> Any: ...
 
@@ -93,9 +93,9 @@ class Geometry(ABC):
     stride: int
     """Pixels from one place of the grid to the next."""
     prefix: tuple[str, ...]
-    """Names of the tokens before those of the places, among the layer's queries or keys: class token, distillation token, register 1, ..."""
+    """Names of the tokens before the patches, among the layer's queries or keys: class token, distillation token, register 1, ..."""
     own: Reader
-    """Who reads if nobody in particular is asked for: what the model's answer is read from, as far as the layer has it."""
+    """The default reader: the tokens that the model's head reads, as far as the layer has them as queries."""
 
     @property
     def num_prefix(self) -> int:
@@ -103,51 +103,46 @@ class Geometry(ABC):
         return len(self.prefix)
 
     def reader(self, query: Query | None) -> Reader:
-        """Who reads, given whom a person asked for.
-
-        Raises:
-            VitralError: the layer has no such query.
-        """
+        """The reader for a query, by default `own`; a VitralError where the layer has no such query."""
         if query == "cls" and CLASS_TOKEN not in self.prefix:
-            raise VitralError(
-                "query cls: this layer has no class token; ask for mean, or for a patch by its row and column"
-            )
+            raise VitralError("query cls: this layer has no class token; choose mean, or a patch by its row and column")
         if isinstance(query, int):
             check_token(query, self.num_prefix)
         return self.own if query is None else query
 
     def words(self, query: Query | None) -> str:
-        """Who reads, for people, given whom a person asked for."""
+        """The reader for a query, for people."""
         return in_words(self.reader(query), self.prefix)
 
     def read(self, attention: Floats, query: Query | None) -> Floats:
-        """The layer's probabilities to [H, h, w], what the query reads of each place; prefix tokens and padding are left out."""
+        """The layer's probabilities to [H, h, w], the query's attention to each place, without prefix tokens and padding."""
         asking = weights(self.reader(query), self.num_prefix, self.grid)
         return self.places(self.keys(attention, asking))
 
     def places(self, keys: Floats) -> Floats:
-        """What is read of the layer's keys, as `keys` gives it, to [H, h, w], what is read of each place."""
+        """Attention to the layer's keys, as `keys` gives it, to [H, h, w], attention to each place."""
         return self._places(keys).reshape(len(keys), *self.grid)
 
     def prefixes(self, keys: Floats) -> Floats:
-        """Of what is read of the layer's keys the prefix tokens' part, [H, P]."""
+        """Attention to the prefix tokens, [H, P], of that to the layer's keys."""
         return keys[:, : self.num_prefix]
 
     def keys(self, attention: Rows, asking: NDArray[np.float64]) -> Floats:
-        """What the queries together, weighted by `asking` [P + h*w], read of each key: [H, K], or [H, n, N] inside windows.
+        """Attention to each key, summed over the queries with the weights `asking` [P + h*w]: [H, K], or [H, n, N] inside windows.
 
-        Where one query asks, its row alone is taken out of `attention`.
+        Of a single query only its row is taken out of `attention`.
         """
         lone = np.flatnonzero(asking)
         return self._row(attention, int(lone[0])) if len(lone) == 1 else self._mixed(attention, asking)
 
-    @abstractmethod
     def _row(self, attention: Rows, token: int) -> Floats:
-        """`keys` where one token of [P + h*w] asks."""
+        """`keys` of one query, a token of [P + h*w]."""
+        return attention[:, token]
 
-    @abstractmethod
     def _mixed(self, attention: Any, asking: NDArray[np.float64]) -> Floats:
-        """`keys` where several tokens ask, of the whole attention."""
+        """`keys` of several queries, from the whole attention."""
+        assert attention.shape[-2] == len(asking), f"attention {attention.shape} for {len(asking)} queries"
+        return np.stack([asking @ head for head in attention])  # head by head: each becomes float64 on the way
 
     @abstractmethod
     def _places(self, keys: Floats) -> Floats:
@@ -156,42 +151,33 @@ class Geometry(ABC):
 
 @dataclass(frozen=True)
 class Tokens(Geometry):
-    """[H, Q, K] between tokens of a sequence [T]. In CaiT's first layers patches alone ask and answer; see also `ClassOnly`."""
-
-    def _row(self, attention: Rows, token: int) -> Floats:
-        return attention[:, token]
-
-    def _mixed(self, attention: Any, asking: NDArray[np.float64]) -> Floats:
-        assert attention.shape[-2:] == (len(asking),) * 2, f"attention {attention.shape} for {len(asking)} tokens"
-        return np.stack([asking @ head for head in attention])  # head by head: each becomes float64 on the way
+    """[H, Q, K] between tokens of a sequence [T]: in CaiT's trunk between patches only; see also `ClassOnly`."""
 
     def _places(self, keys: Floats) -> Floats:
         return keys[:, self.num_prefix :]
 
     def square(self, values: Floats, tokens: int) -> Floats:
         """[H, Q, K] in its place among all `tokens` of the model, [H, T, T]; 0 for pairs that the layer does not have."""
-        missing = tokens - values.shape[-1]  # at the front: the class token, where a layer is without it
+        missing = tokens - values.shape[-1]  # at the front: the class token, where a layer has none
         return np.pad(values, ((0, 0), (missing, 0), (missing, 0)))
 
 
 @dataclass(frozen=True)
 class ClassOnly(Tokens):
-    """[H, 1, 1 + h*w]: the class token alone asks."""
+    """[H, 1, 1 + h*w]: the class token is the only query."""
 
     def reader(self, query: Query | None) -> Reader:
         if query not in (None, "cls", 0):
-            raise VitralError(
-                f"query {query}: in this layer only the class token reads; ask for cls, or choose an earlier layer"
-            )
+            raise VitralError(f"query {query}: this layer has cls only; choose it, or an earlier layer")
         return "cls"
 
     def square(self, values: Floats, tokens: int) -> Floats:
-        return np.pad(values, ((0, 0), (0, tokens - 1), (0, 0)))  # the patches read nothing here
+        return np.pad(values, ((0, 0), (0, tokens - 1), (0, 0)))  # the patches attend to nothing here
 
 
 @dataclass(frozen=True)
 class Windowed(Geometry):
-    """[n, H, N, N] inside windows; `slots` [n, N] is the place, row by row, that each window's token comes from, -1 for padding."""
+    """[n, H, N, N] inside windows; `slots` [n, N] is the place, row by row, of each window's tokens, -1 for padding."""
 
     slots: NDArray[np.int64]
 
@@ -218,16 +204,10 @@ class Windowed(Geometry):
 
 @dataclass(frozen=True)
 class Reduced(Geometry):
-    """[H, h*w, M] to a map of M = m_h * m_w keys; `rows` [m_h, h] and `columns` [m_w, w] say which share of a key each place is."""
+    """[H, h*w, M] to a map of M = m_h * m_w keys; `rows` [m_h, h] and `columns` [m_w, w] hold each place's share of a key."""
 
     rows: NDArray[np.float64]
     columns: NDArray[np.float64]
-
-    def _row(self, attention: Rows, token: int) -> Floats:
-        return attention[:, token]
-
-    def _mixed(self, attention: Any, asking: NDArray[np.float64]) -> Floats:
-        return np.stack([asking @ head for head in attention])
 
     def _places(self, keys: Floats) -> Floats:
         read = keys.reshape(-1, len(self.rows), len(self.columns))  # [H, m_h, m_w]
@@ -235,7 +215,7 @@ class Reduced(Geometry):
 
 
 def shares(spans: list[tuple[int, int]], side: int) -> NDArray[np.float64]:
-    """[m, side]: keys that each come from the places (from, to) of a line, and which share of a key each place is."""
+    """[m, side]: each place's share of m keys, which are each reduced from a range [from, to) of a line of places."""
     found = np.zeros((len(spans), side))
     for share, (start, end) in zip(found, spans, strict=True):
         share[start:end] = 1 / (end - start)

@@ -1,4 +1,4 @@
-"""Maps from gradients of a class's logit: through attention, through the last tokens, and along a path of pixels.
+"""Maps from gradients of a class's logit: by attention, by the last tokens, and by pixels along a path.
 
 Axes: H heads, Q queries, K keys, T tokens, h w grid, D width, K classes where a logit is meant.
 """
@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vitral.explain.attention import squares
-from vitral.explain.capture import Pass, untouched
+from vitral.explain.capture import Pass
 from vitral.explain.geometry import Floats
 from vitral.explain.maps import rollout
-from vitral.models.common import ImageModel
+from vitral.models.common import ImageModel, evaluating
 
 FEWEST, MOST = 32, 256  # points on the path of integrated gradients
-OFF = 0.01  # share of the logits' difference that integrated gradients may miss before more points are taken
+OFF = 0.01  # share of the logits' difference that integrated gradients may miss before they use more points
 BATCH = 16
 
 
@@ -32,8 +32,8 @@ def weighted_attention(seen: Pass, target: int) -> list[Floats]:
 
 
 def gradient_rollout(seen: Pass, target: int) -> NDArray[np.float64]:
-    """[T, T]: `rollout` (https://arxiv.org/abs/2005.00928) of what of the attention speaks for the class, as in
-    https://github.com/jacobgil/vit-explain and equation 13 of https://arxiv.org/abs/2012.09838."""
+    """[T, T]: `rollout` (https://arxiv.org/abs/2005.00928) of `weighted_attention`, as in https://github.com/jacobgil/vit-explain and
+    equation 13 of https://arxiv.org/abs/2012.09838."""
     return rollout(weighted_attention(seen, target))
 
 
@@ -50,7 +50,7 @@ def relevance(seen: Pass, target: int) -> NDArray[np.float64]:
 
 
 def legrad(model: ImageModel, seen: Pass, target: int) -> Floats:
-    """[h, w]: how the score that each layer's own tokens give the class would rise with the layer's attention to a patch.
+    """[h, w]: how the class's score, read from each layer's own tokens, would rise with the layer's attention to a patch.
 
     LeGrad, https://arxiv.org/abs/2404.03214: the positive part of the gradient, mean over heads, queries and layers. In CaiT
     the layers with an answer of their own are those of class attention.
@@ -65,10 +65,10 @@ def legrad(model: ImageModel, seen: Pass, target: int) -> Floats:
 
 
 def grad_cam(seen: Pass, target: int) -> tuple[Floats, int]:
-    """([h, w], its stride): the patches as they are last read, weighted by their channels' mean gradients; negatives 0.
+    """([h, w], its stride): the patches where they are used last, weighted by their channels' mean gradients; negatives become 0.
 
-    Grad-CAM, https://arxiv.org/abs/1610.02391, equations 1 and 2. Of a Transformer the patches are taken after the norm of whoever reads
-    them: before a layer norm a token's gradient is at a right angle to the token, and the product says nothing.
+    Grad-CAM, https://arxiv.org/abs/1610.02391, equations 1 and 2. A Transformer's patches are taken after the norm of the last layer that uses
+    them: before a layer norm a token's gradient is orthogonal to the token, and their product is 0.
     """
     features = seen.last_read
     (gradient,) = torch.autograd.grad(seen.logits[0, target], [features.tokens])
@@ -77,13 +77,13 @@ def grad_cam(seen: Pass, target: int) -> tuple[Floats, int]:
 
 
 def integrated_gradients(model: ImageModel, image: Tensor, target: int) -> tuple[Tensor, float]:
-    """([C, H, W], missed): what each pixel adds to the target's logit on the straight way from the mean colour to the image [C, H, W].
+    """([C, H, W], missed): what each pixel adds to the target's logit on the straight path from the mean colour to the image [C, H, W].
 
     Axiomatic Attribution for Deep Networks, https://arxiv.org/abs/1703.01365, equation 1, by Gauss-Legendre quadrature; the mean colour is
-    what the preprocessing makes zero. The sum should be the logit's rise on the way (completeness, proposition 1): the number of points
-    doubles until it is up to 1 %, or they are 256. `missed` is the share of the rise that is still missing or too much.
+    what the preprocessing makes zero. The sum should equal the logit's rise along the path (completeness, proposition 1): the number of points
+    doubles until it does within 1 %, up to 256 points. `missed` is the remaining error as a share of the rise.
     """
-    with untouched(model), torch.enable_grad():
+    with evaluating(model), torch.enable_grad():
         with torch.no_grad():
             start, end = model(torch.stack([torch.zeros_like(image), image]))[:, target].double().tolist()
         points = FEWEST
@@ -96,7 +96,7 @@ def integrated_gradients(model: ImageModel, image: Tensor, target: int) -> tuple
 
 
 def _along(model: ImageModel, image: Tensor, target: int, points: int) -> Tensor:
-    """The image times the mean gradient at so many points of the way, [C, H, W]."""
+    """The image times the mean gradient at so many points of the path, [C, H, W]."""
     places, shares = np.polynomial.legendre.leggauss(points)
     total = torch.zeros_like(image)
     for first in range(0, points, BATCH):

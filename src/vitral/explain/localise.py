@@ -1,6 +1,6 @@
-"""Does a map lie on the object? For pictures whose object is known as a mask.
+"""Does a map lie on the object? For pictures with a mask of the object.
 
-It asks less than it seems to: a model may rest its answer on the background, and then a true map lies off the object.
+This is no test of faithfulness: where a model uses the background, a faithful map lies off the object.
 """
 
 from dataclasses import dataclass
@@ -14,17 +14,17 @@ from vitral.explain.removal import over_view
 
 @dataclass(frozen=True)
 class Localisation:
-    """How a map agrees with a mask, each in [0, 1]."""
+    """Agreement of a map with a mask, each in [0, 1]."""
 
     pointing: float
     """Whether the largest value lies on the object (the pointing game, https://arxiv.org/abs/1608.00507, without its tolerance);
     where several places are the largest, the share of them that do."""
     pixel_accuracy: float
-    """Of the map cut at its mean, as https://arxiv.org/abs/2012.09838 does (section 4), as the next."""
+    """Of the map cut at its mean, as in https://arxiv.org/abs/2012.09838 (section 4)."""
     miou: float
-    """The mean over object and background of intersection / union."""
+    """Of the same: the mean over object and background of intersection / union."""
     average_precision: float
-    """Over all thresholds; of one class, whose mean over classes and pictures is mAP."""
+    """Over all thresholds; the mean over pictures is mAP."""
 
 
 def localised(

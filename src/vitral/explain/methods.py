@@ -1,4 +1,4 @@
-"""The table of methods: what each is asked, what it finds, and for which families it is undefined. Axes: h w grid, C channels, H W pixels."""
+"""The table of methods: what each computes, which options it takes, and for which models it is undefined. Axes: h w grid, C channels, H W pixels."""
 
 import re
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from vitral.models.common import ImageModel
 
 @dataclass(frozen=True)
 class Question:
-    """What a method is asked: of a model, one image [C, H, W] and a pass over it."""
+    """The inputs of a method: a model, one image [C, H, W], a recorded pass over it, and the options."""
 
     model: ImageModel
     image: Tensor
@@ -27,7 +27,7 @@ class Question:
     target: int
     """Index of the class that the map is about."""
     name: str
-    """The class in words."""
+    """The class's label."""
     independent: bool
     """Whether the labels are independent of each other, as in `vitral.answers.Answers`."""
     layer: LayerChoice | None
@@ -44,19 +44,19 @@ class Question:
 
     @property
     def reader(self) -> str:
-        """Who reads after the last layer."""
+        """The reader after the last layer, for people."""
         last = self.geometry[-1]
         return in_words(final_reader(last, self.query), last.prefix)
 
     def patch_layer(self) -> int | None:
-        """The layer as a number: blocks have no mean."""
+        """The layer as a number; a VitralError for "mean", which blocks have not."""
         if self.layer == "mean":
             raise VitralError("layer mean: this method shows one layer; give its number")
         return self.layer
 
 
 class Found(NamedTuple):
-    """values [h, w] on squares of `stride` pixels, and what they are, for people."""
+    """values [h, w] on squares of `stride` pixels, and what they show, for people."""
 
     values: Floats
     stride: int
@@ -78,11 +78,11 @@ def _squared(q: Question, square: Floats, words: str) -> Found:
 
 
 def _rollout(q: Question) -> Found:
-    return _squared(q, rollout(squares(q.geometry, q.arrays)), f"rollout through all layers: what {q.reader} reads")
+    return _squared(q, rollout(squares(q.geometry, q.arrays)), f"rollout of {q.reader} through all layers")
 
 
 def _gradient_rollout(q: Question) -> Found:
-    words = f"gradient rollout: what of the attention of {q.reader} speaks for {q.name}"
+    words = f"gradient rollout of {q.reader}: attention that speaks for {q.name}"
     return _squared(q, gradients.gradient_rollout(q.seen, q.target), words)
 
 
@@ -92,9 +92,7 @@ def _relevance(q: Question) -> Found:
 
 def _grad_cam(q: Question) -> Found:
     values, stride = gradients.grad_cam(q.seen, q.target)
-    return Found(
-        values, stride, f"Grad-CAM: which of the patches, as they are last read, speak for {q.name}", floor=0.0
-    )
+    return Found(values, stride, f"Grad-CAM: which patches, where they are used last, speak for {q.name}", floor=0.0)
 
 
 def _legrad(q: Question) -> Found:
@@ -121,7 +119,7 @@ def _occlusion(q: Question) -> Found:
 
 def _logit_lens(q: Question) -> Found:
     values, layer = features.logit_lens(q.model, q.seen, q.target, q.independent, q.patch_layer())
-    return Found(values, q.seen.features[-1].stride, f"logit lens: how each patch of layer {layer} says {q.name}")
+    return Found(values, q.seen.features[-1].stride, f"logit lens: {q.name} in each patch of layer {layer}")
 
 
 def _similarity(q: Question) -> Found:
@@ -140,14 +138,14 @@ def _pca(q: Question) -> Found:
 
 
 class Method(NamedTuple):
-    """How a map is found."""
+    """A row of the table."""
 
     title: str
-    """What people call it, at the beginning of a line."""
+    """For people, at the beginning of a line."""
     function: Callable[[Question], Found]
     about: str
-    takes: frozenset[str]
-    """Of target, layer, head and query those that it can be asked for."""
+    takes: tuple[str, ...]
+    """Of target, layer, head and query the options that it takes."""
     gradients: bool = False
 
     @property
@@ -157,62 +155,35 @@ class Method(NamedTuple):
 
 
 METHODS: dict[str, Method] = {
-    "attention": Method(
-        "Attention", _attention, "what a layer's tokens read of each patch", frozenset({"layer", "head", "query"})
-    ),
-    "rollout": Method("Rollout", _rollout, "attention followed through all layers", frozenset({"query"})),
+    "attention": Method("Attention", _attention, "the attention of a layer to each patch", ("layer", "head", "query")),
+    "rollout": Method("Rollout", _rollout, "attention followed through all layers", ("query",)),
     "gradient_rollout": Method(
-        "Gradient rollout",
-        _gradient_rollout,
-        "rollout of the attention that speaks for the class",
-        frozenset({"target", "query"}),
-        True,
+        "Gradient rollout", _gradient_rollout, "rollout of the attention that speaks for the class", ("target", "query"), True
     ),
     "relevance": Method(
-        "Relevance",
-        _relevance,
-        "what of each patch reached the class's logit through attention",
-        frozenset({"target", "query"}),
-        True,
+        "Relevance", _relevance, "the patches' part in the class's logit, through attention", ("target", "query"), True
     ),
     "grad_cam": Method(
-        "Grad-CAM",
-        _grad_cam,
-        "the patches as last read, weighted by what the class makes of their channels",
-        frozenset({"target"}),
-        True,
+        "Grad-CAM", _grad_cam, "the last-used patches, weighted by the class's gradients", ("target",), True
     ),
-    "legrad": Method(
-        "LeGrad", _legrad, "how the class would rise with each layer's attention", frozenset({"target"}), True
-    ),
+    "legrad": Method("LeGrad", _legrad, "how the class would rise with each layer's attention", ("target",), True),
     "integrated_gradients": Method(
-        "Integrated gradients",
-        _integrated_gradients,
-        "what pixels add to the class's logit, from the mean colour on",
-        frozenset({"target"}),
+        "Integrated gradients", _integrated_gradients, "what pixels add to the class's logit", ("target",)
     ),
-    "occlusion": Method(
-        "Occlusion", _occlusion, "how far the class falls when a square is covered", frozenset({"target"})
-    ),
-    "logit_lens": Method(
-        "Logit lens", _logit_lens, "the class, read from each patch alone", frozenset({"target", "layer"})
-    ),
-    "similarity": Method(
-        "Similarity", _similarity, "likeness of each patch to the whole, or to one patch", frozenset({"query"})
-    ),
-    "pca": Method(
-        "PCA", _pca, "the patches' first three principal components as a colour picture", frozenset({"layer"})
-    ),
-}
+    "occlusion": Method("Occlusion", _occlusion, "how far the class falls when a square is covered", ("target",)),
+    "logit_lens": Method("Logit lens", _logit_lens, "the class, read from each patch alone", ("target", "layer")),
+    "similarity": Method("Similarity", _similarity, "likeness of each patch to the whole, or to one patch", ("query",)),
+    "pca": Method("PCA", _pca, "the patches' first three principal components as a colour picture", ("layer",)),
+}  # fmt: skip
 
 
 def titled(name: str) -> str:
-    """A method's name as people write it; what is no method's as it is."""
+    """A method's title; any other name as it is."""
     return METHODS[name].title if name in METHODS else name
 
 
 def in_titles(sentence: str) -> str:
-    """A sentence that names methods as options do, with the words that people use."""
+    """A sentence with the methods' titles in place of their names as options."""
     return re.sub(r"[a-z]+_[a-z]+", lambda found: METHODS[found[0]].said if found[0] in METHODS else found[0], sentence)
 
 
@@ -220,22 +191,16 @@ FOLLOWED = ("rollout", "gradient_rollout", "relevance", "legrad")  # through all
 
 
 def undefined(model: ImageModel, method: str) -> str | None:
-    """Why there is no such map of this model, in one sentence; None where there is one.
-
-    Raises:
-        VitralError: no such method.
-    """
+    """Why a method is undefined for this model, in one sentence, or None; a VitralError where there is no such method."""
     if method not in METHODS:
         raise VitralError(f"method {method!r}: choose one of {', '.join(METHODS)}")
     kind, whole = type(model).__name__, model.backbone
     if not explainable(model):
-        return f"{kind} neither answers nor reads an image as a whole, so there is nothing to explain"
+        return f"{kind} has no encoder of whole images, so there is nothing to explain"
     if "target" in METHODS[method].takes and not model.num_classes:
-        *others, last = (
-            m for m, other in METHODS.items() if "target" not in other.takes and undefined(model, m) is None
-        )
+        *others, last = (m for m in METHODS if "target" not in METHODS[m].takes and undefined(model, m) is None)
         instead = f"{', '.join(others)} or {last}"
-        return f"this {kind} has no classes, so {method} has nothing to be about; fine-tune it, or choose {instead}"
+        return f"this {kind} has no classes for {method} to be about; fine-tune it, or choose {instead}"
     if method in ("attention", *FOLLOWED):
         if not attention_layers(whole):
             return f"{kind} has no attention; choose grad_cam, integrated_gradients, occlusion, similarity or pca"

@@ -1,4 +1,4 @@
-"""Results of the tests of a map as HTML, so that a notebook shows them when they are the last line of a cell. Colours suit light and dark."""
+"""The results of faithfulness and counterfactuals as HTML for notebooks. Colours suit light and dark."""
 
 import html
 from typing import TYPE_CHECKING

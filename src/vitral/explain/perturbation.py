@@ -1,19 +1,18 @@
-"""Maps from changing the image and asking again. Axes: C channels, H W pixels, h w grid, K classes."""
+"""Maps from changing the image and running the model again. Axes: C channels, H W pixels, h w grid, K classes."""
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vitral.explain.capture import untouched
 from vitral.explain.geometry import Floats
-from vitral.models.common import ImageModel
+from vitral.models.common import ImageModel, evaluating
 
 BATCH = 32
 
 
 def log_odds(logits: Tensor, target: int, independent: bool) -> Tensor:
-    """Logits [..., K] to log p / (1 - p) of the target [...]; independent: each label on its own, so that this is the logit itself."""
+    """Logits [..., K] to log p / (1 - p) of the target [...]; independent: each label is a yes or no, and this is the logit itself."""
     if independent or logits.shape[-1] == 1:
         return logits[..., target]
     others = torch.cat([logits[..., :target], logits[..., target + 1 :]], dim=-1)
@@ -21,14 +20,14 @@ def log_odds(logits: Tensor, target: int, independent: bool) -> Tensor:
 
 
 def occlusion(model: ImageModel, image: Tensor, target: int, independent: bool, stride: int) -> Floats:
-    """[h, w]: how far the target's log-odds fall when a square of `stride` pixels gets the mean colour; negative where they rise.
+    """[h, w]: the fall of the target's log-odds when a square of `stride` pixels is set to the mean colour; negative where they rise.
 
     Visualizing and Understanding Convolutional Networks, https://arxiv.org/abs/1311.2901, section 4.2, square by square. image: [C, H, W],
     whose mean colour the preprocessing makes zero.
     """
     grid = tuple(-(-side // stride) for side in image.shape[1:])
     answers = []
-    with untouched(model), torch.inference_mode():
+    with evaluating(model), torch.inference_mode():
         whole = log_odds(model(image[None]), target, independent)  # [1]
         for first in range(0, grid[0] * grid[1], BATCH):
             cells = range(first, min(first + BATCH, grid[0] * grid[1]))
@@ -48,6 +47,6 @@ def cell_sums(attributions: Tensor, stride: int) -> Floats:
 
 
 def cell_side(strides: list[int], size: tuple[int, int], most: int = 256) -> int:
-    """The finest of a model's strides at which an image of this size has no more squares than `most`, or else its coarsest."""
+    """The finest of a model's strides that cuts an image of this size into at most `most` squares, else its coarsest."""
     few = [s for s in strides if np.prod([-(-side // s) for side in size]) <= most]
     return few[0] if few else strides[-1]

@@ -1,4 +1,4 @@
-"""A picture whose patches can be taken away, and what the model then answers: what tests of faithfulness and counterfactuals stand on.
+"""A picture whose patches can be removed, and the model's answer without them: the basis of faithfulness and counterfactuals.
 
 Axes: S sets of patches, C channels, H W pixels, h w grid of patches, n = h*w, K classes.
 """
@@ -37,9 +37,9 @@ class Removable:
     """
 
     def __init__(self, predictor: Predictor, image: ImageLike, removal: Removal = "mean") -> None:
-        """removal: what becomes of a removed patch; `drop` is only for models whose tokens know their place by themselves.
+        """removal: how a patch is removed; `drop` is only for models whose tokens carry their position themselves.
 
-        `mean` is the colour that the preprocessing makes zero. The picture's own mean would tell of what was removed.
+        `mean` is the colour that the preprocessing makes zero: the picture's own mean would depend on what was removed.
         """
         if removal not in get_args(Removal):
             raise VitralError(f"removal {removal!r}: choose one of {', '.join(get_args(Removal))}")
@@ -63,7 +63,7 @@ class Removable:
         return h * self.side / height, w * self.side / width
 
     def on_grid(self, values: NDArray[np.floating], extent: tuple[float, float] = (1.0, 1.0)) -> NDArray[np.float64]:
-        """A map [*, *] of the view at any resolution as its mean over each patch, [h, w]; one of the patches as it is."""
+        """A map [*, *] of the view at any resolution as its mean over each patch, [h, w]; a map of this grid as it is."""
         if values.shape == self.grid:
             return values.astype(np.float64)
         height, width = self.pixels.shape[1:]
@@ -78,17 +78,15 @@ class Removable:
 
     @torch.inference_mode()
     def probabilities(self, kept: NDArray[np.bool_]) -> NDArray[np.float64]:
-        """[S, n], which patches stay, to [S, K], the classes' probabilities. The same set is computed once."""
+        """[S, n], which patches stay, to [S, K], the classes' probabilities. Equal sets are computed once."""
         sets, which = np.unique(kept, axis=0, return_inverse=True)
         model, rows = self.predictor.model, torch.from_numpy(sets).to(self.pixels.device)
         logits = torch.zeros(len(rows), model.num_classes)
         left = rows.sum(dim=1)
         tokens = model.embed(self.pixels[None]) if self.removal == "drop" else None  # [1, prefix + n, D]
-        for number in left.unique() if self.removal == "drop" else [None]:  # sequences of one length go together
-            alike = (
-                (left == number).nonzero()[:, 0] if number is not None else torch.arange(len(rows), device=left.device)
-            )
-            for part in alike.split(BATCH):
+        groups = torch.zeros_like(left) if tokens is None else left  # sequences of one length go together
+        for group in groups.unique():
+            for part in (groups == group).nonzero()[:, 0].split(BATCH):
                 answer = model(self._painted(rows[part])) if tokens is None else self._shortened(tokens, rows[part])
                 logits[part.cpu()] = answer.float().cpu()
         answers = self.predictor.probabilities(logits).double().numpy()
@@ -125,7 +123,7 @@ def cut(model: ImageModel, height: int, width: int) -> tuple[int, tuple[int, int
 
 
 def check_droppable(model: ImageModel) -> None:
-    """A VitralError where tokens cannot be left out, or where the model has no answer once all are."""
+    """A VitralError where tokens cannot be left out, or where the model has no answer without any."""
     kind = type(model).__name__
     other = "; choose removal mean or blur"
     if not model.droppable:
@@ -137,11 +135,9 @@ def check_droppable(model: ImageModel) -> None:
 
 
 def check_ordered(explanation: Explanation) -> None:
-    """A VitralError where an explanation is a picture in colours and so puts the patches in no order."""
+    """A VitralError where an explanation is a picture in colours, which has no order of patches."""
     if explanation.colours is not None:
-        raise VitralError(
-            f"{explanation.method}: puts the patches in no order to remove them in; choose a method that gives a map"
-        )
+        raise VitralError(f"{explanation.method}: colours have no order; choose a method that gives a map")
 
 
 def over_view(
@@ -157,17 +153,17 @@ def order_of(values: NDArray[np.floating]) -> NDArray[np.int64]:
     """[h, w] to the patches' numbers [n], the largest value first; equal ones in an order that is random but always the same."""
     flat = values.ravel()
     if not np.isfinite(flat).all():
-        raise VitralError("the map holds values that are not finite numbers, so it puts the patches in no order")
+        raise VitralError("the map has values that are not finite, so patches have no order; choose another")
     chance = uniforms(0, "equal values of a map", 0, np.zeros(1), flat.size)[0]
     return np.lexsort((chance, -flat))
 
 
 def random_maps(grid: tuple[int, int], count: int, seed: int = 0) -> NDArray[np.float64]:
-    """[count, h, w] in [0, 1): maps that know nothing."""
+    """[count, h, w] in [0, 1): random maps."""
     return uniforms(seed, "random maps", 0, np.arange(count), grid[0] * grid[1]).reshape(count, *grid)
 
 
 def centre_map(grid: tuple[int, int]) -> NDArray[np.float64]:
-    """[h, w]: a Gaussian in the middle, of a quarter of each side's deviation, which knows only that photographers aim."""
+    """[h, w]: a Gaussian in the middle with a quarter of each side as deviation, since photographers put things there."""
     y, x = ((np.arange(n) + 0.5) / n - 0.5 for n in grid)
     return np.exp(-8 * (y[:, None] ** 2 + x[None, :] ** 2))

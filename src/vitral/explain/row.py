@@ -19,7 +19,7 @@ ACROSS = 6
 def row_figure(maps: Mapping[str, Explanation], title: str) -> Image.Image:
     """The picture, then each map over it under its name, the class that it is about and whether it has no contrast, in lines of six.
 
-    maps: by the names of their methods, or whatever else tells them apart. title: stands above all.
+    maps: by the names of their methods, or other names. title: above all.
     """
     first = next(iter(maps.values()))
     scale = SIDE / max(first.image.shape[:2])

@@ -1,8 +1,8 @@
-"""Does a map depend on what the model learned, and does it hold still?
+"""Does a map depend on what the model learned, and is it stable under noise?
 
-Sanity Checks for Saliency Maps, https://arxiv.org/abs/1810.03292 (section 3.1): weights are randomised from the head down, and a map that
-stays as it was cannot have shown what was learned. Deviation: a tensor's own trained values are shuffled, not drawn anew, so that they keep
-their scale and no family needs a rule of its own.
+Sanity Checks for Saliency Maps, https://arxiv.org/abs/1810.03292 (section 3.1): weights are randomised from the head down, and a map that does
+not change cannot have shown what was learned. Deviation: each tensor's trained values are shuffled, not drawn anew, so that they keep their
+scale and no family needs a rule of its own.
 """
 
 import copy
@@ -25,12 +25,12 @@ Mapper = Callable[[Predictor, ImageLike], NDArray[np.floating]]
 
 @dataclass(frozen=True)
 class Sanity:
-    """How the maps of ever more randomised models agree with the model's own."""
+    """Correlations of the model's map with those of ever more randomised copies."""
 
     stages: list[str]
-    """What was randomised, from the head down; each row includes all before it."""
+    """The last part randomised, from the head down; each includes all before it."""
     correlations: list[float]
-    """Spearman's, in [-1, 1]: near 0 is sound, near 1 is a map that does not care what the model learned."""
+    """Spearman's, in [-1, 1]: near 0 is sound, near 1 a map that does not depend on what the model learned."""
 
     @property
     def mean(self) -> float:
@@ -45,7 +45,7 @@ def sanity(predictor: Predictor, image: ImageLike, mapper: Mapper, seed: int = 0
 
 
 def cascade(predictor: Predictor, seed: int = 0) -> Iterator[tuple[str, Predictor]]:
-    """(last stage randomised, predictor) from the head down. All are one copy: use each before taking the next. The predictor stays as it is."""
+    """(last stage randomised, predictor) from the head down. All share one copy: use each before taking the next."""
     model = copy.deepcopy(predictor.model)
     randomised = Predictor(model, predictor.card)
     for name, parameters in stages(model):
@@ -58,7 +58,7 @@ def cascade(predictor: Predictor, seed: int = 0) -> Iterator[tuple[str, Predicto
 
 
 def stages(model: ImageModel) -> list[tuple[str, list[nn.Parameter]]]:
-    """The model's parameters in parts, the head first, then blocks from the last to the first, tables of tokens and positions at the end."""
+    """The model's parameters in parts: the head, blocks from the last to the first, and the tables of tokens and positions."""
     parts: list[tuple[str, list[nn.Parameter]]] = []
     for name, child in model.named_children():
         if isinstance(child, nn.ModuleList | nn.Sequential):
@@ -75,13 +75,13 @@ def max_sensitivity(
 ) -> float:
     """The largest change of the map under noise too small to see, as a share of the map (both in Frobenius norm).
 
-    https://arxiv.org/abs/1901.09392, definition 3. radius: of the uniform noise on each pixel, where white is 1. draws: noises tried.
+    https://arxiv.org/abs/1901.09392, definition 3. radius: of the uniform noise on each pixel, where white is 1. draws: samples of noise.
     """
     pixels = predictor.decode(image)  # [C, h, w]
     before = mapper(predictor, pixels)
     norm = float(np.linalg.norm(before))
     if norm == 0:
-        raise VitralError("the map is 0 everywhere, so its change has no scale; choose another method or layer")
+        raise VitralError("the map is 0 everywhere, so a change has no scale; choose another method or layer")
     changes = []
     for noise in uniforms(seed, "sensitivity", 0, np.arange(draws), pixels.numel()):
         moved: Tensor = pixels + torch.from_numpy((2 * noise - 1) * radius * 255).view(pixels.shape)
@@ -91,7 +91,7 @@ def max_sensitivity(
 
 
 def spearman(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
-    """Spearman's rank correlation of two maps of one shape, equal values sharing their rank; 0 where a map is flat and so ranks nothing."""
+    """Spearman's rank correlation of two maps of one shape, equal values sharing their rank; 0 where a map is flat."""
     assert a.shape == b.shape, f"maps {a.shape} and {b.shape}"
     x, y = (ranks(values.ravel()) for values in (a, b))
     x, y = x - x.mean(), y - y.mean()
@@ -100,7 +100,7 @@ def spearman(a: NDArray[np.floating], b: NDArray[np.floating]) -> float:
 
 
 def ranks(values: NDArray[np.floating]) -> NDArray[np.float64]:
-    """[n] to ranks from 1, the mean of its ranks for each of equal values."""
+    """[n] to ranks from 1; equal values share the mean of their ranks."""
     _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return (last - (counts - 1) / 2)[which]

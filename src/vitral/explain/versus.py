@@ -1,4 +1,4 @@
-"""Two maps of one picture beside each other: how far they agree, and which of them is truer to its model.
+"""Two maps of one picture: how far they agree, and which is the more faithful.
 
 Axes: h w grid of a map, H W picture.
 """
@@ -15,10 +15,10 @@ from vitral.explain.sanity import spearman
 def agreement(left: Explanation, right: Explanation) -> float:
     """Spearman's rank correlation of two maps of one picture, in [-1, 1], over the part of it that both models see.
 
-    Maps of one grid are compared value by value; else each value of the finer is paired with that of the other which lies over its middle.
+    Maps of one grid are compared value by value; else each value of the finer is paired with the value of the other over its middle.
 
     Raises:
-        VitralError: one of them is a picture in colours, which ranks nothing.
+        VitralError: one of them is a picture in colours, which has no ranks.
     """
     check_ordered(left)
     check_ordered(right)
@@ -29,9 +29,9 @@ def agreement(left: Explanation, right: Explanation) -> float:
 
 
 def gain(faithfulness: Faithfulness) -> float:
-    """How far a map is above random orders in insertion and below them in deletion together, in areas: 0 is a map that says nothing.
+    """A map's area above random orders in insertion plus that below them in deletion: 0 for a map that is no better than random.
 
-    The symmetric relevance gain of https://arxiv.org/abs/2401.06654, counted from what random orders reach on this picture.
+    The symmetric relevance gain of https://arxiv.org/abs/2401.06654, relative to random orders on this picture.
     """
     above = faithfulness.insertion - faithfulness.random_insertion
     return float(above + faithfulness.random_deletion - faithfulness.deletion)
@@ -45,13 +45,11 @@ def scatter(faithfulness: Faithfulness) -> float:
 def truer(left: Faithfulness, right: Faithfulness, names: tuple[str, str]) -> str:
     """One sentence: which of two maps, called `names`, is the more faithful, and by which numbers.
 
-    A difference counts when it is more than what random orders of either scatter by, and `LEAST`.
+    A difference counts if it is larger than the standard deviation of random orders' gains, and than `LEAST`.
     """
     if left.target != right.target:
-        return (
-            f"not comparable: {names[0]} was tested on {left.target!r}, {names[1]} on {right.target!r}; "
-            "ask both about one class"
-        )
+        tested = f"{names[0]} was tested on {left.target!r}, {names[1]} on {right.target!r}"
+        return f"not comparable: {tested}; choose one class for both"
     if still := [name for name, each in zip(names, (left, right), strict=True) if not each.tells]:
         return UNMOVED + (f" ({still[0]})" if len(still) == 1 else "")
     gains, chance = (gain(left), gain(right)), max(scatter(left), scatter(right))
@@ -79,7 +77,7 @@ def _paired(left: Explanation, right: Explanation, axis: int) -> tuple[NDArray[n
 
 
 def _ruler(explanation: Explanation, axis: int) -> tuple[float, float, int, float]:
-    """(start, cell, cells, end) of the map along an axis, as shares of the picture: two models may have read it at two sizes."""
+    """(start, cell, cells, end) of the map along an axis, as shares of the picture, which two models may read at two sizes."""
     size, n = explanation.image.shape[axis], explanation.grid.shape[axis]
     box = explanation.box or (0, 0, *explanation.image.shape[:2])
     start, length = box[axis] / size, box[axis + 2] / size

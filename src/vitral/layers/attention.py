@@ -57,29 +57,23 @@ def attend(
 def _explicit_is_faster(q: Tensor, k: Tensor) -> bool:
     """Where two products and a softmax beat the fused kernel on a processor (benchmarks/LOG.md): in bfloat16, and in training on few tokens, as the
     kernel's backward pass takes long to start."""
-    pairs = q.shape[-2] * k.shape[-2]
-    if q.device.type != "cpu":
-        return False
-    return pairs <= (
-        EXPLICIT_UP_TO if q.dtype == torch.bfloat16 else TRAINED_EXPLICITLY_UP_TO if q.requires_grad else 0
-    )
+    limit = EXPLICIT_UP_TO if q.dtype == torch.bfloat16 else TRAINED_EXPLICITLY_UP_TO if q.requires_grad else 0
+    return q.device.type == "cpu" and q.shape[-2] * k.shape[-2] <= limit
 
 
 class AttentionLayer(nn.Module):
-    """What a module is that calls `attend` once in its forward: it hands `self.recorder` on, so that its attention can be seen.
+    """Base of the modules that call `attend` once in their forward and pass `self.recorder` to it, so that attention can be recorded.
 
-    It is called with tokens or a map, and inside shifted windows with their mask beside it.
+    They take tokens or a map, and with shifted windows their mask as a second argument.
     """
 
     class_only: ClassVar[bool] = False
-    """Whether the first token alone asks."""
+    """Whether the first token is the only query."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         if dim % num_heads:
-            raise VitralError(
-                f"width {dim} does not divide into {num_heads} heads; choose num_heads among its divisors"
-            )
+            raise VitralError(f"width {dim} does not divide into {num_heads} heads; choose a divisor as num_heads")
         self.num_heads = num_heads
         self.recorder: Recorder | None = None
 
@@ -88,11 +82,11 @@ class AttentionLayer(nn.Module):
         return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
 
     def slots(self, grid: tuple[int, int], shifted: bool) -> Tensor | None:
-        """Where attention stays inside windows: the place in a map, row by row, of each window's tokens, [n, N]; -1 for padding."""
+        """Of attention inside windows: for each token of each window its index in the map, row by row, [n, N]; -1 for padding."""
         return None
 
     def spans(self, side: int) -> list[tuple[int, int]] | None:
-        """Where keys come from a reduced map: the places (from, to) that each key of a line of `side` places is made of."""
+        """Of attention to a reduced map: for each key along an axis of `side` places the range [from, to) that it is reduced from."""
         return None
 
 
@@ -115,35 +109,30 @@ class Attention(AttentionLayer):
 
 
 @contextmanager
-def recording(
-    model: nn.Module, layers: Sequence[int] | None = None, receive: Callable[[int, Tensor], None] | None = None
-) -> Iterator[dict[int, Tensor]]:
-    """Record attention while the block runs: yields {layer: [B, H, Q, N]}, filled by each forward pass.
+def recording(model: nn.Module, layers: Sequence[int] | None = None) -> Iterator[dict[int, Tensor]]:
+    """Record attention inside the `with`: yields {layer: [B, H, Q, N]}, filled by each forward pass.
 
-    `layers` counts the model's attention layers from 0, negative ones from the end; None means all. A layer that the
-    model does not have is an error. With `receive` nothing is kept: it is called with each layer's number and attention
-    as soon as they are computed.
+    layers: numbers of attention layers from 0, negative ones from the end; None for all. A VitralError if the model has no such layer.
     """
-    modules = [m for m in model.modules() if isinstance(m, AttentionLayer)]
+    modules = [module for _, module in attention_layers(model)]
     wanted = range(len(modules)) if layers is None else [check_layer(layer, len(modules)) for layer in layers]
     maps: dict[int, Tensor] = {}
-    take = maps.__setitem__ if receive is None else receive
     try:
         for layer in wanted:
-            modules[layer].recorder = partial(take, layer)
+            modules[layer].recorder = partial(maps.__setitem__, layer)
         yield maps
     finally:
         for module in modules:
             module.recorder = None
 
 
-def check_layer(layer: int, depth: int) -> int:
+def check_layer(layer: int, depth: int, what: str = "attention layers") -> int:
     """`layer` as an index from 0, or a VitralError where the model has no such layer."""
     if not -depth <= layer < depth:
-        raise VitralError(f"layer {layer}: the model has {depth} attention layers, numbered 0 to {depth - 1}")
+        raise VitralError(f"layer {layer}: the model has {depth} {what}, numbered 0 to {depth - 1}")
     return layer % depth
 
 
-def attention_layers(model: nn.Module) -> list[tuple[int, int]]:
-    """(layer, heads) for each attention layer of the model, in the order of computation."""
-    return list(enumerate(m.num_heads for m in model.modules() if isinstance(m, AttentionLayer)))
+def attention_layers(model: nn.Module) -> list[tuple[str, AttentionLayer]]:
+    """Name and module of each attention layer of the model, in the order of computation."""
+    return [(name, module) for name, module in model.named_modules() if isinstance(module, AttentionLayer)]

@@ -31,7 +31,7 @@ class StdConv2d(nn.Conv2d):
 
 
 class GroupNormRelu(nn.GroupNorm):
-    """Group norm of 32 groups, and ReLU unless told otherwise."""
+    """Group norm of 32 groups, and ReLU unless switched off."""
 
     def __init__(self, channels: int, relu: bool = True) -> None:
         super().__init__(32, channels, eps=1e-5)

@@ -5,8 +5,11 @@ from torch import nn
 
 
 @torch.no_grad()
-def truncated_normal(model: nn.Module, std: float = 0.02) -> None:
-    """Every linear layer below `model` N(0, std) cut at two units with bias 0; norms at 1 and 0."""
+def truncated_normal(model: nn.Module, *tables: nn.Parameter | None, std: float = 0.02) -> None:
+    """Draw the linear layers of `model`, and then `tables` (tokens, positions; None is left out), from N(0, std) cut at two units.
+
+    Biases become 0, norms 1 and 0.
+    """
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=std)
@@ -15,3 +18,6 @@ def truncated_normal(model: nn.Module, std: float = 0.02) -> None:
         elif isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
             nn.init.zeros_(module.bias)
+    for table in tables:
+        if table is not None:
+            nn.init.trunc_normal_(table, std=std)

@@ -1,4 +1,4 @@
-"""Linear layers that learn beside frozen weights, or behind a norm, and become plain linear layers again when training is over.
+"""Linear layers that are trained through a low-rank update or behind a batch norm, and merged into plain linear layers afterwards.
 
 LoRA, https://arxiv.org/abs/2106.09685: to a frozen matrix W an update of low rank is added, W + (alpha / r) B A. The batch norm before a head
 is the linear probe of MAE, https://arxiv.org/abs/2111.06377, appendix A.1. Axes: B batch, D width in, E width out, r rank.
@@ -20,15 +20,15 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Adapted(nn.Module, ABC):
-    """Stands where a linear layer stood, and can be written as one."""
+    """Replaces a linear layer in training, and can be merged into one."""
 
     @abstractmethod
     def plain(self) -> nn.Linear:
-        """The linear layer that gives the same answers in use."""
+        """The linear layer that computes the same in evaluation mode."""
 
 
 class LoraLinear(Adapted):
-    """base(x) + scale * B A x with `base` frozen: [..., D] -> [..., E]. B starts at zero, so at first nothing is changed (section 4.1)."""
+    """base(x) + scale * B A x with `base` frozen: [..., D] -> [..., E]. B starts at zero, so training starts from W (section 4.1)."""
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
         super().__init__()
@@ -37,7 +37,7 @@ class LoraLinear(Adapted):
         weight = base.weight
         self.a = nn.Parameter(torch.empty(rank, base.in_features, device=weight.device, dtype=weight.dtype))
         self.b = nn.Parameter(torch.zeros(base.out_features, rank, device=weight.device, dtype=weight.dtype))
-        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))  # as the paper's code, which is as nn.Linear
+        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))  # as in the paper's code and in nn.Linear
 
     @property
     def weight(self) -> Tensor:
@@ -71,7 +71,7 @@ class NormedLinear(Adapted):
         x = x.to(self.linear.weight.dtype)  # under autocast the statistics stay in float32
         if len(x) > 1 or not self.training:
             return self.linear(self.norm(x))
-        mean, variance = self.statistics()  # a lone image has no deviation
+        mean, variance = self.statistics()  # one image has no deviation
         return self.linear(F.batch_norm(x, mean, variance, eps=self.norm.eps))
 
     def statistics(self) -> tuple[Tensor, Tensor]:

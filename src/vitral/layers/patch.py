@@ -50,6 +50,12 @@ def patch_grid(patch: tuple[int, int], height: int, width: int) -> tuple[int, in
     return -(-height // patch[0]), -(-width // patch[1])
 
 
+def prepend(tokens: Tensor, *first: Tensor | None) -> Tensor:
+    """Tokens [B, N, D] with learned ones [1, n, D] (class, distillation, registers) before them; None is left out."""
+    prefix = [each.to(tokens.dtype).expand(tokens.shape[0], -1, -1) for each in first if each is not None]
+    return torch.cat([*prefix, tokens], dim=1) if prefix else tokens
+
+
 def check_channels(images: Tensor, in_channels: int) -> None:
     """Refuse images [B, C, H, W] whose channels a first convolution cannot take."""
     if images.shape[1] != in_channels:
@@ -59,7 +65,17 @@ def check_channels(images: Tensor, in_channels: int) -> None:
         )
 
 
-class PatchEmbed(nn.Module):
+class Embedding(nn.Module):
+    """Images [B, C, H, W] to tokens, one for each patch of `patch` pixels (height, width)."""
+
+    patch: tuple[int, int]
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches that cover an image of this size."""
+        return patch_grid(self.patch, height, width)
+
+
+class PatchEmbed(Embedding):
     """[B, C, H, W] -> [B, N, D]: each patch through one linear layer.
 
     The weight has a convolution's shape [D, C, p, q], the layout that everybody's checkpoints share; a matrix product over
@@ -71,20 +87,14 @@ class PatchEmbed(nn.Module):
         self.patch = patch
         self.proj = nn.Conv2d(in_channels, dim, kernel_size=patch, stride=patch)
 
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of patches that cover an image of this size."""
-        return patch_grid(self.patch, height, width)
-
     def forward(self, images: Tensor) -> Tensor:
         check_channels(images, self.proj.in_channels)
-        channels_last = (
-            images.stride(1) == 1
-        )  # maps [B, h, w, C] that were permuted: gather runs of channels, not single numbers
+        channels_last = images.stride(1) == 1  # permuted maps [B, h, w, C]: gather runs of channels, not single numbers
         weight = self.proj.weight.permute(0, 2, 3, 1) if channels_last else self.proj.weight
         return F.linear(patchify(images, self.patch, channels_last), weight.flatten(1), self.proj.bias)
 
 
-class ConvStem(nn.Module):
+class ConvStem(Embedding):
     """[B, C, H, W] -> [B, N, D] by 3x3 convolutions, each with batch norm and ReLU, and a 1x1 convolution.
 
     Early Convolutions Help Transformers See Better, https://arxiv.org/abs/2106.14881, section 4 and table 4: a convolution has stride 2, but
@@ -109,10 +119,6 @@ class ConvStem(nn.Module):
             layers += [Conv2d(before, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
         self.stem = nn.Sequential(*layers)
         self.proj = nn.Conv2d(widths[-1], dim, kernel_size=1)
-
-    def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of patches that cover an image of this size."""
-        return patch_grid(self.patch, height, width)
 
     def forward(self, images: Tensor) -> Tensor:
         check_channels(images, self.in_channels)

@@ -1,4 +1,4 @@
-"""In which numbers a model computes: float32, bfloat16 or float16 where they are faster."""
+"""The precision that a model computes in: float32, bfloat16 or float16."""
 
 from contextlib import AbstractContextManager, nullcontext
 
@@ -11,5 +11,5 @@ def torch_dtype(precision: str) -> torch.dtype:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Products in this precision inside; nothing in fp32."""
+    """Autocast to this precision inside; in fp32 nothing changes."""
     return nullcontext() if precision == "fp32" else torch.autocast(device.type, torch_dtype(precision))

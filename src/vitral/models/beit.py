@@ -15,7 +15,7 @@ from vitral.layers.attention import AttentionLayer, attend
 from vitral.layers.block import Block, drop_path_rates
 from vitral.layers.initialise import truncated_normal
 from vitral.layers.mlp import Mlp
-from vitral.layers.patch import PatchEmbed
+from vitral.layers.patch import PatchEmbed, prepend
 from vitral.layers.pool import POOLS, pool
 from vitral.layers.position import Grid, relative_index, resize_bias_table, resize_positions
 from vitral.models.common import Each, Maskable, ModelConfig, ignore
@@ -135,10 +135,7 @@ class Beit(Maskable):
     @torch.no_grad()
     def initialise(self) -> None:
         """As in the paper's code: truncated normals of deviation 0.02, tables at 0, and the output of layer l divided by sqrt(2 l)."""
-        truncated_normal(self)
-        for parameter in (self.cls_token, self.pos_embed):
-            if parameter is not None:
-                nn.init.trunc_normal_(parameter, std=0.02)
+        truncated_normal(self, self.cls_token, self.pos_embed)
         for layer, block in enumerate(self.blocks, start=1):
             for name, parameter in block.named_parameters():
                 if name in ("attn.proj.weight", "mlp.fc2.weight"):
@@ -155,7 +152,7 @@ class Beit(Maskable):
         tokens = self.patch_embed(images)  # [B, h*w, D]
         if replace is not None:
             tokens = replace(tokens)
-        tokens = torch.cat([self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1), tokens], dim=1)
+        tokens = prepend(tokens, self.cls_token)
         if self.pos_embed is not None:
             grid, rule = self.grid_of(images), self.config.position_resize
             positions = resize_positions(self.pos_embed, self.grid, grid, rule, prefix=1)
@@ -179,9 +176,6 @@ class Beit(Maskable):
 
     def pool(self, tokens: Tensor) -> Tensor:
         return self.fc_norm(pool(tokens, self.config.pooling, self.num_prefix))  # [B, D]
-
-    def blocks_by_stage(self) -> list[list[nn.Module]]:
-        return [list(self.blocks)]
 
     def layer_numbers(self) -> dict[str, int]:
         layers = super().layer_numbers()  # a bias that all layers share is of the last

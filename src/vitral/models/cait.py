@@ -1,4 +1,4 @@
-"""CaiT: a deep trunk without a class token, then a few layers in which only the class token reads the patches.
+"""CaiT: a deep trunk without a class token, then a few layers in which only the class token attends to the patches.
 
 Going deeper with Image Transformers, https://arxiv.org/abs/2103.17239: layer scale (section 2), class attention (section 3), talking heads
 (https://arxiv.org/abs/2003.02436). Parameter names are timm's, but for layer scale: `ls1.gamma` for `gamma_1`.
@@ -63,7 +63,7 @@ def mix_heads(attention: Tensor, mix: nn.Linear) -> Tensor:
 
 
 class ClassAttention(AttentionLayer):
-    """The class token reads itself and the patches: [B, 1 + N, D] -> [B, 1, D]; equations 4 to 6."""
+    """The class token attends to itself and the patches: [B, 1 + N, D] -> [B, 1, D]; equations 4 to 6."""
 
     class_only = True
 
@@ -142,9 +142,7 @@ class CaiT(ImageModel):
     @torch.no_grad()
     def initialise(self) -> None:
         """As in the paper's code: weights, token and positions from a truncated normal of deviation 0.02; biases 0."""
-        truncated_normal(self)
-        for parameter in (self.cls_token, self.pos_embed):
-            nn.init.trunc_normal_(parameter, std=0.02)
+        truncated_normal(self, self.cls_token, self.pos_embed)
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.embed(images)  # [B, h*w, D]
@@ -169,9 +167,6 @@ class CaiT(ImageModel):
 
     def pool(self, tokens: Tensor) -> Tensor:
         return tokens[:, 0]  # [B, D]
-
-    def blocks_by_stage(self) -> list[list[nn.Module]]:
-        return [list(self.blocks)]
 
     @property
     def class_blocks(self) -> list[nn.Module]:

@@ -4,7 +4,8 @@ Axes everywhere: B batch, C channels, H W pixels, h w grid, N tokens, D width, K
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from itertools import chain, count
 from typing import ClassVar, Literal, Self
@@ -16,9 +17,8 @@ from vitral.layers.attention import attention_layers, recording
 from vitral.layers.patch import patch_grid
 from vitral.layers.position import RESIZES, Grid
 
-Reader = Literal[
-    "cls", "mean", "cls_dist", "cls_mean"
-]  # of the encoded tokens: one prefix token, the mean of the patches, or two of them
+# What the head reads of the encoded tokens: one prefix token, the mean of the patches, or two of these.
+Reader = Literal["cls", "mean", "cls_dist", "cls_mean"]
 CLASS_TOKEN, DISTILLATION_TOKEN = "class token", "distillation token"
 RATES = ("dropout", "drop_path", "patch_drop")
 POSITIVE = ("image_size", "patch_size", "in_channels", "dim", "depth", "num_heads", "dims", "depths", "window")
@@ -35,7 +35,7 @@ class ModelConfig:
     any_patch: ClassVar[bool] = False
     """Whether patches may have any size: small ones suit small images."""
     position_resize: str = "timm"
-    """Whose rule brings learned positions to the grid of an image of another size: timm, hf, torchvision, jax or dinov2."""
+    """Whose rule resizes learned positions to the grid of an image of another size: timm, hf, torchvision, jax or dinov2."""
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -95,11 +95,11 @@ class ImageModel(nn.Module, ABC):
     pyramid: ClassVar[bool] = False
     """Whether maps shrink from stage to stage. If not, there is one stage, and every block sees the same patches."""
     droppable: ClassVar[bool] = False
-    """Whether `encode` takes embedded patches of which some are left out."""
+    """Whether `encode` takes a subset of the embedded patches."""
     replaceable: ClassVar[tuple[str, ...]] = ("norm.", "fc_norm.", "pre_logits.", "reg_token")
-    """How the names of parameters begin that another pooling, representation or number of registers adds or takes away."""
+    """Prefixes of parameters that another pooling, representation or number of registers adds or removes."""
     without_positions: ClassVar[str] = "this model has no positions"
-    """What is said where `position_vectors` has nothing."""
+    """Why `position_vectors` is empty, for people."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -119,57 +119,57 @@ class ImageModel(nn.Module, ABC):
     def encode(self, tokens: Tensor, grid: Grid, each: Each = ignore) -> Tensor:
         """Tokens of a `grid` of patches (rows, columns) through every block and the final norm.
 
-        each: is called with what each block gives, in a pyramid with the map of each stage.
+        each: is called with the output of each block, in a pyramid with the map of each stage.
         """
 
     @abstractmethod
     def pool(self, tokens: Tensor) -> Tensor:
         """Encoded tokens to the representation that the head reads, [B, D]."""
 
-    @abstractmethod
     def blocks_by_stage(self) -> list[list[nn.Module]]:
-        """The blocks that change the patches, in the order of computation; all of them are one stage but in a pyramid."""
+        """The blocks that update the patches, in the order of computation: one list for each stage of a pyramid, else one of all."""
+        return [list(self.get_submodule("blocks").children())]
 
     @property
     def class_blocks(self) -> list[nn.Module]:
-        """Blocks after those that change the class token alone."""
+        """Blocks after these that update the class token only."""
         return []
 
     @property
     def final_norm(self) -> nn.Module:
-        """The norm after the last block, which may be an identity."""
+        """The norm after the last block; may be an identity."""
         return self.get_submodule("norm")
 
     @property
     def reader(self) -> Reader:
-        """Which of the encoded tokens the head reads: what `pooling` says in the families that have a choice."""
+        """Which of the encoded tokens the head reads: `pooling`, in the families that have a choice."""
         return getattr(self.config, "pooling", "cls" if self.num_prefix else "mean")
 
     @property
     def prefix_names(self) -> tuple[str, ...]:
-        """What the `num_prefix` tokens before the patches are, in their order."""
+        """Names of the `num_prefix` tokens before the patches, in order."""
         return (CLASS_TOKEN, *(f"register {i}" for i in range(1, self.num_prefix)))[: self.num_prefix]
 
     @property
     def backbone(self) -> "ImageModel":
-        """What reads whole images and is fine-tuned: the model itself, or the encoder of one that is for pre-training only."""
+        """What is fine-tuned: the model itself, or the encoder of a model that is for pre-training only."""
         return self
 
     def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits [B, K] twice: those that learn from labels, and those that learn from a teacher, which may be the same."""
+        """Two logits [B, K]: those trained on labels, and those trained on a teacher; the same unless the family has a second head."""
         logits = self(images)
         return logits, logits
 
     def ordered_blocks(self) -> list[nn.Module]:
-        """The blocks in the order of computation, each a layer of `layer_numbers`."""
+        """All blocks in the order of computation, each a layer of `layer_numbers`."""
         return [*chain(*self.blocks_by_stage()), *self.class_blocks]
 
     def layer_numbers(self) -> dict[str, int]:
         """The layer of every parameter: 0 for the embedding, 1, 2, ... for the blocks, then one for norm and head.
 
-        What leads from one stage of a pyramid to the next is of the layer before it, as in BEiT's and SimMIM's code
-        (https://arxiv.org/abs/2106.08254, https://arxiv.org/abs/2111.09886). Parameters that a family makes earlier than it uses them
-        are its own to number.
+        What leads from one stage of a pyramid to the next belongs to the layer before it, as in BEiT's and SimMIM's code
+        (https://arxiv.org/abs/2106.08254, https://arxiv.org/abs/2111.09886). A family that defines parameters in another order than it uses
+        them overrides this.
         """
         names = {module: name for name, module in self.named_modules()}
         blocks = [f"{names[block]}." for block in self.ordered_blocks()]
@@ -187,21 +187,21 @@ class ImageModel(nn.Module, ABC):
         return {name for name, layer in layers.items() if 0 < layer < last}
 
     def embedding_parameters(self) -> set[str]:
-        """Names of the parameters with which `embed` makes tokens, and of the tokens and positions that are put to them."""
+        """Names of the parameters that `embed` uses: the embedding, tokens and positions."""
         named = [name for name, _ in self.named_parameters()]
         return {name for name in named if "." not in name or name.startswith(("patch_embed", "pos_embed"))}
 
     def position_vectors(self) -> dict[str, tuple[Tensor, Grid]]:
-        """For each table of positions its name, the vectors of the patches [h*w, D] at the model's own size, and their grid."""
+        """For each table of positions its name, and the vectors of the patches [h*w, D] on the model's own grid (h, w)."""
         tables = self.grids().items()
         return {name: (self.get_parameter(name).detach()[0, prefix:], grid) for name, (grid, prefix) in tables}
 
     def offset_biases(self) -> dict[str, Tensor]:
-        """For each attention layer that adds a bias by the offset between query and key its name and the bias [H, 2h - 1, 2w - 1]."""
+        """For each attention layer with a bias by the offset between query and key its name and the bias [H, 2h - 1, 2w - 1]."""
         found = {}
         for name, (h, w) in self.bias_tables().items():
             size = 2 * h - 1, 2 * w - 1
-            table = self.get_parameter(name).detach()[: size[0] * size[1]]  # then BEiT's class token has rows
+            table = self.get_parameter(name).detach()[: size[0] * size[1]]  # BEiT's class token has further rows
             found[name.rpartition(".")[0]] = table.T.unflatten(1, size)
         return found
 
@@ -217,7 +217,7 @@ class ImageModel(nn.Module, ABC):
     def features(self, images: Tensor) -> list[Tensor]:
         """Maps [B, h, w, D] for dense tasks, finest first; their pixel strides are `self.strides`.
 
-        Of a pyramid the map of each stage, else those of up to four evenly spaced blocks; the last one is what `encode` returns.
+        Those of each stage of a pyramid, else of up to four evenly spaced blocks; the last one is what `encode` returns.
         """
         stages, number, maps = self.blocks_by_stage(), count(), []
         depth = len(stages) if self.pyramid else sum(map(len, stages))
@@ -231,7 +231,7 @@ class ImageModel(nn.Module, ABC):
         return [to_map(each, covering(images, stride)) for each, stride in zip(maps, self.strides, strict=True)]
 
     def train(self, mode: bool = True) -> Self:
-        """Batch norms whose weights are frozen stay as in use: their statistics are part of what must not change."""
+        """As in PyTorch, but batch norms with frozen weights stay in evaluation mode: their statistics must not change either."""
         super().train(mode)
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
@@ -248,11 +248,11 @@ class ImageModel(nn.Module, ABC):
 
     def forward_with_attention(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Logits [B, K], and for each attention layer the probabilities [B, heads, queries, keys] that produced them."""
-        if not (layers := attention_layers(self)):
+        if not attention_layers(self):
             raise VitralError(f"{type(self).__name__} has no attention to show; choose a Transformer")
         with recording(self) as maps:
             logits = self(images)
-        return logits, [maps[layer] for layer, _ in layers]
+        return logits, [maps[layer] for layer in range(len(maps))]
 
 
 class Maskable(ImageModel):
@@ -261,7 +261,7 @@ class Maskable(ImageModel):
     dim: int
     """Width of its tokens."""
     fc_norm: nn.Module
-    """The norm of what is read of the encoded tokens; an identity where `encode` ends with it."""
+    """The norm after pooling; an identity where `encode` ends with the norm."""
 
     @abstractmethod
     def embed(self, images: Tensor, replace: Callable[[Tensor], Tensor] | None = None) -> Tensor:
@@ -269,6 +269,18 @@ class Maskable(ImageModel):
 
         replace: may change the embedded patches [B, h*w, D] before they get positions.
         """
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module is in its mode of before."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 def evenly(depth: int, count: int) -> list[int]:
@@ -282,5 +294,5 @@ def covering(images: Tensor, stride: int) -> Grid:
 
 
 def to_map(tokens: Tensor, grid: Grid) -> Tensor:
-    """Tokens [B, prefix + h*w, D] to the map of the patches [B, h, w, D]; a map stays as it is."""
+    """Tokens [B, prefix + h*w, D] to the map of the patches [B, h, w, D]; a map is returned as it is."""
     return tokens if tokens.ndim == 4 else tokens[:, tokens.shape[1] - grid[0] * grid[1] :].unflatten(1, grid)

@@ -14,7 +14,7 @@ from vitral.layers.attention import Attention
 from vitral.layers.block import Block, drop_path_rates
 from vitral.layers.initialise import truncated_normal
 from vitral.layers.mlp import Mlp
-from vitral.layers.patch import PatchEmbed
+from vitral.layers.patch import PatchEmbed, prepend
 from vitral.layers.pool import keep_some
 from vitral.layers.position import Grid, resize_positions
 from vitral.models.common import CLASS_TOKEN, DISTILLATION_TOKEN, Each, ImageModel, ModelConfig, Reader, ignore
@@ -54,7 +54,7 @@ class TwoHeads(nn.Module):
         self.dist = nn.Linear(dim, num_classes)
 
     def both(self, representation: Tensor) -> tuple[Tensor, Tensor]:
-        """The two answers apart, for distillation: (from the class token, from the distillation token)."""
+        """The logits of each head, for distillation: (from the class token, from the distillation token)."""
         of_class, of_teacher = representation.chunk(2, dim=-1)
         return self.cls(of_class), self.dist(of_teacher)
 
@@ -101,10 +101,7 @@ class DeiT(ImageModel):
     @torch.no_grad()
     def initialise(self) -> None:
         """As in the paper's code: weights, tokens and positions from a truncated normal of deviation 0.02; biases 0."""
-        truncated_normal(self)
-        for name in ("cls_token", "dist_token", "pos_embed"):
-            if (parameter := getattr(self, name)) is not None:
-                nn.init.trunc_normal_(parameter, std=0.02)
+        truncated_normal(self, self.cls_token, self.dist_token, self.pos_embed)
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.embed(images)  # [B, 1 or 2 + h*w, D]
@@ -115,7 +112,7 @@ class DeiT(ImageModel):
         return self.head(representation)  # [B, K]
 
     def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The answers [B, K] of a distilled model apart: from the class token, and from the distillation token."""
+        """The two logits [B, K] of a distilled model: from the class token, and from the distillation token."""
         if not isinstance(self.head, TwoHeads):
             return super().both(images)
         tokens = self.embed(images)
@@ -128,14 +125,9 @@ class DeiT(ImageModel):
         grid, rule = self.grid_of(images), self.config.position_resize
         positions = resize_positions(self.pos_embed, self.grid, grid, rule, prefix=self.placed)
         positions = positions.to(tokens.dtype)
-        prefix = [
-            t.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
-            for t in (self.cls_token, self.dist_token)
-            if t is not None
-        ]
         if self.placed:
-            return torch.cat([*prefix, tokens], dim=1) + positions  # [B, 1 or 2 + h*w, D]
-        return torch.cat([*prefix, tokens + positions], dim=1)
+            return prepend(tokens, self.cls_token, self.dist_token) + positions  # [B, 1 or 2 + h*w, D]
+        return prepend(tokens + positions, self.cls_token, self.dist_token)
 
     def encode(self, tokens: Tensor, grid: Grid, each: Each = ignore) -> Tensor:
         for block in self.blocks:
@@ -145,9 +137,6 @@ class DeiT(ImageModel):
 
     def pool(self, tokens: Tensor) -> Tensor:
         return tokens[:, : self.answering].flatten(1)  # [B, D] or, distilled, [B, 2D]
-
-    def blocks_by_stage(self) -> list[list[nn.Module]]:
-        return [list(self.blocks)]
 
     @property
     def reader(self) -> Reader:

@@ -15,7 +15,7 @@ from vitral.layers.attention import AttentionLayer, attend
 from vitral.layers.block import Block, drop_path_rates
 from vitral.layers.initialise import truncated_normal
 from vitral.layers.mlp import Mlp, SwiGlu
-from vitral.layers.patch import PatchEmbed
+from vitral.layers.patch import PatchEmbed, prepend
 from vitral.layers.position import Grid, resize_positions
 from vitral.models.common import Each, ImageModel, ModelConfig, ignore
 
@@ -56,9 +56,7 @@ class DinoConfig(ModelConfig):
         self.choose("position", POSITIONS)
         self.choose("pooling", POOLINGS)
         if self.position == "rotary" and self.dim // self.num_heads % 4:
-            raise VitralError(
-                f"rotary positions need heads of a width divisible by 4, not {self.dim // self.num_heads}"
-            )
+            raise VitralError(f"rotary positions need a head width divisible by 4, not {self.dim // self.num_heads}")
 
 
 def rotary(grid: Grid, width: int, base: float, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -71,7 +69,7 @@ def rotary(grid: Grid, width: int, base: float, device: torch.device) -> tuple[T
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """The last h*w tokens of [B, H, N, d] turned by their angles; the prefix tokens stay."""
+    """The last h*w tokens of [B, H, N, d] rotated by their angles; the prefix tokens stay as they are."""
     prefix, patches = x.split([x.shape[-2] - len(cos), len(cos)], dim=-2)
     first, second = patches.chunk(2, dim=-1)
     turned = patches * cos.to(x.dtype) + torch.cat([-second, first], dim=-1) * sin.to(x.dtype)
@@ -84,9 +82,9 @@ class DinoAttention(AttentionLayer):
     def __init__(self, dim: int, num_heads: int, qkv_bias: bool, key_bias: bool) -> None:
         super().__init__(dim, num_heads)
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias and key_bias)
-        lone = qkv_bias and not key_bias
-        self.q_bias = nn.Parameter(torch.zeros(dim)) if lone else None
-        self.v_bias = nn.Parameter(torch.zeros(dim)) if lone else None
+        keyless = qkv_bias and not key_bias
+        self.q_bias = nn.Parameter(torch.zeros(dim)) if keyless else None
+        self.v_bias = nn.Parameter(torch.zeros(dim)) if keyless else None
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, *angles: Tensor) -> Tensor:
@@ -154,14 +152,13 @@ class Dino(ImageModel):
 
     def embed(self, images: Tensor) -> Tensor:
         tokens = self.patch_embed(images)  # [B, h*w, D]
-        cls = self.cls_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)
+        cls = self.cls_token.to(tokens.dtype)
         if self.pos_embed is not None:
             grid, placed = self.grid_of(images), int(self.config.class_position)
             positions = resize_positions(self.pos_embed, self.grid, grid, self.config.position_resize, prefix=placed)
             positions = positions.to(tokens.dtype)
             cls, tokens = (cls + positions[:, :1] if placed else cls), tokens + positions[:, placed:]
-        registers = [] if self.reg_token is None else [self.reg_token.to(tokens.dtype).expand(tokens.shape[0], -1, -1)]
-        return torch.cat([cls, *registers, tokens], dim=1)
+        return prepend(tokens, cls, self.reg_token)
 
     def encode(self, tokens: Tensor, grid: Grid, each: Each = ignore) -> Tensor:
         angles = self.angles(grid, tokens.device)
@@ -182,9 +179,6 @@ class Dino(ImageModel):
             return cls
         mean = tokens[:, self.num_prefix :].mean(dim=1)
         return mean if self.config.pooling == "mean" else torch.cat([cls, mean], dim=-1)
-
-    def blocks_by_stage(self) -> list[list[nn.Module]]:
-        return [list(self.blocks)]
 
     def position_vectors(self) -> dict[str, tuple[Tensor, Grid]]:
         angles = self.angles(self.grid, torch.device("cpu"))

@@ -59,11 +59,8 @@ class Bottleneck(nn.Module):
         self.norm3 = GroupNormRelu(out_channels, relu=False)
         self.downsample: nn.Module = nn.Identity()
         if first:
-            parts = {
-                "conv": StdConv2d(in_channels, out_channels, 1, stride),
-                "norm": GroupNormRelu(out_channels, False),
-            }
-            self.downsample = nn.Sequential(OrderedDict(parts))
+            conv, norm = StdConv2d(in_channels, out_channels, 1, stride), GroupNormRelu(out_channels, relu=False)
+            self.downsample = nn.Sequential(OrderedDict(conv=conv, norm=norm))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.norm1(self.conv1(x))

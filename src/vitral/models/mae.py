@@ -1,4 +1,4 @@
-"""Masked autoencoders: a ViT reads a quarter of the patches, a small decoder paints the rest.
+"""Masked autoencoders: a ViT encodes a quarter of the patches, a small decoder reconstructs the pixels of the rest.
 
 Masked Autoencoders Are Scalable Vision Learners, https://arxiv.org/abs/2111.06377. The encoder is a ViT, used through `embed` and `encode` only.
 Decoder names are those of the paper's release.
@@ -53,9 +53,7 @@ def autoencoder_of(encoder: ModelConfig, **options: object) -> MAEConfig:
     """The shape of an autoencoder around that of its encoder, a plain ViT; options: MAEConfig's own fields."""
     if not isinstance(encoder, ViTConfig) or isinstance(encoder, HybridConfig):
         family = type(encoder).__name__.removesuffix("Config")
-        raise VitralError(
-            f"the mae objective hides patches of a plain ViT, not of this {family}; choose one, or another objective"
-        )
+        raise VitralError(f"the mae objective needs a plain ViT, not a {family}; choose one, or another objective")
     shape = {f.name: getattr(encoder, f.name) for f in fields(ViTConfig)}
     return MAEConfig(**(shape | {"num_classes": 0} | options))
 
@@ -117,7 +115,7 @@ class MaskedAutoencoder(ImageModel):
             table.requires_grad_(False)
 
     def forward(self, images: Tensor, noise: Tensor | None = None) -> MAEOutput:  # type: ignore[override]
-        """`noise` [B, N] decides the mask: the patches with the least are kept. Drawn at random unless given."""
+        """`noise` [B, N] decides the mask: the patches with the smallest values stay visible. Random unless given."""
         tokens = self.encoder.embed(images)  # [B, 1 + N, D]
         cls, patches = tokens[:, :1], tokens[:, 1:]
         grid = self.grid_of(images)
@@ -125,9 +123,7 @@ class MaskedAutoencoder(ImageModel):
             noise = torch.rand(patches.shape[:2], device=images.device)
         noise = torch.as_tensor(noise, device=images.device)
         if noise.shape != patches.shape[:2]:
-            raise VitralError(
-                f"noise of shape {tuple(noise.shape)}: give one number a patch, {tuple(patches.shape[:2])}"
-            )
+            raise VitralError(f"noise {tuple(noise.shape)}: give one number a patch, {tuple(patches.shape[:2])}")
         order = noise.argsort(dim=1)  # [B, N], the kept ones first
         keep = int(order.shape[1] * (1 - self.config.mask_ratio))
         visible = patches.gather(1, order[:, :keep, None].expand(-1, -1, patches.shape[-1]))  # [B, keep, D]

@@ -44,7 +44,7 @@ class Cost:
     """Of one image: products in linear layers, convolutions and attention; what papers print as FLOPs."""
     parts: list[Part]
     training_bytes_an_image: int
-    """What the backward pass needs kept of one image, in float32."""
+    """Activations of one image that the backward pass needs, in float32."""
 
     @property
     def inference_bytes(self) -> int:
@@ -62,7 +62,7 @@ def measure(config: ModelConfig) -> Cost:
         model = build(config).train()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.eval()  # in training it refuses one image of one pixel, which a small image becomes in a deep network
+            module.eval()  # in training it refuses a map of one pixel, which a small image becomes in a deep network
     with FakeTensorMode(allow_non_fake_inputs=True):  # as if on the processor, whose kernels decide what is kept
         return _measure(model.to_empty(device="cpu"))
 
@@ -86,9 +86,9 @@ def _measure(model: ImageModel) -> Cost:
     root = type(model).__name__
 
     def spent(name: str, part: nn.Module) -> int:
-        """Of a part that is not called as a whole, such as a list or MAE's encoder, what its own parts spend."""
-        if (all_of_it := flops.get(f"{root}.{name}")) is not None:
-            return all_of_it
+        """FLOPs of a part; the sum over its children where it is not called as a whole, as lists and MAE's encoder are not."""
+        if (whole := flops.get(f"{root}.{name}")) is not None:
+            return whole
         return sum(spent(f"{name}.{child}", module) for child, module in part.named_children())
 
     table = [Part(name, shapes.get(name, ()), _size(part), spent(name, part) // 2) for name, part in parts.items()]
@@ -113,7 +113,7 @@ def _size(module: nn.Module) -> int:
 
 @contextlib.contextmanager
 def _kept(model: nn.Module) -> Iterator[dict[int, int]]:
-    """Bytes of the storages that autograd keeps, those of parameters apart."""
+    """Bytes of the storages that autograd keeps, without those of parameters."""
     own = {p.untyped_storage()._cdata for p in model.parameters()}
     kept: dict[int, int] = {}
 

@@ -22,7 +22,7 @@ from vitral.layers.block import Block, drop_path_rates
 from vitral.layers.conv import Conv2d
 from vitral.layers.initialise import truncated_normal
 from vitral.layers.mlp import Mlp
-from vitral.layers.patch import PatchEmbed, check_channels
+from vitral.layers.patch import PatchEmbed, check_channels, prepend
 from vitral.layers.position import Grid, resize_positions
 from vitral.models.common import Each, ImageModel, ModelConfig, ignore
 
@@ -64,7 +64,7 @@ class PvtV2Config(PvtConfig):
     """Everything that decides the shape of a PVT v2."""
 
     linear: bool = False
-    """Pool keys and values to 7x7 whatever the size, so that attention costs as much as the number of pixels (PVTv2-Li)."""
+    """Pool keys and values to 7x7 at any size, so that attention is linear in the number of pixels (PVTv2-Li)."""
 
 
 class ReducedAttention(AttentionLayer):
@@ -112,7 +112,7 @@ class ReducedAttention(AttentionLayer):
 
 
 class ConvMlp(nn.Module):
-    """PVT v2's perceptron: a 3x3 depth-wise convolution between its layers tells where a token is. [B, h, w, D] -> [B, h, w, D]."""
+    """PVT v2's MLP: a 3x3 depth-wise convolution between its layers carries position. [B, h, w, D] -> [B, h, w, D]."""
 
     def __init__(self, dim: int, hidden: int, relu: bool) -> None:
         super().__init__()
@@ -238,8 +238,7 @@ class PyramidVisionTransformer(ImageModel):
                 if i < 3:
                     x = x + positions.unflatten(1, x.shape[1:3])
                 else:
-                    first = self.cls_token.to(x.dtype).expand(x.shape[0], -1, -1)
-                    x = torch.cat([first, x.flatten(1, 2)], dim=1) + positions
+                    x = prepend(x.flatten(1, 2), self.cls_token) + positions
             for block in blocks:
                 x = block(x)
             each(x)
@@ -284,7 +283,7 @@ class PyramidVisionTransformerV2(ImageModel):
     """PVT v2: forward = head(pool(encode(embed(images), grid))), maps [B, h, w, D] throughout. `patch_size` is the last map's stride."""
 
     pyramid = True
-    without_positions = "PVT v2 has no positions: the convolutions inside its perceptrons tell where a token is"
+    without_positions = "PVT v2 has no positions: the convolutions inside its MLPs carry them"
 
     def __init__(self, config: PvtV2Config) -> None:
         super().__init__(config)

@@ -33,9 +33,7 @@ class ResNetConfig(ModelConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.depths) != 4 or self.width < 1:
-            raise VitralError(
-                f"depths={self.depths}, width={self.width}: a ResNet has four stages and a positive width"
-            )
+            raise VitralError(f"depths={self.depths}, width={self.width}: give four depths and a positive width")
 
 
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> Conv2d:
@@ -99,7 +97,7 @@ class ResNet(ImageModel):
 
     config: ResNetConfig
     pyramid = True
-    without_positions = "ResNet has no positions: convolutions know where things are"
+    without_positions = "ResNet has no positions: its convolutions see where things are"
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__(config)

@@ -1,4 +1,4 @@
-"""Models without numbers: shapes, counts and every check of a constructor, in no time and no memory."""
+"""Models on the meta device: shapes, counts and every check of a constructor, without time or memory."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -9,6 +9,8 @@ Axes: B batch, C channels, H W pixels, h w map, a b window, n windows in a map, 
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +25,7 @@ from vitral.layers.patch import PatchEmbed
 from vitral.layers.position import Grid, relative_index
 from vitral.models.common import Each, ImageModel, ModelConfig, ignore
 
-MASKED = (
-    -100.0
-)  # added to the logits of pairs from different regions: the paper's code has no infinity, and so nobody has
+MASKED = -100.0  # added to the logits of pairs from different regions: finite, as in the paper's code
 WINDOWINGS = ("timm", "hf")
 
 
@@ -249,6 +249,8 @@ class WindowTransformer(ImageModel):
     config: SwinConfig
     pyramid = True
     without_positions = "nothing is added to the tokens: positions are a bias on the attention, by offset"
+    block: ClassVar[type[Block]]
+    merging: ClassVar[type[nn.Module]]
 
     def __init__(self, config: SwinConfig) -> None:
         super().__init__(config)
@@ -268,16 +270,26 @@ class WindowTransformer(ImageModel):
         self.initialise()
 
     @abstractmethod
-    def stage(self, i: int, drop_path: list[float]) -> Stage:
-        """Stage `i`, with one drop path rate for each of its blocks."""
+    def attention(self, i: int, windows: Windows) -> WindowedAttention:
+        """An attention layer of stage `i`."""
+
+    @abstractmethod
+    def windows(self, i: int) -> Windows:
+        """How stage `i` cuts its maps."""
 
     @abstractmethod
     def initialise(self) -> None:
-        """Draw every parameter."""
+        """Initialise every parameter."""
 
-    @abstractmethod
-    def bias_tables(self) -> dict[str, Grid]:
-        """State-dict name of each table of relative offsets, and the window (height, width) that it is made for."""
+    def stage(self, i: int, drop_path: list[float]) -> Stage:
+        """Stage `i`, with one drop path rate for each of its blocks."""
+        config, dim, windows = self.config, self.config.dim * 2**i, self.windows(i)
+        mlp = partial(Mlp, dim, int(dim * config.mlp_ratio))
+        blocks = [
+            self.block(dim, self.attention(i, windows), mlp(), drop_path=rate, eps=config.norm_eps)
+            for rate in drop_path
+        ]
+        return Stage(self.merging(dim // 2) if i else nn.Identity(), blocks, windows)
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.embed(images)  # [B, h, w, D]
@@ -307,20 +319,12 @@ class WindowTransformer(ImageModel):
 class SwinTransformer(WindowTransformer):
     """[B, C, H, W] -> [B, K]."""
 
-    def stage(self, i: int, drop_path: list[float]) -> Stage:
-        config, dim = self.config, self.config.dim * 2**i
-        windows = self.windows(i)
-        blocks = [
-            Block(
-                dim,
-                WindowAttention(dim, config.num_heads[i], windows, config.qkv_bias),
-                Mlp(dim, int(dim * config.mlp_ratio)),
-                drop_path=rate,
-                eps=config.norm_eps,
-            )
-            for rate in drop_path
-        ]
-        return Stage(PatchMerging(dim // 2) if i else nn.Identity(), blocks, windows)
+    block = Block
+    merging = PatchMerging
+
+    def attention(self, i: int, windows: Windows) -> WindowAttention:
+        config = self.config
+        return WindowAttention(config.dim * 2**i, config.num_heads[i], windows, config.qkv_bias)
 
     def windows(self, i: int) -> Windows:
         """The windows of stage `i`. Hugging Face keeps the whole window's table at any size; it fails on a map smaller than the window,

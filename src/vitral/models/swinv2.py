@@ -18,10 +18,8 @@ from vitral.errors import VitralError
 from vitral.layers.attention import attend
 from vitral.layers.block import Block, drop_path
 from vitral.layers.initialise import truncated_normal
-from vitral.layers.mlp import Mlp
 from vitral.layers.position import Grid, relative_index
 from vitral.models.swin import (
-    Stage,
     SwinConfig,
     WindowedAttention,
     Windows,
@@ -130,20 +128,12 @@ class SwinTransformerV2(WindowTransformer):
 
     config: SwinV2Config
 
-    def stage(self, i: int, drop_path: list[float]) -> Stage:
-        config, dim = self.config, self.config.dim * 2**i
-        windows = self.windows(i)
-        blocks: list[Block] = [
-            ResPostNormBlock(
-                dim,
-                CosineWindowAttention(dim, config.num_heads[i], windows, config.qkv_bias, config.pretrained_windows[i]),
-                Mlp(dim, int(dim * config.mlp_ratio)),
-                drop_path=rate,
-                eps=config.norm_eps,
-            )
-            for rate in drop_path
-        ]
-        return Stage(PatchMergingV2(dim // 2) if i else nn.Identity(), blocks, windows)
+    block = ResPostNormBlock
+    merging = PatchMergingV2
+
+    def attention(self, i: int, windows: Windows) -> CosineWindowAttention:
+        c = self.config
+        return CosineWindowAttention(c.dim * 2**i, c.num_heads[i], windows, c.qkv_bias, c.pretrained_windows[i])
 
     def windows(self, i: int) -> Windows:
         """The windows of stage `i`. Hugging Face shrinks and shifts them by the configured map's height, whatever map it then meets."""
@@ -168,10 +158,6 @@ class SwinTransformerV2(WindowTransformer):
                 for bias in (module.q_bias, module.v_bias):
                     if bias is not None:
                         nn.init.zeros_(bias)
-
-    def bias_tables(self) -> dict[str, Grid]:
-        """None: the position bias is computed."""
-        return {}
 
     def offset_biases(self) -> dict[str, Tensor]:
         layers = [(n, m) for n, m in self.named_modules() if isinstance(m, CosineWindowAttention)]

@@ -1,4 +1,4 @@
-"""A visual tokenizer: convolutions turn each patch into one of a few hundred codes, other convolutions paint the image from the codes.
+"""A visual tokenizer: convolutions encode each patch as one of a few hundred codes, others decode the image from the codes.
 
 VQ-VAE, https://arxiv.org/abs/1711.00937 (the convolutions of section 4.1: strides of 2, then residual blocks, and the mirror of both), with the
 codebook of BEiT v2, https://arxiv.org/abs/2208.06366, section 3.1 and its code: vectors of unit length, moved to the mean of what they stand for by a
@@ -42,7 +42,7 @@ class TokenizerConfig(ModelConfig):
         super().__post_init__()
         if self.num_classes:
             raise VitralError(
-                "a tokenizer answers no classes; pre-train a BEiT with it (--objective beit) and fine-tune that"
+                "a tokenizer has no classes; pre-train a BEiT with it (--objective beit), and fine-tune it"
             )
         for name in ("codes", "code_dim"):
             if getattr(self, name) < 2:
@@ -56,7 +56,7 @@ def tokenizer_of(model: ModelConfig, codes: int, code_dim: int) -> TokenizerConf
 
 
 class Codebook(nn.Module):
-    """Vectors of unit length [codes, d], and what a step gathers to move them."""
+    """Vectors of unit length [codes, d], and the sums from which a step updates them."""
 
     vectors: Tensor
     usage: Tensor
@@ -71,7 +71,7 @@ class Codebook(nn.Module):
         self.register_buffer("vectors", F.normalize(torch.randn(codes, dim), dim=1))
         self.register_buffer("usage", torch.zeros(codes))  # moving average of each code's share of the patches
         self.register_buffer("idle", torch.full((codes,), PATIENCE))  # steps since a patch chose the code
-        # Of the step that is being gathered, so no part of a checkpoint.
+        # Of the current step only, so no part of a checkpoint.
         self.register_buffer("sums", torch.zeros(codes, dim), persistent=False)
         self.register_buffer("counts", torch.zeros(codes), persistent=False)
         self.register_buffer("spare", torch.zeros(codes, dim), persistent=False)  # where unused codes may go
@@ -89,7 +89,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def gather(self, vectors: Tensor, indices: Tensor, uniform: Tensor) -> None:
-        """Unit vectors [n, d] of a micro-batch, their codes [n], and numbers in [0, 1] of their own [n] that decide which are spare."""
+        """Add a micro-batch: unit vectors [n, d], their codes [n], and uniform numbers [n] that draw which of them replace unused codes."""
         self.sums.index_add_(0, indices, vectors)
         self.counts += torch.bincount(indices, minlength=len(self.counts))
         # The largest u^(1/w) are a draw without replacement by the weights w (Efraimidis and Spirakis 2006).
@@ -100,7 +100,7 @@ class Codebook(nn.Module):
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the codes to what was gathered since the last update."""
+        """Update the codes from all that was gathered since the last update."""
         used = self.counts > 0
         assert used.any()
         toward = F.normalize(self.sums, dim=1)
@@ -148,7 +148,7 @@ def strides(patch_size: int, in_channels: int, dim: int) -> list[tuple[int, int,
 class Tokenizer(ImageModel):
     """Images [B, C, H, W] to codes [B, N] (`tokenise`), vectors of codes [B, N, d] to images (`decode`).
 
-    Of the contract: embed gives the vectors before, encode those after the choice of codes, and pool their mean.
+    `embed` gives the vectors before quantisation, `encode` the codes' vectors, and `pool` their mean.
     """
 
     config: TokenizerConfig
@@ -190,7 +190,7 @@ class Tokenizer(ImageModel):
         return self.codebook.vectors[self.codebook.nearest(tokens)]
 
     def blocks_by_stage(self) -> list[list[nn.Module]]:
-        return []  # it has convolutions between pixels and codes, and nothing that reads an image as a whole
+        return []  # only convolutions between pixels and codes
 
     def pool(self, tokens: Tensor) -> Tensor:
         return tokens.mean(1)

@@ -17,7 +17,7 @@ from vitral.errors import VitralError
 from vitral.layers.attention import Attention
 from vitral.layers.block import Block, drop_path_rates
 from vitral.layers.mlp import ACTIVATIONS, Mlp
-from vitral.layers.patch import ConvStem, PatchEmbed
+from vitral.layers.patch import ConvStem, PatchEmbed, prepend
 from vitral.layers.pool import POOLS, keep_some, pool
 from vitral.layers.position import POSITIONS, Grid, LearnedPositions2d, resize_positions, sincos2d
 from vitral.models.common import CLASS_TOKEN, Each, Maskable, ModelConfig, ignore
@@ -69,7 +69,7 @@ class ViTConfig(ModelConfig):
 
 
 class VisionTransformer(Maskable):
-    """forward = head(pool(encode(embed(images)))): [B, C, H, W] -> logits [B, K]."""
+    """forward = head(pool(encode(embed(images), grid))): [B, C, H, W] -> logits [B, K]."""
 
     config: ViTConfig
     droppable = True
@@ -162,14 +162,8 @@ class VisionTransformer(Maskable):
         patches, first = self.positions(self.grid_of(images))
         if patches is not None:
             tokens = tokens + patches.to(tokens.dtype)
-        prefix = []
-        if self.cls_token is not None:
-            prefix.append(self.cls_token if first is None else self.cls_token + first)
-        if self.reg_token is not None:
-            prefix.append(self.reg_token)
-        if prefix:
-            tokens = torch.cat([t.to(tokens.dtype).expand(tokens.shape[0], -1, -1) for t in prefix] + [tokens], dim=1)
-        return F.dropout(tokens, self.config.dropout, self.training)
+        cls = self.cls_token if self.cls_token is None or first is None else self.cls_token + first
+        return F.dropout(prepend(tokens, cls, self.reg_token), self.config.dropout, self.training)
 
     def positions(self, grid: tuple[int, int]) -> tuple[Tensor | None, Tensor | None]:
         """Positions of the patches [1, h*w, D] and of the class token [1, 1, D] for any grid; None where there are none."""
@@ -194,9 +188,6 @@ class VisionTransformer(Maskable):
     def pool(self, tokens: Tensor) -> Tensor:
         """Encoded tokens [B, N, D] to the representation that the head reads, [B, D] (or [B, representation_dim])."""
         return self.pre_logits(self.fc_norm(pool(tokens, self.config.pooling, self.num_prefix)))
-
-    def blocks_by_stage(self) -> list[list[nn.Module]]:
-        return [list(self.blocks)]
 
     @property
     def prefix_names(self) -> tuple[str, ...]:

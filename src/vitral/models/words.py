@@ -1,4 +1,4 @@
-"""A model named by what it is: the name in the zoo says little of one that is narrower, shallower or for other images."""
+"""A model described in words: the name in the zoo says little of one that is narrower, shallower or for images of another size."""
 
 from dataclasses import replace
 from typing import Any
@@ -27,14 +27,8 @@ def model_in_words(config: ModelConfig, name: str | None = None) -> str:
     height, width_px = config.image_size
     size = f"{height} px" if height == width_px else f"{height}x{width_px} px"
     patch = getattr(config, "patch_size", None)
-    patches = (
-        ""
-        if patch is None
-        else f"patches of {patch} by convolutions"
-        if getattr(config, "stem", ())
-        else f"patches of {patch}"
-    )
-    parts.append(f"{patches} at {size}" if patches else f"images of {size}")
+    stem = " by convolutions" if getattr(config, "stem", ()) else ""
+    parts.append(f"images of {size}" if patch is None else f"patches of {patch}{stem} at {size}")
     return ", ".join(parts) + _origin(config, name)
 
 
@@ -46,7 +40,7 @@ def _origin(config: ModelConfig, name: str | None) -> str:
 
 
 def _field(config: ModelConfig, *names: str) -> Any:
-    """The first of these fields that the family has and that says something."""
+    """The first of these fields that the family has and that is not empty."""
     return next((value for name in names if (value := getattr(config, name, None))), None)
 
 

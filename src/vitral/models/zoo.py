@@ -2,8 +2,9 @@
 
 import difflib
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from vitral.errors import VitralError
 from vitral.models.beit import Beit, BeitConfig
@@ -38,17 +39,11 @@ FAMILIES: dict[str, tuple[type[ModelConfig], type[ImageModel]]] = {
 }
 
 VIT, AUGREG, SCALING = "arXiv:2010.11929", "arXiv:2106.10270", "arXiv:2106.04560"
-DEIT, DEIT3, CAIT, BEIT, BEIT2, MAE = (
-    "arXiv:2012.12877", "arXiv:2204.07118", "arXiv:2103.17239", "arXiv:2106.08254", "arXiv:2208.06366", "arXiv:2111.06377",
-)  # fmt: skip
+DEIT, DEIT3, CAIT = "arXiv:2012.12877", "arXiv:2204.07118", "arXiv:2103.17239"
+BEIT, BEIT2, MAE = "arXiv:2106.08254", "arXiv:2208.06366", "arXiv:2111.06377"
 DINO2, REGISTERS, DINO3 = "arXiv:2304.07193", "arXiv:2309.16588", "arXiv:2508.10104"
-SWIN, SWIN2, PVT, PVT2, RESNET = (
-    "arXiv:2103.14030",
-    "arXiv:2111.09883",
-    "arXiv:2102.12122",
-    "arXiv:2106.13797",
-    "arXiv:1512.03385",
-)
+SWIN, SWIN2, PVT, PVT2 = "arXiv:2103.14030", "arXiv:2111.09883", "arXiv:2102.12122", "arXiv:2106.13797"
+RESNET = "arXiv:1512.03385"
 
 
 @dataclass(frozen=True)
@@ -93,13 +88,7 @@ HYBRIDS = {
     "vit_large_r50_s32": ((3, 4, 6, 3), 1024, 24, 16, 32, "86.0 (I21k, AugReg)"),
 }
 DEIT_TOP1 = {"tiny": ("72.2", "74.5"), "small": ("79.9", "81.2"), "base": ("81.8", "83.4")}  # plain, distilled
-DEIT3_SIZES = {
-    "small": (384, 12, 6),
-    "medium": (512, 12, 8),
-    "base": (768, 12, 12),
-    "large": (1024, 24, 16),
-    "huge": (1280, 32, 16),
-}
+DEIT3_SIZES = VIT_SIZES | {"medium": (512, 12, 8, 4.0)}
 DEIT3_TOP1 = {
     ("small", 224): "81.4, 83.1 (I21k)",
     ("small", 384): "83.4, 84.8 (I21k)",
@@ -199,148 +188,117 @@ RESNETS = {
 }
 
 
-# What others call a model, and under what licence its best-known weights are.
-PEERS: dict[str, Callable[[str], dict[str, str]]] = {
-    "vit": lambda name: _peers(name, "ViTForImageClassification", "Apache-2.0 (Google)"),
-    "hybrid": lambda name: _peers(name, "", "Apache-2.0 (Google)"),
-    "deit": lambda name: _peers(name, "" if "deit3" in name else "DeiTForImageClassification", "Apache-2.0 (Meta)"),
-    "cait": lambda name: _peers(name, "", "Apache-2.0 (Meta)"),
-    "beit": lambda name: _peers(name, "BeitForImageClassification", "MIT (Microsoft); timm lists Apache-2.0"),
-    "mae": lambda name: {"Transformers": "ViTMAEForPreTraining", "weights": "CC-BY-NC 4.0 (Meta)"},
-    "dino": lambda name: _peers(
-        name,
-        "DINOv3ViTModel" if "dinov3" in name else "Dinov2Model",
-        "DINOv3 License (Meta)" if "dinov3" in name else "Apache-2.0 (Meta)",
-    ),
-    "swin": lambda name: _peers(name, "SwinForImageClassification", "MIT (Microsoft)"),
-    "swinv2": lambda name: _peers(name, "Swinv2ForImageClassification", "MIT (Microsoft)"),
-    "pvt": lambda name: {"Transformers": "PvtForImageClassification", "weights": "Apache-2.0 (the authors)"},
-    "pvt_v2": lambda name: _peers(name, "PvtV2ForImageClassification", "Apache-2.0 (the authors)"),
-    "resnet": lambda name: _peers(
-        name, "ResNetForImageClassification", "BSD-3-Clause (torchvision), Apache-2.0 (timm)"
-    ),
+# family, or the newer half of one: its class in Transformers, and the licence of its best-known weights
+PEERS = {
+    "vit": ("ViTForImageClassification", "Apache-2.0 (Google)"),
+    "hybrid": ("", "Apache-2.0 (Google)"),
+    "deit": ("DeiTForImageClassification", "Apache-2.0 (Meta)"),
+    "deit3": ("", "Apache-2.0 (Meta)"),
+    "cait": ("", "Apache-2.0 (Meta)"),
+    "beit": ("BeitForImageClassification", "MIT (Microsoft); timm lists Apache-2.0"),
+    "mae": ("ViTMAEForPreTraining", "CC-BY-NC 4.0 (Meta)"),
+    "dino": ("Dinov2Model", "Apache-2.0 (Meta)"),
+    "dinov3": ("DINOv3ViTModel", "DINOv3 License (Meta)"),
+    "swin": ("SwinForImageClassification", "MIT (Microsoft)"),
+    "swinv2": ("Swinv2ForImageClassification", "MIT (Microsoft)"),
+    "pvt": ("PvtForImageClassification", "Apache-2.0 (the authors)"),
+    "pvt_v2": ("PvtV2ForImageClassification", "Apache-2.0 (the authors)"),
+    "resnet": ("ResNetForImageClassification", "BSD-3-Clause (torchvision), Apache-2.0 (timm)"),
 }
 
 
-def _peers(name: str, transformers: str, weights: str) -> dict[str, str]:
-    return {"timm": name, "Transformers": transformers, "weights": weights}
+def peers(name: str) -> dict[str, str]:
+    """What timm and Transformers call a row of the zoo ("" where they have none), and the licence of its best-known weights."""
+    family = MODELS[name].family
+    transformers, weights = PEERS.get(next((newer for newer in ("deit3", "dinov3") if newer in name), family), ("", ""))
+    return {
+        "timm": "" if family in ("mae", "pvt") or not weights else name,
+        "Transformers": transformers,
+        "weights": weights,
+    }
+
+
+def _encoder(resolution: int, dim: int, depth: int, heads: int, **more: Any) -> dict[str, Any]:
+    """Arguments of a plain encoder's dataclass."""
+    return {"image_size": (resolution, resolution), "dim": dim, "depth": depth, "num_heads": heads, **more}
 
 
 def _vits() -> Iterator[tuple[str, Entry]]:
     for size, (dim, depth, heads, ratio) in VIT_SIZES.items():
         paper = AUGREG if size in ("tiny", "small") else SCALING if size.startswith("gi") else VIT
-        shape = {"dim": dim, "depth": depth, "num_heads": heads, "mlp_ratio": ratio}
         for patch, resolutions in VIT_PATCHES.items():
             for resolution in resolutions:
                 name = f"vit_{size}_patch{patch}_{resolution}"
-                config = ViTConfig(image_size=(resolution, resolution), patch_size=patch, **shape)  # type: ignore[arg-type]
+                config = ViTConfig(**_encoder(resolution, dim, depth, heads, mlp_ratio=ratio, patch_size=patch))
                 yield name, Entry("vit", config, paper, VIT_TOP1.get(name, ""))
     for name, (stages, dim, depth, heads, patch, top1) in HYBRIDS.items():
-        for resolution in (224, 384):
-            config = HybridConfig(
-                image_size=(resolution, resolution),
-                stages=stages,
-                patch_size=patch,
-                dim=dim,
-                depth=depth,
-                num_heads=heads,
-            )
-            yield (
-                f"{name}_{resolution}",
-                Entry("hybrid", config, VIT if "r50_s16" in name else AUGREG, top1 if resolution == 384 else ""),
-            )
+        paper = VIT if "r50_s16" in name else AUGREG
+        for resolution, reported in ((224, ""), (384, top1)):
+            config = HybridConfig(**_encoder(resolution, dim, depth, heads, patch_size=patch, stages=stages))
+            yield f"{name}_{resolution}", Entry("hybrid", config, paper, reported)
 
 
 def _deits() -> Iterator[tuple[str, Entry]]:
     for size, (plain, distilled) in DEIT_TOP1.items():
-        dim, depth, heads, _ = VIT_SIZES[size]
         for resolution in (224, 384) if size == "base" else (224,):
-            at = {"image_size": (resolution, resolution), "dim": dim, "depth": depth, "num_heads": heads}
+            shape = _encoder(resolution, *VIT_SIZES[size][:3])
             top1 = (plain, distilled) if resolution == 224 else ("82.9", "85.2")
-            yield f"deit_{size}_patch16_{resolution}", Entry("deit", DeiTConfig(**at), DEIT, top1[0])  # type: ignore[arg-type]
-            config = DeiTConfig(**at, distilled=True)  # type: ignore[arg-type]
+            yield f"deit_{size}_patch16_{resolution}", Entry("deit", DeiTConfig(**shape), DEIT, top1[0])
+            config = DeiTConfig(**shape, distilled=True)
             yield f"deit_{size}_distilled_patch16_{resolution}", Entry("deit", config, DEIT, top1[1])
     for (size, resolution), accuracy in DEIT3_TOP1.items():
-        dim, depth, heads = DEIT3_SIZES[size]
         patch = 14 if size == "huge" else 16
-        config = DeiTConfig(
-            image_size=(resolution, resolution),
-            patch_size=patch,
-            dim=dim,
-            depth=depth,
-            num_heads=heads,
-            layer_scale=1e-6,
-            class_position=False,
-        )
+        shape = _encoder(resolution, *DEIT3_SIZES[size][:3], patch_size=patch)
+        config = DeiTConfig(**shape, layer_scale=1e-6, class_position=False)
         yield f"deit3_{size}_patch{patch}_{resolution}", Entry("deit", config, DEIT3, accuracy)
 
 
 def _caits() -> Iterator[tuple[str, Entry]]:
     for name, (dim, depth, heads, scale, resolutions) in CAITS.items():
         for resolution, top1 in resolutions.items():
-            config = CaiTConfig(
-                image_size=(resolution, resolution), dim=dim, depth=depth, num_heads=heads, layer_scale=scale
-            )
+            config = CaiTConfig(**_encoder(resolution, dim, depth, heads, layer_scale=scale))
             yield f"cait_{name}_{resolution}", Entry("cait", config, CAIT, top1)
 
 
 def _masked() -> Iterator[tuple[str, Entry]]:
     for (version, size, resolution), top1 in BEIT_TOP1.items():
-        dim, depth, heads, _ = VIT_SIZES[size]
         scale = 0.1 if size == "base" else 1e-5
-        config = BeitConfig(
-            image_size=(resolution, resolution), dim=dim, depth=depth, num_heads=heads, layer_scale=scale
-        )
-        yield (
-            f"{version}_{size}_patch16_{resolution}",
-            Entry("beit", config, BEIT if version == "beit" else BEIT2, top1),
-        )
+        config = BeitConfig(**_encoder(resolution, *VIT_SIZES[size][:3], layer_scale=scale))
+        paper = BEIT if version == "beit" else BEIT2
+        yield f"{version}_{size}_patch16_{resolution}", Entry("beit", config, paper, top1)
     for size, patch, top1 in (("base", 16, "83.6"), ("large", 16, "85.9"), ("huge", 14, "86.9")):
-        dim, depth, heads, _ = VIT_SIZES[size]
-        mae = MAEConfig(patch_size=patch, dim=dim, depth=depth, num_heads=heads)
+        mae = MAEConfig(**_encoder(224, *VIT_SIZES[size][:3], patch_size=patch))
         yield f"mae_vit_{size}_patch{patch}", Entry("mae", mae, MAE, f"{top1} (fine-tuned)")
 
 
 def _dinos() -> Iterator[tuple[str, Entry]]:
     for size, (dim, depth, heads, hidden, swiglu) in DINO2_SIZES.items():
-        shape = {
-            "image_size": (518, 518),
-            "dim": dim,
-            "depth": depth,
-            "num_heads": heads,
-            "hidden": hidden,
-            "swiglu": swiglu,
-        }
-        yield f"vit_{size}_patch14_dinov2", Entry("dino", DinoConfig(**shape), DINO2, DINO2_TOP1[size])  # type: ignore[arg-type]
-        config = DinoConfig(**shape, num_registers=4, class_position=False)  # type: ignore[arg-type]
+        shape = _encoder(518, dim, depth, heads, hidden=hidden, swiglu=swiglu)
+        yield f"vit_{size}_patch14_dinov2", Entry("dino", DinoConfig(**shape), DINO2, DINO2_TOP1[size])
+        config = DinoConfig(**shape, num_registers=4, class_position=False)
         yield f"vit_{size}_patch14_reg4_dinov2", Entry("dino", config, REGISTERS)
+    rotary: dict[str, Any] = {"patch_size": 16, "num_registers": 4, "position": "rotary", "norm_eps": 1e-5}
     for size, (dim, depth, heads, hidden, swiglu) in DINO3_SIZES.items():
+        shape = _encoder(256, dim, depth, heads, hidden=hidden, swiglu=swiglu, **rotary)
         for suffix, bias in (("", False), ("_qkvb", True)):
-            config = DinoConfig(
-                image_size=(256, 256), patch_size=16, dim=dim, depth=depth, num_heads=heads, hidden=hidden, swiglu=swiglu, num_registers=4,
-                position="rotary", qkv_bias=bias, key_bias=False, norm_eps=1e-5,
-            )  # fmt: skip
+            config = DinoConfig(**shape, qkv_bias=bias, key_bias=False)
             yield f"vit_{size}_patch16_dinov3{suffix}", Entry("dino", config, DINO3)
 
 
 def _swins() -> Iterator[tuple[str, Entry]]:
-    def shape(size: str, resolution: int) -> dict[str, object]:
+    def shape(size: str, resolution: int, window: int) -> dict[str, Any]:
         dim, depths, heads = SWINS[size]
-        return {
-            "image_size": (resolution,) * 2,
-            "dim": dim,
-            "depths": depths,
-            "num_heads": tuple(heads * 2**i for i in range(4)),
-        }
+        stages = {"dim": dim, "depths": depths, "num_heads": tuple(heads * 2**i for i in range(4))}
+        return {"image_size": (resolution, resolution), "window": window, **stages}
 
     for (size, window, resolution), top1 in SWIN_VARIANTS.items():
-        config = SwinConfig(**shape(size, resolution), window=window)  # type: ignore[arg-type]
+        config = SwinConfig(**shape(size, resolution, window))
         yield f"swin_{size}_patch4_window{window}_{resolution}", Entry("swin", config, SWIN, top1)
     for (size, window), top1 in SWIN2_VARIANTS.items():
-        config2 = SwinV2Config(**shape(size, 256), window=window)  # type: ignore[arg-type]
+        config2 = SwinV2Config(**shape(size, 256, window))
         yield f"swinv2_{size}_window{window}_256", Entry("swinv2", config2, SWIN2, top1)
     for (size, window, resolution), top1 in SWIN2_LARGER.items():
-        config2 = SwinV2Config(**shape(size, resolution), window=window, pretrained_windows=(12, 12, 12, 6))  # type: ignore[arg-type]
+        config2 = SwinV2Config(**shape(size, resolution, window), pretrained_windows=(12, 12, 12, 6))
         yield f"swinv2_{size}_window12to{window}_192to{resolution}", Entry("swinv2", config2, SWIN2, top1)
 
 
@@ -365,6 +323,11 @@ def model_config(name: str, **arguments: object) -> ModelConfig:
         return replaced(MODELS[name].config, name, arguments)
     if name in FAMILIES:
         return replaced(FAMILIES[name][0](), name, arguments)
+    if (row := name.split(".")[0]) in MODELS:
+        raise VitralError(
+            f"model {name!r}: {name.removeprefix(row + '.')!r} names weights of timm, which a model's name does not load; create {row!r}, "
+            f"or with these weights 'hf:timm/{name}' (to train from them: --init hf:timm/{name})"
+        )
     raise VitralError(f"model {name!r} is not known; nearest: {_nearest(name, [*MODELS, *FAMILIES])}")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from vitral.drawing.charts import MANY_MARKS, Scale, Series, compact, line_chart
+from vitral.drawing.charts import MANY_MARKS, Series, compact, line_chart
 from vitral.drawing.colours import colourise
 from vitral.drawing.heat import exact_picture, heat_map
 from vitral.errors import counted
@@ -139,7 +139,7 @@ def norms_cards(found: Sequence[LayerTokens] | str) -> list[str]:
     wide = any(one.norms[-1] > WIDE * one.norms[2] > 0 for one in found)
     chart = line_chart(
         "Norms of tokens by layer", lines, "layer (0: embedding)",
-        compact if wide else lambda v, d: f"{v:.{d}f}", y_scale=Scale(logarithmic=wide),
+        compact if wide else lambda v, d: f"{v:.{d}f}", y_log=wide,
     )  # fmt: skip
     card = _card("Norms of the patch tokens", chart, about_norms(found))
     high = [(i, one) for i, one in enumerate(found) if one.cut is not None]

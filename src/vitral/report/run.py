@@ -12,7 +12,7 @@ from vitral.checkpoints.atomic import write_atomically
 from vitral.data.sources import DataSet, Split
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import score_split
-from vitral.explain.explain import look
+from vitral.explain.explain import explain
 from vitral.explain.methods import undefined
 from vitral.predict import Predictor, load
 from vitral.report.page import SECTIONS, Example, write_report
@@ -133,7 +133,7 @@ def _example(predictor: Predictor, split: Split, index: int, verdict: Verdict) -
     pixels = split.read(index, predictor.card.preprocess.channels)
     overlay, even = None, ""
     if undefined(predictor.model, "attention") is None:
-        explanation = look(predictor, pixels).explain()
+        explanation = explain(predictor, pixels)
         overlay = np.asarray(explanation.overlay(scale=max(1, -(-ENLARGED // max(pixels.shape[1:])))))
         even = explanation.even
     return Example(

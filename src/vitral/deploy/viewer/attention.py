@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vitral.deploy.viewer.pack import to_bytes
 from vitral.explain.attention import extent
-from vitral.explain.capture import Layer
+from vitral.explain.capture import RecordedLayer
 from vitral.explain.geometry import ClassOnly, Floats, Geometry, Reader, Reduced, Windowed, weights
 from vitral.explain.maps import Query
 
@@ -67,7 +67,7 @@ class KeptLayer:
     """What readers of several tokens read of the keys, exactly, as `Geometry.keys` gives it."""
 
     @classmethod
-    def of(cls, layer: Layer, name: str, stage: int) -> "KeptLayer":
+    def of(cls, layer: RecordedLayer, name: str, stage: int) -> "KeptLayer":
         array, geometry = layer.array(), layer.geometry
         heads = array.shape[-3]
         array = np.concatenate([array, array.mean(axis=-3, keepdims=True)], axis=-3)

@@ -1,4 +1,4 @@
-"""An inspection as plain values for `json.dumps`: every number that the page draws."""
+"""An inspection as plain values for `json.dumps`: every number that the report draws."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ DIGITS = 6  # significant ones of a number in an array
 
 
 def as_json(found: Inspection) -> dict[str, Any]:
-    """What there is not is null and has its sentence under "missing". Numbers that are not defined are null."""
+    """Missing results are null, with their sentence under "missing". Undefined numbers are null."""
     return {
         "architecture": found.architecture,
         "model": found.model,

@@ -1,4 +1,4 @@
-"""How much each head matters: the scores of the model with one head's output set to zero, for every head in turn.
+"""Head importance: the model's scores with one head's output set to zero, for each head in turn.
 
 Are Sixteen Heads Really Better than One? https://arxiv.org/abs/1905.10650, section 2.3 and 3.1. Axes: B images, K classes, D width, d = D / H.
 """
@@ -13,29 +13,26 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from vitral.explain.capture import untouched
-from vitral.explain.inspection.watch import named_attention
-from vitral.layers.attention import AttentionLayer
-from vitral.models.common import ImageModel
+from vitral.layers.attention import AttentionLayer, attention_layers
+from vitral.models.common import ImageModel, evaluating
 
 Labelled = Sequence[tuple[Tensor, Tensor]]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class HeadScores:
-    """The model without one head."""
+    """The model's scores without each head of a layer."""
 
     layer: str
     loss: NDArray[np.float64]
-    """[H], mean cross-entropy in nats (where an image can have several labels, the mean over labels of the binary one)."""
+    """[H], mean cross-entropy in nats (of several labels an image, the mean over labels of the binary one)."""
     accuracy: NDArray[np.float64]
-    """[H], share of images that are right (with several labels: in all of them)."""
+    """[H], share of images with the right answer (of several labels: with all labels right)."""
 
 
 @dataclass(frozen=True)
 class Heads:
-    """The whole model, and without each head."""
+    """Scores of the whole model, and without each head."""
 
     images: int
     loss: float
@@ -45,7 +42,7 @@ class Heads:
 
 @contextmanager
 def without_head(layer: AttentionLayer, head: int) -> Iterator[None]:
-    """What this head has read is 0 inside the block, before the heads are mixed by the output projection."""
+    """The head's output is 0 inside the `with`, before the output projection mixes the heads."""
 
     def drop(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor]:
         mixed = inputs[0].clone()  # [..., H * d], head after head
@@ -60,24 +57,27 @@ def without_head(layer: AttentionLayer, head: int) -> Iterator[None]:
         handle.remove()
 
 
-def head_importance(model: ImageModel, batches: Labelled, *, progress: Progress | None = None) -> Heads:
-    """Scores over batches of inputs [B, C, H, W] and targets on the CPU (int64 [B], or float [B, K] of several labels), head by head.
+def head_importance(
+    model: ImageModel, batches: Labelled, *, independent: bool, progress: Callable[[int, int], None] | None = None
+) -> Heads:
+    """Scores over batches of inputs [B, C, H, W] and targets on the CPU, without each head in turn: one pass over the batches for each.
 
-    A pass over the batches for each head. The model is left as it was.
+    independent: whether each label is a yes or no of its own, as in `vitral.answers.Answers`; targets are then float [B, K], else int64 [B].
+    The model is left as it was.
     """
-    layers = named_attention(model)
+    layers = attention_layers(model)
     total, done = 1 + sum(layer.num_heads for _, layer in layers), 0
 
     def scored() -> tuple[float, float]:
         nonlocal done
-        result = _score(model, batches)
+        result = _score(model, batches, independent)
         done += 1
         if progress:
             progress(done, total)
         return result
 
     found = []
-    with torch.inference_mode(), untouched(model):
+    with torch.inference_mode(), evaluating(model):
         loss, accuracy = scored()
         for name, layer in layers:
             scores = []
@@ -89,12 +89,12 @@ def head_importance(model: ImageModel, batches: Labelled, *, progress: Progress 
     return Heads(sum(len(images) for images, _ in batches), loss, accuracy, found)
 
 
-def _score(model: ImageModel, batches: Labelled) -> tuple[float, float]:
-    """Mean loss and the share of right answers."""
+def _score(model: ImageModel, batches: Labelled, independent: bool) -> tuple[float, float]:
+    """Mean loss and accuracy."""
     loss = right = 0.0
     for images, targets in batches:
         logits = model(images).cpu().double()
-        if targets.ndim == 2:
+        if independent:
             loss += float(F.binary_cross_entropy_with_logits(logits, targets.double(), reduction="none").mean(1).sum())
             right += int(((logits >= 0) == (targets > 0.5)).all(1).sum())
         else:

@@ -1,7 +1,8 @@
-"""An inspection: everything about a model that pictures and numbers can show, and a sentence for each thing that it does not have."""
+"""An inspection: a model's weights and its behaviour on images, in pictures and numbers, with a sentence for each thing that it lacks."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -13,29 +14,22 @@ from vitral.data.sources import DataSet, Split
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import match_targets, merged
 from vitral.explain.inspection.heads import Heads, head_importance
-from vitral.explain.inspection.images import (
-    LEAST_FOR_CKA,
-    Floats,
-    LayerAttention,
-    LayerTokens,
-    Seen,
-    look_at_images,
-)
-from vitral.explain.inspection.watch import named_attention, named_blocks
+from vitral.explain.inspection.images import LEAST_FOR_CKA, Floats, LayerAttention, LayerTokens, Seen, look_at_images
+from vitral.explain.inspection.watch import named_blocks
 from vitral.explain.inspection.weights import Filters, OffsetBias, Positions, filters, offset_biases, positions
-from vitral.models.common import ImageModel
+from vitral.layers.attention import attention_layers
 from vitral.predict import ImageLike, Predictor
 
 IMAGES = 128  # as many as the ViT paper averages attention distances over
 HEAD_IMAGES = 64
 ALL_POSITIONS = 32  # rows or columns: their cosines are a million numbers
 NO_DATA = "needs images: give DATA"
-Progress = Callable[[str, int, int], None]
+OnProgress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What was found. A string in the place of a result is the sentence that says why there is none."""
+    """The results. A string instead of a result is the sentence that says why there is none."""
 
     architecture: str
     model: str
@@ -53,7 +47,7 @@ class Inspection:
     heads: Heads | str
 
     def missing(self) -> dict[str, str]:
-        """What there is not, and why."""
+        """Why each result that is missing is missing."""
         return {name: value for name in PARTS if isinstance(value := getattr(self, name), str)}
 
 
@@ -67,16 +61,16 @@ def inspect(
     images: int = IMAGES,
     head_images: int = HEAD_IMAGES,
     batch_size: int = 32,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> Inspection:
-    """Inspect a model: its weights, and on the images of the data's test split (else validation, else all) what it does with them.
+    """Inspect a model's weights, and its behaviour on the images of the data's test split (else validation, else all).
 
-    images: at most so many, evenly spaced in the split. head_images: at most so many of them for the importance of heads, which takes a pass
-    over them for each head; 0 leaves it out. The model is left as it was.
+    images: at most so many, evenly spaced in the split. head_images: at most so many of these for head importance, which takes one pass for
+    each head; 0 leaves it out. The model is left as it was.
     """
     model = predictor.model.backbone
     looked, split = None, None
-    heads: Heads | str = NO_DATA if named_attention(model) else f"{type(model).__name__} has no attention"
+    heads: Heads | str = NO_DATA
     if data is not None:
         split = spread(chosen_split(data), images)
         batches = _counted(_inputs(predictor, split, batch_size), len(split), progress)
@@ -86,7 +80,7 @@ def inspect(
 
 
 def inspect_image(predictor: Predictor, image: ImageLike) -> Inspection:
-    """Inspect a model, and what it does with one image; every position is asked about in grids of up to 32 x 32. The model is left as it was."""
+    """Inspect a model, and its behaviour on one image, with all positions in grids of up to 32 x 32. The model is left as it was."""
     model = predictor.model.backbone
     pixels = predictor.preprocess(image)[None].to(next(model.parameters()).device)  # [1, C, H, W]
     return _inspection(predictor, positions(model, ALL_POSITIONS), look_at_images(model, [pixels]), "", NO_DATA)
@@ -96,6 +90,11 @@ def _inspection(
     predictor: Predictor, found: list[Positions] | str, looked: Seen | None, split: str, heads: Heads | str
 ) -> Inspection:
     model, steps = predictor.model.backbone, predictor.card.preprocess
+    kind, blocks, attention = type(model).__name__, named_blocks(model), attention_layers(model)
+    cka: Floats | str = NO_DATA
+    if looked is not None:
+        cka = f"needs {LEAST_FOR_CKA} images or more in a batch" if looked.cka is None else looked.cka
+    without = f"{kind} has no attention"
     return Inspection(
         architecture=predictor.card.architecture,
         model=predictor.card.model,
@@ -106,53 +105,33 @@ def _inspection(
         filters=filters(model),
         positions=found,
         offset_biases=offset_biases(model),
-        attention=_attention(model, looked),
-        layers=_layers(model, looked),
-        cka=_cka(model, looked),
-        heads=heads,
+        attention=without if not attention else NO_DATA if looked is None else looked.attention,
+        layers=f"{kind} has no blocks" if not blocks else NO_DATA if looked is None else looked.layers,
+        cka=f"{kind} has no blocks to compare" if not blocks else cka,
+        heads=heads if attention else without,
     )
 
 
-def _attention(model: ImageModel, looked: Seen | None) -> list[LayerAttention] | str:
-    if not named_attention(model):
-        return f"{type(model).__name__} has no attention"
-    return NO_DATA if looked is None else looked.attention
-
-
-def _layers(model: ImageModel, looked: Seen | None) -> list[LayerTokens] | str:
-    if not named_blocks(model):
-        return f"{type(model).__name__} has no blocks to follow its tokens through"
-    return NO_DATA if looked is None else looked.layers
-
-
-def _cka(model: ImageModel, looked: Seen | None) -> Floats | str:
-    if not named_blocks(model):
-        return f"{type(model).__name__} has no blocks to compare"
-    if looked is None:
-        return NO_DATA
-    return f"needs {LEAST_FOR_CKA} images or more in a batch" if looked.cka is None else looked.cka
-
-
 def chosen_split(data: DataSet) -> Split:
-    """The images that the model has most likely not learned from."""
+    """The images that the model was most likely not trained on."""
     return next((data.splits[name] for name in ("test", "val") if name in data.splits), None) or merged(data)
 
 
 def spread(split: Split, most: int) -> Split:
-    """At most so many images of a split, evenly spaced: it may be sorted by class."""
+    """At most so many images of a split, evenly spaced, as it may be sorted by class."""
     if len(split) <= most:
         return split
     return split.take(np.linspace(0, len(split) - 1, most).round().astype(np.int64))
 
 
 def _inputs(predictor: Predictor, split: Split, batch_size: int) -> Iterator[Tensor]:
-    """The split's images in order as the model reads them, [B, C, H, W]."""
+    """The split's preprocessed images in order, [B, C, H, W]."""
     steps, device = predictor.card.preprocess, next(predictor.model.parameters()).device
     for pixels, _ in EvaluationBatches(split, steps, batch_size).stream(0):
         yield steps.normalise(pixels.to(device))
 
 
-def _counted(batches: Iterator[Tensor], total: int, progress: Progress | None) -> Iterator[Tensor]:
+def _counted(batches: Iterator[Tensor], total: int, progress: OnProgress | None) -> Iterator[Tensor]:
     done = 0
     for batch in batches:
         yield batch
@@ -162,12 +141,10 @@ def _counted(batches: Iterator[Tensor], total: int, progress: Progress | None) -
 
 
 def _heads(
-    predictor: Predictor, data: DataSet, split: Split, batch_size: int, progress: Progress | None
+    predictor: Predictor, data: DataSet, split: Split, batch_size: int, progress: OnProgress | None
 ) -> Heads | str:
     model = predictor.model
-    if not named_attention(model):
-        return f"{type(model).__name__} has no attention"
-    if not len(split):
+    if not len(split) or not attention_layers(model):
         return "left out, as asked"
     if not predictor.labels:
         return "the model has no head for classes, so there is no score that could change"
@@ -179,6 +156,5 @@ def _heads(
         return f"there is no score that could change: {error}"
     truth = torch.from_numpy(targets).split(batch_size)
     batches = list(zip(_inputs(predictor, split, batch_size), truth, strict=True))
-    return head_importance(
-        model, batches, progress=(lambda n, total: progress("leaving out heads", n, total)) if progress else None
-    )
+    report = partial(progress, "leaving out heads") if progress else None
+    return head_importance(model, batches, independent=predictor.answers.independent, progress=report)

@@ -1,4 +1,4 @@
-"""The measures of an inspection: functions of tensors that know no model.
+"""The measures of an inspection, as functions of tensors.
 
 Axes: B images, n windows in an image (1 where attention is global), H heads, Q queries, K keys, N tokens, D width, L layers.
 """
@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 COMPONENTS = 28  # as many as figure 7 of the ViT paper shows
-CUT_FROM = 2.0  # times the median norm: nothing below is high
-CUT_BAND = 1.25  # the cut's surroundings, a factor down and up
+CUT_FROM = 2.0  # times the median norm: no lower norm is high
+CUT_BAND = 1.25  # the band around the cut, a factor down and up
 CUT_PLACES = 200
 CUT_LEAST = 100  # norms: among fewer, gaps are chance
 
@@ -20,7 +20,7 @@ def principal_filters(filters: Tensor, most: int = COMPONENTS) -> tuple[Tensor, 
     """The principal components of filters, figure 7 (left) of https://arxiv.org/abs/2010.11929.
 
     Args:
-        filters: [D, ...], one filter a channel that is computed.
+        filters: [D, ...], one a channel.
 
     Returns:
         Components [n, ...] of unit length, the strongest first, with their largest number positive; n is at most `most` and no more than
@@ -43,10 +43,10 @@ def cosine_grid(vectors: Tensor) -> Tensor:
 
 
 def attention_distance(attention: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
-    """How far away a head reads: the mean distance from query to key, weighted by attention, over the queries with a place.
+    """The mean distance between query and key, weighted by attention, over the queries with a place in the image.
 
-    Figure 7 (right) and appendix D.7 of https://arxiv.org/abs/2010.11929. Tokens without a place (class, registers, padding) are left out,
-    and what is left of a query's attention is made to sum to one again.
+    Figure 7 (right) and appendix D.7 of https://arxiv.org/abs/2010.11929. Tokens without a place (class, registers, padding) are left out, and
+    the rest of a query's attention is rescaled to sum to one.
 
     Args:
         attention: [B*n, H, Q, K], rows sum to one.
@@ -63,16 +63,16 @@ def attention_distance(attention: Tensor, queries: Tensor, keys: Tensor) -> Tens
 
 
 def attention_elsewhere(attention: Tensor, queries: Tensor, keys: Tensor) -> Tensor:
-    """float64 [H]: the share of attention that patches give to tokens without a place. Arguments as in `attention_distance`."""
+    """float64 [H]: the share of the patches' attention to tokens without a place. Arguments as in `attention_distance`."""
     by_window = attention.unflatten(0, (-1, len(queries)))  # [B, n, H, Q, K]
     share = torch.einsum("bnhqk,nk->bnhq", by_window, (~_placed(keys)).to(attention.dtype))
     return _over_queries(share, _placed(queries))
 
 
 def attention_entropy(attention: Tensor, queries: Tensor) -> Tensor:
-    """float64 [H], in nats: -sum a log a of a query's attention, the mean over the queries that have a place.
+    """float64 [H], in nats: -sum a log a of a query's attention, the mean over the queries that have a place, or over all where none has.
 
-    0 where a head reads one token, log K where it reads all alike. In layers in which no query has a place (class attention), over all.
+    0 where a head attends to one token, log K where its attention is uniform.
     """
     entropy = torch.special.entr(attention).sum(-1).unflatten(0, (-1, len(queries)))  # [B, n, H, Q]
     placed = _placed(queries)
@@ -93,9 +93,9 @@ def _over_queries(values: Tensor, chosen: Tensor) -> Tensor:
 def high_norm_cut(norms: NDArray[np.floating]) -> float | None:
     """The norm above which tokens are the artefacts of https://arxiv.org/abs/2309.16588, or None where there are none.
 
-    The paper cuts at a number that it reads off a distribution with two modes. Here the cut is where, from twice the median on, the fewest
-    tokens are within a factor of 1.25; it counts only if more than twice as many tokens lie above these surroundings as in them, for
-    otherwise the distribution has one mode and a tail. Fewer than 100 norms are no distribution.
+    The paper chooses the cut by eye between the two modes of the distribution. Here it is where, from twice the median on, the fewest norms
+    are within a factor of 1.25. It counts only if more than twice as many norms lie above that band as in it: else the distribution has one
+    mode and a tail. Fewer than 100 norms have no cut.
 
     Args:
         norms: [n], above 0 or equal.
@@ -117,7 +117,7 @@ def high_norm_cut(norms: NDArray[np.floating]) -> float | None:
 
 
 def token_similarity(tokens: Tensor) -> Tensor:
-    """[B, N, D] to the mean cosine between two different tokens of an image, [B]; NaN for one token. 1: the tokens have collapsed."""
+    """[B, N, D] to the mean cosine between two different tokens of an image, [B]: 1 where they have collapsed, NaN for one token."""
     N = tokens.shape[1]
     total = F.normalize(tokens, dim=-1).sum(1).square().sum(-1)  # the sum of all N * N cosines
     return (total - N) / (N * (N - 1)) if N > 1 else torch.full_like(total, torch.nan)
@@ -129,7 +129,7 @@ def step_similarity(before: Tensor, after: Tensor) -> Tensor:
 
 
 def gram(features: Tensor) -> Tensor:
-    """Features of images [B, ...] to the products of all pairs, float64 [B, B], after the mean over the images is taken away."""
+    """Features of images [B, ...] to the dot products of all pairs, float64 [B, B], after subtracting the mean over the images."""
     rows = features.flatten(1)
     rows = rows - rows.mean(0)  # changes nothing in `hsic` but its rounding
     return (rows @ rows.T).cpu().double()
@@ -153,7 +153,7 @@ def hsic(grams: Tensor) -> Tensor:
 def cka(independence: Tensor) -> Tensor:
     """Linear centred kernel alignment, https://arxiv.org/abs/1905.00414, equation 2: HSIC [L, L], perhaps a mean over minibatches, to [L, L].
 
-    1 for a layer and itself, about 0 for layers that have nothing in common; NaN where a layer says the same of every image.
+    1 for a layer and itself, about 0 for unrelated layers; NaN where a layer is the same for every image.
     """
     own = independence.diagonal()
     own = torch.where(own > 0, own, torch.nan)

@@ -1,6 +1,6 @@
-"""What can be seen in a model without an image: the filters that read the pixels, and what it knows of positions.
+"""What a model's weights show without an image: the filters of its embedding, and its positions.
 
-Figure 7, left and centre, of An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929. What a model does not have is answered by a
+Figure 7, left and centre, of An Image is Worth 16x16 Words, https://arxiv.org/abs/2010.11929. Where a model has no such thing, the result is a
 sentence that says so. Axes: D width, H heads, h w grid of patches, p q filter, C channels.
 """
 
@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from vitral.explain.inspection.measures import cosine_grid, principal_filters
-from vitral.layers.attention import AttentionLayer
+from vitral.layers.attention import attention_layers
 from vitral.layers.bit import StdConv2d
 from vitral.models.common import ImageModel
 
 SHOWN_FILTERS = 64
-WHOLE = 14  # rows or columns of which each is asked about
-PLACES = 8  # of more rows or columns than that, so many
+WHOLE = 14  # rows or columns up to which all are compared
+PLACES = 8  # of more, so many
 
 
 @dataclass(frozen=True)
 class Filters:
-    """What the first layer looks for."""
+    """The filters of the first layer."""
 
     pictures: Tensor
     """[n, p, q, C], weights on the pixels."""
@@ -33,11 +33,11 @@ class Filters:
 
 @dataclass(frozen=True)
 class Positions:
-    """How alike the positions of patches are."""
+    """Similarity of the patches' positions."""
 
     name: str
     similarity: Tensor
-    """Cosines [a, b, h, w]: of the patch in row rows[i] and column columns[j] with every patch."""
+    """Cosines [a, b, h, w]: of the patch at rows[i], columns[j] with every patch."""
     rows: list[int]
     columns: list[int]
 
@@ -52,7 +52,7 @@ class OffsetBias:
 
 
 def filters(model: ImageModel) -> Filters:
-    """Principal components of the patch embedding, or the filters of a first convolution whose windows overlap."""
+    """Principal components of the patch embedding, or the filters of an overlapping first convolution."""
     conv = next(
         m for m in model.modules() if isinstance(m, nn.Conv2d) and m.in_channels == model.config.in_channels
     )  # in the order of definition others may come first
@@ -67,9 +67,9 @@ def filters(model: ImageModel) -> Filters:
 
 @torch.no_grad()
 def positions(model: ImageModel, whole: int = WHOLE) -> list[Positions] | str:
-    """The similarity of each table of positions that is added to tokens, or turns them (rotary).
+    """The similarity of each table of positions that is added to tokens, or rotates them.
 
-    whole: rows or columns up to which each is asked about; of more, a few.
+    whole: rows or columns up to which all are compared with the others; of more, a few.
     """
     tables = model.position_vectors()
     return [_positions(name, *found, whole) for name, found in tables.items()] or model.without_positions
@@ -91,9 +91,9 @@ def _asked(side: int, whole: int) -> list[int]:
 
 @torch.no_grad()
 def offset_biases(model: ImageModel) -> list[OffsetBias] | str:
-    """The bias by offset of each layer that has one."""
+    """The relative position bias of each layer that has one."""
     if found := [OffsetBias(name, bias.float().cpu()) for name, bias in model.offset_biases().items()]:
         return found
-    if any(isinstance(m, AttentionLayer) for m in model.modules()):
-        return f"{type(model).__name__} has no bias by offset: its attention compares contents, with positions in the tokens or none"
+    if attention_layers(model):
+        return f"{type(model).__name__} has no relative position bias: its positions, if any, are in the tokens"
     return f"{type(model).__name__} has no attention"

@@ -9,7 +9,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from vitral.drawing.charts import KINDS, Scale, Series, line_chart
+from vitral.drawing.charts import KINDS, Series, line_chart
 from vitral.guidance.sweep.cost import PASSES
 from vitral.guidance.sweep.scaling import PowerLaw
 from vitral.guidance.sweep.sweep import Point, Sweep, write_sweep
@@ -70,10 +70,9 @@ def _cards(groups: Mapping[str, Sequence[Row]], fitted: Mapping[str, PowerLaw | 
         if isinstance(law, PowerLaw):
             xs = np.geomspace(at[0][0], at[-1][0], CURVE_POINTS)
             error.append(Series("", list(zip(xs.tolist(), law(xs).tolist(), strict=True)), kind, dashed=True))
-    logarithmic, percents = Scale(logarithmic=True), lambda v, d: f"{v:.{d}%}"
     heads = (f"{title} against {label}", f"Error against {label}")
-    one = line_chart(heads[0], scored, label, percents, x_scale=logarithmic)
-    two = line_chart(heads[1], error, label, percents, x_scale=logarithmic, y_scale=logarithmic)
+    one = line_chart(heads[0], scored, label, lambda v, d: f"{v:.{d}%}", x_log=True)
+    two = line_chart(heads[1], error, label, lambda v, d: f"{v:.{d}%}", x_log=True, y_log=True)
     law_words = " Dashed: the power law." if any(one.dashed for one in error) else ""
     seeds = "<p class=soft>Points are means over the seeds, bars their standard deviation.</p>" if repeated else ""
     return (
