@@ -181,7 +181,10 @@ def test_the_command_to_convert(tmp_path, capsys):
     for words, says in (
         (["data", "convert", str(data), str(tmp_path / "out")], "is there already and not empty"),
         (["data", "convert", str(data), str(tmp_path / "new"), "--to", "masks"], "4 objects have a box and no outline"),
-        (["data", "convert", str(broken(tmp_path / "broken")), str(tmp_path / "new")], "things to mend:"),
+        (
+            ["data", "convert", str(broken(tmp_path / "broken")), str(tmp_path / "new")],
+            "- 1 outline is none: x/a.json: annotation 52 (a polygon of 3 numbers",
+        ),
         (["data"], "vitral data is one of: vitral data convert, vitral data scenes"),
         (["doctor", "digits", "--fix", str(tmp_path / "new")], "--fix mends boxes and masks"),
     ):

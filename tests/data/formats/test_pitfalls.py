@@ -158,6 +158,10 @@ class TestCoco:
         assert data.classes.names == ("fish",)
         assert [one.split for one in data.annotated] == ["test", "train", "val"]
 
+    def test_labelmes_background_is_no_class(self, tmp_path):
+        data = self.read(tmp_path, {}, categories=((0, "_background_"), (1, "cat")))
+        assert data.classes.names == ("cat",)
+
     def test_cocos_own_layout_with_captions_beside(self, tmp_path):
         files = {f"{split}2017/1.png": encoded(30, 20, seed=len(split)) for split in ("train", "val")}
         files |= {f"annotations/instances_{split}2017.json": coco([{}]) for split in ("train", "val")}
@@ -424,6 +428,16 @@ class TestVoc:
                 put(tmp_path, {"JPEGImages/1.png": PICTURE, "Annotations/1.xml": "<annotation><object>"}), "voc"
             )
 
+    def test_images_without_xml_count_beside_those_with(self, tmp_path):
+        put(
+            tmp_path,
+            {"JPEGImages/2.png": encoded(30, 20, seed=2), "AnnotationsVisualization/1.png": encoded(30, 20, seed=3)},
+        )
+        data = self.read(tmp_path, ("dog", (1, 1, 5, 5), 0))
+        assert data.images.names == ["JPEGImages/1.png", "JPEGImages/2.png"]
+        assert [one.unlabelled for one in data.annotated] == [False, True]
+        assert "1 image in folders without annotations not read" in data.understood[-1]
+
     def test_masks_of_objects(self, tmp_path):
         pytest.importorskip("faster_coco_eval")
         from vitral.data.shapes import mask_of
@@ -527,6 +541,19 @@ class TestMasks:
     def test_an_image_without_a_map(self, tmp_path):
         put(tmp_path, {"images/2.png": PICTURE})
         assert only(self.read(tmp_path, self.values(1)), "map").where == "images/2.png"
+
+    def test_pictures_that_are_drawn_from_maps_are_no_images(self, tmp_path):
+        """labelme2voc writes folders of them beside the photographs."""
+        drawn = {f"SegmentationClassVisualization/{k}.jpg": encoded(30, 20, seed=9) for k in (1, 2)}
+        photographs = {f"JPEGImages/{k}.jpg": encoded(30, 20, seed=k) for k in (1, 2)}
+        maps = {
+            f"{folder}/{k}.png": self.values(5)
+            for k in (1, 2)
+            for folder in ("SegmentationClass", "SegmentationObject")
+        }
+        data = read_annotated(put(tmp_path, drawn | photographs | maps))
+        assert data.images.names == ["JPEGImages/1.jpg", "JPEGImages/2.jpg"]
+        assert kinds(data) == []
 
     def test_cityscapes(self, tmp_path):
         name = "leftImg8bit/train/aachen/aachen_000000_{}"

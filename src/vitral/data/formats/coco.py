@@ -21,6 +21,7 @@ from vitral.errors import VitralError, counted, some
 HOLDS = frozenset(
     {"boxes", "outlines", "parts", "holes", "crowd", "hard", "ids", "classes", "splits", "area", "groups"}
 )
+_NO_CLASSES = ("_background_", "__background__", "__ignore__")
 _OTHER = ("captions", "person_keypoints", "panoptic", "stuff_")
 
 
@@ -74,7 +75,8 @@ def root_of(data: Path) -> Path:
 
 
 def class_table(found: dict[str, Any], name: str) -> tuple[ClassTable, dict[int, int]]:
-    """The classes, and the index of each id. Roboflow's super-class, which has no objects and is the others' supercategory, is none."""
+    """The classes, and the index of each id. Roboflow's super-class, which has no objects and is the others'
+    supercategory, is none, nor is labelme's _background_."""
     rows = rows_of(found.get("categories"), name, "categories")
     used = {whole(each.get("category_id")) for each in rows_of(found.get("annotations") or [], name, "annotations")}
     groups = {str(each.get("supercategory")) for each in rows}
@@ -87,7 +89,8 @@ def class_table(found: dict[str, Any], name: str) -> tuple[ClassTable, dict[int,
             raise VitralError(
                 f"{name}: category id {key} is there twice ({classes[key][0]} and {label}); give each its own"
             )
-        if key not in used and label in groups and str(each.get("supercategory")) in ("none", "None", ""):
+        above = label in groups and str(each.get("supercategory")) in ("none", "None", "")
+        if key not in used and (above or label in _NO_CLASSES):
             continue
         classes[key] = (label, each.get("isthing", 1) == 0, str(each.get("supercategory") or ""))
     ids = sorted(classes)

@@ -23,10 +23,11 @@ from vitral.data.annotated import (
 )
 from vitral.data.copies import Progress
 from vitral.data.decode import packed, probe
+from vitral.data.formats.files import Tree, split_in
 from vitral.data.images import FileImages, Images, PackedImages, content_hash
 from vitral.data.scan import in_threads
 from vitral.data.shapes import area_and_box, bounds, runs_of, turned_box, turned_shape
-from vitral.errors import VitralError
+from vitral.errors import VitralError, counted, some
 
 OUT_BY = 0.01  # share of the longer side, or a pixel, by which objects may reach out of their image: they are cut off
 _NO_MORE = 1e-6  # pixels: what decimals and shares of the width round off
@@ -85,6 +86,17 @@ class Drafted:
     understood: list[str] = field(default_factory=list)
     images: Images | None = None
     """Default: the files that the drafts name."""
+
+
+def add_bare(tree: Tree, labelled: set[str], drafted: Drafted) -> None:
+    """The images without annotations in the folders of those that have some; images elsewhere are something else, and said."""
+    bare = tree.beside(labelled)
+    drafted.drafts += [Draft(name, name, split_in(*reversed(name.split("/")[:-1])), unlabelled=True) for name in bare]
+    others = [name for name in tree.images if name not in labelled and name not in set(bare)]
+    if others:
+        drafted.understood.append(
+            f"{counted(len(others), 'image')} in folders without annotations not read: {some(others, 2)}"
+        )
 
 
 class _Seen(NamedTuple):

@@ -181,6 +181,12 @@ class Tree:
         """The images of a relative name without its ending."""
         return self._by_stem.get(stem, [])
 
+    def beside(self, labelled: Iterable[str]) -> list[str]:
+        """The other images in the folders of these: they may be without anything, while those elsewhere are something else."""
+        known = set(labelled)
+        folders = {posixpath.dirname(name) for name in known}
+        return [name for name in self.images if name not in known and posixpath.dirname(name) in folders]
+
     def image(self, named: object, bases: Iterable[str]) -> str | None:
         """The image that a file names, relative to one of these folders; else the only one of its name. None if there is none, or several."""
         if not isinstance(named, str) or not named.strip():

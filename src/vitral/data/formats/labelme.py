@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from vitral.data.annotated import AnnotatedData, ClassTable, Fault, Object, Polygons, Runs
-from vitral.data.formats.draft import Draft, Drafted, Found, Patch
+from vitral.data.formats.draft import Draft, Drafted, Found, Patch, add_bare
 from vitral.data.formats.files import Tree, lost, numbers, read_json, read_text, size_of, split_in, whole
 from vitral.data.formats.write import Writing, dump_json, write_text
 from vitral.data.raster import named, quiet
@@ -64,10 +64,7 @@ def read(data: Path) -> Drafted:
         draft.found = _objects(found["shapes"], name, drafted)
         drafted.drafts.append(draft)
     if not data.is_file():
-        bare = [name for name in tree.images if name not in taken]
-        drafted.drafts += [
-            Draft(name, name, split_in(*reversed(name.split("/")[:-1])), unlabelled=True) for name in bare
-        ]
+        add_bare(tree, taken, drafted)
     return drafted
 
 

@@ -48,6 +48,13 @@ class _Counted(NamedTuple):
     size: tuple[int, int]
 
 
+def photographs(tree: Tree) -> list[str]:
+    """The images that are none of maps; where some lie in a folder of images, these alone: others are drawn from them."""
+    folders = {name: {part.lower() for part in name.split("/")[:-1]} for name in tree.images}
+    found = [name for name, parts in folders.items() if not parts & set(_MAPS)]
+    return [name for name in found if folders[name] & set(_IMAGES)] or found
+
+
 def pairs(tree: Tree) -> dict[str, str]:
     """Image -> its map, by folders and names."""
     found: dict[str, str] = {}
@@ -57,10 +64,8 @@ def pairs(tree: Tree) -> dict[str, str]:
         if name.lower().endswith((".png", ".tif", ".tiff", ".bmp", ".gif"))
     }
     folders = {part for name in maps for part in name.split("/")[:-1] if part.lower() in _MAPS}
-    for name in tree.images:
+    for name in photographs(tree):
         parts = posixpath.splitext(name)[0].split("/")
-        if any(part.lower() in _MAPS for part in parts[:-1]):
-            continue
         stems = [parts[-1] + ending for ending in _ENDINGS]
         if parts[-1].endswith(_CITY):
             stems = [parts[-1].removesuffix(_CITY) + ending for ending in _CITY_MAPS] + stems
@@ -85,7 +90,7 @@ def pairs(tree: Tree) -> dict[str, str]:
 def recognised(tree: Tree) -> bool:
     """Whether most images have a map."""
     found = pairs(tree)
-    return len(found) > 0 and len(found) >= 0.5 * (len(tree.images) - len(set(found.values())))
+    return len(found) > 0 and len(found) >= 0.5 * len(set(photographs(tree)) - set(found.values()))
 
 
 def read(data: Path, progress: Progress | None = None) -> Drafted:
@@ -123,11 +128,7 @@ def read(data: Path, progress: Progress | None = None) -> Drafted:
         split = split_lists.get(stem) or split_in(*reversed(name.split("/")[:-1]))
         drafted.drafts.append(Draft(name, found[name], split, one.size, map=found[name]))
     mapped = set(found) | set(found.values())
-    bare = [
-        name
-        for name in tree.images
-        if name not in mapped and not any(part.lower() in _MAPS for part in name.split("/")[:-1])
-    ]
+    bare = [name for name in photographs(tree) if name not in mapped]
     if not split_lists:
         drafted.faults += [Fault("map", name, "has no map") for name in bare]
     drafted.classes = _table(tree, sorted(counts), found, drafted)

@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 import numpy as np
 
 from vitral.data.annotated import Annotated, AnnotatedData, ClassTable, Fault
-from vitral.data.formats.draft import Draft, Drafted, Found
+from vitral.data.formats.draft import Draft, Drafted, Found, add_bare
 from vitral.data.formats.files import Tree, numbers, read_text, size_of, split_in, stems
 from vitral.data.formats.maps import painted, read_map
 from vitral.data.formats.write import Writing, save_map, write_text
@@ -73,10 +73,8 @@ def read(data: Path) -> Drafted:
             f"{counted(len(unlisted), 'file is', 'files are')} in no list of ImageSets/Main, not read: {some(unlisted, 2)}"
         )
     labelled = {draft.name for draft in drafted.drafts}
-    bare = [name for name in tree.images if name not in labelled and "Segmentation" not in name]
-    drafted.drafts += [
-        Draft(name, name, split_in(*reversed(name.split("/")[:-1])), unlabelled=True) for name in bare if not splits
-    ]
+    if not splits:
+        add_bare(tree, labelled, drafted)
     return drafted
 
 

@@ -131,7 +131,7 @@ def _classes(data: AnnotatedData) -> Iterator[Finding]:
         text = f"{counted(len(unused), 'class has', 'classes have')} no object: {some(unused, 5)}"
         yield Finding(
             "unused_classes",
-            "warning",
+            "note",
             text,
             "annotate some, or take the class out",
             [Item((name,)) for name in unused],
@@ -267,7 +267,8 @@ def _tiny(data: AnnotatedData, places: Sequence[tuple[int, Object]]) -> Iterator
         for (i, each), is_small in zip(places, small.tolist(), strict=True)
         if is_small
     ]
-    text = f"{portion(float(small.mean()), len(small), 'object')} are smaller than a patch of {patch} pixels once the longer side has {size}"
+    are = "is" if small.sum() == 1 else "are"
+    text = f"{portion(float(small.mean()), len(small), 'object')} {are} smaller than a patch of {patch} pixels once the longer side has {size}"
     remedy = f"train on larger images: at {helps} pixels 95 % are larger" + (", or on tiles" if helps > 1024 else "")
     yield Finding("tiny_objects", "note", text, remedy, items)
 
