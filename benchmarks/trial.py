@@ -21,7 +21,7 @@ from vitral.training.options import ModelOptions, OptimOptions, TrainOptions
 from vitral.training.toml import to_toml
 
 MODELS = {
-    "small": ModelOptions(),  # the defaults: for photographs a ViT-Ti, for small images a smaller ViT
+    "small": ModelOptions(),  # by the table of sizes
     "tiny": ModelOptions(name="vit_tiny_patch16_224", image_size=(128, 128), patch_size=16),
     "resnet": ModelOptions(name="resnet18"),
 }

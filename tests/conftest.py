@@ -66,8 +66,9 @@ def shapes_run(shapes_folder, tmp_path_factory) -> Path:
 
     out = tmp_path_factory.mktemp("runs") / "shapes"
     with pytest.raises(SystemExit) as stop:
-        main(["train", str(shapes_folder), "--out", str(out), "--steps", "40", "--dim", "32", "--depth", "2", "--num-heads", "2",
-              "--image-size", "20", "20", "--patch-size", "4", "--batch-size", "16", "--precision", "fp32", "--workers", "0"])  # fmt: skip
+        main(["train", str(shapes_folder), "--out", str(out), "--steps", "40", "--model", "vit_tiny_patch16_224", "--dim", "32", "--depth", "2",
+              "--num-heads", "2", "--image-size", "20", "20", "--patch-size", "4", "--batch-size", "16", "--precision", "fp32",
+              "--workers", "0"])  # fmt: skip
     assert stop.value.code == 0
     return out
 

@@ -385,7 +385,7 @@ def test_an_image_smaller_than_a_patch_stops_training_before_it_starts(capsys, s
 
 
 def test_settings_are_checked_before_any_image_is_read(capsys, monkeypatch, shapes_folder, tmp_path):
-    monkeypatch.setattr("vitral.training.start.open_data", lambda *a, **k: pytest.fail("the data were opened"))
+    monkeypatch.setattr("vitral.training.settle.open_data", lambda *a, **k: pytest.fail("the data were opened"))
     (tmp_path / "file").touch()
     for words, says in {
         "--model vit_tiny": "is not known",

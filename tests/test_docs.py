@@ -76,7 +76,21 @@ def shortened(words):
     small = (
         []
         if "--init" in words
-        else ["--dim", "16", "--depth", "1", "--num-heads", "2", "--image-size", "20", "20", "--patch-size", "4"]
+        else [
+            "--model",
+            "vit_tiny_patch16_224",
+            "--dim",
+            "16",
+            "--depth",
+            "1",
+            "--num-heads",
+            "2",
+            "--image-size",
+            "20",
+            "20",
+            "--patch-size",
+            "4",
+        ]
     )
     decoder = (
         ["--decoder-dim", "16", "--decoder-depth", "1", "--decoder-num-heads", "2"] if words[0] == "pretrain" else []

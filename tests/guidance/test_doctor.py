@@ -20,7 +20,7 @@ from vitral.guidance.doctor.diagnose import diagnose
 from vitral.guidance.doctor.reading import look
 from vitral.guidance.doctor.suspects import Judgement, described, judge
 from vitral.training.options import ModelOptions
-from vitral.training.shape import patch_for
+from vitral.training.sizes import patch_for
 
 _spec = importlib.util.spec_from_file_location(
     "doctor_benchmark", Path(__file__).parents[2] / "benchmarks" / "doctor.py"

@@ -18,6 +18,7 @@ from vitral.objectives.options import MaeOptions
 from vitral.training.config import Recipe
 from vitral.training.display import Display
 from vitral.training.options import ModelOptions, OptimOptions, TrainOptions
+from vitral.training.settle import settle
 from vitral.training.start import draft
 
 SMALL = Recipe(
@@ -101,14 +102,14 @@ def test_a_curve_of_nothing_but_noise_has_no_suggestion():
 @pytest.mark.parametrize(("lowest", "highest", "steps"), [(0.0, 1.0, 100), (1e-2, 1e-3, 100), (1e-6, 1.0, 5)])
 def test_refuses_rates_and_steps_that_make_no_curve(lowest, highest, steps):
     with pytest.raises(VitralError, match="give"):
-        lr_find("digits", SMALL, lowest, highest, steps)
+        lr_find(settle("digits", SMALL, Display()), lowest, highest, steps)
 
 
 def test_the_curve_repeats_stops_where_the_loss_breaks_and_writes_nothing(shades, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     recipe = replace(SMALL, optim=OptimOptions("sgd"))
-    first = lr_find(str(shades), recipe, 1e-3, 1e5, 40)
-    assert first == lr_find(str(shades), recipe, 1e-3, 1e5, 40)
+    first = lr_find(settle(str(shades), recipe, Display()), 1e-3, 1e5, 40)
+    assert first == lr_find(settle(str(shades), recipe, Display()), 1e-3, 1e5, 40)
     assert 10 < len(first.rates) < 40
     assert len(first.rates) == len(first.losses) == len(first.smoothed)
     assert all(map(math.isfinite, first.losses))
@@ -120,7 +121,7 @@ def test_the_curve_repeats_stops_where_the_loss_breaks_and_writes_nothing(shades
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_each_group_keeps_its_share_of_the_rate(shapes_folder, tmp_path, optimizer):
     recipe = replace(SMALL, optim=OptimOptions(optimizer, layer_decay=0.5))
-    run, _, _ = draft(str(shapes_folder), recipe, tmp_path, Display())
+    run, _ = draft(settle(str(shapes_folder), recipe, Display()), tmp_path, Display())
     assert len(_losses(run.loop, [1e-4, 1e-3], Display())) == 2
     groups = [group for each in run.loop.optimizers for group in each.param_groups]
     assert len({group["scale"] for group in groups}) > 2
@@ -130,7 +131,9 @@ def test_each_group_keeps_its_share_of_the_rate(shapes_folder, tmp_path, optimiz
 def test_works_for_pretraining(shapes_folder):
     objective = MaeOptions(decoder_dim=16, decoder_depth=1, decoder_num_heads=2)
     model = replace(SMALL.model, name="mae_vit_base_patch16")
-    curve = lr_find(str(shapes_folder), replace(SMALL, objective=objective, model=model), 1e-5, 1.0, 30)
+    curve = lr_find(
+        settle(str(shapes_folder), replace(SMALL, objective=objective, model=model), Display()), 1e-5, 1.0, 30
+    )
     assert min(curve.smoothed) < curve.smoothed[0]
 
 
@@ -163,7 +166,7 @@ def test_without_a_clear_fall_the_command_suggests_nothing(shapes_folder, capsys
         main(["lr-find", str(shapes_folder), *flags.split(), *words])
     said = capsys.readouterr()
     assert said.out == out
-    assert "no clear fall: keep the default 0.005" in said.err
+    assert "no suggestion: keep the default 0.005" in said.err
     assert "--lr" not in said.err.replace("--show", "")
 
 

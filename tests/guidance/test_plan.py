@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,21 +12,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from test_cli import run
+from vitral.data import sources
+from vitral.data.moments import moments
 from vitral.data.options import DataOptions
 from vitral.data.sources import open_data
 from vitral.errors import VitralError
+from vitral.guidance.plan import plan as plan_module
 from vitral.guidance.plan import rate
 from vitral.guidance.plan.baseline import baselines
 from vitral.guidance.plan.glance import glance
-from vitral.guidance.plan.ladder import LADDER, climb, model_for, passes_worth
+from vitral.guidance.plan.ladder import climb, passes_worth
 from vitral.guidance.plan.plan import make_plan
 from vitral.guidance.plan.planner import Estimate, Planner
 from vitral.models.zoo import build
 from vitral.training.config import Recipe
-from vitral.training.defaults import resolve
 from vitral.training.display import Display
 from vitral.training.options import ModelOptions, OptimOptions, TrainOptions, TransferOptions
-from vitral.training.shape import open_shape, preprocess, shape
+from vitral.training.settle import settle
+from vitral.training.shape import open_shape, preprocess, shape, width
+from vitral.training.sizes import MODEL, SIZES, UNSAID, model_for
+from vitral.training.start import begin
 from vitral.training.toml import merge, read_recipe, to_table
 
 
@@ -37,8 +43,8 @@ def digits():
 def costing(per_width):
     """Estimates in which one pass takes `per_width` seconds for each unit of width."""
 
-    def estimate(recipe, resolved):
-        return Estimate(per_width * resolved.model.get("dim"), 10**8, 1000, "fp32", True)
+    def estimate(recipe, settled):
+        return Estimate(per_width * width(settled.recipe.model), 10**8, 1000, "fp32", True)
 
     return estimate
 
@@ -50,9 +56,9 @@ def test_fewer_images_are_worth_more_passes(a, b):
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.integers(8, 400), st.integers(8, 400), st.sampled_from(LADDER), st.sampled_from([128, 224]))
+@given(st.integers(8, 400), st.integers(8, 400), st.sampled_from(SIZES), st.sampled_from([128, 224]))
 def test_every_rung_is_a_model_for_images_of_any_size(height, width, rung, side):
-    config = open_shape(Recipe(model=model_for(rung, height, width, side)), in_channels=3, num_classes=7)
+    config = open_shape(Recipe(model=model_for(UNSAID, rung, height, width, side)), in_channels=3, num_classes=7)
     with torch.device("meta"):
         model = build(config)
         assert model(torch.zeros(1, 3, *config.image_size)).shape == (1, 7)
@@ -62,7 +68,7 @@ def test_every_rung_is_a_model_for_images_of_any_size(height, width, rung, side)
 
 @given(st.lists(st.floats(0.1, 100), min_size=1, max_size=5), st.floats(0.1, 100))
 def test_the_climb_ends_on_the_largest_rung_that_sees_enough(passes, worth):
-    rungs = LADDER[: len(passes)]
+    rungs = SIZES[: len(passes)]
     table = dict(zip(rungs, sorted(passes, reverse=True), strict=True))
     asked = []
     found = climb(rungs, lambda rung: asked.append(rung) or table[rung], worth)
@@ -73,15 +79,16 @@ def test_the_climb_ends_on_the_largest_rung_that_sees_enough(passes, worth):
 
 def test_a_glance_answers_where_there_is_time_to_spare(digits):
     few = dataclasses.replace(digits, splits={**digits.splits, "train": digits.splits["train"].take(np.arange(40))})
-    recipe = resolve(Recipe(train=TrainOptions(epochs=1.0)), few, "cpu")[0]
-    found = glance("digits", few, recipe, 1e9)
+    once = Recipe(train=TrainOptions(epochs=1.0))
+    settled = settle("digits", once, Display(), few)
+    found = glance(settled, 1e9)
     assert found.glanced
     assert found.measured
     assert found.pass_seconds > 0
-    assert found.parameters == sum(p.numel() for p in build(shape(recipe, few)).parameters())
+    assert found.parameters == sum(p.numel() for p in build(settled.config).parameters())
     needed = 3 * passes_worth(40) * found.pass_seconds
-    assert glance("digits", few, recipe, needed / 1000) is None
-    assert glance("digits", digits, recipe, 1e9) is None  # of 1,259 images a trial tells
+    assert glance(settled, needed / 1000) is None
+    assert glance(settle("digits", once, Display(), digits), 1e9) is None  # of 1,259 images a trial tells
 
 
 def test_more_time_gives_a_larger_model_until_the_images_are_worth_no_more(digits):
@@ -118,7 +125,7 @@ def test_what_was_said_stays(digits):
     ("section", "field", "value"),
     [
         ("augment", "hflip", 0.5), ("optim", "lr", 1e-3), ("objective", "smoothing", 0.0), ("view", "crop_fraction", 0.9),
-        ("model", "patch_size", 4), ("model", "stem", ()), ("model", "pooling", "cls"), ("model", "image_size", (16, 16)),
+        ("model", "patch_size", 4), ("model", "stem", ()), ("model", "depth", 6), ("model", "pooling", "cls"), ("model", "image_size", (16, 16)),
     ],
 )  # fmt: skip
 def test_one_thing_said_changes_the_plan_by_that_alone(digits, section, field, value):
@@ -133,10 +140,39 @@ def test_one_thing_said_changes_the_plan_by_that_alone(digits, section, field, v
     # what follows from it: convolutions end at the patch, and a class token is there to be read
     assert differ - {field} <= {
         "patch_size": {"stem"},
+        "stem": {"patch_size"},
         "pooling": {"class_token"},
         "image_size": {"stem", "patch_size"},
     }.get(field, set())
     build(open_shape(Recipe(model=ModelOptions(**got["model"])), in_channels=1, num_classes=10))
+
+
+def test_a_model_that_was_named_or_sized_pins_that_alone(digits):
+    def planned(**model):
+        recipe = Planner(digits, "cpu", 60.0, costing(0.01)).plan(Recipe(model=ModelOptions(**model))).recipe
+        return recipe.model.arguments, to_table(recipe)
+
+    plain, all_of_plain = planned()
+    named, all_of_named = planned(name=MODEL)
+    assert named == {"image_size": (8, 8), "patch_size": 2}  # linear patches, as whoever knows the name expects
+    for section in ("data", "view", "augment", "train", "transfer"):
+        assert all_of_named[section] == all_of_plain[section]
+    wide, _ = planned(dim=96)
+    assert wide == plain | {"dim": 96, "num_heads": 4, "stem": (96, 96)}
+    with_patches, _ = planned(name=MODEL, patch_size=4)  # as a recipe file says it: nothing is added
+    assert with_patches == {"image_size": (8, 8), "patch_size": 4}
+
+
+def test_what_is_known_of_the_data_is_found_once(tmp_path, monkeypatch):
+    """Sizes that are tried and the run that follows do not read images again for their mean."""
+    read = []
+    monkeypatch.setattr(sources, "moments", lambda *given: read.append(given) or moments(*given))
+    monkeypatch.setattr(plan_module, "measure_cost", lambda *given: pytest.fail("a trial is another process"))
+    monkeypatch.setattr(plan_module, "tried", lambda display, limit: costing(0.001))
+    made = make_plan("digits", Recipe(train=TrainOptions(time="1s", batch_size=32)), Display(), brief=True)
+    begin(made.settled, tmp_path / "run", Display()).claim.release()
+    assert len(read) == 1
+    assert "moments" in vars(pickle.loads(pickle.dumps(made.settled.data)))  # so that a trial finds them, too
 
 
 def test_few_images_from_trained_weights_get_a_new_head_only(tmp_path, digits):
@@ -182,33 +218,31 @@ def test_a_device_that_is_not_here_is_planned_from_the_table():
 def test_a_rate_that_the_range_test_finds_far_off_is_taken(digits, monkeypatch, found, taken):
     tested = []
 
-    def lr_find(source, recipe, *, steps, display, opened):
-        tested.append(recipe.optim.lr)
+    def lr_find(settled, *, steps, display):
+        tested.append(settled.recipe.optim.lr)
         if found is None:
             raise VitralError("the loss does not fall")
         return SimpleNamespace(suggestion=found)
 
     monkeypatch.setattr(rate, "lr_find", lr_find)
     plan = Planner(digits, "cpu", 1e6, costing(0.1)).plan(Recipe(train=TrainOptions(time="1000000s")))
-    assert rate.far_rate(plan, "digits", Display()) == (taken and pytest.approx(taken))
+    assert rate.far_rate(plan, Display()) == (taken and pytest.approx(taken))
     assert plan.choices[-1].what == "rate"
     short = Planner(digits, "cpu", 10.0, costing(0.1)).plan(Recipe(train=TrainOptions(time="10s")))
-    assert rate.far_rate(short, "digits", Display()) is None  # the test would be as long as the run
+    assert rate.far_rate(short, Display()) is None  # the test would be as long as the run
     assert tested == [5e-3]
 
 
 def test_a_rate_that_was_measured_has_no_other_reason(digits):
     planner = Planner(digits, "cpu", 60.0, costing(0.1))
     plan = planner.plan(Recipe(train=TrainOptions(time="60s")))
-    before = plan.reasons
-    plan.recipe = dataclasses.replace(
-        plan.recipe, train=dataclasses.replace(plan.recipe.train, batch_size=8, accumulation=16)
-    )
+    before = plan.settled.reasons
+    plan.change(batch_size=8, accumulation=16)
     planner.set_rate(plan, 2e-4)
     assert (plan.recipe.optim.lr, plan.recipe.train.accumulation) == (2e-4, 16)
-    (usual,) = set(before) - set(plan.reasons)
+    (usual,) = set(before) - set(plan.settled.reasons)
     assert usual.startswith("learning rate 0.005")
-    assert set(plan.reasons) < set(before)
+    assert set(plan.settled.reasons) < set(before)
 
 
 def test_baselines_are_between_the_commonest_class_and_all_right(digits):

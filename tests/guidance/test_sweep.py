@@ -126,7 +126,10 @@ def test_a_sweep_file_reads_back_equal(tmp_path):
         (["--set", "train.seed=0,1"], "--seeds"),
         (["--seeds", "0", "1", "--seed", "3"], "--seeds"),
         (["--set", "optim.lr=1,2", "--lr", "3"], "leave one out"),
-        (["--models", "vit_tiny_patch16_224", "resnet18", "--dim", "64"], "resnet18 has no argument 'dim'"),
+        (
+            ["--models", "vit_tiny_patch16_224", "resnet18", "--dim", "64"],
+            "resnet18 (family resnet) has no argument 'dim'",
+        ),
         (["--fractions", "0", "1"], "train_fraction 0.0"),
         (["--recipes", "nowhere.toml"], "no such recipe"),
         (["--objective", "mae"], "no scores to compare"),

@@ -20,6 +20,7 @@ from vitral.objectives.options import OBJECTIVES, BeitOptions
 from vitral.training.config import Recipe
 from vitral.training.display import Display
 from vitral.training.options import ModelOptions, OptimOptions, TrainOptions
+from vitral.training.settle import settle
 from vitral.training.start import draft
 from vitral.training.toml import to_toml
 
@@ -58,7 +59,7 @@ def cost(shapes_folder) -> Cost:
 
 
 def test_a_trial_tells_the_run_s_own_numbers(cost, shapes_folder, tmp_path):
-    run, _, _ = draft(str(shapes_folder), SMALL, tmp_path, Display())
+    run, _ = draft(settle(str(shapes_folder), SMALL, Display()), tmp_path, Display())
     assert cost.parameters == sum(p.numel() for p in run.loop.model.parameters())
     assert cost.steps_per_epoch == run.loop.batches.steps_per_epoch
     assert cost.images_per_step == pytest.approx(len(run.data.splits["train"]) / cost.steps_per_epoch)
@@ -140,7 +141,7 @@ def test_every_kind_of_run_can_be_tried(shapes_folder, tmp_path, name):
 
 
 def test_the_clock_changes_no_batch(shapes_folder, tmp_path):
-    run, _, _ = draft(str(shapes_folder), SMALL, tmp_path, Display())
+    run, _ = draft(settle(str(shapes_folder), SMALL, Display()), tmp_path, Display())
     clocked = Clocked(run.loop.batches)
     for own, clocks in zip(run.loop.batches.stream(3, 6, 0), clocked.stream(3, 6, 0), strict=True):
         assert torch.equal(own.images, clocks.images)
@@ -149,7 +150,7 @@ def test_the_clock_changes_no_batch(shapes_folder, tmp_path):
 
 
 def test_memory_stands_in_for_images_that_will_be_remembered(shapes_folder, tmp_path):
-    loop = draft(str(shapes_folder), SMALL, tmp_path, Display())[0].loop
+    loop = draft(settle(str(shapes_folder), SMALL, Display()), tmp_path, Display())[0].loop
     assert not _remembered(loop, 10)  # nothing has been kept so far
     loop.batches[0]
     stand_ins = _remembered(loop, 10)

@@ -24,7 +24,8 @@ from vitral.training.config import Recipe
 from vitral.training.display import Display
 from vitral.training.keep import FEW, SPAN, consider
 from vitral.training.options import ModelOptions, TrainOptions
-from vitral.training.start import resume, start
+from vitral.training.settle import settle
+from vitral.training.start import begin, resume, start
 from vitral.training.state import Checkpoints, Progress
 
 TINY = Recipe(
@@ -225,7 +226,7 @@ def test_a_folder_in_which_a_run_goes_on_is_refused_before_and_while_it_trains(s
         start(str(shapes_folder), tiny(), out, Display())
     with pytest.raises(VitralError, match="a run is going on there"):
         resume(out, Display())
-    second = start(str(shapes_folder), tiny(), out, Display(), fresh=True)
+    second = begin(settle(str(shapes_folder), tiny(), Display()), out, Display(), fresh=True)
     assert second.folder == tmp_path / "run-2"
     assert second.metrics.parent == second.checkpoints.folder.parent == second.folder
     assert run.train()

@@ -28,9 +28,9 @@ def cross_validate(given: Any, out: Path, spoken: str, display: "Display", *, fr
     from vitral.checkpoints.atomic import write_atomically
     from vitral.checkpoints.claim import Claim, claim_unused
     from vitral.cli.parse import unused
-    from vitral.guidance.plan.ladder import open_size
     from vitral.guidance.plan.plan import make_plan
-    from vitral.training.start import FOLDS, check_place, placed, rooted
+    from vitral.training.settle import placed, rooted
+    from vitral.training.start import FOLDS, check_place
     from vitral.training.toml import to_toml
 
     if given.folds < 2:
@@ -38,20 +38,19 @@ def cross_validate(given: Any, out: Path, spoken: str, display: "Display", *, fr
     if given.settings.train.score_split != "test":
         raise VitralError("folds: each is the test split of its run; leave out --score-split")
     check_place(unused(out) if fresh else out)
-    recipe, planned = of_fold(placed(given.settings), 1, given.folds), list[str]()
+    recipe = of_fold(placed(given.settings), 1, given.folds)
     if recipe.transfer.init is not None:
         recipe = replace(recipe, transfer=replace(recipe.transfer, init=rooted(recipe.transfer.init)))
-    if open_size(recipe):
-        made = make_plan(given.data, recipe, display, brief=True)
-        train, optim, own = made.asked.train, made.asked.optim, made.recipe
-        recipe = replace(
-            made.asked,
-            optim=replace(optim, lr=own.optim.lr),
-            train=replace(train, batch_size=own.train.batch_size, accumulation=own.train.accumulation),
-        )
-        planned, each = [str(choice) for choice in made.choices], made.training_seconds
-    else:
-        each = None if recipe.train.time is None else seconds(recipe.train.time)
+    made = make_plan(given.data, recipe, display, brief=True)
+    train, optim, own = made.asked.train, made.asked.optim, made.recipe
+    recipe = replace(
+        made.asked,
+        optim=replace(optim, lr=own.optim.lr, lr_per=None),
+        train=replace(train, batch_size=own.train.batch_size, accumulation=own.train.accumulation),
+    )
+    planned, each = [str(choice) for choice in made.choices], made.training_seconds
+    if each is None and recipe.train.time is not None:
+        each = seconds(recipe.train.time)
     display.say(_foreseen(given.folds, each))
     claim = claim_unused(out) if fresh else Claim(out)
     with claim:
@@ -65,7 +64,8 @@ def go_on(given: Any, display: "Display") -> int:
     """Run the folds of RUN that are not finished."""
     from vitral.checkpoints.atomic import write_atomically
     from vitral.checkpoints.claim import Claim
-    from vitral.training.start import FOLDS, rooted
+    from vitral.training.settle import rooted
+    from vitral.training.start import FOLDS
     from vitral.training.toml import read_recipe
 
     folder = given.resume
@@ -91,7 +91,8 @@ def _all(folder: Path, recipe: Recipe, asked: dict[str, Any], display: "Display"
     from vitral.report.folds import TABLE, TESTED, Folded, write_folds, write_tested
     from vitral.report.run import report_run
     from vitral.training.display import Display
-    from vitral.training.start import resume, start
+    from vitral.training.settle import settle
+    from vitral.training.start import begin, check_place, resume
 
     count = asked["folds"]
     for number in range(1, count + 1):
@@ -105,7 +106,10 @@ def _all(folder: Path, recipe: Recipe, asked: dict[str, Any], display: "Display"
             run = resume(inner, display, workers, asked["data"])
         else:
             own = of_fold(recipe, number, count)
-            run = start(asked["data"], own, inner, display, asked["command"], planned=asked["planned"])
+            check_place(inner)
+            settled = settle(asked["data"], own, display)
+            settled = replace(settled, reasons=(*asked["planned"], *settled.reasons))
+            run = begin(settled, inner, display, asked["command"])
         attend(run)
         if not run.train():
             again = f"{program()} train --resume {shlex.quote(str(folder))}"

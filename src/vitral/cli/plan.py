@@ -70,7 +70,7 @@ def in_words(made: "Plan") -> list[str]:
     """The plan, line by line."""
     return [
         *(line for choice in made.choices for line in wrapped(choice.what, f"{choice.value}: {choice.why}")),
-        *(line for i, reason in enumerate(made.reasons) for line in wrapped("" if i else "also", reason)),
+        *(line for i, reason in enumerate(made.settled.reasons) for line in wrapped("" if i else "also", reason)),
         *(line for what, value in costs(made).items() for line in wrapped(what, value)),
     ]
 
@@ -115,7 +115,7 @@ def as_json(made: "Plan", out: Path) -> dict[str, object]:
     cost = asdict(made.estimate) | {"training_seconds": round(made.training_seconds or 0.0, 1)}
     return {
         "choices": [asdict(choice) for choice in made.choices],
-        "reasons": made.reasons,
+        "reasons": made.settled.reasons,
         "cost": cost,
         "passes": round(made.passes, 2),
         "baselines": made.baselines,

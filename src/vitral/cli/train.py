@@ -3,7 +3,7 @@
 import json
 import shlex
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Train:
-    """Train a Vision Transformer on labelled images. What is not said is decided from the data, and the reason is printed.
+    """Train a Vision Transformer on labelled images. What you leave out is planned from the data and a short trial; the reasons are printed.
 
     Example: vitral train photos/ --time 10m --out runs/photos
 
@@ -80,7 +80,7 @@ def _folded(given: Train, words: list[str]) -> int:
 
 @dataclass
 class Pretrain:
-    """Let a Vision Transformer learn from images without labels; `vitral train DATA --init RUN` then goes on from there.
+    """Pre-train a Vision Transformer on images without labels; `vitral train DATA --init RUN` then fine-tunes it.
 
     --objective mae paints hidden patches, beit names their visual tokens (--tokenizer: a run of --objective tokenizer), patch their mean
     colour, dino agrees with itself on two views. Labels, if there are any, only tell how useful the features are (nearest neighbours on the
@@ -163,17 +163,18 @@ def _show_augmentation(given: Any, words: list[str]) -> int:
     """The contact sheet of a recipe's augmentation; nothing is trained."""
     from vitral.data.sheet import contact_sheet
     from vitral.training.display import Display
+    from vitral.training.settle import settle
     from vitral.training.start import preview
 
     _check_data(given, "train")
     display = Display()
     try:
-        batches, labels = preview(given.data, given.settings, display)
+        settled = settle(given.data, given.settings, display)
     finally:
         display.close()
     target = given.show_augmentation
     try:
-        contact_sheet(batches, labels).save(target)
+        contact_sheet(preview(settled), settled.data.labels).save(target)
     except (OSError, ValueError) as error:
         raise VitralError(f"{target}: cannot be written ({error}); name a PNG file in a folder that exists") from error
     print(f"what the model will see: {target}", file=sys.stderr)
@@ -200,25 +201,22 @@ def _resumed(given: Any, display: "Display") -> "Run":
 
 
 def _started(given: Any, words: list[str], command: str, display: "Display") -> "Run":
-    from vitral.guidance.plan.ladder import open_size
-    from vitral.training.start import start
+    from vitral.training.settle import settle
+    from vitral.training.start import begin, check_place
 
     out, fresh = _placed(given, command)
     spoken = shlex.join(["vitral", command, *words])
-    # A plan decides the model's size and the budget around all else that was said.
-    if command == "pretrain" or not open_size(given.settings):
-        return start(given.data, given.settings, out, display, spoken, fresh=fresh)
+    check_place(unused(out) if fresh else out)
+    if command == "pretrain":  # the rules of a plan were found by scores on labels
+        return begin(settle(given.data, given.settings, display), out, display, spoken, fresh=fresh)
     from vitral.guidance.plan.plan import make_plan
     from vitral.training.machine import choose_device
-    from vitral.training.start import check_place
 
-    check_place(unused(out) if fresh else out)
     choose_device(given.settings.train.device)  # a plan could be for another machine, a run cannot
     made = make_plan(given.data, given.settings, display, brief=True)
-    reasons = [*made.brief(), *made.reasons]
-    return start(
-        given.data, made.recipe, out, display, spoken, made.data, reasons, made.baselines, made.foreseen, fresh=fresh
-    )  # fmt: skip
+    settled = replace(made.settled, reasons=(*made.brief(), *made.settled.reasons))
+    found = {"baselines": made.baselines, "foreseen": made.foreseen}
+    return begin(settled, out, display, spoken, found, fresh=fresh)
 
 
 def _check_data(given: Any, command: str) -> None:

@@ -1,4 +1,4 @@
-"""Commands that try a recipe for seconds before it runs for hours: lr-find, memory."""
+"""Commands that try a recipe for some seconds: lr-find, memory."""
 
 import json
 import math
@@ -27,9 +27,9 @@ OWN = ("lowest", "highest", "range_steps", "plot", "lr", "json")  # options that
 class LrFind:
     """Suggest a learning rate: train for a hundred steps at rates that grow from step to step, and see where the loss falls fastest.
 
-    Takes the flags of vitral train, and of vitral pretrain with --objective. The rate is for the recipe's optimiser and batch. What is not
-    said is as the recipe's defaults have it, not as vitral plan would choose. Nothing is kept but the suggestion, which is a start and no
-    proof: it comes from a hundred steps.
+    Takes the flags of vitral train, and of vitral pretrain with --objective. The rate is for the recipe's optimiser and batch. The
+    model, if none is said, is the one that vitral train takes with --epochs. Nothing is written. The suggestion comes from a hundred
+    steps: a start, no proof.
 
     Example: vitral lr-find photos/ --optimizer adamw --plot lr.html
 
@@ -59,13 +59,15 @@ def lr_find(given: LrFind, words: list[str]) -> int:
     from vitral.guidance.plan.lr_finder import NoFall
     from vitral.guidance.plan.lr_finder import lr_find as find
     from vitral.training.display import Display
+    from vitral.training.settle import settle
 
     display = Display()
     try:
-        curve = find(given.data, given.settings, given.lowest, given.highest, given.range_steps, display)
+        settled = settle(given.data, given.settings, display)
+        curve = find(settled, given.lowest, given.highest, given.range_steps, display)
     except NoFall as none:
         default = "" if "optim.lr" in given.settings.said else "default "
-        print(f"no clear fall: keep the {default}{none.used:g} ({none})", file=sys.stderr)
+        print(f"no suggestion: keep the {default}{none.used:g} ({none})", file=sys.stderr)
         if given.json:
             print("null")
         return 0
@@ -95,7 +97,7 @@ def _as_said(curve: "Curve", optim: OptimOptions) -> float:
 
 
 def _next(words: list[str], given: Any, rate: float) -> str:
-    """The run that was tried, at this rate and in a folder of its own."""
+    """The command that trains at this rate, in a folder of its own."""
     pretrain = not given.settings.objective.labelled
     out = unused(Path("runs") / ((Path(given.data).stem or "run") + ("-pretrained" if pretrain else "")))
     command = [
@@ -146,11 +148,11 @@ def _plot(curve: "Curve", given: Any) -> None:
 
 @dataclass
 class Memory:
-    """What a run would take on this machine: memory, seconds a step and an epoch, the largest micro-batch that fits.
+    """Measure a run on this machine: memory, seconds for a step and an epoch, the largest micro-batch that fits.
 
     Takes the flags of vitral train, and of vitral pretrain with --objective. The run is tried in a process of its own for a few steps, a
-    validation and its end, and once more with gradient checkpointing. What is not said is as the recipe's defaults have it, not as vitral
-    plan would choose. No run folder is made.
+    validation and its end, and once more with gradient checkpointing. The model, if none is said, is the one that vitral train takes
+    with --epochs. No run folder is made.
 
     Example: vitral memory photos/ --model vit_small_patch16_224 --batch-size 128
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.errors import VitralError
-from vitral.objectives.options import ClassifyOptions, ObjectiveOptions
+from vitral.objectives.options import ClassifyOptions, ObjectiveOptions, PretextOptions
 from vitral.training.options import (
     ModelOptions,
     OptimOptions,
@@ -48,6 +48,11 @@ class Recipe:
             raise VitralError("train.workers: must be 0 (none) or more")
         if self.train.time is not None:
             seconds(self.train.time)
+
+    @property
+    def pretext(self) -> PretextOptions | None:
+        """The objective, if it learns without labels."""
+        return self.objective if isinstance(self.objective, PretextOptions) else None
 
     def under(self, names: Iterable[str]) -> "Recipe":
         """This recipe, ready for values of these fields (section.field): they count as said, and a budget takes the place of any other."""

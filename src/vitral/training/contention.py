@@ -1,4 +1,4 @@
-"""Other work on the cores that a run computes on: seen, and answered with the number of threads that is then fastest.
+"""Other work on the cores of a run: noticed, and answered with the number of threads that is fastest beside it.
 
 A step's products are divided over the threads, and all wait for the last: where another job holds one of two cores, two threads can take four times
 as long as one. The number of threads decides in which order sums are made and so the last digits of a result. Therefore a run whose budget is a time,
@@ -39,7 +39,7 @@ class Times:
     """Of this process and the processes that it started."""
     ran: float
     waited: float
-    """This process's threads on a core, and ready but without one."""
+    """This process's threads: on a core, and waiting for one."""
 
 
 def read_times() -> Times | None:
@@ -72,7 +72,7 @@ def _ticks(pid: int) -> int:
 
 
 class Contention:
-    """Looks now and then, and decides the number of threads."""
+    """Measures now and then, and decides the number of threads."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Contention:
         read: Callable[[], Times | None] = read_times,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """may_change: whether the number of threads may be changed, or only what is seen be said."""
+        """may_change: whether to change the number of threads, or only report what is noticed."""
         self.may_change, self.read, self.clock = may_change, read, clock
         self.usual = torch.get_num_threads()
         self.before = read()
@@ -89,7 +89,7 @@ class Contention:
         self.said = False
 
     def look(self, seconds_of: Callable[[int], float]) -> str | None:
-        """What to say, if there is anything new, after the number of threads was changed if that pays.
+        """The message, if there is anything new, after changing the number of threads where that pays.
 
         seconds_of: measures some work of the run with so many threads.
         """

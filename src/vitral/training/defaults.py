@@ -21,11 +21,13 @@ from vitral.training.options import (
     TransferOptions,
     ViewOptions,
 )
-from vitral.training.shape import MODEL, SMALL, open_config, open_shape, patch_for, plain, row, width
+from vitral.training.shape import open_config, open_shape, width
+from vitral.training.sizes import SIZES, SMALL, model_for, patch_for, side_of_photographs, sizes_for
 from vitral.training.tasks import LEARNING
 
 KEPT = 0.9  # of an image: where the largest crop of the model's shape is less, what it leaves out can be what counts
 NARROW = 1 / 6  # of the deviation that the weights know: 12 bits in a file of 16 have a sixteenth
+PRETRAINED = SIZES[1]  # what learns without labels if no size was said
 FINE_TUNING = 0.5  # the learning rate from trained weights over that from scratch
 Reasons = list[str]
 
@@ -34,10 +36,11 @@ def check(recipe: Recipe) -> None:
     """Validate a recipe before reading images, as far as that is possible without them."""
     _budgets(recipe)
     given = {}
+    if (model := recipe.model).name is None:  # as for photographs
+        side = side_of_photographs("cuda")
+        recipe = replace(recipe, model=model_for(model, sizes_for(model, 0)[-1], side, side, side, recipe.pretext))
     config = open_config(recipe)
-    if (
-        plain(config) and recipe.model.get("patch_size") is None
-    ):  # small images will have smaller patches than the zoo's
+    if config.any_patch and recipe.model.get("patch_size") is None:  # small images have smaller patches than the zoo's
         given["patch_size"] = min(getattr(config, "patch_size", 1), *config.image_size)
     with shapes_only():
         build(open_shape(recipe, **given))
@@ -70,8 +73,8 @@ def resolve(recipe: Recipe, data: DataSet, device: str, own: Preprocess | None =
     asked = recipe.objective
     reasons: Reasons = LEARNING[data.task].settle(asked) if isinstance(asked, ClassifyOptions) else []
     small = max(data.height, data.width) <= SMALL
-    pretext = asked if isinstance(asked, PretextOptions) else None
-    model = _model(recipe.model, pretext, data, device, small, reasons)
+    pretext = recipe.pretext
+    model = _model(recipe.model, pretext, data, device, reasons)
     objective = asked.settled(width(model))
     view = recipe.view
     if view.resize is None or view.crop_fraction is None:
@@ -91,41 +94,35 @@ def resolve(recipe: Recipe, data: DataSet, device: str, own: Preprocess | None =
 
 
 def _model(
-    model: ModelOptions, pretext: PretextOptions | None, data: DataSet, device: str, small: bool, reasons: Reasons
+    said: ModelOptions, pretext: PretextOptions | None, data: DataSet, device: str, reasons: Reasons
 ) -> ModelOptions:
-    """Size and patch by the images; a small encoder for small images unless a model was chosen."""
-    changes: dict[str, object] = {}
-    patch = patch_for(model, data.height, data.width)
-    if model.get("patch_size") is None and small and plain(row(model)):
-        changes["patch_size"] = patch
-    if model.get("image_size") is None and small:
-        changes["image_size"] = (data.height, data.width)
+    """What was said of the model, and the rest by the table of sizes."""
+    # Without labels images are seen far more often, and no trial says how long that takes.
+    size = PRETRAINED if pretext is not None else sizes_for(said, len(data.splits["train"]))[-1]
+    side = side_of_photographs(device)
+    model = model_for(said, size, data.height, data.width, side, pretext)
+    height, width = model.get("image_size")
+    patch = patch_for(model, height, width, pretext)
+    if said.get("image_size") is None and (height, width) == (data.height, data.width):
         patches = f", in patches of {patch}" if patch > 1 else ""
-        reasons.append(f"{data.height}x{data.width} pixels, the images' own size{patches}")
-    elif model.get("image_size") is None:
-        side = 128 if device == "cpu" else 224
-        changes["image_size"] = (side, side)
+        reasons.append(f"{height}x{width} pixels, the images' own size{patches}")
+    elif said.get("image_size") is None:
         why = (
             "a third of the work of 224x224, as there is no GPU" if device == "cpu" else "the usual size of photographs"
         )
         reasons.append(f"{side}x{side} pixels: {why}")
-    size = changes.get("image_size", model.get("image_size"))
-    assert isinstance(size, tuple)
-    padded = [-(-side // patch) * patch for side in size]
-    if padded != list(size):
+    padded = [-(-length // patch) * patch for length in (height, width)]
+    if padded != [height, width]:
         reasons.append(
-            f"{size[0]}x{size[1]} pixels are padded with zeros to {padded[0]}x{padded[1]}: patches of {patch} do not tile them"
+            f"{height}x{width} pixels are padded with zeros to {padded[0]}x{padded[1]}: patches of {patch} do not tile them"
         )
-    if small and model == ModelOptions():
-        changes |= {
-            "dim": 96,
-            "depth": 5,
-            "num_heads": 3,
-            "mlp_ratio": 2.0,
-            **(pretext or PretextOptions).small_encoder,
-        }
-        reasons.append("width 96, 5 layers, patches averaged: learns fast on small images")
-    return model.over(ModelOptions(MODEL, changes))
+    if model.get("stem") and said.get("stem") is None:
+        reasons.append("patches by convolutions, which learned more than linear ones in equal time")
+    if said.name is None and said.get("dim") is None and model.get("dim") is not None:
+        reasons.append(
+            f"width {size.dim}, {model.get('depth')} layers: for {len(data.splits['train']):,} training images"
+        )
+    return model
 
 
 def _framing(view: ViewOptions, data: DataSet, model: ModelOptions, small: bool, reasons: Reasons) -> ViewOptions:

@@ -54,7 +54,7 @@ class Display:
             self._out(lambda: print(text, file=sys.stderr, flush=True))
 
     def doing(self, text: str) -> None:
-        """What is being done until the next line, where it cannot be counted."""
+        """What is being done, where it has no count, until the next line."""
         if self.live is not None:
             self.live.update(self.task, description=text, total=None, text="", visible=True)
         else:
@@ -85,7 +85,7 @@ class Display:
     def validated(
         self, epoch: float, step: int, said: str, score: float | None, best: float | None, best_step: int, *, last: bool
     ) -> None:
-        """A validation and the best so far. said: its scores in words. last: of the run, so that it is printed for certain."""
+        """A validation and the best so far. said: its scores in words. last: whether it ends the run, and so is always printed."""
         if self.live is not None:
             digits = 1 if self.console.width >= WIDE else 0
             now, top = ("-" if x is None else f"{x:.{digits}%}" for x in (score, best))

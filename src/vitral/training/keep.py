@@ -1,4 +1,4 @@
-"""Which weights a run keeps: those of the best validation, by a rule that few validation images do not fool.
+"""Which weights a run keeps: those of the best validation, by a rule that is not misled where validation images are few.
 
 A better score wins; of equal scores the lower loss, and of equal losses the later step. Where the validation split is small, the score of a single
 validation is luck to a good part, and the first lucky one would be kept: there the mean of the last validations is compared. The loss alone, though

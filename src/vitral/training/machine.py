@@ -50,7 +50,7 @@ def choose_precision(wanted: str, device: torch.device) -> str:
 
 
 def precision_cost(wanted: str, device: torch.device) -> str | None:
-    """What bf16 by name costs on a processor that has no instructions for it, in a sentence; None where it costs nothing."""
+    """A warning where bf16 was asked for on a processor without instructions for it; None elsewhere."""
     if wanted != "bf16" or device.type != "cpu" or choose_precision("auto", device) == "bf16":
         return None
     rates = product_rates()

@@ -49,7 +49,7 @@ class Schedule:
         return first if last is None else last + (first - last) * _cosine(progress)
 
     def _shape(self, progress: float, step: int) -> float:
-        """How much of the way from min_lr to lr is kept, 1 to 0."""
+        """Where the rate stands between lr (1) and min_lr (0)."""
         options = self.options
         end = 1 - options.cooldown
         if options.schedule in ("cosine", "linear"):
@@ -67,5 +67,5 @@ def _cosine(done: float) -> float:
 
 
 def _over(part: float, whole: float) -> float:
-    """How often `part` holds `whole`; for ever if that is nothing."""
+    """part / whole; infinite where `whole` is 0."""
     return part / whole if whole else math.inf

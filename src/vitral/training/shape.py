@@ -7,31 +7,7 @@ from vitral.models.common import ModelConfig
 from vitral.models.zoo import model_config
 from vitral.training.config import Recipe
 from vitral.training.options import ModelOptions
-
-SMALL = 64  # pixels: up to here a data set's images are taken at their own size
-MODEL = "vit_tiny_patch16_224"
-
-
-def row(model: ModelOptions) -> ModelConfig:
-    """What the zoo says of the model."""
-    return model_config(model.name or MODEL)
-
-
-def plain(config: ModelConfig) -> bool:
-    """Whether the patches may be of any size."""
-    return config.any_patch
-
-
-def patch_for(model: ModelOptions, height: int, width: int) -> int:
-    """Side of the patches for images of this size: as said, small for small images, else the zoo's; 1 if there are none."""
-    config = row(model)
-    if (said := model.get("patch_size")) is not None:
-        assert isinstance(said, int)
-        return said
-    if max(height, width) <= SMALL and plain(config):
-        side = min(height, width)
-        return 2 if side <= 16 else 4 if side <= 40 else 8
-    return getattr(config, "patch_size", 1)
+from vitral.training.sizes import MODEL, row
 
 
 def width(model: ModelOptions) -> int:

@@ -1,4 +1,4 @@
-"""Where a run stands, on disk: enough to go on with bit-identical results, written so that no kill can spoil it.
+"""Checkpoints: enough to resume with bit-identical results, written so that a kill at any byte leaves the one before loadable.
 
 A checkpoint is one safetensors file `checkpoints/step-00001234.safetensors` with weights, their average and the optimiser's moments; counters are in
 its metadata. There is no generator state: randomness is a function of the step. `latest` and `best` are one-line files that name a checkpoint, moved

@@ -94,11 +94,11 @@ class Signs:
         self.dead = len(learning) - len(gradients) + zero
 
     def record(self, steps: int, batch: Batch, batches: TrainingBatches) -> Line:
-        """What goes into the log line that ends a window of `steps` steps.
+        """The part of the log line that ends a window of `steps` training steps.
 
-        tensors: the model's parameters. dead: those whose gradient was zero or missing in the last step. still: those of which no number that
-        is followed has changed. update: the median over the others of the change over the weights' own size, a step (about 1e-3 in a run that
-        learns well). input_mean, input_std: of some images of the last batch, as the model gets them.
+        tensors: how many parameters the model has. dead: those whose gradient was zero or missing in the last step. still: parameters whose
+        sampled entries did not change. update: the change in a step over the weights' size, the median of the other parameters (about 1e-3 in
+        a run that learns well). input_mean, input_std: of some images of the last batch, as the model gets them.
         """
         after = self._sample()
         change = np.add.reduceat(np.square(after - self.before, dtype=np.float64), self.starts)  # [parameters]

@@ -26,7 +26,7 @@ from vitral.guidance.doctor.findings import SEVERITIES, Finding, Item
 from vitral.report.frame import tiles, write_page
 from vitral.report.parts import escape, table
 from vitral.training.options import ModelOptions
-from vitral.training.shape import SMALL, patch_for, row
+from vitral.training.sizes import SMALL, patch_for, row
 
 SHOWN = 16  # images of the sheet
 LISTED = 200  # cases of a finding that the page names

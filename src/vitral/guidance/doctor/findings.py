@@ -21,7 +21,7 @@ from vitral.data.walk import JUNK
 from vitral.errors import counted
 from vitral.guidance.doctor.reading import Looks, Unusable
 from vitral.training.options import ModelOptions
-from vitral.training.shape import patch_for
+from vitral.training.sizes import patch_for
 
 SEVERITIES = ("error", "warning", "note")
 TINY = 16  # pixels: a side that holds next to nothing,

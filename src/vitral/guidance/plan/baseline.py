@@ -1,4 +1,4 @@
-"""What needs no training, on the validation images: the score that a plan's run has to beat before it is worth anything."""
+"""Scores on the validation images without training, which a run has to beat."""
 
 from vitral.checkpoints.bundle import ModelCard
 from vitral.data.preprocess import Preprocess

@@ -1,18 +1,17 @@
-"""What a run over few images costs, from a few of its steps taken in this process: less than a second, where a trial takes ten.
+"""What a run over few images costs, from a few steps in this process: less than a second, where a trial takes ten.
 
-It leaves out what a trial measures: validation as a run has it, memory at its worst, the first epoch's decoding. So it answers only where there is
-time for all the passes that a plan makes unasked, three times those that are worth having; where it is short, or the machine busy, a trial must tell.
+It does not measure validation, peak memory or the first epoch's decoding, as a trial does. So it answers only where the time is more than enough
+(`ENOUGH` times the passes that are worth having); else a trial is needed.
 """
 
 import time
 from pathlib import Path
 
-from vitral.data.sources import DataSet
 from vitral.guidance.plan.ladder import passes_worth
 from vitral.guidance.plan.planner import ENOUGH, Estimate
 from vitral.guidance.plan.tryout import peak_memory
-from vitral.training.config import Recipe
 from vitral.training.display import Display
+from vitral.training.settle import Settled
 from vitral.training.start import draft
 
 FEW_IMAGES = 1000  # of training
@@ -20,7 +19,7 @@ STEPS = 3  # the first warms up
 
 
 class Silent(Display):
-    """Says nothing: what the real run will say, it says itself."""
+    """Says nothing."""
 
     def __init__(self) -> None:
         self.live = None
@@ -29,16 +28,17 @@ class Silent(Display):
         pass
 
 
-def glance(source: str, data: DataSet, recipe: Recipe, limit: float) -> Estimate | None:
-    """The cost of a pass over few images, if `limit` seconds hold more of them than a plan makes; None where a trial must tell.
+def glance(settled: Settled, limit: float) -> Estimate | None:
+    """The cost of a pass over few images, if `limit` seconds hold more of them than a plan makes; None where a trial is needed.
 
-    recipe: without open fields. An image that is validated counts as one trained on; the memory is what this process holds.
+    An image to validate is counted like one to train on; the memory is that of this process.
     """
+    data = settled.data
     if len(data.splits["train"]) > FEW_IMAGES:
         return None
-    run, _, _ = draft(source, recipe, Path("unwritten"), Silent(), opened=data)
+    run, _ = draft(settled, Path("unwritten"), Silent())
     loop = run.loop
-    loop.batches.read.room = 0  # what it decodes is no image of the run
+    loop.batches.read.room = 0  # keep no decoded image
     seconds = []
     for _ in range(STEPS):
         began = time.monotonic()

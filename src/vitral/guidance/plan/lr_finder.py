@@ -11,11 +11,10 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 
-from vitral.data.sources import DataSet
 from vitral.errors import VitralError
-from vitral.training.config import Recipe
 from vitral.training.display import Display
 from vitral.training.loop import Budget, Loop
+from vitral.training.settle import Settled
 from vitral.training.start import draft
 from vitral.training.state import Progress
 
@@ -29,7 +28,7 @@ BROKEN = 4.0  # times the best smoothed loss
 
 
 class NoFall(VitralError):
-    """The loss falls at no rate, or by no more than noise. used: the rate that the recipe has."""
+    """No rate lowers the loss beyond noise. used: the rate that the recipe has."""
 
     def __init__(self, message: str, used: float) -> None:
         super().__init__(message)
@@ -38,7 +37,7 @@ class NoFall(VitralError):
 
 @dataclass(frozen=True)
 class Curve:
-    """Loss by learning rate, one entry a step, up to where it broke or the rates ended."""
+    """Loss by learning rate, one entry for each training step, up to where it broke or the rates ended."""
 
     optimizer: str
     rates: tuple[float, ...]
@@ -50,12 +49,12 @@ class Curve:
     """The rate that the recipe has."""
 
     def unbroken(self) -> int:
-        """How many entries come before the loss rises far above where it began: what is worth drawing."""
+        """How many entries come before the loss rises to half above its start: those that are drawn."""
         return next((i for i, loss in enumerate(self.smoothed) if loss > 1.5 * self.smoothed[0]), len(self.smoothed))
 
 
 class Silent:
-    """Listens to a loop that is not a run, and tells people only what they must know."""
+    """Listens to a loop without a run: passes on its messages and writes nothing."""
 
     def __init__(self, display: Display) -> None:
         self.display = display
@@ -71,25 +70,23 @@ class Silent:
 
 
 def lr_find(
-    data: str,
-    recipe: Recipe,
+    settled: Settled,
     lowest: float = LOWEST,
     highest: float = HIGHEST,
     steps: int = STEPS,
     display: Display | None = None,
-    opened: DataSet | None = None,
 ) -> Curve:
-    """Train the recipe's model for up to `steps` steps from `lowest` to `highest`; stops where the smoothed loss is 4 times the best, or not finite.
+    """Train the model for up to `steps` steps from `lowest` to `highest`; stops where the smoothed loss is 4 times the best, or not finite.
 
-    opened: the data, if they were opened for this recipe already. The same recipe, data and machine give the same curve. Writes nothing. Raises
-    NoFall where no rate among these makes the loss fall clearly, and VitralError for what a run would raise it for.
+    The same recipe, data and machine give the same curve. Writes nothing. Raises
+    NoFall where none of these rates lowers the loss beyond noise, and VitralError for what a run would raise it for.
     """
     if not 0 < lowest < highest:
         raise VitralError(f"learning rates from {lowest:g} to {highest:g}: give two above 0, the lower one first")
     if steps < 20:
         raise VitralError(f"{steps} steps: too few to see a curve; give 20 or more")
     shown = display or Display()
-    run, _, _ = draft(data, recipe, Path(), shown, opened)
+    run, _ = draft(settled, Path(), shown)
     optim = run.recipe.optim
     assert optim.optimizer is not None
     assert optim.lr is not None
@@ -99,7 +96,7 @@ def lr_find(
     found = suggest(rates, smoothed, noise(losses, smoothed, steps))
     if found is None:
         raise NoFall(
-            f"the loss does not fall clearly at any rate from {rates[0]:.1e} to {rates[len(losses) - 1]:.1e}; "
+            f"no rate from {rates[0]:.1e} to {rates[len(losses) - 1]:.1e} lowers the loss beyond noise; "
             "try more --range-steps or other rates, and look at the data with --show-augmentation",
             optim.lr,
         )
@@ -150,7 +147,7 @@ def _lowest(smoothed: Sequence[float]) -> int:
 
 
 def suggest(rates: Sequence[float], smoothed: Sequence[float], noise: float) -> tuple[float, str] | None:
-    """A rate, and why: where the smoothed loss falls fastest by the rate's logarithm; None where it does not fall clearly.
+    """A rate, and why: where the smoothed loss falls fastest by the rate's logarithm; None where it falls by no more than noise.
 
     rates: all of them; smoothed: up to where the loss broke; noise: the deviation of `smoothed` that is chance. As the mean lags behind, this is
     somewhat above where the loss itself falls fastest. Of the usual rules (also: a third or a tenth of the rate at the lowest loss, a tenth of that

@@ -1,19 +1,18 @@
 """What to train on these images in this time, and why: a whole recipe, each choice with its reason, and what it will cost.
 
 A plan fills what a recipe leaves open. What depends on the machine is measured by short trials (`trial.py`), or, for a device that is not here,
-estimated from a table (`devices.py`); the rules are in `planner.py` and `ladder.py` and, for all that does not depend on time, in
-`training/defaults.py`.
+estimated from a table (`devices.py`). The rules are in `planner.py` and `ladder.py`, sizes of models in `training/sizes.py`, and what does not
+depend on time in `training/defaults.py`.
 """
 
 from collections.abc import Callable
 from dataclasses import replace
 
-from vitral.data.sources import DataSet
 from vitral.errors import VitralError
 from vitral.guidance.plan.baseline import baselines
 from vitral.guidance.plan.devices import Device, device_row
 from vitral.guidance.plan.glance import glance
-from vitral.guidance.plan.ladder import open_size, patch_for
+from vitral.guidance.plan.ladder import open_size
 from vitral.guidance.plan.planner import PATIENCE, Choice, Estimate, Plan, Planner
 from vitral.guidance.plan.rate import far_rate
 from vitral.guidance.plan.trial import ROOM, find_micro_batch, measure_cost
@@ -23,8 +22,8 @@ from vitral.training.config import Recipe, seconds
 from vitral.training.defaults import check
 from vitral.training.display import Display
 from vitral.training.machine import choose_device
-from vitral.training.shape import preprocess, shape, width
-from vitral.training.start import open_for
+from vitral.training.settle import Settled, model_files, open_for, placed, rooted
+from vitral.training.shape import width
 
 TRIAL = 4.0  # seconds of a trial
 HERE = ("auto", "cpu", "cuda", "mps")
@@ -35,7 +34,7 @@ def make_plan(data: str, recipe: Recipe, display: Display, hours: float | None =
     """What to train on the data, as `vitral train` takes them, with what the recipe leaves open filled in.
 
     hours: how long to train at most; default: the recipe's budget, else as long as it is worth, up to half an hour. The recipe's device may be a row
-    of `devices.py`; else the plan is for this machine, which is tried out for some seconds. brief: find out only what decides something.
+    of `devices.py`; else the plan is for this machine, on which short trials are run. brief: measure only what decides something.
     Raises VitralError as training would.
     """
     if hours is not None:
@@ -45,61 +44,60 @@ def make_plan(data: str, recipe: Recipe, display: Display, hours: float | None =
     row = None if recipe.train.device.split(":")[0] in HERE else device_row(recipe.train.device)
     if row is not None:
         recipe = replace(recipe, train=replace(recipe.train, device="auto"))
+    recipe = placed(recipe)
+    model_files(recipe)
     check(recipe)
     kind = "cuda" if row is not None else choose_device(recipe.train.device).type
-    least = (
-        (lambda height, width: recipe.model.get("patch_size") or patch_for(height, width))
-        if open_size(recipe)
-        else None
-    )
-    dataset = open_for(data, recipe, display, least)
+    source = rooted(data)
+    dataset = open_for(source, recipe, display)
     budget = None if recipe.train.time is None else seconds(recipe.train.time)
-    estimate = (
-        tried(data, dataset, display, (budget or PATIENCE) if brief else None) if row is None else tabled(dataset, row)
-    )
-    planner = Planner(dataset, kind, budget, estimate, brief=brief)
+    estimate = tried(display, (budget or PATIENCE) if brief else None) if row is None else tabled(row)
+    planner = Planner(dataset, kind, budget, estimate, brief=brief, source=source)
     plan = planner.plan(recipe)
     if row is not None:
-        plan.recipe = fitted(plan, row)
+        fit(plan, row)
     elif plan.estimate is not None and plan.estimate.peak_bytes > ROOM * available_memory(kind):
         train = plan.recipe.train
         assert train.batch_size is not None
-        micro, accumulation = find_micro_batch(data, plan.recipe, train.batch_size * train.accumulation, opened=dataset)
-        plan.recipe = replace(plan.recipe, train=replace(train, batch_size=micro, accumulation=accumulation))
+        whole = train.batch_size * train.accumulation
+        micro, accumulation = find_micro_batch(source, plan.recipe, whole, opened=dataset)
+        plan.change(batch_size=micro, accumulation=accumulation)
         plan.choices.append(Choice("batch", f"{micro} x {accumulation}", "that is what the memory holds at a time"))
-    if recipe.optim.lr is None and (rate := far_rate(plan, data, display)) is not None:
+    if recipe.optim.lr is None and (rate := far_rate(plan, display)) is not None:
         planner.set_rate(plan, rate)
-    display.doing("scoring what needs no training")
-    steps = preprocess(plan.recipe, dataset, shape(plan.recipe, dataset))
-    plan.baselines = baselines(dataset, steps, planner.initial)
+    if not brief or open_size(recipe):  # who chose a model, or sweeps over many, does not wait for it
+        display.doing("scoring what needs no training")
+        plan.baselines = baselines(dataset, plan.settled.preprocess, planner.initial)
     return plan
 
 
-def tried(
-    source: str, data: DataSet, display: Display, limit: float | None = None
-) -> Callable[[Recipe, Recipe], Estimate]:
+def tried(display: Display, limit: float | None = None) -> Callable[[Recipe, Settled], Estimate]:
     """Estimates by trials of a few seconds on this machine. limit: the seconds of a run that a glance may answer for, where there are few images."""
 
-    def estimate(recipe: Recipe, resolved: Recipe) -> Estimate:
+    def estimate(recipe: Recipe, settled: Settled) -> Estimate:
+        wide = width(settled.recipe.model)
         if limit is not None:
-            display.doing(f"trying a few steps of width {width(resolved.model)}")
-            once = replace(resolved, train=replace(resolved.train, epochs=1.0, steps=None, time=None))
-            if (glanced := glance(source, data, once, limit)) is not None:
+            display.doing(f"trying a few steps of width {wide}")
+            if (glanced := glance(replace(settled, recipe=for_a_pass(settled.recipe)), limit)) is not None:
                 return glanced
-        display.say(f"trying width {width(resolved.model)} for {TRIAL:g} s")
-        once = replace(recipe, train=replace(recipe.train, epochs=1.0, steps=None, time=None))
-        cost = measure_cost(source, once, TRIAL, data)
+        display.say(f"trying width {wide} for {TRIAL:g} s")
+        cost = measure_cost(settled.source, for_a_pass(recipe), TRIAL, settled.data)
         return Estimate(cost.seconds(cost.steps_per_epoch, 1), cost.peak_bytes, cost.parameters, cost.precision, True)
 
     return estimate
 
 
-def tabled(data: DataSet, device: Device) -> Callable[[Recipe, Recipe], Estimate]:
+def for_a_pass(recipe: Recipe) -> Recipe:
+    """The recipe with one epoch for its budget."""
+    return replace(recipe, train=replace(recipe.train, epochs=1.0, steps=None, time=None))
+
+
+def tabled(device: Device) -> Callable[[Recipe, Settled], Estimate]:
     """Estimates for a device that is not here: three times the forward's multiply-adds, at the share of its rate that training reaches."""
 
-    def estimate(recipe: Recipe, resolved: Recipe) -> Estimate:
-        cost = measure(shape(resolved, data))
-        splits, batch = data.splits, resolved.train.batch_size
+    def estimate(recipe: Recipe, settled: Settled) -> Estimate:
+        cost = measure(settled.config)
+        splits, batch = settled.data.splits, settled.recipe.train.batch_size
         assert batch is not None
         work = cost.multiply_adds * (3 * len(splits["train"]) + (len(splits["val"]) if "val" in splits else 0))
         held = (
@@ -110,21 +108,20 @@ def tabled(data: DataSet, device: Device) -> Callable[[Recipe, Recipe], Estimate
     return estimate
 
 
-def fitted(plan: Plan, device: Device) -> Recipe:
-    """The plan's recipe with as many images at a time as the device's memory holds."""
-    train, cost = plan.recipe.train, measure(shape(plan.recipe, plan.data))
+def fit(plan: Plan, device: Device) -> None:
+    """Give the plan as many images at a time as the device's memory holds."""
+    train, cost = plan.recipe.train, measure(plan.settled.config)
     assert train.batch_size is not None
     room = ROOM * device.memory - CONTEXT - cost.training_bytes(0)
     fits = int(room / (cost.training_bytes_an_image / 2))
     if fits >= train.batch_size:
-        return plan.recipe
+        return
     if fits < 1:
         raise VitralError(
             f"{device.name}: {device.memory / 1e9:.0f} GB do not hold the training of one image; choose a smaller model or image size"
         )
     parts = -(-train.batch_size * train.accumulation // fits)
     micro = -(-train.batch_size * train.accumulation // parts)
-    plan.choices.append(
-        Choice("batch", f"{micro} x {parts}", f"that is what {device.memory / 1e9:.0f} GB hold at a time")
-    )
-    return replace(plan.recipe, train=replace(train, batch_size=micro, accumulation=parts))
+    why = f"that is what {device.memory / 1e9:.0f} GB hold at a time"
+    plan.choices.append(Choice("batch", f"{micro} x {parts}", why))
+    plan.change(batch_size=micro, accumulation=parts)

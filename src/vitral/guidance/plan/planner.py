@@ -1,15 +1,18 @@
-"""A plan, step by step: where to start, which size of model, for how long. Every choice comes with its reason."""
+"""A plan: whether to start from weights, which size of model, for how long, and why."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from vitral.data.sources import DataSet
-from vitral.guidance.plan.ladder import LADDER, Rung, climb, model_for, open_size, passes_worth
+from vitral.guidance.plan.ladder import climb, open_size, passes_worth
 from vitral.training.config import Recipe
 from vitral.training.defaults import resolve
 from vitral.training.display import clock
 from vitral.training.options import ModelOptions
+from vitral.training.settle import Settled
+from vitral.training.sizes import UNSAID, Size, model_for, side_of_photographs, sizes_for
 from vitral.training.transfer import Initial, open_initial
 
 PATIENCE = 1800.0  # seconds: the longest that a plan trains if nobody said how long it may
@@ -31,7 +34,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a plan needs to know of a run: measured here, or from the table of devices."""
+    """What a run costs: measured here, or from the table of devices."""
 
     pass_seconds: float
     """One pass over the training images, with its validation."""
@@ -40,26 +43,34 @@ class Estimate:
     precision: str
     measured: bool
     glanced: bool = False
-    """Whether only a few steps of this very process were measured."""
+    """Whether it was measured by a few steps in this process (`glance.py`) instead of a trial."""
 
 
 @dataclass
 class Plan:
-    data: DataSet
-    recipe: Recipe
-    """Without open fields."""
+    settled: Settled
+    """What a run of it begins with."""
     asked: Recipe
-    """The same before what its fields leave open was decided from the data."""
+    """The recipe with the plan's choices, before the rest was decided from the data."""
     choices: list[Choice]
-    reasons: list[str]
-    """What was decided so, a line each."""
     estimate: Estimate | None
     """None in a brief plan that had nothing to find out."""
     passes: float
+    """Over the training images; not a number where a brief plan has no need to know."""
     longer: str
-    """What twice the time would be spent on."""
+    """What twice the time would change."""
     baselines: dict[str, float] = field(default_factory=dict)
-    """Top-1 on the validation images of what needs no training; to be beaten."""
+    """Top-1 on the validation images without training, by name."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """Without open fields."""
+        return self.settled.recipe
+
+    def change(self, **settings: Any) -> None:
+        """Give the recipe these settings of its section `train`."""
+        recipe = replace(self.recipe, train=replace(self.recipe.train, **settings))
+        self.settled = replace(self.settled, recipe=recipe)
 
     @property
     def training_seconds(self) -> float | None:
@@ -89,20 +100,22 @@ class Plan:
 
 @dataclass
 class Planner:
-    """Decides step by step. `estimate` says what a recipe costs, given as it could be run and as it resolves: trials here, a table elsewhere."""
+    """Decides step by step. `estimate` says what a recipe costs, given as it could be run and as it is settled: trials here, a table elsewhere."""
 
     data: DataSet
     device: str
     budget: float | None
     """Seconds; None: as long as it is worth, up to `PATIENCE`."""
-    estimate: Callable[[Recipe, Recipe], Estimate]
+    estimate: Callable[[Recipe, Settled], Estimate]
     choices: list[Choice] = field(default_factory=list)
-    known: dict[Rung, Estimate] = field(default_factory=dict)
+    known: dict[Size, Estimate] = field(default_factory=dict)
     brief: bool = False
-    """Whether nothing needs to be found out that decides nothing."""
+    """Whether to measure only what decides something."""
     initial: Initial | None = None
     described: ModelOptions | None = None
     """The model of the weights that training starts from."""
+    source: str = ""
+    """The data as they were named, from the root."""
 
     @property
     def limit(self) -> float:
@@ -113,38 +126,38 @@ class Planner:
     def images(self) -> int:
         return len(self.data.splits["train"])
 
-    @property
-    def rungs(self) -> list[Rung]:
-        """The sizes of model that so many images can be worth."""
-        return [rung for rung in LADDER if rung.images <= self.images]
-
     def choose(self, what: str, value: str, why: str) -> None:
         self.choices.append(Choice(what, value, why))
 
     def plan(self, recipe: Recipe) -> Plan:
-        recipe, worth, rung = self.start(recipe), passes_worth(self.images), None
+        recipe, worth, size = self.start(recipe), passes_worth(self.images), None
         if self.initial is not None:
             worth /= FINE_TUNED
         elif open_size(recipe):
-            rung = self.size(recipe, worth)
-            recipe = replace(recipe, model=self.model(recipe, rung))
-        said = recipe.train.steps is not None or recipe.train.epochs is not None
+            size = self.size(recipe, worth)
+            recipe = replace(recipe, model=self.model(recipe, size))
         estimate = None
-        if not (said and self.brief):
-            estimate = self.of(recipe, rung) if rung is not None else self.estimate(recipe, self.resolved(recipe)[0])
+        if not self.brief or self.undecided(recipe, size):
+            estimate = self.of(recipe, size) if size is not None else self.estimate(recipe, self.settled(recipe))
         recipe, passes = self.length(recipe, estimate, worth)
         self.warn_of_few()
-        longer = "" if self.brief else self.longer(recipe, rung, worth, passes)
-        resolved, reasons = self.resolved(recipe)
-        return Plan(self.data, resolved, recipe, self.choices, reasons, estimate, passes, longer)
+        longer = "" if self.brief else self.longer(recipe, size, worth, passes)
+        return Plan(self.settled(recipe), recipe, self.choices, estimate, passes, longer)
+
+    def undecided(self, recipe: Recipe, size: Size | None) -> bool:
+        """Whether what a run costs still decides something: its length, or by that the size or whether a range test is worth its time."""
+        if recipe.train.steps is not None or recipe.train.epochs is not None:
+            return False
+        return self.budget is None or size is not None or recipe.optim.lr is None
 
     def set_rate(self, plan: Plan, rate: float) -> None:
-        """Give the plan a learning rate that was measured, so that no reason is made for a usual one."""
-        _, plan.reasons = self.resolved(replace(plan.asked, optim=replace(plan.asked.optim, lr=rate)))
-        plan.recipe = replace(plan.recipe, optim=replace(plan.recipe.optim, lr=rate))
+        """Give the plan a measured learning rate; the reason for the usual one goes."""
+        settled = self.settled(replace(plan.asked, optim=replace(plan.asked.optim, lr=rate)))
+        recipe = replace(plan.recipe, optim=replace(plan.recipe.optim, lr=rate))
+        plan.settled = replace(settled, recipe=recipe)
 
     def start(self, recipe: Recipe) -> Recipe:
-        """From scratch or from weights, and how much of these may change."""
+        """From scratch or from weights, and whether the encoder learns."""
         if recipe.transfer.init is None:
             why = "no weights were given (--init), and to pre-train on the same images first did not pay where we measured it"
             self.choose("start", "from scratch", why)
@@ -161,31 +174,30 @@ class Planner:
         self.described = opened.model
         return recipe
 
-    def size(self, recipe: Recipe, worth: float) -> Rung:
+    def size(self, recipe: Recipe, worth: float) -> Size:
         """The largest model that sees the images often enough in the time."""
+        sizes, enough = sizes_for(recipe.model, self.images), f"more parameters gain little from {self.images:,} images"
         if recipe.train.steps is not None or recipe.train.epochs is not None:
-            rung = self.rungs[-1]
-            self.say_model(recipe, rung, f"more parameters gain little from {self.images:,} images")
-            return rung
-        rung = climb(self.rungs, lambda each: self.limit / self.of(recipe, each).pass_seconds, worth)
-        passes = self.limit / self.of(recipe, rung).pass_seconds
-        higher = self.rungs[self.rungs.index(rung) + 1 :]
+            self.say_model(recipe, sizes[-1], enough)
+            return sizes[-1]
+        size = climb(sizes, lambda each: self.limit / self.of(recipe, each).pass_seconds, worth)
+        passes = self.limit / self.of(recipe, size).pass_seconds
+        larger = sizes[sizes.index(size) + 1 :]
         if passes < worth:
             why = f"the smallest; {clock(self.limit)} are {passes:.1f} passes over the images, and {worth:.0f} are worth having"
-        elif higher:
-            other = self.limit / self.of(recipe, higher[0]).pass_seconds
-            why = f"width {higher[0].dim} would make {other:.1f} passes in {clock(self.limit)}, and {worth:.0f} are worth having"
+        elif larger:
+            other = self.limit / self.of(recipe, larger[0]).pass_seconds
+            why = f"width {larger[0].dim} would make {other:.1f} passes in {clock(self.limit)}, and {worth:.0f} are worth having"
         else:
-            why = f"more parameters gain little from {self.images:,} images"
-        self.say_model(recipe, rung, why)
-        return rung
+            why = enough
+        self.say_model(recipe, size, why)
+        return size
 
-    def say_model(self, recipe: Recipe, rung: Rung, why: str) -> None:
-        model, own = self.model(recipe, rung), (self.data.height, self.data.width)
+    def say_model(self, recipe: Recipe, size: Size, why: str) -> None:
+        model, own = self.model(recipe, size), (self.data.height, self.data.width)
         patches = "patches by convolutions" if model.get("stem") else "linear patches"
-        self.choose("model", f"ViT, width {rung.dim}, {rung.depth} layers, {patches}", why)
-        shown, patch = model.get("image_size"), model.get("patch_size")
-        size = "x".join(map(str, shown))
+        self.choose("model", f"ViT, width {size.dim}, {model.get('depth')} layers, {patches}", why)
+        shown = model.get("image_size")
         why = (
             "as said"
             if recipe.model.get("image_size") is not None
@@ -195,27 +207,29 @@ class Planner:
             if self.device == "cpu"
             else f"of {own[0]}x{own[1]}, the usual size of photographs"
         )
-        self.choose("images", f"{size} pixels, patches of {patch}", why)
+        self.choose("images", f"{shown[0]}x{shown[1]} pixels, patches of {model.get('patch_size')}", why)
 
-    def model(self, recipe: Recipe, rung: Rung) -> ModelOptions:
-        side = 128 if self.device == "cpu" else 224
-        return model_for(rung, self.data.height, self.data.width, side, recipe.model)
+    def model(self, recipe: Recipe, size: Size) -> ModelOptions:
+        return model_for(recipe.model, size, self.data.height, self.data.width, side_of_photographs(self.device))
 
-    def of(self, recipe: Recipe, rung: Rung) -> Estimate:
-        """What a rung of the ladder costs, asked once."""
-        if rung not in self.known:
-            wanted = replace(recipe, model=self.model(recipe, rung))
-            self.known[rung] = self.estimate(wanted, self.resolved(wanted)[0])
-        return self.known[rung]
+    def of(self, recipe: Recipe, size: Size) -> Estimate:
+        """What a size of model costs, asked once."""
+        if size not in self.known:
+            wanted = replace(recipe, model=self.model(recipe, size))
+            self.known[size] = self.estimate(wanted, self.settled(wanted))
+        return self.known[size]
 
     def length(self, recipe: Recipe, estimate: Estimate | None, worth: float) -> tuple[Recipe, float]:
         """The budget: what was said, or the passes that are worth having."""
         train = recipe.train
         if train.steps is not None:
-            each = -(-self.images // ((self.resolved(recipe)[0].train.batch_size or 1) * train.accumulation))
+            each = -(-self.images // ((self.settled(recipe).recipe.train.batch_size or 1) * train.accumulation))
             return recipe, train.steps / each
         if train.epochs is not None:
             return recipe, train.epochs
+        if self.budget is not None and estimate is None:
+            self.choose("length", clock(self.limit), "as said; the schedule ends with the clock")
+            return recipe, math.nan
         assert estimate is not None
         if self.budget is not None:
             passes = self.limit / estimate.pass_seconds
@@ -241,17 +255,19 @@ class Planner:
             half = 100 / math.sqrt(min(scarce))  # two standard errors of a share near a half
             self.choose("scores", f"{said} images", f"so few that a score can be off by {half:.0f} points by chance")
 
-    def resolved(self, recipe: Recipe) -> tuple[Recipe, list[str]]:
-        """The recipe as a run would resolve it."""
+    def settled(self, recipe: Recipe) -> Settled:
+        """What a run of this recipe begins with."""
         if self.described is not None:
             recipe = replace(recipe, model=self.described)
-        return resolve(recipe, self.data, self.device, None if self.initial is None else self.initial.preprocess)
+        own = None if self.initial is None else self.initial.preprocess
+        recipe, reasons = resolve(recipe, self.data, self.device, own)
+        return Settled(self.source, self.data, recipe, self.initial, tuple(reasons))
 
-    def longer(self, recipe: Recipe, rung: Rung | None, worth: float, passes: float) -> str:
-        """What twice the time would be spent on."""
-        if rung is not None and rung != self.rungs[-1]:
-            higher = self.rungs[self.rungs.index(rung) + 1]
-            twice = 2 * self.limit / self.of(recipe, higher).pass_seconds
+    def longer(self, recipe: Recipe, size: Size | None, worth: float, passes: float) -> str:
+        """What twice the time would change."""
+        larger = [] if size is None else [each for each in sizes_for(UNSAID, self.images) if each.dim > size.dim]
+        if larger:
+            twice = 2 * self.limit / self.of(recipe, larger[0]).pass_seconds
             if twice >= worth:
-                return f"width {higher.dim}, {higher.depth} layers, {twice:.0f} passes"
+                return f"width {larger[0].dim}, {larger[0].depth} layers, {twice:.0f} passes"
         return f"the same model, {2 * passes:.0f} passes"

@@ -18,7 +18,8 @@ from vitral.training.config import Recipe
 from vitral.training.defaults import check, resolve
 from vitral.training.loop import Budget
 from vitral.training.machine import choose_device
-from vitral.training.shape import patch_for, shape
+from vitral.training.shape import shape
+from vitral.training.sizes import patch_for
 from vitral.training.transfer import open_initial
 
 PASSES = 3  # of a training image, counted as forward: back takes two
@@ -102,7 +103,9 @@ class Ground:
         optim = dataclasses.replace(own.optim, lr=full.optim.lr, lr_per=None)
         train = dataclasses.replace(own.train, batch_size=full.train.batch_size, epochs=full.train.epochs)
         augment = dataclasses.replace(own.augment, scale=full.augment.scale)
-        return dataclasses.replace(point, recipe=dataclasses.replace(own, optim=optim, train=train, augment=augment))
+        model = full.model if own.transfer.init is None else own.model
+        settled = dataclasses.replace(own, model=model, optim=optim, train=train, augment=augment)
+        return dataclasses.replace(point, recipe=settled)
 
     def expect(self, point: Point) -> Expected:
         """What the run of a settled point will take."""
