@@ -118,3 +118,18 @@ def test_a_view_that_was_said_is_kept(shapes, view, crop):
     assert recipe.augment.crop == crop
     model = shape(recipe, shapes)
     assert preprocess(recipe, shapes, model).resize == recipe.view.resize
+
+
+@pytest.mark.parametrize(
+    ("train", "every"),
+    [
+        (TrainOptions(time="2m", batch_size=8), 15 * 8),  # of 63 images: 945 seen from one to the next
+        (TrainOptions(epochs=200, batch_size=8), 4 * 8),
+        (TrainOptions(steps=1600, batch_size=8), 4 * 8),
+        (TrainOptions(epochs=3, batch_size=8), None),
+        (TrainOptions(time="2m", batch_size=8, validate_every=3), 3),
+    ],
+)
+def test_few_images_are_not_validated_at_every_epoch(shapes, train, every):
+    assert len(shapes.splits["train"]) == 63
+    assert resolve(Recipe(train=train), shapes, "cpu")[0].train.validate_every == every

@@ -26,6 +26,7 @@ from vitral.training.sizes import SIZES, SMALL, model_for, patch_for, side_of_ph
 from vitral.training.tasks import LEARNING
 
 KEPT = 0.9  # of an image: where the largest crop of the model's shape is less, what it leaves out can be what counts
+BETWEEN = 1000  # training images from one validation to the next: of few images a validation takes as long as an epoch
 NARROW = 1 / 6  # of the deviation that the weights know: 12 bits in a file of 16 have a sixteenth
 PRETRAINED = SIZES[1]  # what learns without labels if no size was said
 FINE_TUNING = 0.5  # the learning rate from trained weights over that from scratch
@@ -235,11 +236,28 @@ def _train(train: TrainOptions, data: DataSet, budgeted: bool, labelled: bool, r
         reasons.append(
             f"{train.epochs:g} epochs: few images are seen more often; --epochs, --steps or --time say otherwise"
         )
+    if train.validate_every is None and (epochs := _validated_epochs(train, count)) > 1:
+        assert train.batch_size is not None
+        every = epochs * -(-count // (train.batch_size * train.accumulation))
+        train = replace(train, validate_every=every)
+        reasons.append(
+            f"validation every {epochs} epochs, as one of {count:,} images is short: --validate-every says otherwise"
+        )
     if train.workers is None:
         fit = count * data.height * data.width * data.channels <= REMEMBERED
         train = replace(train, workers=0 if fit else 2)
         reasons.append("images stay decoded in memory" if fit else "2 loader processes decode ahead")
     return train
+
+
+def _validated_epochs(train: TrainOptions, count: int) -> int:
+    """Epochs between validations: as many as see `BETWEEN` images, but fifty validations in a run whose length is known."""
+    epochs = train.epochs
+    if train.steps is not None:
+        assert train.batch_size is not None
+        epochs = train.steps * train.batch_size * train.accumulation / count
+    most = float("inf") if epochs is None else epochs / 50
+    return max(1, int(min(BETWEEN / count, most)))
 
 
 def settle_optim(

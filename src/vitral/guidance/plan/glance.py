@@ -1,14 +1,12 @@
 """What a run over few images costs, from a few steps in this process: less than a second, where a trial takes ten.
 
-It does not measure validation, peak memory or the first epoch's decoding, as a trial does. So it answers only where the time is more than enough
-(`ENOUGH` times the passes that are worth having); else a trial is needed.
+It does not measure validation, peak memory or the first epoch's decoding, as a trial does. For few images all of that is little.
 """
 
 import time
 from pathlib import Path
 
-from vitral.guidance.plan.ladder import passes_worth
-from vitral.guidance.plan.planner import ENOUGH, Estimate
+from vitral.guidance.plan.planner import Estimate
 from vitral.guidance.plan.tryout import peak_memory
 from vitral.training.display import Display
 from vitral.training.settle import Settled
@@ -28,8 +26,8 @@ class Silent(Display):
         pass
 
 
-def glance(settled: Settled, limit: float) -> Estimate | None:
-    """The cost of a pass over few images, if `limit` seconds hold more of them than a plan makes; None where a trial is needed.
+def glance(settled: Settled) -> Estimate | None:
+    """The cost of a pass over few images; None for more, which need a trial.
 
     An image to validate is counted like one to train on; the memory is that of this process.
     """
@@ -47,7 +45,5 @@ def glance(settled: Settled, limit: float) -> Estimate | None:
         seconds.append((time.monotonic() - began) / len(batch))
     images = sum(len(data.splits[name]) for name in ("train", "val") if name in data.splits)
     each_pass = min(seconds) * images
-    if limit < ENOUGH * passes_worth(len(data.splits["train"])) * each_pass:
-        return None
     parameters = sum(p.numel() for p in loop.model.parameters())
     return Estimate(each_pass, peak_memory(loop.device.type), parameters, loop.precision, measured=True, glanced=True)

@@ -13,7 +13,7 @@ from vitral.guidance.plan.baseline import baselines
 from vitral.guidance.plan.devices import Device, device_row
 from vitral.guidance.plan.glance import glance
 from vitral.guidance.plan.ladder import open_size
-from vitral.guidance.plan.planner import PATIENCE, Choice, Estimate, Plan, Planner
+from vitral.guidance.plan.planner import Choice, Estimate, Plan, Planner
 from vitral.guidance.plan.rate import far_rate
 from vitral.guidance.plan.trial import ROOM, find_micro_batch, measure_cost
 from vitral.guidance.plan.tryout import available_memory
@@ -51,7 +51,7 @@ def make_plan(data: str, recipe: Recipe, display: Display, hours: float | None =
     source = rooted(data)
     dataset = open_for(source, recipe, display)
     budget = None if recipe.train.time is None else seconds(recipe.train.time)
-    estimate = tried(display, (budget or PATIENCE) if brief else None) if row is None else tabled(row)
+    estimate = tried(display, brief=brief) if row is None else tabled(row)
     planner = Planner(dataset, kind, budget, estimate, brief=brief, source=source)
     plan = planner.plan(recipe)
     if row is not None:
@@ -71,14 +71,14 @@ def make_plan(data: str, recipe: Recipe, display: Display, hours: float | None =
     return plan
 
 
-def tried(display: Display, limit: float | None = None) -> Callable[[Recipe, Settled], Estimate]:
-    """Estimates by trials of a few seconds on this machine. limit: the seconds of a run that a glance may answer for, where there are few images."""
+def tried(display: Display, *, brief: bool = False) -> Callable[[Recipe, Settled], Estimate]:
+    """Estimates by trials of a few seconds on this machine; brief: for few images by a glance."""
 
     def estimate(recipe: Recipe, settled: Settled) -> Estimate:
         wide = width(settled.recipe.model)
-        if limit is not None:
+        if brief:
             display.doing(f"trying a few steps of width {wide}")
-            if (glanced := glance(replace(settled, recipe=for_a_pass(settled.recipe)), limit)) is not None:
+            if (glanced := glance(replace(settled, recipe=for_a_pass(settled.recipe)))) is not None:
                 return glanced
         display.say(f"trying width {wide} for {TRIAL:g} s")
         cost = measure_cost(settled.source, for_a_pass(recipe), TRIAL, settled.data)

@@ -18,6 +18,14 @@ from vitral.training.transfer import Initial, open_initial
 PATIENCE = 1800.0  # seconds: the longest that a plan trains if nobody said how long it may
 ENOUGH = 3.0  # times the passes that are worth having: more than that is not planned unasked
 FEW = 20  # images a class: too few to change a whole encoder, enough for a new head (the ViT paper's few-shot probes have 5 to 25)
+REPORT = 10.0  # seconds of making a report: pictures with their attention, and charts
+SCORING = 0.4  # of what an image takes in training: a forward pass, of forward and backward
+STARVED = (
+    100  # images a class: with fewer a network from scratch is about level with edges and colours (docs/small-data.md)
+)
+WEIGHTS = (
+    "trained weights, such as --init hf:facebook/deit-tiny-patch16-224 (5.7 million parameters, 23 MB, Apache 2.0)"
+)
 SCORABLE = 50  # images: with fewer a top-1 is known to 14 points at best
 FINE_TUNED = 3.0  # passes worth having from scratch over those from trained weights
 
@@ -77,6 +85,15 @@ class Plan:
         return None if self.estimate is None else self.passes * self.estimate.pass_seconds
 
     @property
+    def whole_seconds(self) -> float | None:
+        """Training and what follows it; None where the one or the other is not measured here."""
+        if self.estimate is None or not self.estimate.measured or self.training_seconds is None:
+            return None
+        splits = self.settled.data.splits
+        scored = len(splits["test" if "test" in splits else "val"]) if len(splits) > 1 else 0
+        return self.training_seconds + REPORT + SCORING * self.estimate.pass_seconds * scored / len(splits["train"])
+
+    @property
     def foreseen(self) -> dict[str, float]:
         """`epochs` and `seconds` of training, where they were measured here."""
         if self.estimate is None or not self.estimate.measured or self.training_seconds is None:
@@ -89,7 +106,14 @@ class Plan:
         lines = [str(choice) for choice in self.choices]
         if cost is not None and seconds is not None:
             how = "a few steps" if cost.glanced else "a short trial"
-            lines.append(f"about {clock(seconds)} of training and {cost.peak_bytes / 1e9:.1f} GB of memory, by {how}")
+            whole = (
+                ""
+                if self.whole_seconds is None
+                else f", about {clock(self.whole_seconds)} in all with the scores and the report"
+            )
+            lines.append(
+                f"about {clock(seconds)} of training and {cost.peak_bytes / 1e9:.1f} GB of memory, by {how}{whole}"
+            )
         if self.baselines:
             lines.append(
                 "to beat on the validation images: "
@@ -161,6 +185,9 @@ class Planner:
         if recipe.transfer.init is None:
             why = "no weights were given (--init), and to pre-train on the same images first did not pay where we measured it"
             self.choose("start", "from scratch", why)
+            if self.data.task == "classify" and self.images < STARVED * len(self.data.labels):
+                why = f"{self.images / len(self.data.labels):.0f} images a class teach a new network little more than their edges and colours"
+                self.choose("better", f"start from {WEIGHTS}", f"{why}; docs/guidance.md names others")
             return recipe
         share = self.images / max(1, len(self.data.labels))
         whole = recipe.transfer.freeze == "none" and not recipe.transfer.lora_rank
