@@ -31,7 +31,7 @@ KINDS = {  # what the doctor calls the copies that are planted
     "across_splits": "copies_across_splits",
     "two_labels": "copies_two_labels",
 }
-QUIET = {"labels"}  # a question, not an alarm
+QUIET = {"labels", "unjudged_labels"}  # questions, no alarms
 FILE_FAULTS = ("damaged", "empty", "not_an_image", "animated", "sixteen_bit", "cmyk", "turned", "tiny")
 
 

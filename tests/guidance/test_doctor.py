@@ -18,7 +18,7 @@ from vitral.data.sources import list_data, open_data
 from vitral.errors import VitralError
 from vitral.guidance.doctor.diagnose import diagnose
 from vitral.guidance.doctor.reading import look
-from vitral.guidance.doctor.suspects import Judgement, described, judge
+from vitral.guidance.doctor.suspects import Judgement, Strength, described, exchange, judge
 from vitral.training.options import ModelOptions
 from vitral.training.sizes import patch_for
 
@@ -113,6 +113,66 @@ def test_changed_labels_of_the_digits_look_the_most_wrong():
     assert changed[first].sum() >= 0.9 * changed.sum()
     assert changed[judgement.doubted].mean() > 0.8
     assert (judgement.likely == listing.targets.values[:n])[changed].mean() > 0.8
+
+
+def flipped(targets: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Labels of which so many are another class, and which."""
+    rng, classes = np.random.default_rng(seed), int(targets.max()) + 1
+    wrong = np.zeros(len(targets), bool)
+    wrong[rng.permutation(len(targets))[: round(share * len(targets))]] = True
+    return np.where(wrong, (targets + rng.integers(1, classes, len(targets))) % classes, targets), wrong
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.1, 0.2])
+def test_a_strong_judge_knows_how_many_labels_are_wrong(share):
+    """On digits: as many are accused as are wrong, and the precision that it states holds."""
+    listing = list_data("digits", DataOptions())
+    looks, _ = look(ArrayImages(listing.images.pixels[:800], listing.images.names[:800]), None)
+    targets, wrong = flipped(listing.targets.values[:800], share, 1)
+    judgement = judge(described(looks), targets, np.arange(800))
+    assert judgement.strength.enough
+    assert judgement.times is None
+    assert judgement.strength.wrong == pytest.approx(share, abs=0.03)
+    assert judgement.doubted.mean() == pytest.approx(share, abs=0.03)
+    if share:
+        assert wrong[judgement.doubted].mean() >= judgement.strength.precision - 0.15
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.2])
+def test_a_weak_judge_accuses_nobody(share):
+    """Features of which one in eight tells the class: better than chance, and useless against single labels."""
+    rng = np.random.default_rng(0)
+    targets = np.arange(300) % 3
+    x = rng.normal(size=(300, 16)).astype(np.float32)
+    x[:, :2] += 1.5 * np.stack([targets == 1, targets == 2], 1)
+    labels, _ = flipped(targets, share, 2)
+    judgement = judge(x, labels, np.arange(300))
+    assert judgement.tells
+    assert not judgement.strength.enough
+    assert judgement.strength.right_of_ten >= 6
+    assert not judgement.doubted.any()
+
+
+def test_what_only_knows_the_commonest_class_does_not_accuse_the_rare_ones():
+    """Right labels of a rare class look wrong to it, as wrong ones would: exchanging keeps the classes as common as they are."""
+    targets = (np.arange(1000) % 20 == 0).astype(np.int64)
+    x = np.random.default_rng(0).normal(size=(1000, 4)).astype(np.float32)
+    x[:, 0] += 3.5 * (targets == 1) * (np.arange(1000) % 40 == 0)  # half of the rare ones show it
+    judgement = judge(x, targets, np.arange(1000))
+    assert not judgement.doubted.any()
+
+
+def test_exchanged_labels_leave_every_class_as_common_as_it_was():
+    rng = np.random.default_rng(0)
+    yes = np.eye(3, dtype=bool)[np.repeat([0, 1, 2], [150, 40, 10])]
+    exchanged, touched = exchange(yes, rng, several=False)
+    assert (exchanged.sum(0) == yes.sum(0)).all()
+    assert touched.sum() in (8, 9, 10)
+    assert ((exchanged != yes).any(1) == touched).all()
+    several = rng.random((200, 4)) < [0.5, 0.2, 0.1, 0.05]
+    exchanged, touched = exchange(several, rng, several=True)
+    assert (exchanged.sum(0) == several.sum(0)).all()
+    assert (exchanged[touched] != several[touched]).sum() == touched.sum() > 0
 
 
 def test_copies_share_a_fold_so_that_they_do_not_vouch_for_one_another():
@@ -308,17 +368,20 @@ def test_labels_that_the_pixels_do_not_tell_are_not_judged(capsys, tmp_path):
     (note,) = [finding for finding in report["findings"] if "label" in finding["kind"]]
     assert note["kind"] == "unjudged_labels"
     assert note["severity"] == "note"
-    assert note["text"].startswith("labels were not judged: the pixels do not tell these classes apart: ")
+    assert note["text"].startswith(
+        "the labels could not be judged: a classifier on the pixels, which has not seen the images, does not tell these classes apart: "
+    )
     assert " on 60 images is " in note["text"]
     assert "always saying the commonest class (66.7%)" in note["text"]
     assert "--model" in note["remedy"]
-    assert report["labels"] == {"agreement": None, "ranking": []}
-    assert err.count("labels were not judged") == 1
+    assert report["labels"] == {"agreement": None, "precision": None, "ranking": []}
+    assert err.count("the labels could not be judged") == 1
 
 
 def test_a_judge_must_beat_the_commonest_answer_on_images_that_are_not_copies():
     def judgement(agreement, commonest, images):
-        return Judgement(*[np.zeros(0)] * 4, agreement=agreement, commonest=commonest, images=images)
+        strength = Strength(wrong=0, mistaken=0, shown=0, precision=0)
+        return Judgement(*[np.zeros(0)] * 4, agreement, commonest, images, strength, None)
 
     assert judgement(0.9, 0.5, 60).tells
     assert not judgement(0.367, 0.35, 60).tells

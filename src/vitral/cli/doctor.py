@@ -157,7 +157,7 @@ def _tell(diagnosis: "Diagnosis", page: Path, words: str) -> None:
     if not diagnosis.findings:
         lines.append("nothing is wrong with them")
     if diagnosis.agreement is None and not any(finding.kind == "unjudged_labels" for finding in diagnosis.findings):
-        lines.append("labels were not judged: there are too few images, or there is one class only")
+        lines.append("the labels were not judged: there are too few images, or only one class")
     starts = "would start on them" if not diagnosis.stops_for else "would refuse them as they are"
     lines += [f"training {starts}; the page with the images: {page}"]
     commands = next_commands(diagnosis, words, program())

@@ -1,4 +1,4 @@
-"""Everything that is wrong with a data set, found in one go and without changing it: its layout, files, copies, classes and labels."""
+"""What is wrong with a data set, found in one go without changing it: layout, files, copies, classes and labels."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -46,9 +46,11 @@ class Diagnosis:
     findings: list[Finding]
     """The worst first."""
     ranking: list[Item]
-    """The tenth of the images whose label looks the most wrong, the worst first; empty where labels could not be judged."""
+    """The tenth of the images whose label looks the most wrong, the worst first; empty where the judge does not know the classes."""
     agreement: float | None
-    """Share of the labels that a classifier agrees with which has not seen their images."""
+    """Share of the labels that a classifier which has not seen the images gives too; None where there is no ranking."""
+    precision: float | None
+    """About what share of the labels that look wrong are wrong; None where none does, or the judge is too weak to tell."""
     extremes: dict[str, list[Item]]
     """Examples: darkest, brightest, smallest, largest, widest, tallest."""
     show_bands: tuple[int, int, int] | None = None
@@ -72,7 +74,7 @@ def diagnose(
     reading: Progress | None = None,
     comparing: Progress | None = None,
 ) -> Diagnosis:
-    """Look at every image of a folder, table or built-in data set, and report what is wrong with them.
+    """Read every image of a folder, table or built-in data set, and report what is wrong.
 
     predictor: judge the labels by its features, instead of by what the pixels show. reading, comparing: called with (done, in all) now and then.
     Raises VitralError where there are no such data, or nothing of them can be listed.
@@ -100,21 +102,23 @@ def diagnose(
         ranking = [items[k] for k in order[: round(RANKED * len(order))].tolist()]
         doubted = [items[k] for k in order.tolist() if judgement.doubted[k]]
         if doubted:
-            text = f"{counted(len(doubted), 'image')} whose label looks wrong{', the likeliest first' if doubted[1:] else ''}"
-            findings.append(
-                Finding("labels", "note", text, "look at each, and correct its label if it is wrong", doubted)
-            )
+            findings.append(_doubts(doubted, judgement))
+        if not judgement.strength.enough:
+            findings.append(_weakly_judged(judgement, len(judged[0]), len(listing.labels), predictor))
     findings.sort(key=lambda finding: (SEVERITIES.index(finding.severity), not finding.stops, finding.kind != "labels"))
     agreement = None if judged is None else judged[1].agreement
+    accused = judged is not None and bool(judged[1].doubted.any())
+    precision = judged[1].strength.precision if judged is not None and accused else None
     return Diagnosis(
-        str(data), listing, looks, unusable, findings, ranking, agreement, _extremes(listing, looks), options.show_bands
-    )
+        str(data), listing, looks, unusable, findings, ranking, agreement, precision, _extremes(listing, looks),
+        options.show_bands,
+    )  # fmt: skip
 
 
 def _judged(
     listing: Listing, looks: Looks, copies: list[Copies], predictor: Predictor | None
 ) -> tuple[NDArray[np.int64], Judgement] | None:
-    """Which of the images that were read are judged, and the judgement; None where there is too little to go by."""
+    """Positions of the judged images among those read, and the judgement; None with too few images or one class."""
     least = 1 if predictor is None else predictor.card.preprocess.min_size
     which = np.flatnonzero(looks.least_sides >= least)
     targets = listing.targets.take(looks.rows[which])
@@ -130,12 +134,42 @@ def _judged(
     return which, judge(x, targets.values, families(len(looks), copies)[which])
 
 
+def _doubts(doubted: list[Item], judgement: Judgement) -> Finding:
+    """The labels that look wrong, and how many of them are, by labels that were exchanged on purpose."""
+    wrong = max(1, min(9, round(10 * judgement.strength.precision)))
+    text = f"{counted(len(doubted), 'image')} whose label looks wrong"
+    text += f", the likeliest first: about {wrong} of 10 are wrong" if doubted[1:] else f": {10 * wrong} % likely"
+    return Finding("labels", "note", text, "look at each, and correct its label if it is wrong", doubted)
+
+
 def _unjudged(judgement: Judgement, predictor: Predictor | None) -> Finding:
-    """That what judges the labels does not know these classes, so its doubts are worth nothing."""
-    who = "the pixels do" if predictor is None else "the model's features do"
-    text = f"labels were not judged: {who} not tell these classes apart: {judgement.in_words()}"
-    remedy = "let a model judge them: --model RUN" if predictor is None else "let another model judge them"
-    return Finding("unjudged_labels", "note", text, f"{remedy}, one that was trained on images like these")
+    """The judge does not know these classes, so its doubts are worth nothing."""
+    text = (
+        f"the labels could not be judged: {_judge(predictor)} does not tell these classes apart: {judgement.in_words()}"
+    )
+    return Finding("unjudged_labels", "note", text, _other_judge(predictor))
+
+
+def _weakly_judged(judgement: Judgement, images: int, classes: int, predictor: Predictor | None) -> Finding:
+    """The judge knows the classes too little: among the labels that it would doubt most are right."""
+    text = (
+        f"wrong labels could not be told from right ones: {_judge(predictor)} agrees with {judgement.agreement:.0%} of the labels, and of 10 "
+        f"that it would doubt about {judgement.strength.right_of_ten} are right"
+    )
+    more = "more images like these would hardly help"
+    if judgement.times is not None:
+        more = f"about {max(1, round((judgement.times - 1) * images / classes)):,} more images a class would help"
+    return Finding("unjudged_labels", "note", text, f"{_other_judge(predictor)}; {more}")
+
+
+def _judge(predictor: Predictor | None) -> str:
+    what = "the pixels" if predictor is None else "the model's features"
+    return f"a classifier on {what}, which has not seen the images,"
+
+
+def _other_judge(predictor: Predictor | None) -> str:
+    remedy = "let a model judge them: --model MODEL" if predictor is None else "let another model judge them"
+    return f"{remedy}, one that was trained on other images like these"
 
 
 def _suspect(listing: Listing, row: int, judgement: Judgement, k: int) -> Item:
@@ -149,7 +183,7 @@ def _suspect(listing: Listing, row: int, judgement: Judgement, k: int) -> Item:
 
 
 def _extremes(listing: Listing, looks: Looks) -> dict[str, list[Item]]:
-    """Examples from both ends of the brightness, sizes and shapes."""
+    """The images at both ends of brightness, size and shape."""
     if not len(looks):
         return {}
     light: NDArray[np.floating] = looks.light
@@ -177,7 +211,7 @@ def _example(listing: Listing, looks: Looks, light: NDArray, k: int) -> Item:
 
 
 def next_commands(diagnosis: Diagnosis, words: str, program: str) -> list[str]:
-    """What to do after the findings: a command, or what to mend first. words: the data and its options, as typed."""
+    """The next command: training, or doctor again where errors have to be mended first. words: the data and options as typed."""
     stopping = [finding for finding in diagnosis.findings if finding.stops]
     if not stopping:
         return [f"{program} train {words}"]
@@ -193,9 +227,10 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
     classes: [{name, images, splits: {split: images}}], in the order of the classes; images that cannot be read do not
     count. findings: [{kind, severity, count, text, remedy, stops, items: [{names, note}]}], the worst first; severity is error, warning or
     note; count is the number of items; stops says whether training refuses the data for it. training: {starts, stops_for: [kind]}. labels:
-    {agreement, ranking: [{names, note}]}, the tenth of the images whose labels look the most wrong; agreement is null where they could not be judged.
-    spread: {height, width, brightness: {least, median, most}}, in pixels and 0 to 1; empty if nothing could be read. extremes: {darkest,
-    brightest, smallest, largest, widest, tallest: [{names, note}]}, without those in which all images are alike.
+    {agreement, precision, ranking: [{names, note}]}, the tenth of the images whose labels look the most wrong; agreement is null where they could
+    not be judged, precision (about what share of the finding `labels` is wrong) where there is no such finding. spread: {height, width,
+    brightness: {least, median, most}}, in pixels and 0 to 1; empty if nothing could be read. extremes: {darkest, brightest, smallest, largest,
+    widest, tallest: [{names, note}]}, without those in which all images are alike.
     """
     listing, looks = diagnosis.listing, diagnosis.looks
 
@@ -221,7 +256,11 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
             for finding in diagnosis.findings
         ],
         "training": {"starts": not diagnosis.stops_for, "stops_for": diagnosis.stops_for},
-        "labels": {"agreement": diagnosis.agreement, "ranking": plain(diagnosis.ranking)},
+        "labels": {
+            "agreement": diagnosis.agreement,
+            "precision": diagnosis.precision,
+            "ranking": plain(diagnosis.ranking),
+        },
         "spread": spread(looks),
         "extremes": {what: plain(items) for what, items in diagnosis.extremes.items()},
     }
@@ -259,7 +298,7 @@ def spread(looks: Looks) -> dict[str, dict[str, float]]:
 
 
 def check_page_place(page: Path, data: str) -> None:
-    """The page may not lie among the data, which would change them."""
+    """VitralError where the page would lie among the data, which doctor never changes."""
     root = Path(data)
     if root.is_dir() and page.resolve().is_relative_to(root.resolve()):
         raise VitralError(f"{page}: lies in the data, which doctor never changes; name a place elsewhere with --out")

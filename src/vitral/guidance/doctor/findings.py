@@ -1,4 +1,4 @@
-"""What can be wrong with data, or worth knowing about them: each kind of finding, how bad it is and what to do.
+"""The kinds of findings: what is wrong with data or worth knowing, how bad it is and what to do.
 
 error: training stops for it, or the data's own test scores would be wrong for certain. warning: probably a mistake. note: nothing to mend, or a
 question.
@@ -73,7 +73,7 @@ class Finding:
 
 
 def layout_findings(listing: Listing) -> list[Finding]:
-    """What shows before any image is opened."""
+    """What is found before any image is opened."""
     found = [_problem(problem) for problem in listing.problems]
     if listing.ignored:
         text = f"{counted(len(listing.ignored), 'file or folder', 'files or folders')} that do not count: no images, or a run of vitral"
@@ -91,7 +91,7 @@ def layout_findings(listing: Listing) -> list[Finding]:
 
 
 def system_files(root: Path) -> list[Finding]:
-    """What operating systems leave in a folder, and hidden files: no source reads them."""
+    """Hidden files and what operating systems leave in folders, which are never read."""
     found = sorted(
         (Path(folder) / name).relative_to(root).as_posix()
         for folder, _, names in os.walk(root)
@@ -160,7 +160,7 @@ def patch_of(listing: Listing, looks: Looks) -> int:
 
 
 def _bands(listing: Listing, looks: Looks) -> list[Finding]:
-    """Files that differ in their bands, of which no model can see all."""
+    """Images with other bands than most: a model takes one set of bands."""
     names = [listing.images.names[row] for row in looks.rows]
     _, differ = count_channels(looks.infos, names, None)
     if differ is None:
@@ -195,7 +195,7 @@ def _odd_pixels(listing: Listing, looks: Looks) -> list[Finding]:
 
 
 def _odd_packings(listing: Listing, looks: Looks) -> list[Finding]:
-    """Images that hold their pixels in a way of which other tools, or their owner, may know nothing."""
+    """Images stored in a way that other tools, or their owner, may not know of."""
     packings, depths = looks.packings, [info.bit_depth for info in looks.infos]
     deep = "warning" if set(depths) == {8, 16} else "note"
     keeps = "training keeps all bits; where the others have 8, make sure that black and white mean the same in both"
@@ -228,7 +228,7 @@ def _odd(
     odd: Iterable[bool],
     notes: Sequence[str],
 ) -> list[Finding]:
-    """The finding that some of the images looked at are odd, if any is. notes: a word on each image looked at."""
+    """A finding of the images that are odd; empty where none is. odd, notes: one a read image."""
     items = [
         Item((listing.images.names[row],), note, (row,))
         for row, is_odd, note in zip(looks.rows.tolist(), odd, notes, strict=True)
@@ -238,7 +238,7 @@ def _odd(
 
 
 def _emptied(listing: Listing, looks: Looks, unusable: dict[int, Unusable]) -> list[Finding]:
-    """Classes of which no image to train on can be read."""
+    """Classes without a readable image to train on."""
     left: set[str] = set()
     lost: set[str] = set()
     for i in range(len(listing.images.names)):
@@ -253,7 +253,7 @@ def _emptied(listing: Listing, looks: Looks, unusable: dict[int, Unusable]) -> l
 
 
 def copy_findings(listing: Listing, looks: Looks, copies: Sequence[Copies]) -> list[Finding]:
-    """Copies, by what they do: two labels on one image, one image in two splits, or just the same twice."""
+    """Copies by the harm they do: one image under two labels, in two splits, or merely twice."""
     groups: dict[tuple[bool, str], list[Item]] = defaultdict(list)
     for pair in copies:
         i, j = int(looks.rows[pair.first]), int(looks.rows[pair.second])

@@ -1,4 +1,4 @@
-"""The doctor's findings as one page, with the images that they are about."""
+"""The doctor's findings as one page with their images."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +45,7 @@ def write_doctor_page(path: Path, diagnosis: Diagnosis, command: str) -> Path:
 
 
 def _of(n: int, one: str, many: str | None = None) -> str:
-    """The noun that goes with a number."""
+    """The noun for a number, without it."""
     return counted(n, one, many).partition(" ")[2]
 
 

@@ -37,7 +37,7 @@ class Unusable:
 
 @dataclass
 class Looks:
-    """What the n images that can be read look like."""
+    """The n readable images."""
 
     rows: NDArray[np.int64]
     """[n]: where each is among all images of the listing."""
@@ -65,7 +65,7 @@ class Looks:
 
 
 def look(images: Images, progress: Progress | None) -> tuple[Looks, dict[int, Unusable]]:
-    """Read every image once, in threads; and by their place, those that cannot be used."""
+    """Read every image once, in threads. Also returns by position the images that cannot be used."""
 
     def each(
         i: int,
