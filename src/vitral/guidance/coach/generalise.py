@@ -1,6 +1,9 @@
-"""Faults that show only when training and validation are compared, and those of time."""
+"""Faults that show only where training and validation are compared, and faults of time."""
+
+import math
 
 from vitral.errors import portion
+from vitral.evaluation.metrics import wilson
 from vitral.guidance.coach.history import History, mean
 from vitral.guidance.coach.symptoms import LINES, SIGMAS, Remark
 from vitral.training.config import seconds
@@ -52,55 +55,129 @@ def _random_mistakes(run: History) -> bool:
     return learned and enough and mean(lines, "repeated") <= ALIKE and mean(lines, "separation") <= UNSURE
 
 
+APART = 0.3  # by which the classes' shares differ more than a split of so few images makes them by chance
+LEAST = 5  # validation images
+
+
+def unlike(run: History) -> Remark | None:
+    """Validation images unlike those of training: of other classes, or answered worse than by guessing."""
+    shares, here = run.split("train").get("shares"), run.split("val").get("shares")
+    images, doctor = run.size("val"), f"vitral doctor {run.source()}"
+    if not shares or not here or images < LEAST or not run.one_class_an_image:
+        return None
+    by_chance = 0.5 * sum(math.sqrt(2 / math.pi * p * (1 - p) / images) for p in shares)
+    if 0.5 * sum(abs(p - q) for p, q in zip(shares, here, strict=True)) > by_chance + APART:
+        k = max(range(len(here)), key=lambda k: here[k] - shares[k])
+        label, own = run.described["labels"][k], portion(shares[k], run.size("train"), "training image")
+        seen = f"{_on(run, here[k])} are {label}, and {own}"
+        cause = "validation has other classes than training, and its scores say little; a validation split by chance is made where the data give none"
+        return Remark("unlike", seen, cause, doctor)
+    train, _, seen_images = run.seen_score()
+    guess = sum(p * q for p, q in zip(shares, here, strict=True))
+    last = [line["top1"] for line in run.val[-LINES:] if "top1" in line]
+    if (
+        not _judged(run)
+        or not seen_images
+        or len(last) < LINES
+        or wilson(round(max(last) * images), images)[1] >= guess
+    ):
+        return None
+    if train < run.chance("train") + max(BY_HEART, SIGMAS * run.noise(run.chance("train"), seen_images)):
+        return None
+    seen = f"right are {portion(train, seen_images, 'training image')} and {_on(run, last[-1])}, where guessing gives {guess:.0%}"
+    cause = "validation images or their labels are unlike those of training (labels in another order, another camera, another scale)"
+    return Remark("unlike", seen, cause, doctor)
+
+
 BY_HEART = 0.1  # above chance on training images
-SOME = 0.25  # of the way from chance to training's top-1: validation that is as far has learned something, however few images it has
+SOME = 0.25  # of the way from chance to training's top-1: validation that is as far has learned something
+FAR = 0.5  # of that way, which validation does not reach by luck: it lies above Wilson's interval
+OFTEN = 2.5  # standard errors of that interval, as it is looked at after every validation
 
 
 def memorised(run: History) -> Remark | None:
-    """Training is learned, validation stays at chance: labels without a rule."""
+    """Training images are learned, validation stays at chance: labels without a rule."""
     train, val, images = run.seen_score()
     if not _judged(run) or not images:
         return None
-    chance = run.chance("val")
-    if val > chance + min(3 * run.noise(chance, run.size("val")), SOME * max(0.0, train - chance)):
+    chance, n = run.chance("val"), run.size("val")
+    way = max(0.0, train - chance)
+    if (
+        val > chance + min(3 * run.noise(chance, n), SOME * way)
+        or wilson(round(val * n), n, OFTEN)[1] > chance + FAR * way
+    ):
         return None
     if train < run.chance("train") + max(BY_HEART, SIGMAS * run.noise(run.chance("train"), images)):
         return None
-    seen = f"right are {portion(train, images, 'training image')} and {_on(run, val)}, where chance gives {portion(chance, run.size('val'), 'image')}"
-    cause = "the labels do not go with the images (shuffled, or a wrong column): they are learned by heart"
+    seen = f"right are {portion(train, images, 'training image')} and {_on(run, val)}, where chance gives {portion(chance, n, 'image')}"
+    cause = "the labels do not go with the images (shuffled, or a wrong column), or the images are far too few: they are learned by heart"
     return Remark("memorised", seen, cause, f"vitral doctor {run.source()}")
 
 
-RISEN = 1.25  # the validation loss over its lowest
+AROUND = 5  # validations whose mean loss is compared: on few images single ones go up and down
+RISEN = 1.25  # the mean validation loss over its lowest
 GAP = 0.1  # in top-1, while the loss rises
 WIDE = 0.2  # in top-1, whatever the loss does (smoothing holds it down)
 MASTERED = 0.9  # top-1 on training images, in the wide case
+PARTED = (
+    2.0  # times the loss on training images that the loss on validation is: beside it a gap of few images is no chance
+)
+SURE = 2.0  # standard errors of the gap where the losses have parted; the same images are scored each time, so a rising loss is no chance
 
 
 def overfitting(run: History) -> Remark | None:
-    """Training goes on getting better where validation does not."""
+    """Training images are learned better and better, validation images are not."""
     train, val, images = run.seen_score()
-    if not _judged(run) or not images:
+    if not _judged(run) or not images or len(run.val) < AROUND or "train_loss" not in run.val[-AROUND]:
         return None
+    if val <= run.chance("val") and train < MASTERED:
+        return None  # it may yet show that the labels have no rule
     error = (run.noise(train, images) ** 2 + run.noise(val, run.size("val")) ** 2) ** 0.5
     losses, gap = [line["loss"] for line in run.val], train - val
-    best = min(range(len(losses)), key=losses.__getitem__)
-    rises = best < len(losses) - LINES and min(losses[-LINES:]) > RISEN * losses[best]
-    if gap < SIGMAS * error or not ((gap >= GAP and rises) or (gap >= WIDE and train >= MASTERED)):
+    means = [sum(losses[i : i + AROUND]) / AROUND for i in range(len(losses) - AROUND + 1)]
+    best = min(range(len(means)), key=means.__getitem__)
+    rises = best < len(means) - LINES and means[-1] > RISEN * means[best]
+    known = mean(run.val[-AROUND:], "train_loss")
+    parted = means[-1] > PARTED * known
+    wide = gap >= WIDE and train >= MASTERED and gap >= (SURE if parted else SIGMAS) * error
+    if not wide and not (gap >= GAP and rises and (parted or gap >= SIGMAS * error)):
         return None
     seen = f"right are {portion(train, images, 'training image')} and {_on(run, val)} in the same view"
+    middle = run.val[best + AROUND // 2]
     if rises:
-        seen += f"; the validation loss was {losses[best]:.2f} at step {run.val[best]['step']} and is {losses[-1]:.2f}"
-    augment = run.recipe.augment
-    flags = {"policy": "randaugment"} if augment.policy == "none" else {"mixup": max(0.2, 2 * augment.mixup)}
-    cause = "overfitting: too few images for so long a training; more images, or more augmentation, help"
+        seen += f"; the validation loss was about {means[best]:.2f} at step {middle['step']} and is {means[-1]:.2f}"
+    elif parted:
+        seen += f"; the loss is {known:.2f} there and {means[-1]:.2f} here"
+    cause = "overfitting: few images are learned by heart. More images, more augmentation, trained weights or a shorter training help"
     if _random_mistakes(run):
         cause += "; or many labels are wrong, as the mistakes are of all kinds alike"
-    return Remark("overfitting", seen, cause, run.again(**flags))
+    first, *others = _against_overfitting(run, middle["epoch"] if rises and "epoch" in middle else None)
+    return Remark("overfitting", seen, cause, first, tuple(others))
+
+
+SOME_WEIGHTS = "hf:facebook/deit-tiny-patch16-224"  # 5.7 million parameters, learned from ImageNet, Apache licence 2.0
+MODEL_FLAGS = ("model", "dim", "depth", "num_heads", "patch_size", "image_size")
+
+
+def _against_overfitting(run: History, best: float | None) -> list[str]:
+    """Commands to try, the likeliest to help first. best: the epoch from which the validation loss rose, if it did."""
+    augment, transfer = run.recipe.augment, run.recipe.transfer
+    if augment.crop == "none":
+        more = run.again(crop=None, hflip=None, policy="randaugment")
+    elif augment.policy == "none":
+        more = run.again(policy="randaugment")
+    else:
+        more = run.again(mixup=max(0.2, 2 * augment.mixup))
+    if transfer.init is None:
+        weights = run.again(**dict.fromkeys(MODEL_FLAGS), lr=None, init=SOME_WEIGHTS)
+    else:
+        weights = run.again(lr=None, freeze="encoder") if transfer.freeze == "none" and not transfer.lora_rank else ""
+    shorter = "" if best is None else run.again(epochs=max(1, round(best)), steps=None, time=None)
+    return [command for command in (more, weights, shorter) if command]
 
 
 def _judged(run: History) -> bool:
-    """Whether there are validations enough to say how well the run generalises."""
+    """Whether there are enough validations, late enough, to compare with training."""
     late = bool(run.train) and run.train[-1]["share"] >= BEGUN
     return run.one_class_an_image and late and len(run.val) >= LINES and run.val[-1].get("train_top1") is not None
 
@@ -110,7 +187,7 @@ FELT = 2.0  # seconds waited in all: less is not worth a word
 
 
 def starved(run: History) -> Remark | None:
-    """A trainer that waits for its images."""
+    """Training that waits for its images."""
     lines = [line for line in run.train[1:] if "wait_s" in line][-5:]  # loader processes start in the first
     if len(lines) < 2 or sum(line.get("wait_s", 0.0) for line in run.train) < FELT:
         return None
@@ -132,7 +209,7 @@ ENDLESS = 24 * 3600.0  # seconds: what nobody waits for unawares
 
 
 def budget(run: History) -> Remark | None:
-    """A budget that does not fit the speed that was measured."""
+    """A budget that does not fit the measured speed."""
     if len(run.train) < LINES or run.train[-1]["share"] < (TIMED if run.recipe.train.time else 1e-4):
         return None
     line = run.train[-1]

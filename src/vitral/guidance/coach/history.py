@@ -1,4 +1,4 @@
-"""What is known of a run so far: its recipe, what run.json says, and the lines of metrics.jsonl, with what chance alone would score."""
+"""A run so far: its recipe, run.json and the lines of metrics.jsonl, and what chance alone would score."""
 
 import math
 import shlex
@@ -13,18 +13,17 @@ from vitral.training.shape import width
 
 Line = dict[str, Any]
 POOLED = 8  # validations whose few scored training images are taken together
-COMPARABLE = 30  # validation images; a comparison with training on fewer says nothing
 
 
 @dataclass
 class History:
-    """Grows by a line at a time; everything else is a function of it."""
+    """Grows by a line at a time; everything else is computed from it."""
 
     recipe: Recipe
     described: Line
     """run.json"""
     data: Line = field(default_factory=dict)
-    """The line that opens the metrics: what the data are like."""
+    """The first line of the metrics, which describes the data."""
     train: list[Line] = field(default_factory=list)
     val: list[Line] = field(default_factory=list)
 
@@ -53,11 +52,11 @@ class History:
         return self.recipe.objective
 
     def split(self, name: str) -> Line:
-        """What is known of a split, nothing in a run of an earlier version."""
+        """What the first line says of a split; empty in runs of earlier versions."""
         return self.data.get("splits", {}).get(name, {})
 
     def shares(self) -> list[float]:
-        """Of the classes, as training meets them."""
+        """Each class's share of what training sees."""
         objective = self.learned
         known = self.split("train").get("shares")
         if known is None or objective.sampling == "balanced" or objective.class_weights == "balanced":
@@ -92,7 +91,7 @@ class History:
         return lr
 
     def past_warmup(self) -> list[Line]:
-        """Training lines from when the learning rate was at its highest."""
+        """The training lines since the learning rate was at its highest."""
         peak = max((line["lr"] for line in self.train), default=0.0)
         start = next((i for i, line in enumerate(self.train) if line["lr"] >= 0.95 * peak), 0)
         warm = self.train[start:]
@@ -109,11 +108,11 @@ class History:
     def seen_score(self) -> tuple[float, float, int]:
         """Top-1 of the training images that the last validations scored, that of validation at the same times, and how many training images.
 
-        No validation makes new images: however often a split is scored, it counts once. 0 images where validation has too few to compare with.
+        No validation makes new images: however often a split is scored, it counts once. 0 images where there are none.
         """
         lines = [line for line in self.val[-POOLED:] if "train_top1" in line]
         images = sum(line["train_images"] for line in lines)
-        if not images or self.size("val") < COMPARABLE:
+        if not images:
             return math.nan, math.nan, 0
         train = sum(line["train_top1"] * line["train_images"] for line in lines) / images
         val = sum(line["top1"] * line["train_images"] for line in lines) / images
@@ -130,17 +129,19 @@ class History:
         return int(self.split(split).get("images", self.described["images"].get(split, 0)))
 
     def again(self, **changes: object) -> str:
-        """The run's own command with other flags (None: without one), and a folder of its own."""
+        """The run's own command with these flags changed (None: left out) and a new run folder."""
         words = shlex.split(self.described["command"]) or ["vitral", "train", self.described["data"]]
         drop = {"--out", *(f"--{name.replace('_', '-')}" for name in changes)}
-        kept, skip = [], False
+        kept, going, values = [], False, 0  # going: whether the words that follow belong to a flag that goes
         for word in words:
-            if skip:  # the value of a flag that goes; each of these has one
-                skip = False
+            if (
+                going and not word.startswith("--") and (values == 0 or _is_number(word))
+            ):  # flags of several values take numbers
+                values += 1
                 continue
             flag, with_value, _ = word.partition("=")
             gone = flag.replace("_", "-") in drop
-            skip = gone and not with_value
+            going, values = gone and not with_value, 0
             if not gone:
                 kept.append(word)
         flags = [
@@ -153,6 +154,14 @@ class History:
 
     def source(self) -> str:
         return shlex.quote(self.described["data"])
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def mean(lines: Sequence[Line], name: str) -> float:

@@ -1,7 +1,7 @@
-"""What can go wrong in a run: a function for each fault, from the run's history to a remark with the number that shows it, or to None.
+"""What can go wrong in a run: one function a fault, from the run's history to a remark with the number that shows it, or None.
 
-A remark that is wrong costs more trust than one that is missing: a share is compared through its standard error, and what every run looks
-like at its start is not remarked on. Each threshold is a named constant with its reason.
+A wrong remark costs more trust than a missing one: shares are compared by their standard errors, and what every run looks like at its start
+is no fault. Each threshold is a named constant with its reason.
 """
 
 import math
@@ -23,9 +23,11 @@ class Remark:
     seen: str
     cause: str
     next: str
+    others: tuple[str, ...] = ()
+    """More commands to try."""
 
     def __str__(self) -> str:
-        return f"coach: {self.seen}.\n  Likely {self.cause}. Try: {self.next}"
+        return "\n  or: ".join([f"coach: {self.seen}.\n  Likely {self.cause}. Try: {self.next}", *self.others])
 
 
 Symptom = Callable[[History], Remark | None]
@@ -40,7 +42,7 @@ WIDE_STD = 30.0  # normalised by a deviation far below the images' own
 
 
 def inputs(run: History) -> Remark | None:
-    """Images without content, or normalised out of range."""
+    """Images that show nothing, or that are normalised out of range."""
     doctor = f"vitral doctor {run.source()}"
     flat = run.data.get("flat", 0.0)
     if flat >= FLAT:
@@ -65,7 +67,7 @@ NEAR_OVER = 3.0  # times as often as training images resemble each other, or the
 
 
 def leak(run: History) -> Remark | None:
-    """Images of validation or test that are in training too."""
+    """Validation or test images that are in training too."""
     for name in ("val", "test"):
         facts = run.split(name)
         shared, images = facts.get("shared", 0), max(1, facts.get("images", 0))
@@ -90,7 +92,7 @@ LATE = 0.1  # of the peak learning rate: below it steps may be too small for flo
 
 
 def frozen(run: History) -> Remark | None:
-    """Weights that do not change though nothing asked for that."""
+    """Weights that do not change though no option asked for it."""
     lines = [line for line in run.train[-LINES:] if "still" in line]
     peak = max((line["lr"] for line in run.train), default=0.0)
     if len(lines) < LINES or min(line["lr"] for line in lines) < LATE * peak or _far_too_low(run):
@@ -113,7 +115,7 @@ VANISHED = (
 
 
 def dead(run: History) -> Remark | None:
-    """Gradients that do not arrive."""
+    """Gradients of zero."""
     lines = [line for line in run.train[-LINES:] if "dead" in line]
     if (
         len(lines) < LINES or lines[-1].get("still") == lines[-1]["tensors"]
@@ -168,7 +170,7 @@ LOST = 0.5  # of what the loss had fallen by, given up again
 
 
 def rate_high(run: History) -> Remark | None:
-    """A learning rate with which the loss rises, or does not fall though it should."""
+    """A learning rate so high that the loss rises, or does not fall."""
     chance = run.chance_loss() if run.one_class_an_image else None
     warm = run.past_warmup()
     if chance is None or len(warm) < 2 * LINES:
@@ -193,7 +195,7 @@ def rate_high(run: History) -> Remark | None:
 
 
 def rate_low(run: History) -> Remark | None:
-    """A learning rate with which nothing moves."""
+    """A learning rate so low that nothing moves."""
     chance = run.chance_loss() if run.one_class_an_image else None
     if chance is None or (run.recipe.optim.lr or 0.0) > run.usual_lr() / OFF or not _learned_little(run, chance):
         return None
@@ -211,7 +213,7 @@ SLOW = 2  # times as many steps for what starts slowly: mixed images, a yes or n
 
 
 def stuck(run: History) -> Remark | None:
-    """Nothing is learned at a usual learning rate."""
+    """Nothing is learned, at a usual learning rate."""
     chance, warm = run.chance_loss() if run.one_class_an_image else None, run.past_warmup()
     if chance is None:
         return None
@@ -242,14 +244,14 @@ def _starts_slowly(run: History) -> bool:
 
 
 def _above_chance(run: History, lines: list[Line]) -> bool:
-    """Whether top-1 in these lines of 10 steps is more than naming the commonest class would give by luck."""
+    """Whether top-1 in these lines, each of 10 steps, is higher than naming the commonest class would reach by luck."""
     level = max(run.shares())
     steps = lines[-1]["step"] - lines[0]["step"] + 10
     return mean(lines, "top1") > level + 3 * run.noise(level, steps * run.images_a_step())
 
 
 def _one_answer(run: History) -> str:
-    """That the model says the same of every image, if it does."""
+    """Words for a model that gives every image the same answer; empty for others."""
     largest = run.val[-1].get("largest", 0.0) if run.val else 0.0
     if largest < COLLAPSED:
         return ""
@@ -261,7 +263,7 @@ CLEAR = 0.1  # by which the commonest class must be rarer than that
 
 
 def collapsed(run: History) -> Remark | None:
-    """One class is the answer to every image."""
+    """Every image gets the same answer."""
     lines = [line for line in run.val[-LINES:] if "largest" in line]
     if len(lines) < 2 or not _tried(run) or not run.one_class_an_image:
         return None
@@ -283,7 +285,7 @@ def collapsed(run: History) -> Remark | None:
 
 
 def _tried(run: History, steps: int = TRIED) -> bool:
-    """Whether the run has had its chance: so many steps from the full rate on, and part of its budget."""
+    """Whether the run has made so many steps at the full rate, and enough of its budget."""
     warm = run.past_warmup()
     return bool(warm) and warm[-1]["step"] - warm[0]["step"] >= steps and run.train[-1]["share"] >= SHARE
 
@@ -302,7 +304,7 @@ def _far_too_low(run: History) -> bool:
 
 
 def _changing(run: History) -> bool:
-    """Whether the loss may rise because the task becomes harder on the way."""
+    """Whether the loss may rise because images grow during training."""
     return run.recipe.train.progressive < 1
 
 
