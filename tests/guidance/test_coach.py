@@ -1,10 +1,15 @@
 """The coach: each fault, provoked, is named; healthy runs are left alone; a run and its log give the same remarks."""
 
 import csv
+import gzip
+import importlib.util
 import json
 import re
 import signal
+import subprocess
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +23,7 @@ from vitral.cli.coach import attend
 from vitral.data.loader import Reader
 from vitral.data.sources import Split
 from vitral.errors import VitralError
-from vitral.guidance.coach.coach import Coach, by_luck, lines_of, replay, summary
+from vitral.guidance.coach.coach import Coach, by_luck, lines_of, replay, silence, summary
 from vitral.objectives.options import ClassifyOptions
 from vitral.training import window
 from vitral.training.config import Recipe
@@ -26,6 +31,12 @@ from vitral.training.display import Display
 from vitral.training.options import ModelOptions, OptimOptions, TrainOptions
 from vitral.training.start import start
 from vitral.training.window import Window
+
+_spec = importlib.util.spec_from_file_location("coach_benchmark", Path(__file__).parents[2] / "benchmarks" / "coach.py")
+assert _spec is not None
+assert _spec.loader is not None
+runs = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(runs)
 
 TINY = ["--dim", "32", "--depth", "2", "--num-heads", "2", "--precision", "fp32", "--workers", "0"]
 
@@ -92,6 +103,22 @@ def test_shuffled_labels_are_named(digit_files, tmp_path, capsys):
     assert "ln 10" in said
     assert "labels do not go with the images" in said
     assert "What the coach saw" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_few_images_learned_by_heart_are_named_while_the_run_trains(digit_files, tmp_path):
+    """In a process of its own, with 13 validation images."""
+    folder, classes = digit_files
+    table = write_table(tmp_path / "t.csv", folder, zip(range(120), classes, parts(120), strict=False))
+    words = [*TINY, "--crop", "none", "--hflip", "0", "--smoothing", "0", "--epochs", "60", "--optimizer", "muon"]
+    command = [sys.executable, "-m", "vitral", "train", str(table), "--out", str(tmp_path / "run"), *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert kinds(tmp_path / "run") == ["overfitting"]
+    live, _, end = done.stderr.partition("test split: ")
+    assert "coach: step " in live
+    assert "overfitting: few images are learned by heart" in live
+    assert "Can I use it? It is right for " in end
+    assert "more images, or stronger augmentation" in end
 
 
 @pytest.mark.slow
@@ -322,6 +349,7 @@ def test_the_command_speaks_json_and_says_where_there_is_no_run(shapes_run, tmp_
     assert vitral("coach", shapes_run, "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert told["remarks"] == []
+    assert told["worth"]["right"].startswith("It is right for ")
     assert "step 40, 100% of the budget" in told["stands"]
     assert vitral("coach", tmp_path) == 2
     assert "holds no run" in capsys.readouterr().err
@@ -425,15 +453,85 @@ def test_a_budget_of_time_that_is_too_short_is_named():
     ("images", "val"),
     [
         (9, lambda s: {"top1": 7 / 9, "train_top1": 0.97}),
-        (6, lambda s: {"top1": 5 / 6 if s == 500 else 0.0, "train_top1": 0.97}),
-        (29, lambda s: {"top1": 0.1, "train_top1": 0.8}),
+        (6, lambda s: {"top1": 4 / 6, "train_top1": 0.97}),
+        (9, lambda s: {"top1": 0.1, "train_top1": 0.8}),
         (40, lambda s: {"top1": 0.28, "train_top1": 0.8}),
     ],
-    ids=["overfitting", "memorised but once", "memorised", "some way from chance"],
+    ids=["a gap", "a wide gap", "at chance", "some way from chance"],
 )
 def test_few_validation_images_give_no_remark(images, val):
     """The same few images, however often they are scored, are no reason to say that the labels are wrong."""
     assert said(coach(val=images), run_of(None, val)) == []
+
+
+def test_few_validation_images_show_what_is_large_enough():
+    """Of the same few images a loss that rises, or a class of answers that is far from training's, is no chance."""
+    rising = run_of(
+        None, lambda s: {"top1": 16 / 23, "train_top1": 0.95, "loss": 1.4 + max(0, s - 300) / 1000, "train_loss": 0.3}
+    )
+    assert said(coach(val=23), rising) == ["overfitting"]
+    high = run_of(None, lambda s: {"top1": 12 / 23, "train_top1": 0.95, "loss": 1.4, "train_loss": 0.3})
+    assert said(coach(val=23), high) == ["overfitting"]
+    assert said(coach(val=29), run_of(None, lambda s: {"top1": 0.1, "train_top1": 0.8})) == ["memorised"]
+
+
+def test_validation_of_other_classes_or_worse_than_guessing_is_named():
+    def known(val, images):
+        made = coach(val=images)
+        shares = [0.01] + [0.11] * 9
+        made.see({"event": "data", "step": 0, "splits": {"train": {"images": 6400, "shares": shares, "majority": 0.11},
+                  "val": {"images": images, "shares": val, "majority": max(val)}}})  # fmt: skip
+        return made
+
+    assert said(known([1.0] + [0.0] * 9, 30), run_of()) == ["unlike"]
+    even = [0.1] * 10
+    assert said(known(even, 30), run_of()) == []
+    none = run_of(None, lambda s: {"top1": 0.0, "train_top1": 0.95, "loss": 3.0 + s / 1000})
+    assert said(known(even, 60), none) == ["unlike"]
+
+
+def test_overfitting_names_several_ways_out():
+    def ways(**transfer):
+        made = coach()
+        made.run.recipe = replace(made.run.recipe, transfer=replace(made.run.recipe.transfer, **transfer))
+        lines = run_of(None, lambda s: {"loss": 0.5 + max(0, s - 300) / 1000, "top1": 0.7, "train_top1": 0.85})
+        (remark,) = [remark for line in lines for remark in made.see({**line, "epoch": line["step"] / 100})]
+        return [remark.next, *remark.others], str(remark)
+
+    commands, text = ways()
+    assert [command.split(" --out")[0] for command in commands] == [
+        "vitral train photos --lr=0.001 --batch-size 64 --policy randaugment",
+        "vitral train photos --batch-size 64 --init hf:facebook/deit-tiny-patch16-224",
+        "vitral train photos --lr=0.001 --batch-size 64 --epochs 3",
+    ]
+    assert text.count("\n  or: vitral train") == 2
+    commands, _ = ways(init="runs/mae")
+    assert "--freeze encoder" in commands[1]
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (23, "that 23 validation images can show: a gap to training of 19 points or more. "),
+        (1000, "nothing looks wrong. "),
+    ],
+)
+def test_silence_says_what_so_few_images_could_show(images, words):
+    made = coach(val=images)
+    assert said(made, run_of()) == []
+    assert silence(made.run).endswith(words)
+
+
+with gzip.open(Path(__file__).with_name("coach_runs.json.gz")) as file:
+    RECORDED = json.load(file)
+
+
+@pytest.mark.parametrize("name", RECORDED)
+def test_recorded_runs_are_judged_as_they_were_made(name):
+    """Small real runs, spoiled on purpose or healthy: benchmarks/coach.py makes them."""
+    case, found = runs.CASES[name], runs.said(RECORDED[name])
+    assert set(found) <= {*case.expected, *case.also}
+    assert bool(found) == (bool(case.expected) and not case.hidden)
 
 
 @pytest.mark.parametrize(("images", "kinds"), [(6, []), (600, ["collapsed"])])

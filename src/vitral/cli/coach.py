@@ -28,20 +28,24 @@ class CoachRun:
 
 
 def coach(given: CoachRun, words: list[str]) -> int:
-    from vitral.guidance.coach.coach import by_luck, replay, summary
+    from vitral.guidance.coach.coach import replay, silence, summary
+    from vitral.guidance.coach.worth import worth
 
     seen, remarks = replay(given.run)
     stands, following = summary(seen.run)
+    found = worth(given.run)
     if given.json:
-        print(json_module.dumps({"stands": stands, "next": following, "remarks": [asdict(r) for r in remarks]}))
+        told = {"stands": stands, "next": following, "remarks": [asdict(r) for r in remarks]}
+        print(json_module.dumps(told | {"worth": None if found is None else asdict(found)}))
         return 0
     for remark in remarks:
         print(remark, file=sys.stderr)
     if remarks:
         print(f"coach: {stands}", file=sys.stderr)
     else:
-        lead = "" if by_luck(seen.run) else "nothing looks wrong. "
-        print(f"coach: {lead}{stands}. Next: {following}", file=sys.stderr)
+        print(f"coach: {silence(seen.run)}{stands}. Next: {following}", file=sys.stderr)
+    if found is not None:
+        print(f"coach: {found}", file=sys.stderr)
     return 0
 
 

@@ -136,6 +136,7 @@ def _run(given: Any, words: list[str], command: str) -> int:
         _check_data(given, command)
     display = Display()
     display.doing("loading torch")
+    from vitral.guidance.coach.worth import worth
     from vitral.report.run import report_run
 
     try:
@@ -150,11 +151,14 @@ def _run(given: Any, words: list[str], command: str) -> int:
             return 130
         if command == "train" and run.purpose.scored_split is None:
             return 0
+        found = worth(run.folder)
         display.say("writing the report")
-        page = report_run(run.folder, run.data)
+        page = report_run(run.folder, run.data, found.sentences if found else ())
     finally:
         display.close()
     lines = _after_training(run) if command == "train" else _after_pretraining(run)
+    if found is not None:
+        print(f"\nCan I use it? {found}\n  {found.command}", file=sys.stderr)
     print("\nNext:\n" + "\n".join(f"  {line}" for line in lines) + f"\nReport: {page}", file=sys.stderr)
     return 0
 
@@ -279,7 +283,9 @@ class Report:
 
 
 def report(given: Report, words: list[str]) -> int:
+    from vitral.guidance.coach.worth import worth
     from vitral.report.run import report_run
 
-    print(report_run(given.run), file=sys.stderr)
+    found = worth(given.run)
+    print(report_run(given.run, worth=found.sentences if found else ()), file=sys.stderr)
     return 0

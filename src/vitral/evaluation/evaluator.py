@@ -64,6 +64,11 @@ class Evaluator(ABC):
     def result(self) -> Scores:
         """The scores of all that was added; VitralError without images."""
 
+    @staticmethod
+    def right(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+        """bool [n]: which of the answers that outputs [n, K] give are wholly right; a task without such answers leaves this as it is."""
+        raise NotImplementedError
+
 
 class Gathering(Evaluator):
     """An evaluator that scores all outputs at once."""

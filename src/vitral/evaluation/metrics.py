@@ -167,6 +167,10 @@ class ClassEvaluator(Gathering):
     def score(self, outputs: NDArray[Any], targets: NDArray[Any]) -> Evaluation:
         return score(outputs, targets, self.labels)
 
+    @staticmethod
+    def right(outputs: NDArray[Any], targets: NDArray[Any]) -> NDArray[Any]:
+        return outputs.argmax(1) == targets
+
 
 def score(logits: ArrayLike, targets: ArrayLike, labels: list[str]) -> Evaluation:
     """Every score of one split.

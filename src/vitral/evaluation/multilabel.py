@@ -86,6 +86,10 @@ class LabelEvaluator(Gathering):
     def score(self, outputs: NDArray[Any], targets: NDArray[Any]) -> MultiLabelEvaluation:
         return score_labels(outputs, targets, self.labels)
 
+    @staticmethod
+    def right(outputs: NDArray[Any], targets: NDArray[Any]) -> NDArray[Any]:
+        return ((outputs >= 0) == (targets > 0.5)).all(1)
+
 
 def score_labels(logits: ArrayLike, targets: ArrayLike, labels: list[str]) -> MultiLabelEvaluation:
     """Every score of one split.

@@ -123,14 +123,19 @@ class Ridge:
 
     In float64. With X the features and a constant, and Y the targets: where n >= D, (X'X + l2)^-1 X'Y; elsewhere X' (XX' + l2)^-1 Y, the same.
     `basis` [n, r]: the left singular vectors of X.
+    Targets are classes [n], or zeros and ones [n, K].
     """
 
     def __init__(self, train_features: np.ndarray, targets: np.ndarray) -> None:
         self.mean = train_features.mean(0, dtype=np.float64)
         self.deviation = train_features.std(0, dtype=np.float64) + 1e-5
         X = self._whitened(train_features)
-        self.classes, place = np.unique(targets, return_inverse=True)
-        self.Y = Y = 2.0 * np.eye(len(self.classes))[place] - 1.0  # [n, K]
+        if targets.ndim == 1:
+            self.classes, place = np.unique(targets, return_inverse=True)
+            Y = 2.0 * np.eye(len(self.classes))[place] - 1.0  # [n, K]
+        else:
+            self.classes, Y = np.arange(targets.shape[1]), 2.0 * targets - 1.0
+        self.Y = Y  # [n, K]
         if len(X) >= X.shape[1]:
             eigenvalues, Q = np.linalg.eigh(X.T @ X)
             self.left, self.right = Q, Q.T @ (X.T @ Y)
@@ -148,9 +153,13 @@ class Ridge:
         """[D + 1, K], the last row for the constant."""
         return (self.left / (self.eigenvalues + l2)) @ self.right
 
+    def scores(self, x: np.ndarray, l2: float) -> np.ndarray:
+        """Features [n, D] to [n, K], above 0 where yes is likelier than no; K are the classes that occur."""
+        return self._whitened(x) @ self.weights(l2)
+
     def predict(self, x: np.ndarray, l2: float) -> np.ndarray:
         """Features [n, D] to classes, int64 [n]."""
-        return self.classes[(self._whitened(x) @ self.weights(l2)).argmax(1)]
+        return self.classes[self.scores(x, l2).argmax(1)]
 
     def left_out(self, l2: float) -> float:
         """Mean squared error on each training image of a fit without it, which needs no other fit: its error over 1 - its own leverage."""

@@ -71,7 +71,7 @@ def _tiles(evaluation: Evaluation, baselines: Mapping[str, float]) -> list[tuple
     tiles.append((f"{always:.2%}", by_it))
     if baselines:
         best = max(baselines, key=lambda name: baselines[name])
-        tiles.append((f"{baselines[best]:.2%}", f"top-1 without training: {best}, validation images"))
+        tiles.append((f"{baselines[best]:.2%}", f"top-1 without training: {best}"))
     if evaluation.top5 is not None:
         tiles.append((f"{evaluation.top5:.2%}", "top-5"))
     tiles.append(("–" if evaluation.macro_f1 is None else f"{evaluation.macro_f1:.2%}", "macro F1"))

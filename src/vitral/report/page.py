@@ -60,6 +60,7 @@ def write_report(
     task: str = "classify",
     baselines: Mapping[str, float] | None = None,
     seen: Sequence[Seen] = (),
+    worth: Sequence[str] = (),
 ) -> Path:
     """Writes `run/report.html`, whole or not at all.
 
@@ -75,8 +76,9 @@ def write_report(
         recipe: the resolved recipe's text.
         split: which images were scored.
         task: what the scores are of.
-        baselines: name -> top-1 on the validation images of what needs no training, where it is known.
+        baselines: name -> share of right answers, on the same images, of what needs no training, where it is known.
         seen: images and what the model's view shows of them.
+        worth: sentences on what the model is worth, the last a command.
 
     Raises:
         VitralError: the file cannot be written.
@@ -85,6 +87,7 @@ def write_report(
     subtitle = f"{counted(evaluation.images, 'image')} of the {split} split, {sections.counted(evaluation)}"
     body = [
         f"<header><h1>{_e(title)}</h1><p class=soft>{_e(subtitle)}</p></header>",
+        _worth(worth),
         tiles([*sections.tiles(evaluation, baselines or {}), (f"{evaluation.images:,}", "images scored")], facts),
         remarks_section(curves),
         curves_section(curves),
@@ -94,6 +97,13 @@ def write_report(
         how_section(command, recipe, facts, curves),
     ]
     return write_page(run, title, body)
+
+
+def _worth(sentences: Sequence[str]) -> str:
+    if not sentences:
+        return ""
+    *said, command = sentences
+    return f"<section><h2>Can I use it?</h2><p>{_e(' '.join(said))}</p><pre>{_e(command)}</pre></section>"
 
 
 def _galleries(examples: Sequence[Example]) -> str:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,10 @@ Curves = list[dict[str, Any]]
 ENLARGED = 160  # pixels: overlays of smaller images are enlarged to at least this
 
 
-def report_run(run: Path, data: DataSet | None = None) -> Path:
+def report_run(run: Path, data: DataSet | None = None, worth: Sequence[str] = ()) -> Path:
     """Write RUN/report.html of a finished run, and RUN/example.png, one image to try the next commands on; returns the page's path.
 
-    Without `data` the run's own data are opened again.
+    Without `data` the run's own data are opened again. worth: sentences on what the model is worth, the last a command; the page begins with them.
     """
     recipe = read_recipe(run / "recipe.toml", stored=True) if (run / "recipe.toml").exists() else Recipe()
     labelled = recipe.objective.labelled
@@ -40,14 +41,14 @@ def report_run(run: Path, data: DataSet | None = None) -> Path:
         described = json.loads((run / "run.json").read_text())
         (run / result).stat()
         curves = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        return _scored(run, described, curves, data) if labelled else _pretrained(run, described, curves)
+        return _scored(run, described, curves, data, worth) if labelled else _pretrained(run, described, curves)
     except (OSError, ValueError) as error:
         if isinstance(error, VitralError):
             raise
         raise VitralError(f"{run}: not a finished run ({_why(run, error)}") from error
 
 
-def _scored(run: Path, described: dict[str, Any], curves: Curves, data: DataSet | None) -> Path:
+def _scored(run: Path, described: dict[str, Any], curves: Curves, data: DataSet | None, worth: Sequence[str]) -> Path:
     """The page of a run that learned from labels."""
     scores = json.loads((run / "scores.json").read_text())
     predictor = load(run)
@@ -79,8 +80,9 @@ def _scored(run: Path, described: dict[str, Any], curves: Curves, data: DataSet 
         recipe=(run / "recipe.toml").read_text(),
         split=scores["split"],
         task=task,
-        baselines=described.get("baselines", {}),  # which older runs do not have
+        baselines={each["name"]: each["right"] for each in scores.get("beside", ())},  # which older runs do not have
         seen=seen_images(split, steps),
+        worth=worth,
     )
 
 

@@ -27,7 +27,7 @@ class Sections(ABC):
 
     @abstractmethod
     def tiles(self, scores: Any, baselines: Mapping[str, float]) -> list[tuple[str, str]]:
-        """(figure, what it is), the headline first. baselines: by name, the headline on validation images of what needs no training."""
+        """(figure, what it is), the headline first. baselines: by name, the share of right answers of what needs no training."""
 
     @abstractmethod
     def body(self, scores: Any) -> str:

@@ -8,6 +8,7 @@ import torch
 
 from vitral.checkpoints.atomic import write_atomically
 from vitral.data.sources import DataSet, Split
+from vitral.evaluation.beside import spread
 from vitral.evaluation.probes import features, k_nn
 from vitral.models.common import ImageModel
 from vitral.predict import Predictor
@@ -60,8 +61,7 @@ def neighbours(predictor: Predictor, data: DataSet, precision: str) -> float:
 
 def thinned(split: Split, count: int) -> Split:
     """Up to `count` images of the split, evenly spread over it."""
-    chosen = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(np.int64))
-    return split.take(chosen)
+    return split.take(spread(len(split), count))
 
 
 def pictures(loop: Loop) -> bytes:

@@ -10,6 +10,7 @@ import numpy as np
 from vitral.checkpoints.atomic import write_atomically
 from vitral.checkpoints.bundle import ModelCard, save_model
 from vitral.data.sources import Split
+from vitral.evaluation.beside import beside
 from vitral.evaluation.evaluate import EVALUATORS, evaluate
 from vitral.evaluation.evaluator import Scores
 from vitral.models.common import ImageModel
@@ -92,6 +93,7 @@ class Supervised:
             "training_seconds": round(run.loop.progress.elapsed, 1),
             "step": card.scores["step"],
             "kept": kept,
+            "beside": [vars(each) for each in beside(run.data, split, run.preprocess, outputs)],
             **scores.to_json(),
         }
         write_atomically(run.folder / "scores.json", json.dumps(result, indent=1).encode())

@@ -1,6 +1,6 @@
-"""The coach: reads a run's log as it is written, or later, and says once what seems to go wrong, with the number that shows it.
+"""The coach reads a run's log, while the run writes it or later, and says once what seems to go wrong, with the number that shows it.
 
-One state machine over the lines of metrics.jsonl does both, so a run's own remarks are those of `vitral coach RUN`.
+Both are one state machine over the lines of metrics.jsonl, so a run's own remarks are those of `vitral coach RUN`.
 """
 
 import json
@@ -9,12 +9,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from vitral.errors import VitralError, ratio
+from vitral.errors import VitralError, counted, ratio
 from vitral.evaluation.words import against, beside_commonest
 from vitral.guidance.coach import generalise, symptoms
 from vitral.guidance.coach.history import History, Line
 from vitral.guidance.coach.symptoms import Remark, Symptom
 from vitral.training.config import Recipe
+from vitral.training.display import clock
 from vitral.training.toml import read_recipe
 
 # In this order: a cause comes before what it causes.
@@ -28,13 +29,14 @@ SYMPTOMS: tuple[Symptom, ...] = (
     symptoms.rate_low,
     symptoms.stuck,
     symptoms.collapsed,
+    generalise.unlike,
     generalise.memorised,
     generalise.noise,
     generalise.overfitting,
     generalise.starved,
     generalise.budget,
 )
-# What has been said explains these, so they are not said as well.
+# remark: the remarks that it explains, which are not made after it
 EXPLAINED = {
     "inputs": {"dead", "exploding", "rate_high", "rate_low", "stuck", "collapsed", "memorised"},
     "frozen": {"dead", "exploding", "rate_high", "rate_low", "stuck", "collapsed"},
@@ -43,6 +45,7 @@ EXPLAINED = {
     "rate_high": {"exploding", "stuck", "collapsed"},
     "rate_low": {"stuck", "collapsed"},
     "stuck": {"collapsed"},
+    "unlike": {"memorised", "noise", "overfitting", "collapsed"},
     "memorised": {"noise", "overfitting"},
     "noise": {"overfitting"},
     "overfitting": {"noise"},
@@ -53,13 +56,13 @@ class Coach:
     """Lines in, remarks out; each kind of remark once."""
 
     def __init__(self, recipe: Recipe, described: Line) -> None:
-        """described: run.json, with `folder`, the run's."""
+        """described: what run.json holds, and under `folder` where the run is."""
         self.run = History(recipe, described)
         self.said: set[str] = set()
 
     @classmethod
     def of(cls, folder: Path) -> "Coach":
-        """Of a run's folder, before any line is seen. A VitralError where there is no run."""
+        """The coach of a run's folder, before any line is read. VitralError where there is no run."""
         what, path = "give the folder that --out named", folder / "run.json"
         if not folder.exists():
             raise VitralError(f"{folder}: there is no such folder; {what}")
@@ -75,7 +78,7 @@ class Coach:
         return cls(read_recipe(folder / "recipe.toml", stored=True), described | {"folder": str(folder)})
 
     def see(self, line: Line) -> list[Remark]:
-        """What the line, after those before it, gives reason to say."""
+        """The remarks that this line, after those before it, gives reason for."""
         if line.get("event") not in ("data", "train", "val"):
             return []
         self.run.add(line)
@@ -92,12 +95,12 @@ class Coach:
         return kind in self.said or any(kind in EXPLAINED.get(cause, ()) for cause in self.said)
 
     def watch(self, line: Line) -> Iterable[tuple[str, str]]:
-        """`see` in the form that a run takes."""
+        """`see` in the form that a run calls: (kind, text)."""
         return [(remark.kind, str(remark)) for remark in self.see(line)]
 
 
 def lines_of(folder: Path) -> list[Line]:
-    """The lines of a run's metrics.jsonl, without a last one that a kill cut short; none where it has not begun."""
+    """The lines of a run's metrics.jsonl; a last one that a kill cut short is left out. None where nothing is logged yet."""
     path, lines = folder / "metrics.jsonl", []
     for text in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -108,7 +111,7 @@ def lines_of(folder: Path) -> list[Line]:
 
 
 def replay(folder: Path) -> tuple[Coach, list[Remark]]:
-    """The coach after all that the folder's log holds, and what it had to say."""
+    """The coach after the whole log of a run's folder, and its remarks."""
     coach = Coach.of(folder)
     return coach, [remark for line in lines_of(folder) for remark in coach.see(line)]
 
@@ -118,9 +121,9 @@ MASTERED = 0.98  # top-1 on training images, below which longer training may hel
 
 
 def summary(run: History) -> tuple[str, str]:
-    """In one line how the run stands, with its numbers, and the command to try next."""
+    """One line on how the run stands, with its numbers; and the command to try next."""
     if not run.train:
-        return "no step has been logged yet", f"vitral train --resume {run.described['folder']}"
+        return "no step has been logged yet", advice(run)[1]
     line = run.train[-1]
     parts = [f"step {line['step']}, {line['share']:.0%} of the budget", f"training loss {line['loss']:.3f}"]
     train, _, images = run.seen_score()
@@ -135,23 +138,55 @@ def summary(run: History) -> tuple[str, str]:
     for name, text in (("knn", "nearest neighbours"), ("map", "mAP")):
         values = [v[name] for v in run.val if v.get(name) is not None]
         parts += [f"{text} {values[-1]:.1%}"] if values else []
+    parts += _beside_plan(run, line)
     luck = by_luck(run)
-    said = "; ".join([*parts, luck] if luck else parts)
-    if line["share"] < 1:
-        return said, f"vitral {_command(run)} --resume {run.described['folder']}"
-    if luck or (images and train < MASTERED and train - scored[-1]["top1"] < ROOM):
-        return said, run.again(**_twice(run))
-    if images and train - scored[-1]["top1"] >= ROOM:
-        return said, run.again(mixup=max(0.2, 2 * run.recipe.augment.mixup))
-    return (
-        said,
-        f"vitral {'report' if run.recipe.objective.labelled else 'probe'} {run.described['folder']}"
-        + ("" if run.recipe.objective.labelled else f" {run.source()}"),
-    )
+    return "; ".join([*parts, luck] if luck else parts), advice(run)[1]
+
+
+def _beside_plan(run: History, line: Line) -> list[str]:
+    """The epochs that were made beside those that the plan foresaw, once the run has ended."""
+    foreseen = run.described.get("foreseen")
+    if not foreseen or line["share"] < 1:
+        return []
+    made = f"{line['epoch']:.1f} epochs in {clock(line['seconds'])}, where the plan foresaw {foreseen['epochs']:.1f} in {clock(foreseen['seconds'])}"
+    return [made]
+
+
+def advice(run: History) -> tuple[str, str]:
+    """What would help most where no fault shows, in a few words, and the command for it."""
+    folder = run.described["folder"]
+    if not run.train or run.train[-1]["share"] < 1:
+        return "the rest of the training", f"vitral {_command(run)} --resume {folder}"
+    if not run.recipe.objective.labelled:
+        return "a look at what its features are worth", f"vitral probe {folder} {run.source()}"
+    train, val, images = run.seen_score()
+    if by_luck(run) or (images and train < MASTERED and train - val < ROOM):
+        return "a longer training", run.again(**_twice(run))
+    if images and train - val >= ROOM:
+        return "more augmentation, or more images", run.again(mixup=max(0.2, 2 * run.recipe.augment.mixup))
+    return "more images of the classes that it confuses", f"vitral report {folder}"
+
+
+FINE = 0.1  # a gap between training and validation that enough images would show
+
+
+def silence(run: History) -> str:
+    """What to say where there was no remark: empty where a finished run is no better than luck."""
+    if by_luck(run):
+        return ""
+    images, said = run.size("val"), "nothing looks wrong"
+    if not run.one_class_an_image:
+        return f"{said}. "
+    if not images:
+        return f"{said} in training, and without a validation split nothing more can be told. "
+    shown = generalise.SURE * run.noise(0.5, images)
+    if shown <= FINE:
+        return f"{said}. "
+    return f"{said} that {counted(images, 'validation image')} can show: a gap to training of {100 * shown:.0f} points or more. "
 
 
 def by_luck(run: History) -> str | None:
-    """That a finished run is not shown to be better than naming the commonest class, by the images that were scored (Wilson's 95 % interval)."""
+    """A sentence where the scored images do not show that a finished run beats naming the commonest class (Wilson's 95 % interval), else None."""
     if not run.train or run.train[-1]["share"] < 1 or not run.one_class_an_image:
         return None
     path = Path(run.described["folder"]) / "scores.json"
@@ -173,7 +208,7 @@ def _command(run: History) -> str:
 
 
 def _twice(run: History) -> dict[str, object]:
-    """Twice the budget, as the flag that gives it."""
+    """The flag for twice the budget."""
     train = run.recipe.train
     if train.time is not None:
         return {"time": f"{2 * float(train.time[:-1]):g}{train.time[-1]}"}
