@@ -90,6 +90,6 @@ def test_what_another_format_cannot_say_is_said(model, to, capsys, tmp_path):
     save_model(vitral_file, predictor.model, replace(predictor.card, preprocess=steps))
     code, _, err = run(capsys, "convert", vitral_file, tmp_path / to, "--to", to)
     assert code == 0, err
-    assert "left out: the value range 0 to 4095" in err
-    assert "left out: page 2 of files with several" in err
+    assert "left out, as that format has none: the value range 0 to 4095" in err
+    assert "left out, as that format has none: page 2 of files with several" in err
     assert "left out" not in run(capsys, "convert", vitral_file, tmp_path / "again.safetensors")[2]

@@ -55,7 +55,7 @@ def test_what_shows_in_sum_only(tmp_path):
     found = kinds(diagnosis)
     assert found == {
         "copies_across_splits": "error", "untrained_classes": "error", "same_object": "warning", "empty_mask": "warning", "crowded": "warning",
-        "mixed": "note", "no_objects": "note", "class_ids": "note",
+        "mixed": "note", "no_objects": "note", "class_ids": "note", "tiny_objects": "note",
     }  # fmt: skip
     text = {finding.kind: finding.text for finding in diagnosis.findings}
     assert text["untrained_classes"].endswith("it's 'so'")
