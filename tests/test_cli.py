@@ -108,7 +108,7 @@ def test_a_score_on_training_images_says_so(capsys, shapes_run, shapes_folder, t
     code, out, err = run(capsys, "evaluate", tmp_path / "moved.safetensors", shapes_folder, "--split", "all", "--json")
     assert code == 0
     assert json.loads(out)["trained_on"] is None
-    assert "not known" in err
+    assert "is unknown: there is no" in err
 
 
 def test_evaluate_scores_what_cannot_be_trained_on(capsys, shapes_run, shapes_folder, tmp_path):

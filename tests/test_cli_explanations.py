@@ -4,6 +4,7 @@ import contextlib
 import json
 
 import pytest
+from PIL import Image
 
 from vitral.api import load
 from vitral.checkpoints.bundle import ModelCard, save_model
@@ -29,6 +30,12 @@ def test_a_map_is_scored_beside_what_knows_nothing(capsys, shapes_run, shapes_fo
     for word in ("rollout: mean probability of", "occlusion: mean probability of", "random (5 orders)", "centre first"):
         assert word in said
     assert run(capsys, *words)[1] == "", "nothing without --score"
+    heights = []
+    for flags in ((), ("--score",)):
+        assert run(capsys, "explain", shapes_run, picture, "--method", "occlusion", *flags, "-o", out)[0] == 0
+        with Image.open(out) as drawn:
+            heights.append(drawn.height)
+    assert heights[1] > heights[0], "what came of the test stands below the picture"
     code, _, err = run(capsys, "explain", shapes_run, picture, "--all", "--score", "-o", out)
     assert code == 2
     assert "leave out --score" in err

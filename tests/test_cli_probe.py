@@ -41,7 +41,7 @@ def test_probe_prints_a_table_and_says_what_it_left_out(capsys, shapes_run, shap
     code, out, err = run(capsys, "probe", shapes_run, shapes_folder, "--seeds", "1")
     assert code == 0, err
     assert "not from 25 images a class" in err
-    assert "--baseline puts random weights and the pixels beside it" in err
+    assert "--baseline adds random weights and the pixels" in err
     assert [line[:28].strip() for line in out.splitlines()][1:] == [
         "1 image a class", "5 images a class", "10 images a class", "20 nearest neighbours", "linear, all training images",
     ]  # fmt: skip

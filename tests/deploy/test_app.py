@@ -165,7 +165,7 @@ def test_patches_are_taken_away(client, session):
 @pytest.mark.parametrize(
     ("question", "status", "says"),
     [
-        ("/api/models/2/images/IMAGE/look", 404, "2 models can be looked into"),
+        ("/api/models/2/images/IMAGE/look", 404, "this viewer has 2 models"),
         ("/api/models/-1/images/IMAGE/look", 404, "counted from 0"),
         ("/api/models/x/images/IMAGE/look", 400, "model 'x'"),
         ("/api/models/0/images/nonsense/look", 404, "drop it again"),

@@ -90,8 +90,8 @@ def test_it_holds_what_the_server_would_answer(session, recorded):
     assert {**recorded[at + "explain?method=relevance"], "seconds": 0} == {**told, "seconds": 0}
     told = as_json(score(session, Asked(1, image, "rollout"), "mean"))
     assert {**recorded[at + "score?method=rollout&removal=mean"], "seconds": 0} == {**told, "seconds": 0}
-    assert recorded[at + "neighbours?count=12"]["state"] == "none"
-    kind, data = recorded[f"/api/images/{image}/picture?side=1280"].split(",")
+    assert recorded[at + "neighbours"]["state"] == "none"
+    kind, data = recorded[f"/api/images/{image}/picture"].split(",")
     assert (kind, base64.b64decode(data)) == ("data:image/png;base64", session.images.picture(image, 1280)[0])
 
 

@@ -148,7 +148,7 @@ def test_a_cache_that_cannot_be_written_is_said_and_does_without(predictor, shap
     cache.write_bytes(b"a file where the folder should be")
     found = answered(Neighbours([predictor], [""], str(shapes_folder), Turns()), encoded(20, 20, seed=125))
     assert found["state"] == "ready"
-    assert "is not kept for the next time" in capsys.readouterr().err
+    assert "is not cached" in capsys.readouterr().err
 
 
 def test_of_many_images_some_are_drawn_the_same_ones_each_time(predictor, shapes_folder):

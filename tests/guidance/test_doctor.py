@@ -210,8 +210,8 @@ def test_a_layout_that_training_refuses_is_reported_in_one_go(capsys, tmp_path):
     assert found["few_images"] == [("dog_big",)]
     code, _, err = run(capsys, "doctor", root, "--out", tmp_path / "page.html")
     assert code == 1
-    assert "training would refuse them" in err
-    assert "next, when the errors are mended:" in err
+    assert "training would refuse these data" in err
+    assert "next, once the errors are mended:" in err
 
 
 def tabled(root: Path, rows: list[tuple[str, str, str]]) -> Path:
@@ -284,7 +284,7 @@ def test_a_single_class_is_an_error(splits, capsys, tmp_path):
     assert (finding["severity"], finding["stops"]) == ("error", True)
     assert "ERROR  there is one class only (cats)" in err
     assert "a classifier needs two or more" in err
-    assert "training would refuse them" in err
+    assert "training would refuse these data" in err
     assert "There is one class only (cats)" in (tmp_path / "page.html").read_text()
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitral.guidance.sweep.scaling import PowerLaw, _student, fit_power_law
+from vitral.guidance.sweep.scaling import PowerLaw, fit_power_law
 
 SIZES = np.repeat([300, 600, 1000, 3000, 6000, 20000, 60000], 2).astype(float)
 TRIALS = 40
@@ -89,11 +89,6 @@ def test_no_mistakes_count_as_half_of_one():
     assert isinstance(law, PowerLaw)
     assert law.b == pytest.approx(1)
     assert "half a mistake" in law.note
-
-
-@pytest.mark.parametrize(("free", "point"), [(3, 3.1824), (5, 2.5706), (10, 2.2281), (30, 2.0423)])  # printed tables
-def test_students_t(free, point):
-    assert _student(free) == pytest.approx(point, rel=0.01)
 
 
 def test_the_same_points_give_the_same_intervals():

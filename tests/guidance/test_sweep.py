@@ -250,7 +250,7 @@ def test_a_finished_sweep_has_its_tables_and_is_not_run_again(capsys, whole, wor
 def test_another_sweep_does_not_go_into_the_same_folder(capsys, whole):
     code, _, err = run(capsys, "sweep", "digits", "--seeds", "5", *BUDGET, "--out", whole)
     assert code == 2
-    assert "there is another sweep" in err
+    assert "holds another sweep" in err
 
 
 LARGEST = "vit-vit_tiny_patch16_224-f0.1-s0"

@@ -68,7 +68,7 @@ def test_without_images_there_are_the_weights_and_the_reasons(tmp_path):
         ("swin", 1, 2, "positions are a bias on the attention"),
         ("pvt", 0, 4, "has no relative position bias"),
         ("resnet", 4, 1, "ResNet has no attention"),
-        ("cait", 1, 2, "only the class token asks there"),
+        ("cait", 1, 2, "only the class token attends there"),
     ],
 )
 def test_other_families_show_what_they_have(tmp_path, shapes_folder, family, fewer, pictures, said):
@@ -84,5 +84,5 @@ def test_artefacts_are_shown_where_they_are(tmp_path, shapes_folder):
     where[1, 2] = 0.5
     last = dataclasses.replace(found.layers[-1], cut=50.0, share=1 / 32, where=where)
     page, _ = written(tmp_path, dataclasses.replace(found, layers=[*found.layers[:-1], last]))
-    assert "Layer 2: 3.1% of the patches lie above 50. Light is where most are, in 50.0% of the images." in page.text
+    assert "Layer 2: 3.1% of the patches lie above 50; at the lightest place in 50.0% of the images." in page.text
     assert "where norms are outlying" in [value for _, name, value in page.attributes if name == "alt"]

@@ -6,8 +6,9 @@ from hypothesis import strategies as st
 from test_page import EVIL, Page, report
 
 from vitral.evaluation.multilabel import score_labels, sigmoid
-from vitral.report.labels import choose_label_examples, furthest
+from vitral.report.labels import LabelSections
 from vitral.report.page import Example
+from vitral.report.sections import RIGHT, WRONG, Verdict
 
 PIXELS = np.zeros((4, 4, 3), np.uint8)
 
@@ -16,7 +17,7 @@ def test_labels_are_ordered_from_the_weakest_and_escaped(tmp_path):
     labels = [EVIL, "easy", "never", "hard"]
     logits = np.array([[2.0, 3, -1, 1], [1, -3, -1, 2], [-1, 2, 1, 3], [-2, -1, -1, -3]])
     targets = np.array([[1, 1, 0, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
-    examples = [Example("x.png", f"{EVIL}, easy", "no label", 0.93, PIXELS, PIXELS, furthest=f"no {EVIL}")]
+    examples = [Example("x.png", Verdict(f"{EVIL}, easy", "no label", 0.93, f"no {EVIL}"), PIXELS, PIXELS)]
     lines = [{"event": "val", "step": i, "epoch": i / 2, "map": i / 10, "loss": 1 / i} for i in (1, 2, 3)]
     evaluation = score_labels(logits, targets, labels)
     _, text = report(tmp_path, task="multilabel", evaluation=evaluation, examples=examples, curves=lines)
@@ -38,15 +39,17 @@ def test_labels_are_ordered_from_the_weakest_and_escaped(tmp_path):
 def test_chosen_examples_are_the_worst_mistakes_and_right_ones(images, labels, seed):
     rng = np.random.default_rng(seed)
     logits, targets = rng.normal(size=(images, labels)), (rng.random((images, labels)) < 0.5).astype(np.float32)
-    chosen = choose_label_examples(logits, targets, wrong=4, right=3)
+    chosen = LabelSections().choose(logits, targets)
     right = ((logits >= 0) == (targets > 0.5)).all(axis=1)
     error = np.abs(sigmoid(logits) - targets).max(axis=1)
     mistakes = [i for i in chosen if not right[i]]
     assert chosen == mistakes + [i for i in chosen if right[i]]
-    assert len(mistakes) == min(4, (~right).sum())
+    assert len(mistakes) == min(WRONG, (~right).sum())
+    assert len(chosen) - len(mistakes) == min(RIGHT, right.sum())
     assert [error[i] for i in mistakes] == sorted(error[~right], reverse=True)[: len(mistakes)]
     for i in chosen:
-        answer, probability = furthest(logits[i], targets[i], [f"l{k}" for k in range(labels)])
+        verdict = LabelSections().verdict(logits[i], targets[i], [f"l{k}" for k in range(labels)])
+        answer, probability = verdict.furthest, verdict.probability
         k = int(answer.removeprefix("no l").removeprefix("l"))
         assert np.abs(sigmoid(logits[i]) - targets[i]).argmax() == k
         assert (answer == f"l{k}") == (logits[i, k] >= 0)

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from vitral.drawing.charts import Series, line_chart, running_mean, thinned, ticks
 from vitral.errors import VitralError
 from vitral.evaluation.metrics import score
-from vitral.report.classes import choose_examples
-from vitral.report.frame import short
+from vitral.report.classes import ClassSections
+from vitral.report.frame import About, short
 from vitral.report.page import Example, write_report
+from vitral.report.sections import RIGHT, WRONG, Verdict
 
 EVIL = "<script>alert('1')</script>"
 VOID = {"meta", "br", "img"}
@@ -74,9 +75,9 @@ def report(folder, classes=10, **changes):
         "evaluation": score(logits, targets, labels),
         "curves": curves(),
         "examples": [
-            Example("sure-mistake.png", EVIL, "b&w", 0.99, pixels, pixels),
-            Example("mistake.png", "b&w", EVIL, 0.61, pixels, pixels),
-            Example('right".png', "b&w", "b&w", 0.5, pixels.repeat(40, 0).repeat(40, 1), pixels),
+            Example("sure-mistake.png", Verdict(EVIL, "b&w", 0.99), pixels, pixels),
+            Example("mistake.png", Verdict("b&w", EVIL, 0.61), pixels, pixels),
+            Example('right".png', Verdict("b&w", "b&w", 0.5), pixels.repeat(40, 0).repeat(40, 1), pixels),
         ],
         "facts": {
             "parameters": "1.2 M",
@@ -86,7 +87,9 @@ def report(folder, classes=10, **changes):
         },
         "recipe": f"# {EVIL}\nlr = 1e-3",
     }
-    path = write_report(folder, **(arguments | changes))
+    given = arguments | changes
+    about = About(*(given.pop(name) for name in ("title", "command", "curves", "facts", "recipe")))
+    path = write_report(folder, about, **given)
     return path, path.read_text("utf-8")
 
 
@@ -150,8 +153,8 @@ def test_headline_figures_are_the_evaluations(tmp_path):
     _, text = report(tmp_path, evaluation=score(logits, targets, labels))
     words = Page(text).text
     assert "85.71% top-1, 95 % interval 48.69% to 97.43%" in words
-    assert "a taken for a: 1 (100.0%)" in text
-    assert "g taken for a: 1 (100.0%)" in text
+    assert "a predicted as a: 1 (100.0%)" in text
+    assert "g predicted as a: 1 (100.0%)" in text
 
 
 def test_classes_are_ordered_from_the_weakest_and_undefined_ones_are_last(tmp_path):
@@ -176,7 +179,7 @@ def test_many_classes_show_the_most_confused_pairs(tmp_path):
     assert counts == sorted(counts, reverse=True)
     labels = [str(k) for k in range(50)]
     _, perfect = report(tmp_path, evaluation=score(np.eye(50) * 50, np.arange(50), labels))
-    assert "No image was taken for another class." in perfect
+    assert "No image was predicted as another class." in perfect
 
 
 def test_a_run_without_curves_examples_or_facts_still_has_a_page(tmp_path):
@@ -203,7 +206,7 @@ def test_a_resumed_run_draws_each_step_once(tmp_path):
 
 def test_a_file_name_that_is_not_text_does_not_stop_the_report(tmp_path):
     pixels = np.zeros((4, 4, 3), np.uint8)
-    _, text = report(tmp_path, examples=[Example("caf\udce9.png", "a", "a", 0.5, pixels, pixels)])
+    _, text = report(tmp_path, examples=[Example("caf\udce9.png", Verdict("a", "a", 0.5), pixels, pixels)])
     assert r"caf\udce9.png" in text
 
 
@@ -217,10 +220,11 @@ def test_chosen_examples_are_the_surest_mistakes_and_right_ones_from_all_over():
     logits = np.zeros((100, 3))
     logits[:, 0] = np.linspace(1, 9, 100)
     targets = np.where(np.arange(100) % 2 == 0, 0, 1)
-    chosen = choose_examples(logits, targets, wrong=3, right=3)
-    assert chosen == [99, 97, 95, 0, 48, 98]
-    assert choose_examples(logits, np.ones(100, int), wrong=2, right=5) == [99, 98]
-    assert choose_examples(logits[:4], np.zeros(4, int)) == [0, 1, 2, 3]
+    choose = ClassSections().choose
+    assert choose(logits, targets) == [*range(99, 99 - 2 * WRONG, -2), 0, 20, 40, 58, 78, 98]
+    assert choose(logits, np.ones(100, int)) == list(range(99, 99 - WRONG, -1))
+    assert choose(logits[:4], np.zeros(4, int)) == [0, 1, 2, 3]
+    assert len(choose(logits, targets)) == WRONG + RIGHT
 
 
 @settings(max_examples=80, deadline=None)

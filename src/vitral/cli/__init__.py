@@ -16,7 +16,7 @@ from vitral.errors import VitralError
 
 @dataclass(frozen=True)
 class Command:
-    """A command: its function, which takes the dataclass of what it was told and its words, and what the overview says of it."""
+    """A command: its function, which takes the dataclass of its options and its words, and its line in the overview."""
 
     module: str
     function: str
@@ -31,25 +31,25 @@ class Command:
 
 COMMANDS = {
     "doctor": Command("doctor", "doctor", "find what is wrong with images and labels", "doctor photos/"),
-    "plan": Command("plan", "plan", "say what to train in your time, and why", "plan photos/ --hours 2"),
+    "plan": Command("plan", "plan", "choose what to train in your time, and say why", "plan photos/ --hours 2"),
     "train": Command("train", "train", "train a ViT on a folder, table or built-in data set", "train photos/ --time 10m --out runs/photos"),
     "pretrain": Command("train", "pretrain", "learn from images without labels, to start from", "pretrain photos/ --objective mae"),
-    "memory": Command("trial", "memory", "what a run would take here: memory and seconds", "memory photos/ --batch-size 256"),
+    "memory": Command("trial", "memory", "memory and seconds that a run would take here", "memory photos/ --batch-size 256"),
     "lr-find": Command("trial", "lr_find", "suggest a learning rate by a range test", "lr-find photos/ --plot lr.html"),
-    "coach": Command("coach", "coach", "what seems to go wrong in a run, and what to try", "coach runs/photos"),
+    "coach": Command("coach", "coach", "say what goes wrong in a run, and what to try", "coach runs/photos"),
     "evaluate": Command("use", "evaluate", "score a run or model on data", "evaluate runs/photos photos/ --json"),
-    "probe": Command("probe", "probe", "how useful a frozen model's features are", "probe runs/photos-pretrained photos/"),
+    "probe": Command("probe", "probe", "measure how useful a frozen model's features are", "probe runs/photos-pretrained photos/"),
     "sweep": Command("sweep", "sweep", "train many runs and compare them", "sweep photos/ --seeds 0 1 2 --fractions 0.1 1"),
     "predict": Command("use", "predict", "label images, folders or a list on stdin", "predict runs/photos new/*.jpg --format csv"),
-    "explain": Command("explain", "explain", "draw what in an image the answer comes from", "explain runs/photos cat.jpg -o cat.png"),
+    "explain": Command("explain", "explain", "draw what in an image the answer rests on", "explain runs/photos cat.jpg -o cat.png"),
     "inspect": Command("inspect", "inspect", "show what is inside a model: filters, heads, layers", "inspect runs/photos photos/"),
     "view": Command("view", "view", "look into a model in the browser", "view runs/photos cat.jpg"),
     "models": Command("models", "models", "list the models that can be trained", "models"),
-    "convert": Command("models", "convert", "to and from timm, Hugging Face and Google's .npz", "convert runs/photos photos-hf --to hf"),
+    "convert": Command("models", "convert", "convert to and from timm, Hugging Face, Google's .npz", "convert runs/photos photos-hf --to hf"),
     "data convert": Command("data", "convert", "boxes and masks into another format", "data convert street/ out --to yolo"),
     "data scenes": Command("data", "scenes", "make scenes with exact masks to try things on", "data scenes scenes/"),
     "report": Command("train", "report", "write a finished run's page again", "report runs/photos"),
-    "completion": Command("completion", "completion", "make the shell complete all of this at TAB", "completion bash"),
+    "completion": Command("completion", "completion", "make the shell complete all this at TAB", "completion bash"),
 }  # fmt: skip
 
 

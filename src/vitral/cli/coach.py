@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class CoachRun:
     """What seems to go wrong in a run, with the number that shows it, the likely cause and the command to try next.
 
-    The run may be finished, stopped, or still training; while it trains it says the same by itself.
+    The run may be finished, stopped or still training; training prints the same advice by itself.
 
     Example: vitral coach runs/photos
     """
@@ -50,7 +50,7 @@ def coach(given: CoachRun, words: list[str]) -> int:
 
 
 def attend(run: "Run") -> None:
-    """Let the coach read along; of a resumed run it knows what was logged, and what it has said."""
+    """Let the coach watch a run; of a resumed one it knows what was logged and what it has said."""
     from vitral.guidance.coach.coach import replay
 
     run.watch = replay(run.folder)[0].watch

@@ -1,9 +1,9 @@
-"""The command that prints what makes a shell complete vitral's commands, flags, values that can be counted, and files: completion.
+"""The command that prints a shell's completion script: completion. It completes commands, flags, values and files.
 
-The script holds all the words, so that TAB asks nobody. It is made from `options_of`, and made again whenever the shell starts.
+The script holds all words, so that TAB starts no process. It is made from `options_of`, anew whenever the shell starts.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +17,7 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 
 @dataclass
 class Completion:
-    """Print what makes the shell complete vitral's commands, flags and values at TAB.
+    """Print the script that makes a shell complete vitral's commands, flags and values at TAB.
 
     zsh: put eval "$(vitral completion zsh)" after compinit in ~/.zshrc. fish: vitral completion fish > ~/.config/fish/completions/vitral.fish
 
@@ -48,12 +48,12 @@ class Flag:
 
 @dataclass(frozen=True)
 class Told:
-    """What a command can be told, as a shell sees it."""
+    """What a shell can complete of a command."""
 
     about: str
     flags: list[Flag]
     words: tuple[str, ...]
-    """What may stand without a flag, beside files."""
+    """Words without a flag, beside files."""
 
 
 def told() -> dict[str, Told]:
@@ -87,7 +87,7 @@ def _flags(option: Option) -> Iterable[Flag]:
 
 
 def values(option: Option) -> tuple[str, ...]:
-    """The values that can be counted."""
+    """The values of an option that has a fixed list of them."""
     from vitral.models.sizes import SIZES
 
     named = option.kinds == (str,) and option.name in ("model", "models", "name") and option.section.__name__ != "View"
@@ -97,28 +97,13 @@ def values(option: Option) -> tuple[str, ...]:
     return option.choices or own.get(option.name, ())
 
 
-def _cases(commands: dict[str, Told], what: Callable[[str, Told], Iterable[tuple[str, Iterable[str]]]]) -> str:
-    """The branches of a shell's case: pattern and words."""
-    rows: dict[str, list[str]] = {}
-    for name, each in commands.items():
-        for pattern, words in what(name, each):
-            if joined := " ".join(words):
-                rows.setdefault(joined, []).append(f'"{pattern}"')
-    return "\n".join(f"    {'|'.join(patterns)}) words='{words}' ;;" for words, patterns in rows.items())
-
-
-def _flag_cases(commands: dict[str, Told]) -> str:
-    return _cases(commands, lambda name, each: [(name, (flag.spelled for flag in each.flags))])
-
-
-def _value_cases(commands: dict[str, Told], *takes: str) -> str:
-    return _cases(
-        commands, lambda name, each: [(f"{name} {f.spelled}", f.values) for f in each.flags if f.takes in takes]
-    )
-
-
-def _loose_cases(commands: dict[str, Told]) -> str:
-    return _cases(commands, lambda name, each: [(name, each.words)])
+def _cases(rows: Iterable[tuple[str, Iterable[str]]]) -> str:
+    """The branches of a shell's case, from patterns and their words."""
+    patterns: dict[str, list[str]] = {}
+    for pattern, words in rows:
+        if joined := " ".join(words):
+            patterns.setdefault(joined, []).append(f'"{pattern}"')
+    return "\n".join(f"    {'|'.join(each)}) words='{words}' ;;" for words, each in patterns.items())
 
 
 # `flag` is the flag that the word belongs to, and `after` how many words stand between them.
@@ -151,10 +136,14 @@ BODY = """\
 
 
 def _body(commands: dict[str, Told]) -> str:
+    valued = [(f"{name} {flag.spelled}", flag) for name, each in commands.items() for flag in each.flags]
     return BODY.format(
-        commands=" ".join(commands), flags=_flag_cases(commands), one=_value_cases(commands, "one"), many=_value_cases(commands, "many"),
-        loose=_loose_cases(commands),
-    )  # fmt: skip
+        commands=" ".join(commands),
+        flags=_cases((name, (flag.spelled for flag in each.flags)) for name, each in commands.items()),
+        one=_cases((pattern, flag.values) for pattern, flag in valued if flag.takes == "one"),
+        many=_cases((pattern, flag.values) for pattern, flag in valued if flag.takes == "many"),
+        loose=_cases((name, each.words) for name, each in commands.items()),
+    )
 
 
 def bash(commands: dict[str, Told]) -> str:

@@ -26,8 +26,8 @@ MARKS = {"error": "ERROR", "warning": "warning", "note": "note"}
 class Doctor:
     """What is wrong with data: unreadable and odd files, copies (resized, cropped or mirrored too), classes, and labels that look wrong.
 
-    Changes nothing. Exit code 0 if nothing is wrong, 1 if there are errors (training stops for them, or copies lie in two of the splits that
-    the data give; with --strict warnings count too), 2 if there are no such data. Writes a page with the images.
+    Writes a page with the images, and changes nothing. Exit code 0 without errors, 1 with errors (training would stop, or copies lie in two
+    of the data's own splits; with --strict also with warnings), 2 if the data cannot be opened.
 
     Example: vitral doctor photos/
 
@@ -39,11 +39,11 @@ class Doctor:
     data: str = argument()
     """Folder, table or built-in name, as for vitral train."""
     model: Path | None = None
-    """Run folder or model file whose features judge the labels; default: the pixels judge them."""
+    """Run folder or model file by whose features labels are judged; default: by the pixels."""
     out: Path | None = None
     """Page to write; default: the data's name with -doctor.html, in the current folder."""
     strict: bool = False
-    """Exit with 1 for warnings too."""
+    """Exit with 1 also for warnings."""
     json: bool = False
     """Print JSON on stdout, with every name."""
     fix: Path | None = None
@@ -72,15 +72,12 @@ def doctor(given: Doctor, words: list[str]) -> int:
     if given.model is not None:
         predictor = load(given.model)
         predictor.model.to(choose_device("auto"))
-    display = Display()
-    try:
+    with Display() as display:
         diagnosis = diagnose(
             given.data, given.options, predictor=predictor,
             reading=lambda n, total: display.count("reading images", n, total),
             comparing=lambda n, total: display.count("comparing images", n, total),
         )  # fmt: skip
-    finally:
-        display.close()
     write_doctor_page(out, diagnosis, shlex.join(["vitral", "doctor", *words]))
     said = []
     for name, value in vars(given.options).items():
@@ -102,12 +99,9 @@ def _annotations(given: Doctor, page: Path, words: list[str]) -> int:
     from vitral.guidance.doctor.annotations import as_json, diagnose_annotations, mend, write_annotation_page
     from vitral.training.display import Display
 
-    display = Display()
-    try:
+    with Display() as display:
         diagnosis = diagnose_annotations(given.data, lambda n, total: display.count("reading images", n, total))
         write_annotation_page(page, diagnosis, shlex.join(["vitral", "doctor", *words]))
-    finally:
-        display.close()
     data = diagnosis.data
     there = ", ".join(f"{count:,} {what}" for what, count in counts(data).items())
     lines = [
@@ -144,7 +138,7 @@ def _said(findings: "Sequence[Finding]") -> list[str]:
 
 
 def _tell(diagnosis: "Diagnosis", page: Path, words: str) -> None:
-    """The findings for a person, on stderr, the worst first."""
+    """Print the findings on stderr, the worst first."""
     from vitral.errors import counted
     from vitral.guidance.doctor.diagnose import next_commands
 
@@ -155,12 +149,12 @@ def _tell(diagnosis: "Diagnosis", page: Path, words: str) -> None:
     lines = [f"{listing.name}: {counted(len(diagnosis.looks), 'image')}{unusable}, {what}"]
     lines += _said(diagnosis.findings)
     if not diagnosis.findings:
-        lines.append("nothing is wrong with them")
+        lines.append("no problem was found")
     if diagnosis.agreement is None and not any(finding.kind == "unjudged_labels" for finding in diagnosis.findings):
         lines.append("the labels were not judged: there are too few images, or only one class")
-    starts = "would start on them" if not diagnosis.stops_for else "would refuse them as they are"
+    starts = "would start" if not diagnosis.stops_for else "would refuse these data"
     lines += [f"training {starts}; the page with the images: {page}"]
     commands = next_commands(diagnosis, words, program())
     again = commands[0].startswith(f"{program()} doctor ")
-    lead = "next, when the errors are mended:" if again else "next:"
+    lead = "next, once the errors are mended:" if again else "next:"
     print("\n".join([*lines, lead, *(f"  {command}" for command in commands)]), file=sys.stderr)

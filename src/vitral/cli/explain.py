@@ -1,4 +1,4 @@
-"""The command that explains: maps of what in one image a model's answer comes from."""
+"""The command that explains: maps of what in an image a model's answer rests on."""
 
 import sys
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ MethodName = Literal[
 
 @dataclass
 class Explain:
-    """Draw what in an image the model's answer comes from, over the image in its own shape.
+    """Draw what in an image the model's answer rests on: a map over the image, in its own shape.
 
     Example: vitral explain runs/photos cat.jpg --layer 5 --head 0 -o cat.png
 
@@ -50,28 +50,29 @@ class Explain:
     """Picture to write: .png, .jpg or .webp; default: the method's name with .png."""
     method: MethodName = "attention"
     """What is drawn: attention, rollout, relevance or another. attention, rollout: what is read.
-    gradient_rollout, relevance, legrad, grad_cam: what of it speaks for a class, by gradients.
-    integrated_gradients, occlusion: what in the pixels does. logit_lens, similarity, pca: what the patches have become."""
+    gradient_rollout, relevance, legrad, grad_cam: what of that speaks for a class, by gradients.
+    integrated_gradients, occlusion: which pixels speak for a class. logit_lens, similarity, pca: what the patches represent."""
     compare: tuple[MethodName, ...] = ()
     """Draw these methods side by side, instead of one."""
     target: str | None = None
-    """Class that the map is about, by its name or its number. Not for attention, rollout, similarity and pca; default: the most probable."""
+    """Class that the map is about, by name or number. Not for attention, rollout, similarity and pca; default: the most probable."""
     layer: int | Literal["mean"] | None = None
     """Layer from 0, or from the end if negative, or for attention mean for all. Of attention, logit_lens and pca; default: the last."""
     head: int | None = None
     """Head of attention, from 0; default: the mean of all."""
     query: tuple[int, int] | int | Literal["cls", "mean"] | None = None
-    """Who looks: cls (the class token), mean (the average patch) or the patch at ROW COLUMN. A number is a token before the patches (0 the class
-    token, then distillation or registers); default: what the model's head reads."""
+    """Whose attention: cls (the class token), mean (the average patch) or the patch at ROW COLUMN. A number is a token before the patches (0 the
+    class token, then distillation or registers); default: what the model's head reads."""
     all: bool = False
     """Draw the attention of every layer and head in one picture."""
     score: bool = False
-    """Also say whether the map is true. Patches go and come in its order, beside random orders and the centre, and the answer is watched."""
+    """Also test the map: remove patches in its order and put them back, beside random orders and the centre, and see the answer change. A caption
+    below the picture says what came out."""
     counterfactual: bool = False
-    """Also say which patches change the answer when they are removed. They go in the map's order, and are put back where not needed."""
+    """Also find few patches whose removal changes the answer: in the map's order, without those that are not needed."""
     reading: ReadingOptions = field(default_factory=ReadingOptions)
     npz: Path | None = None
-    """Also write the raw arrays to this file: of attention and rollout all layers, of other methods their values."""
+    """Also write the raw arrays to this file: all layers for attention and rollout, else the map's values."""
 
 
 def explain(given: Explain, words: list[str]) -> int:
@@ -81,6 +82,7 @@ def explain(given: Explain, words: list[str]) -> int:
     from vitral.explain.counterfactual import counterfactual
     from vitral.explain.explain import attention_maps
     from vitral.explain.faithfulness import scored
+    from vitral.explain.methods import METHODS
     from vitral.explain.row import row_figure
     from vitral.predict import load
 
@@ -97,10 +99,13 @@ def explain(given: Explain, words: list[str]) -> int:
         maps = maps_of(predictor, given, names)
         first = maps[names[0]]
         said = answer(first.label, first.probability)
+        tests = {name: str(scored(predictor, given.image, e)) for name, e in maps.items()} if given.score else {}
+        title = f"{given.image.name}: {said}".removesuffix(": ")
         if given.compare:
-            save_picture(row_figure(maps, f"{given.image.name}: {said}"), out)
+            save_picture(row_figure(maps, title), out)
         else:
-            first.save(out)
+            verdicts = [test.partition("\n")[0] for test in tests.values()]
+            first.save(out, caption=". ".join([title, first.words, *verdicts]) if verdicts else "")
         drawn = "\n       ".join(e.words for e in maps.values())
         if first.framed:
             drawn += "; the frame is the part of the picture that the model sees"
@@ -115,14 +120,14 @@ def explain(given: Explain, words: list[str]) -> int:
     print(f"{said}; {wrote}\ndrawn: {drawn}" if said else f"{wrote}\ndrawn: {drawn}", file=sys.stderr)
     for name, explanation in maps.items() if not given.all else ():
         if given.score:
-            print(f"{name}: {scored(predictor, given.image, explanation)}", flush=True)
+            print(f"{METHODS[name].said}: {tests[name]}", flush=True)
         if given.counterfactual:
-            print(f"{name}: {counterfactual(predictor, given.image, explanation)}", flush=True)
+            print(f"{METHODS[name].said}: {counterfactual(predictor, given.image, explanation)}", flush=True)
     return 0
 
 
 def check(given: Any) -> None:
-    """Refuse flags that say different things."""
+    """VitralError for flags that contradict each other."""
     if given.all and (given.score or given.counterfactual):
         raise VitralError("--all draws many maps; leave it out, or leave out --score and --counterfactual")
     if given.all and (given.method, given.compare, given.layer, given.head) != ("attention", (), None, None):
@@ -136,18 +141,18 @@ def check(given: Any) -> None:
 
 
 def maps_of(predictor: "Predictor", given: Any, names: Sequence[str]) -> "dict[str, Explanation]":
-    """The maps by their methods. Of several, each is asked for what it can be asked for; what none can is refused."""
+    """The maps by their methods. Each of several gets the options that it takes; an option that none takes is refused."""
     from vitral.explain.explain import explain
     from vitral.explain.methods import METHODS
 
     options = {name: getattr(given, name) for name in ("target", "layer", "head", "query")}
     options = {name: value for name, value in options.items() if value is not None}
-    several = len(names) > 1  # then an option is for those that have it
+    several = len(names) > 1
     for name in options:
         if (several or name == "target") and not any(name in METHODS[method].takes for method in names):
             some = [method for method in METHODS if name in METHODS[method].takes]
             raise VitralError(
-                f"--{name}: nothing that {' and '.join(names)} can be asked for; leave it out, or choose a --method that has one: {', '.join(some)}"
+                f"--{name}: {' and '.join(names)} cannot take it; leave it out, or choose a --method that can: {', '.join(some)}"
             )
     return {
         method: explain(

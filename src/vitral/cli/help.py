@@ -1,4 +1,4 @@
-"""Help pages: one screen with what most people use, and one with everything, grouped by what a person wants.
+"""Help pages: one screen with the common options, and one with all, grouped by topic.
 
 Both are drawn from a command's dataclass (`options_of`), sentences and defaults from its docstrings; `COMMON` says what is on the screen.
 """
@@ -49,7 +49,7 @@ COMMON = {
     "probe": ("shots", "seeds", "baseline", "train_fraction", "skip_unreadable", "batch_size", "workers", "json"),
 }  # fmt: skip
 OWN, OUTPUT = "This command", "Output"
-GROUPS = {  # the sections by what a person wants
+GROUPS = {  # the topic of each section
     "ModelArguments": "Model",
     "ViewOptions": "Images",
     "DataOptions": "Images",
@@ -60,7 +60,7 @@ GROUPS = {  # the sections by what a person wants
     "ObjectiveOptions": "Objective",
     "ReadingOptions": "Images",
 }
-ELSEWHERE = {  # options that another group than their section's is asked for
+ELSEWHERE = {  # options under another topic than their section's
     "Machine": ("accumulation", "gradient_checkpointing", "precision", "device", "workers"),
     OUTPUT: (
         "out",

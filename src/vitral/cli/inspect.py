@@ -19,11 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Inspect:
-    """What is inside a model: its filters and positions, and with DATA how far and how evenly its heads read, which heads matter, what becomes
-    of its tokens, and which layers say the same. Writes a page.
+    """What is inside a model: its filters and positions, and with DATA how far and how evenly its heads read, which heads matter, how its tokens
+    change, and which layers are alike. Writes a page.
 
-    Images come from DATA's test split (of data without one, the validation split; else from all). They need labels only for the importance of
-    heads.
+    Images are those of DATA's test split (else the validation split, else all). Labels are needed only for the importance of heads.
 
     Example: vitral inspect runs/photos photos/
 
@@ -37,9 +36,9 @@ class Inspect:
     out: Path | None = argument(None, flags=("-o",))
     """Page to write; default: the model's name with -inspection.html, in the current folder."""
     images: int = 128
-    """At most so many images, evenly spaced in the split."""
+    """Most images to use, evenly spaced in the split."""
     head_images: int = 64
-    """At most so many of them to score the model without each head. That is a pass over them a head; 0 leaves it out."""
+    """Most images to score the model without each head, with a pass over them for every head; 0 leaves it out."""
     json: bool = False
     """Print all numbers as JSON on stdout."""
     batch_size: int = 32
@@ -64,8 +63,7 @@ def inspect(given: Inspect, words: list[str]) -> int:
 
     predictor, data = load(given.model), None
     predictor.model.to(choose_device("auto"))
-    display = Display()
-    try:
+    with Display() as display:
         if given.data is not None:
             data = open_as_in_training(
                 given.data,
@@ -81,8 +79,6 @@ def inspect(given: Inspect, words: list[str]) -> int:
             predictor, data, images=given.images, head_images=given.head_images, batch_size=given.batch_size,
             progress=display.count,
         )  # fmt: skip
-    finally:
-        display.close()
     write_inspection_page(out, found, given.model.resolve().stem, shlex.join(["vitral", "inspect", *words]))
     if given.json:
         print(json.dumps({"data": given.data, **as_json(found), "page": str(out)}))
@@ -91,7 +87,7 @@ def inspect(given: Inspect, words: list[str]) -> int:
 
 
 def _in_words(found: "Inspection") -> list[str]:
-    """What was opened, and what of it could not be shown."""
+    """The model, and what could not be shown of it."""
     looked = f", {counted(found.images, 'image')} ({found.split})" if found.images else ""
     missing = [f"- no {name.replace('_', ' ')}: {why}" for name, why in found.missing().items()]
     return [f"{found.model}: {found.parameters:,} parameters{looked}", *missing]

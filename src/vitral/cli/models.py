@@ -12,7 +12,7 @@ from vitral.errors import VitralError
 
 @dataclass
 class Models:
-    """List the models by name with their size and what their papers report, or show one: its stages, parameters, multiply-adds and memory.
+    """List the models by name, with their size and their papers' scores, or show one: its stages, parameters, multiply-adds and memory.
 
     Example: vitral models --family swin
 
@@ -20,7 +20,7 @@ class Models:
     """
 
     name: str | None = argument(None)
-    """A model to show in full."""
+    """Model to show in full."""
     family: (
         Literal["vit", "hybrid", "deit", "cait", "beit", "mae", "dino", "swin", "swinv2", "pvt", "pvt_v2", "resnet"]
         | None
@@ -104,9 +104,9 @@ def _mb(count: int) -> str:
 
 @dataclass
 class Convert:
-    """Weights from any known format to another: ours, timm's, Hugging Face's; Google's .npz and the papers' releases are read.
+    """Convert weights between our format, timm's and Hugging Face's; Google's .npz and the papers' releases can be read too.
 
-    What is written is read back and must give the same representation of a test image, or the command fails.
+    The result is read back and must give the same representation of a test image, or the command fails.
 
     Example: vitral convert ViT-B_16.npz vit_b16.safetensors --labels imagenet.txt
 
@@ -120,11 +120,11 @@ class Convert:
     to: Literal["vitral", "timm", "hf"] = "vitral"
     """Format to write: ours, timm's, or Hugging Face's for Transformers."""
     model: str | None = None
-    """Name of vitral models, where the source does not say what it is for; default: as the source says."""
+    """Name as in vitral models, where the source does not name its model; default: as the source says."""
     image_size: tuple[int, int] | None = None
-    """Height and width to bring the model to, or one number for a square. Positions and bias tables are resized; default: the source's."""
+    """New height and width, or one number for a square. Positions and bias tables are resized; default: the source's."""
     resize: Literal["timm", "hf", "torchvision", "jax", "dinov2"] = "timm"
-    """Whose rule resizes positions: timm's, Hugging Face's, torchvision's, the ViT paper's code or DINOv2's."""
+    """Rule for resizing positions: that of timm, Hugging Face, torchvision, the ViT paper's code or DINOv2."""
     compare_resizes: bool = False
     """Also print how much the representation changes under each rule."""
     labels: Path | None = None

@@ -1,4 +1,4 @@
-"""The command that asks how useful a model's features are, with or without labels in its training: probe."""
+"""The command that measures how useful a frozen model's features are: probe."""
 
 import json
 import sys
@@ -25,10 +25,10 @@ COLUMNS = {"model": "the model", "random": "random weights", "pixels": "pixels"}
 
 @dataclass
 class Probe:
-    """How useful a frozen model's features are: top-1 of regression from a few images a class and from all, and of nearest neighbours.
+    """How useful a frozen model's features are: top-1 of linear probes on a few training images a class and on all, and of nearest neighbours.
 
-    The features of the training images are fitted in closed form and scored on the test images (of data without a test split, on the
-    validation images), so that a model needs no head: after vitral pretrain, or from elsewhere.
+    Probes are fitted in closed form on features of the training images and scored on the test images (or validation images, where there is
+    no test split). The model needs no head: it may come from vitral pretrain, or from elsewhere.
 
     Example: vitral probe runs/photos-pretrained photos/
 
@@ -42,9 +42,9 @@ class Probe:
     shots: tuple[int, ...] | None = None
     """Training images a class; default: those of 1 5 10 25 that the smallest class has."""
     seeds: int = 3
-    """How often the few images are chosen anew."""
+    """How many times the few images are drawn."""
     baseline: bool = False
-    """Also from random weights of the model's architecture, and from the pixels."""
+    """Also with random weights of the same architecture, and on the pixels."""
     json: bool = False
     """Print JSON on stdout."""
     batch_size: int = 64
@@ -65,8 +65,7 @@ def probe(given: Probe, words: list[str]) -> int:
 
     predictor = load(given.model)
     predictor.model.to(choose_device("auto"))
-    display = Display()
-    try:
+    with Display() as display:
         options = values_said(given.options, given.said)
         data = open_as_in_training(
             given.data, given.model, predictor.card, options, partial(display.count, "checking images"), training=True
@@ -76,8 +75,6 @@ def probe(given: Probe, words: list[str]) -> int:
             display.say(f"- {note}")
         read = _read(predictor, data, given, display)
         results = {who: _results(data, scored, by_split, shots, given.seeds) for who, by_split in read.items()}
-    finally:
-        display.close()
     count = counted(len(data.splits[scored]), "image")
     print(
         f"{predictor.card.model}\ntop-1 on {count} ({scored}), {len(data.labels)} classes, {given.seeds} seeds",
@@ -88,13 +85,12 @@ def probe(given: Probe, words: list[str]) -> int:
     else:
         print(_table(results, shots), flush=True)
         if not given.baseline:
-            print("how much of it is learned? --baseline puts random weights and the pixels beside it", file=sys.stderr)
+            print("to see how much is learned, --baseline adds random weights and the pixels", file=sys.stderr)
     return 0
 
 
 def _asked(data: "DataSet", shots: tuple[int, ...] | None) -> tuple[tuple[int, ...], str]:
-    """How many images a class to learn from, and the split to score on."""
-
+    """The numbers of training images a class, and the split to score on."""
     if data.task != "classify":
         raise VitralError(f"{data.name}: its task is {data.task}; probe with data of one class an image")
     scored = next((name for name in ("test", "val") if name in data.splits), None)
@@ -107,7 +103,7 @@ def _asked(data: "DataSet", shots: tuple[int, ...] | None) -> tuple[tuple[int, .
 
 
 def _left_out(asked: tuple[int, ...] | None, shots: tuple[int, ...]) -> list[str]:
-    """Which of the usual few-shot scores the data have too few images for, if nobody chose them."""
+    """A note on the usual numbers of images that the smallest class does not have."""
     left = " ".join(str(each) for each in SHOTS if each not in shots)
     return [f"not from {left} images a class: the smallest class has fewer"] if asked is None and left else []
 
@@ -115,7 +111,7 @@ def _left_out(asked: tuple[int, ...] | None, shots: tuple[int, ...]) -> list[str
 def _read(
     predictor: "Predictor", data: "DataSet", given: Any, display: "Display"
 ) -> "dict[str, dict[str, np.ndarray]]":
-    """The features [n, D] of every split: the model's, and with --baseline those that nobody learned."""
+    """The features [n, D] of every split: the model's, and with --baseline those without training."""
     from vitral.evaluation.probes import features, pixels, untrained
     from vitral.predict import Predictor
 

@@ -23,9 +23,9 @@ KEPT = {"resume", "jobs", "json", "dry_run"}  # what may be said when a sweep go
 class SweepRuns:
     """Train every combination of models, recipes, shares of the images, seeds and settings, and compare them in one table and plot.
 
-    Each combination is a vitral train of its own in OUT/runs. What all share is said by the flags of vitral train, over the recipes.
-    Stopped or killed, the same command goes on, or --resume OUT; failed runs are then tried again. OUT/table.csv has a row a run,
-    OUT/summary.csv the means over seeds, OUT/report.html accuracy and error against images and compute with their power laws.
+    Each combination is a vitral train of its own in OUT/runs; the flags of vitral train apply to all of them, over their recipes. After a stop
+    the same command, or --resume OUT, goes on and tries failed runs again. OUT/table.csv has a row a run, OUT/summary.csv the means over
+    seeds, OUT/report.html score and error against images and compute, with power laws.
 
     Example: vitral sweep photos/ --seeds 0 1 2 --time 5m
 
@@ -45,16 +45,16 @@ class SweepRuns:
     set: tuple[str, ...] = ()
     """Any other field of a recipe, and its values, such as optim.lr=1e-3,3e-3 optim.optimizer=muon,adamw."""
     search: int | None = None
-    """Trials of a search for the best on the validation images, instead of all combinations. The search is optuna's TPE, and --set
-    optim.lr=1e-4..1e-2 then gives a range."""
+    """Number of trials of a search by the validation score, instead of all combinations. The search is optuna's TPE; a range is --set
+    optim.lr=1e-4..1e-2."""
     file: Path | None = None
-    """TOML file that describes the sweep, as every sweep writes to OUT/sweep.toml. Flags go over it."""
+    """TOML file that describes the sweep, such as the OUT/sweep.toml of another. Flags go over it."""
     out: Path | None = None
     """Folder of the sweep; default: sweeps/ and the data's name."""
     resume: Path | None = None
     """Go on with the sweep in this folder; only --jobs may change."""
     jobs: int = 1
-    """Runs at the same time; each has its share of the processor's cores."""
+    """Runs at the same time; they share the processor's cores."""
     dry_run: bool = False
     """Check everything, write the recipes, print the commands, and train nothing."""
     json: bool = False
@@ -79,7 +79,7 @@ def _resumed(given: Any) -> "tuple[Sweep, Path]":
 
 
 def _described(given: Any) -> "tuple[Sweep, Path]":
-    """The sweep of the file, if there is one, and of the words over it; and its folder."""
+    """The sweep that the file and the flags over it describe, and its folder."""
     from vitral.guidance.sweep.sweep import Sweep, parse_values, read_sweep
     from vitral.training.toml import to_table
 
@@ -103,7 +103,7 @@ def _described(given: Any) -> "tuple[Sweep, Path]":
 
 
 def _absolute(path: str) -> str:
-    """The path as any folder sees it; a built-in name stays."""
+    """The absolute path; a built-in name stays."""
     return str(Path(path).resolve()) if path and Path(path).exists() else path
 
 
@@ -114,8 +114,7 @@ def _conduct(described: "Sweep", out: Path, given: Any) -> int:
     from vitral.training.display import Display
     from vitral.training.window import stop_requested
 
-    display = Display()
-    try:
+    with Display() as display:
         planned = plan(described, lambda n, total: display.count("checking images", n, total))
         for line in filter(None, (cost_text(planned, given.jobs), planned.decided)):
             display.say(line)
@@ -138,8 +137,6 @@ def _conduct(described: "Sweep", out: Path, given: Any) -> int:
                 display.say(f"stopped; go on with: {program()} sweep --resume {shlex.quote(str(out))}")
                 return 130
             result = conduct.finish()
-    finally:
-        display.close()
     failed = sum(row["state"] == "failed" for row in conduct.rows.values())
     if failed:
         print(f"{failed} of {len(conduct.rows)} runs failed; why is in {out}/table.csv and {out}/logs", file=sys.stderr)

@@ -38,11 +38,11 @@ class Evaluate:
     data: str = argument()
     """Folder, table or built-in name, as for vitral train."""
     split: Literal["train", "val", "test", "all"] | None = None
-    """Which images; default: test if the model was trained on these data or they give a test split, else all."""
+    """Split to score; default: test if the model was trained on these data or they have a test split, else all."""
     json: bool = False
     """Print JSON on stdout. Its trained_on counts the images that the model was trained on, null if that is not known."""
     explanations: tuple[MethodName, ...] = ()
-    """Also score how true the maps of these methods are. By deletion and insertion, beside random maps and the centre: attention, rollout,
+    """Also test how faithful the maps of these methods are. By deletion and insertion, beside random maps and the centre: attention, rollout,
     gradient_rollout, relevance, grad_cam, legrad, integrated_gradients, occlusion, logit_lens, similarity or pca."""
     images: int = 50
     """How many images --explanations takes, drawn at random."""
@@ -70,8 +70,7 @@ def evaluate(given: Evaluate, words: list[str]) -> int:
     predictor = load(given.model)
     if given.explanations:
         check_methods(predictor, given.explanations)
-    display = Display()
-    try:
+    with Display() as display:
         data = open_as_in_training(
             given.data,
             given.model,
@@ -93,8 +92,6 @@ def evaluate(given: Evaluate, words: list[str]) -> int:
             predictor, cases(predictor, split, given.images) if given.explanations else [], given.explanations,
             progress=lambda n, total: display.count("explaining", n, total),
         ))  # fmt: skip
-    finally:
-        display.close()
     about = {"data": given.data, "split": name, "fingerprint": data.fingerprint, "trained_on": trained_on}
     if given.json:
         _print_json({**about, "skipped": len(data.skipped)}, result, maps)
@@ -110,7 +107,7 @@ def evaluate(given: Evaluate, words: list[str]) -> int:
 
 
 def _scored(given: Any, data: "DataSet", predictor: "Predictor") -> "tuple[str, Split]":
-    """The split to score: the one that was asked for, or else what of the data is new to the model."""
+    """The split to score: the one that was asked for, else the images that are new to the model."""
     from vitral.evaluation.evaluate import merged
 
     same = predictor.card.data.get("fingerprint") == data.fingerprint
@@ -122,14 +119,14 @@ def _scored(given: Any, data: "DataSet", predictor: "Predictor") -> "tuple[str, 
 
 
 def _notes(data: "DataSet", trained_on: int | None) -> list[str]:
-    """What a person should know before the score."""
+    """What to know before reading the score."""
     from vitral.evaluation.seen import NAME
 
     if trained_on is not None:
         return data.notes
     return [
         *data.notes,
-        f"whether the model was trained on any of them is not known: no {NAME} of its run lies beside it",
+        f"whether the model was trained on any of them is unknown: there is no {NAME} of its run beside it",
     ]
 
 
@@ -152,7 +149,7 @@ def _print_tables(result: "Scores", maps: "list[Row]", explained: int) -> None:
 
 @dataclass
 class Predict:
-    """Label images, one row each as they are read; what cannot be read gets its error in its row, and the exit code is then 1.
+    """Label images, a row each as they are read. An image that cannot be read has its error in its row, and the exit code is then 1.
 
     Example: vitral predict runs/photos cat.jpg
 
@@ -203,10 +200,7 @@ def predict(given: Predict, words: list[str]) -> int:
 
 
 class Rows:
-    """Answers on stdout, one line each: an aligned table, CSV with a header, or JSON lines.
-
-    separator: what stands between several labels in a CSV's cell.
-    """
+    """Answers on stdout, a line each: a table, CSV with a header, or JSON lines. separator: of several labels in a cell of the CSV."""
 
     def __init__(self, how: str, answers: "Answers", top_k: int, separator: str) -> None:
         self.how, self.top_k, self.separator = how, top_k, separator
@@ -218,19 +212,16 @@ class Rows:
     def __call__(self, row: "Answer | tuple[str, VitralError]") -> None:
         if isinstance(row, tuple):
             name, error = row[0], str(row[1]).removeprefix(f"{row[0]}: ")  # the row names the image already
-            match self.how:
-                case "jsonl":
-                    print(json.dumps({"image": name, "error": error}))
-                case "csv":
-                    self.writer.writerow([name, *[""] * len(self.columns), error])
-                case _:
-                    print(f"{name}  error: {error}")
+            cells, line = [*[""] * len(self.columns), error], f"error: {error}"
+            found: dict[str, Any] = {"error": error}
         else:
-            match self.how:
-                case "jsonl":
-                    print(json.dumps({"image": row.name, **row.to_json()}))
-                case "csv":
-                    self.writer.writerow([row.name, *row.cells(self.top_k, self.separator), ""])
-                case _:
-                    print(f"{row.name}  {row.line(self.top_k)}")
+            name, found, line = row.name, row.to_json(), row.line(self.top_k)
+            cells = [*row.cells(self.top_k, self.separator), ""] if self.how == "csv" else []
+        match self.how:
+            case "jsonl":
+                print(json.dumps({"image": name, **found}))
+            case "csv":
+                self.writer.writerow([name, *cells])
+            case _:
+                print(f"{name}  {line}")
         sys.stdout.flush()

@@ -20,8 +20,8 @@ NEEDED = ("fastapi", "uvicorn", "python_multipart")
 
 @dataclass
 class View:
-    """Look into a model in a browser: what every layer and head reads of a picture, how the answer forms, what speaks for it, and what it
-    becomes when patches go.
+    """Look into a model in a browser: what every layer and head reads of a picture, how the answer forms, what speaks for it, and how it
+    changes without some patches.
 
     Example: vitral view runs/photos cat.jpg
 
@@ -37,9 +37,9 @@ class View:
     against: str | None = None
     """Another model to compare with."""
     neighbours: str | None = None
-    """Data in which to find the most alike images: a folder, table or built-in name; default: the run's own."""
+    """Data to search for the most similar images: a folder, table or built-in name; default: the run's own."""
     host: str = "127.0.0.1"
-    """Address to listen at. Any other than this computer's own asks everybody for a token, which is printed."""
+    """Address to listen at. Any but this computer's own requires a token, which is printed."""
     port: int | None = None
     """Port to listen at; default: 8765, or if that is taken any that is free."""
     reading: ReadingOptions = field(default_factory=ReadingOptions)
@@ -85,17 +85,14 @@ def export(session: "Session", path: Path) -> None:
     from vitral.deploy.viewer.page import exported
     from vitral.training.display import Display
 
-    display = Display()
-    try:
+    with Display() as display:
         page = exported(session, 0, session.given[0], progress=partial(display.count, "recording answers"))
-    finally:
-        display.close()
     write_atomically(path, page.html.encode())
     said = [f"wrote {path} ({len(page.html) / 1e6:.1f} MB)", *(f"- left out: {what}" for what in page.left_out)]
     print("\n".join(said), file=sys.stderr)
 
 
 def names(paths: Sequence[str]) -> list[str]:
-    """What to call each model: the name of its run, or of its file, as far as that tells them apart."""
+    """A name for each model: that of its run or file, or the whole path where those are alike."""
     short = [path.parent.name if path.name == "model.safetensors" else path.name for path in map(Path, paths)]
     return short if all(short) and len(set(short)) == len(short) else list(paths)

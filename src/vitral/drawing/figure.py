@@ -17,6 +17,7 @@ INK, FAINT, PAPER = (28, 30, 38), (118, 122, 134), (255, 255, 255)
 MARK = (0, 229, 255)
 MARGIN, GAP = 24, 6
 SMALL, TEXT = 13, 15  # height of letters, pixels
+LINE_HEIGHT, LINE_WIDTH = 19, 400  # of a caption
 CELL = 112  # the longer side of a panel, pixels, before it is made a whole number of pixels a patch
 PANEL_ALPHA = 0.75
 
@@ -27,6 +28,23 @@ def veiled(
     """Colours [H, W, 3] in [0, 1] over a picture [H, W, 3], as strong as `alpha` where `where` [H, W] is 1."""
     share = (alpha * where)[..., None]
     return Image.fromarray(np.rint(image * (1 - share) + 255 * colours * share).astype(np.uint8))
+
+
+def captioned(picture: Image.Image, caption: str) -> Image.Image:
+    """A picture above its caption on white, which is wrapped to the picture's width (or to `LINE_WIDTH`, if that is more)."""
+    width, lines = max(picture.width, LINE_WIDTH), [""]
+    for word in caption.split(" "):
+        longer = f"{lines[-1]} {word}".lstrip()
+        if wide(longer, SMALL) <= width - 2 * GAP or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    whole = Image.new("RGB", (width, picture.height + LINE_HEIGHT * len(lines) + 2 * GAP), PAPER)
+    whole.paste(picture, (0, 0))
+    draw = ImageDraw.Draw(whole)
+    for i, line in enumerate(lines):
+        write(draw, (GAP, picture.height + GAP + LINE_HEIGHT * i), line, INK, SMALL)
+    return whole
 
 
 def save_picture(picture: Image.Image, path: str | Path) -> Path:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from vitral.drawing.colours import evenness, normalise, overlay, place, upsample
-from vitral.drawing.figure import PAPER, data_url, outlined, png, save_picture, veiled
+from vitral.drawing.figure import PAPER, captioned, data_url, outlined, png, save_picture, veiled
 
 READABLE = 256  # smaller pictures are enlarged to at least this many pixels on their longer side
 
@@ -95,13 +95,14 @@ class Explanation:
             outlined(drawn, tuple(round(edge) for edge in edges))
         return drawn
 
-    def save(self, path: str | Path, alpha: float = 0.6) -> Path:
-        """Writes the overlay; a picture under 256 pixels is enlarged by a whole factor.
+    def save(self, path: str | Path, alpha: float = 0.6, caption: str = "") -> Path:
+        """Writes the overlay, above its caption if one is given; a picture under 256 pixels is enlarged by a whole factor.
 
         Raises:
             VitralError: the file's ending is not a picture's, or it cannot be written.
         """
-        return save_picture(self.overlay(alpha, self._readable_scale()), path)
+        drawn = self.overlay(alpha, self._readable_scale())
+        return save_picture(captioned(drawn, caption) if caption else drawn, path)
 
     def _heat(self, scale: int) -> NDArray[np.float64]:
         """`map`, [scale*H, scale*W]."""

@@ -15,7 +15,7 @@ from vitral.data.sources import DataSet
 from vitral.errors import counted
 from vitral.evaluation.evaluate import EVALUATORS
 from vitral.evaluation.evaluator import Scores
-from vitral.report.frame import how_section, tiles, write_page
+from vitral.report.frame import About, write_run_page
 from vitral.report.page import SECTIONS
 from vitral.report.parts import escape, percent, table
 from vitral.training.display import clock
@@ -130,14 +130,9 @@ def write_folds(run: Path, folded: Folded) -> Path:
         "versions": f"vitral {described['version']}, torch {described['torch']}",
     }
     recipe = (run / "fold-1" / "recipe.toml").read_text()
-    body = [
-        f"<header><h1>{escape(title)}</h1><p class=soft>{escape(subtitle)}</p></header>",
-        tiles([*numbers, (f"{scores.images:,}", "images scored")], facts),
-        _folds(folded),
-        sections.body(scores),
-        how_section(described["command"], recipe, facts, []),
-    ]
-    return write_page(run, title, body)
+    about = About(title, described["command"], [], facts, recipe)
+    numbers.append((f"{scores.images:,}", "images scored"))
+    return write_run_page(run, about, subtitle, numbers, [_folds(folded), sections.body(scores)])
 
 
 def _folds(folded: Folded) -> str:

@@ -1,10 +1,11 @@
-"""What the pages of all runs share: the page itself, its large numbers, curves, pictures, and how the run was made.
+"""What all pages of runs have: large numbers, curves, pictures, and how the run was made.
 
 Every piece of text that comes from the data (class names, file names, messages) passes through `html.escape`.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from vitral.checkpoints.atomic import write_atomically
 from vitral.drawing.charts import Series, line_chart, style
 from vitral.drawing.figure import data_url
 from vitral.evaluation.evaluate import headlines
+from vitral.report.parts import card, pair
 from vitral.report.parts import escape as _e
 
 NAME = "report.html"
@@ -24,18 +26,51 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 TINY, LARGE = 128, 320  # pixels: enlarge smaller pictures without smoothing, shrink larger ones
 HEADLINE_FACTS = ("parameters", "training time")
 LOSS_WORDS = (
-    "Training loss is measured on changed images (augmentation), with smoothed labels where the recipe has them; "
-    "validation loss on the images as they are. So training may lie above validation."
+    "The training loss is of augmented images, and of smoothed labels where the recipe has them; the validation loss is of the images as they are. "
+    "So the training loss can be the higher one."
 )
 
 
+@dataclass(frozen=True)
+class About:
+    """What a page says of its run.
+
+    title: the heading. command: what made the run. curves: the lines of metrics.jsonl, in order; of two lines of one step the later counts
+    (a resumed run). facts: what else there is to know, in order; "parameters" and "training time" are shown large. recipe: as resolved, TOML.
+    worth: sentences on what the model is worth, the last a command.
+    """
+
+    title: str
+    command: str
+    curves: Sequence[dict[str, Any]]
+    facts: dict[str, str]
+    recipe: str = ""
+    worth: Sequence[str] = ()
+
+
+def write_run_page(
+    run: Path, about: About, subtitle: str, numbers: Sequence[tuple[str, str]], details: Sequence[str]
+) -> Path:
+    """Write `run/report.html`; returns its path. numbers: the large ones, (value, what it is). details: sections in HTML, below the curves."""
+    body = [
+        f"<header><h1>{_e(about.title)}</h1><p class=soft>{_e(subtitle)}</p></header>",
+        _worth(about.worth),
+        tiles(numbers, about.facts),
+        _remarks(about.curves),
+        curves_section(about.curves),
+        *details,
+        _how(about),
+    ]
+    return write_page(run, about.title, body)
+
+
 def write_page(run: Path, title: str, body: Sequence[str], name: str = NAME) -> Path:
-    """Write `run/report.html`, or a page of another name, from its sections, whole or not at all; returns its path."""
+    """Write a page from its sections, whole or not at all; returns its path. VitralError where it cannot be written."""
     css = style() + resources.files("vitral.report").joinpath("report.css").read_text("utf-8")
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        # The browser itself holds the page to its word: no script, nothing fetched.
+        # so that the browser runs no script and fetches nothing, whatever the page holds
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f"<title>{_e(title)}</title><style>{css}</style></head>\n<body><main>\n"
         + "\n".join(body)
@@ -47,14 +82,14 @@ def write_page(run: Path, title: str, body: Sequence[str], name: str = NAME) -> 
 
 
 def tiles(numbers: Sequence[tuple[str, str]], facts: dict[str, str]) -> str:
-    """The large numbers at the head of a page: (value, what it is), then the headline facts."""
+    """Large numbers, (value, what it is), and the most important facts."""
     shown = [*numbers, *((facts[key], key) for key in HEADLINE_FACTS if key in facts)]
     inside = "".join(f"<div class=tile><b>{_e(value)}</b><span>{_e(name)}</span></div>" for value, name in shown)
     return f"<div class=tiles>{inside}</div>"
 
 
 def _points(curves: Sequence[dict[str, Any]], event: str, key: str) -> list[tuple[float, float]]:
-    """(epoch, value) of the lines with a finite value, by step; a later line replaces an earlier one."""
+    """(epoch, value) of the lines with a finite value, by step; of two lines of one step the later counts."""
     by_step: dict[int, tuple[float, float]] = {}
     for line in curves:
         value = line.get(key)
@@ -79,22 +114,14 @@ def curves_section(curves: Sequence[dict[str, Any]]) -> str:
             for key, title in [*headlines().items(), ("knn", "Top-1 of nearest neighbours")]
         ),
         ("Learning rate", line_chart("Learning rate over the epochs", rate, "epoch", short)),
-        (
-            "Images a second",
-            line_chart("Training speed over the epochs", speed, "epoch", lambda v, digits: f"{v:,.{digits}f}"),
-        ),
+        ("Images a second", line_chart("Training speed over the epochs", speed, "epoch", lambda v, d: f"{v:,.{d}f}")),
     ]
     words = {"Loss": LOSS_WORDS} if _points(curves, "val", "loss") else {}
-    cards = "".join(
-        f"<section><h3>{name}</h3>{svg}" + (f"<p class=soft>{words[name]}</p>" if name in words else "") + "</section>"
-        for name, svg in charts
-        if svg
-    )
-    return f"<div class=pair>{cards}</div>" if cards else ""
+    return pair([card(name, svg, words.get(name, "")) for name, svg in charts])
 
 
 def picture(pixels: NDArray[np.uint8], words: str) -> str:
-    """A picture as a data URL: small ones exactly (PNG), large ones shrunk (JPEG)."""
+    """An img of a picture: a small one exactly (PNG), a large one shrunk (JPEG)."""
     picture = Image.fromarray(pixels)
     tiny = max(picture.size) <= TINY
     if not tiny:
@@ -102,29 +129,36 @@ def picture(pixels: NDArray[np.uint8], words: str) -> str:
     return f'<img class={"tiny" if tiny else "photo"} alt="{_e(words)}" src="{data_url(picture, tiny)}">'
 
 
-def how_section(command: str, recipe: str, facts: dict[str, str], curves: Sequence[dict[str, Any]]) -> str:
-    rest = [(key, value) for key, value in facts.items() if key not in HEADLINE_FACTS]
-    lines = [(key, "<br>".join(_e(line) for line in value.splitlines())) for key, value in rest]
-    listed = "".join(f"<dt>{_e(key)}</dt><dd>{value}</dd>" for key, value in lines)
-    said = [str(line.get("text", "")) for line in curves if line.get("event") == "message"]
-    parts = [f"<h2>How it was made</h2><pre>{_e(command)}</pre>"]
-    if listed:
-        parts.append(f"<dl>{listed}</dl>")
-    if recipe:
-        parts.append(f"<details><summary>The recipe, as resolved</summary><pre>{_e(recipe)}</pre></details>")
-    if said:
-        text = _e("\n".join(said))
-        parts.append(f"<details><summary>What training said ({len(said)})</summary><pre>{text}</pre></details>")
+def _how(about: About) -> str:
+    listed = "".join(
+        f"<dt>{_e(key)}</dt><dd>{'<br>'.join(map(_e, value.splitlines()))}</dd>"
+        for key, value in about.facts.items()
+        if key not in HEADLINE_FACTS
+    )
+    messages = [str(line.get("text", "")) for line in about.curves if line.get("event") == "message"]
+    parts = [f"<h2>How it was made</h2><pre>{_e(about.command)}</pre>", f"<dl>{listed}</dl>" if listed else ""]
+    for summary, text in (
+        ("The resolved recipe", about.recipe),
+        (f"Messages of training ({len(messages)})", "\n".join(messages)),
+    ):
+        parts.append(f"<details><summary>{summary}</summary><pre>{_e(text)}</pre></details>" if text else "")
     return f"<section>{''.join(parts)}</section>"
 
 
-def remarks_section(curves: Sequence[dict[str, Any]]) -> str:
-    """What the coach said while the run was training, if anything."""
+def _worth(sentences: Sequence[str]) -> str:
+    if not sentences:
+        return ""
+    *said, command = sentences
+    return f"<section><h2>Can I use it?</h2><p>{_e(' '.join(said))}</p><pre>{_e(command)}</pre></section>"
+
+
+def _remarks(curves: Sequence[dict[str, Any]]) -> str:
+    """What the coach said during training."""
     remarks = [str(line["text"]).removeprefix("coach: ") for line in curves if line.get("event") == "remark"]
     items = "".join(f"<li>{_e(remark).replace(chr(10), '<br>')}</li>" for remark in remarks)
     return f"<section><h2>What the coach saw</h2><ul>{items}</ul></section>" if remarks else ""
 
 
 def short(value: float, digits: int) -> str:
-    """0.0005 as 5e-4, since a learning rate is said so."""
+    """0.0005 as 5e-4, as learning rates are written."""
     return "0" if value == 0 else f"{value:.{digits}e}".replace("e-0", "e-") if abs(value) < 0.01 else f"{value:g}"

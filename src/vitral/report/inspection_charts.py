@@ -1,4 +1,4 @@
-"""The charts of an inspection's page that need images: heads by depth, norms, similarities."""
+"""The charts of an inspection's page that need images: attention by depth, norms, similarities."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,77 +10,65 @@ from vitral.drawing.heat import exact_picture, heat_map
 from vitral.errors import counted
 from vitral.explain.inspection.heads import Heads
 from vitral.explain.inspection.images import QUANTILES, Floats, LayerAttention, LayerTokens
-from vitral.report.parts import escape, percent, table
+from vitral.report.parts import card, percent, table
 
 DEPTH = "attention layer"
 EXTREMES = 5  # heads in each table
 WIDE = 10.0  # times the median: norms then need a logarithmic axis
 ABOUT_ENTROPY = (
-    "Attention entropy, of the largest possible: 0 % where a head reads one token, 100 % where it reads all alike. Many heads at "
+    "Attention entropy as a share of the largest possible: 0 % where a head reads one token, 100 % where it reads all alike. Heads near "
     "100 % in late layers add little; heads near 0 % from the first layer on can make training unstable."
 )
 
 
 def about_distance(diagonal: float) -> str:
-    """What to see in the attention distances, for people. diagonal: of the image, in pixels."""
+    """What to see in the attention distances. diagonal: of the image, in pixels."""
     return (
-        "Attention distance: how far from a patch lies what it reads, the mean weighted by attention, one dot a head (figure 7, right, "
-        f"of the ViT paper; attention to class and register tokens left out). The image's diagonal is {diagonal:.0f} px. Heads that stay "
-        "low in early layers work like convolutions; at the dashed line a head reads alike everything that it may."
+        "Attention distance: the mean distance from a patch to the patches it reads, weighted by attention; a dot is a head (figure 7, right, "
+        f"of the ViT paper; without class and register tokens). The image's diagonal is {diagonal:.0f} px. Low heads in early "
+        "layers work like convolutions; a head on the dashed line reads all patches alike."
     )
 
 
 def about_norms(found: Sequence[LayerTokens]) -> str:
-    """What to see in the norms of the patch tokens, for people."""
+    """What to see in the norms of the patch tokens."""
     high = [i for i, one in enumerate(found) if one.cut is not None]
     if not high:
-        return "In no layer do the norms of some patches stand apart from the rest, at twice the median or more."
+        return "No layer has patches with an outlying norm (a second mode at twice the median or more)."
     return (
-        f"Some patches have an outlying norm in {counted(len(high), 'layer')}, first in layer {high[0]}: there their norms have two modes, "
-        "and the upper is at least twice the median. Such patches often hold what the whole image is about and not what is seen there "
-        "(Darcet et al. 2024); register tokens take over that part."
+        f"Some patches have an outlying norm in {counted(len(high), 'layer')}, first in layer {high[0]}: the norms there have two modes, "
+        "the upper at twice the median or more. Such patches often carry information on the whole image and not on what is seen there "
+        "(Darcet et al. 2024); register tokens take over that role."
     )
 
 
-def reading_cards(found: Sequence[LayerAttention] | str, diagonal: float) -> list[str]:
+def reading_cards(found: Sequence[LayerAttention], diagonal: float) -> list[str]:
     """How far and how evenly each head reads, by depth. diagonal: of the image, in pixels."""
-    if isinstance(found, str):
-        return []
     uniform = [(float(i), one.uniform) for i, one in enumerate(found) if one.uniform is not None]
     far = [*_heads_by_depth([one.distance for one in found]), Series("read alike", uniform, "c", dashed=True)]
     top = 1.05 * max((y for one in far for _, y in one.points), default=1.0) or 1.0
     even = list(_heads_by_depth([one.entropy / one.most if one.most > 0 else None for one in found]))
+    title = "Mean attention distance of each head by layer"
+    distances = line_chart(title, far, DEPTH, lambda v, d: f"{v:.{d}f} px", (0.0, top))
+    entropies = line_chart("Entropy of each head by layer", even, DEPTH, lambda v, d: f"{v:.{d}%}", (0.0, 1.0))
     return [
-        _card(
-            "How far a head reads",
-            line_chart(
-                "Mean attention distance of each head by layer", far, DEPTH, lambda v, d: f"{v:.{d}f} px", (0.0, top)
-            ),
-            about_distance(diagonal),
-        ),
-        _card(
-            "How evenly a head reads",
-            line_chart("Entropy of each head by layer", even, DEPTH, lambda v, d: f"{v:.{d}%}", (0.0, 1.0)),
-            ABOUT_ENTROPY,
-        ),
+        card("How far a head reads", distances, about_distance(diagonal)),
+        card("How evenly a head reads", entropies, ABOUT_ENTROPY),
     ]
 
 
-def elsewhere_card(found: Sequence[LayerAttention] | str) -> str:
-    """How much attention goes to what is no patch."""
-    if isinstance(found, str):
-        return ""
+def elsewhere_cards(found: Sequence[LayerAttention]) -> list[str]:
+    """How much attention goes to tokens that are no patches."""
     points = [(float(i), float(one.elsewhere.mean())) for i, one in enumerate(found) if one.elsewhere is not None]
     if not any(share > 0 for _, share in points):
-        return ""
-    return _card(
-        "Attention that leaves the patches",
-        line_chart(
-            "Attention to other tokens by layer", [Series("", points, marks=True)], DEPTH, lambda v, d: f"{v:.{d}%}"
-        ),
-        "The share of their attention that patches give to class, distillation and register tokens (and to padding, in windows). Much of it "
-        "in late layers says that heads have nothing to read, or that these tokens store what concerns the whole image.",
+        return []
+    series = [Series("", points, marks=True)]
+    chart = line_chart("Attention to other tokens by layer", series, DEPTH, lambda v, d: f"{v:.{d}%}")
+    words = (
+        "The share of their attention that patches give to class, distillation and register tokens (and to padding, in windows). A large "
+        "share in late layers means that heads find nothing to read, or that these tokens store information on the whole image."
     )
+    return [card("Attention to tokens that are no patches", chart, words)]
 
 
 def _heads_by_depth(layers: Sequence[Floats | None]) -> Iterator[Series]:
@@ -92,10 +80,8 @@ def _heads_by_depth(layers: Sequence[Floats | None]) -> Iterator[Series]:
     yield Series("mean of heads", [(i, float(heads.mean())) for i, heads in measured], "b")
 
 
-def heads_section(found: Heads | str) -> str:
+def heads_sections(found: Heads) -> list[str]:
     """How much worse the model is without each head."""
-    if isinstance(found, str):
-        return ""
     rises = [(one.loss - found.loss).tolist() for one in found.layers]
     drawn = heat_map("Rise of the loss without each head", rises, "head", "attention layer", lambda v: f"{v:+.3f}")
     ranked = sorted(
@@ -110,24 +96,21 @@ def heads_section(found: Heads | str) -> str:
         return table(["without", "loss", "accuracy"], cells)
 
     words = (
-        f"Each head in turn says nothing (its output is set to zero), everything else stays as it is; on {counted(found.images, 'image')}, where the "
-        f"whole model has a loss of {found.loss:.4f} and {percent(found.accuracy)} right answers. "
-        f"{dispensable} of {counted(len(ranked), 'head')} could be left out alone without a higher loss. "
-        "Several at once are another matter (Michel et al. 2019)."
+        f"One head at a time is set to zero, on {counted(found.images, 'image')} where the whole model has a loss of {found.loss:.4f} and an "
+        f"accuracy of {percent(found.accuracy)}. {dispensable} of {counted(len(ranked), 'head')} can be left out without a higher loss, if only "
+        "one is; several at once are another matter (Michel et al. 2019)."
     )
     few = min(EXTREMES, len(ranked) // 2)
     most, least = ranked[::-1][:few], ranked[:few]
-    return (
-        "<section><h2>Which heads matter</h2>"
-        f"<p class=soft>{words}</p><div class=pair style='margin-top:0'><div>{drawn}</div><div><h3>Missed most</h3>{lines(most)}"
-        f"<h3 style='margin-top:16px'>Missed least</h3>{lines(least)}</div></div></section>"
+    tables = f"<h3>Missed most</h3>{lines(most)}<h3>Missed least</h3>{lines(least)}"
+    inside = (
+        f"<p class=soft>{words}</p><div class=pair style='margin-top:0'><div>{drawn}</div><div>{tables}</div></div>"
     )
+    return [f"<section><h2>Which heads matter</h2>{inside}</section>"]
 
 
-def norms_cards(found: Sequence[LayerTokens] | str) -> list[str]:
-    """Norms by layer, and where the artefacts are."""
-    if isinstance(found, str):
-        return []
+def norms_cards(found: Sequence[LayerTokens]) -> list[str]:
+    """Norms by layer, and where the outlying ones are."""
     by = {q: [(float(i), float(one.norms[k])) for i, one in enumerate(found)] for k, q in enumerate(QUANTILES)}
     prefix = [(float(i), float(one.prefix[0])) for i, one in enumerate(found) if len(one.prefix)]
     lines = [
@@ -141,21 +124,19 @@ def norms_cards(found: Sequence[LayerTokens] | str) -> list[str]:
         "Norms of tokens by layer", lines, "layer (0: embedding)",
         compact if wide else lambda v, d: f"{v:.{d}f}", y_log=wide,
     )  # fmt: skip
-    card = _card("Norms of the patch tokens", chart, about_norms(found))
+    cards = [card("Norms of the patch tokens", chart, about_norms(found))]
     high = [(i, one) for i, one in enumerate(found) if one.cut is not None]
     if not high:
-        return [card]
+        return cards
     i, last = high[-1]
     peak = float(last.where.max())
     picture = exact_picture(colourise(last.where / peak), "where norms are outlying", 320)
-    there = f"Layer {i}: {percent(last.share)} of the patches lie above {last.cut:.3g}. Light is where most are, in {percent(peak)} of the images."
-    return [card, _card("Where norms are outlying", picture, there)]
+    there = f"Layer {i}: {percent(last.share)} of the patches lie above {last.cut:.3g}; at the lightest place in {percent(peak)} of the images."
+    return [*cards, card("Where norms are outlying", picture, there)]
 
 
-def similarity_card(found: Sequence[LayerTokens] | str) -> str:
+def similarity_cards(found: Sequence[LayerTokens]) -> list[str]:
     """Whether tokens collapse, and how much each layer changes them."""
-    if isinstance(found, str):
-        return ""
     alike = [(float(i), one.similarity) for i, one in enumerate(found) if np.isfinite(one.similarity)]
     step = [(float(i), one.step) for i, one in enumerate(found) if one.step is not None]
     lines = [
@@ -163,33 +144,20 @@ def similarity_card(found: Sequence[LayerTokens] | str) -> str:
         Series("with the layer before", step, "b", marks=True, dashed=True),
     ]
     chart = line_chart("Cosine similarity of tokens by layer", lines, "layer (0: embedding)", lambda v, d: f"{v:.{d}f}")
-    return _card(
-        "Do the patches become alike?",
-        chart,
-        "The mean cosine between two patches of one image: near 1 they have collapsed (over-smoothing) and further layers can tell them "
-        "apart no more. Dashed: the mean cosine between a patch and itself one layer before; near 1 a layer changes little.",
+    words = (
+        "The mean cosine of two patches of one image: near 1 they have collapsed (over-smoothing), and later layers cannot tell them "
+        "apart. Dashed: the mean cosine of a patch with itself one layer before; near 1 the layer changes little."
     )
+    return [card("Do the patches become alike?", chart, words)]
 
 
-def cka_card(found: Floats | str) -> str:
+def cka_cards(found: Floats) -> list[str]:
     """The similarity of every two layers."""
-    if isinstance(found, str):
-        return ""
     low = float(np.nanmin(found)) if np.isfinite(found).any() else 0.0
-    drawn = heat_map(
-        "CKA between layers", found.tolist(), "layer", "layer", lambda v: f"{v:.2f}", (min(low, 0.99), 1.0)
+    limits = (min(low, 0.99), 1.0)
+    drawn = heat_map("CKA between layers", found.tolist(), "layer", "layer", lambda v: f"{v:.2f}", limits)
+    words = (
+        "Linear CKA (Kornblith et al. 2019; unbiased, over minibatches) of the input of the blocks (0) and the output of each: 1 where two "
+        "layers tell images apart in the same way. In a light square little changes from layer to layer."
     )
-    return _card(
-        "Which layers say the same?",
-        drawn,
-        "Linear CKA (Kornblith et al. 2019; unbiased, over minibatches) between what enters the blocks (0) and what each gives: 1 where two layers "
-        "tell images apart in the same way. Blocks of light are stretches in which little changes.",
-    )
-
-
-def _card(title: str, drawn: str, words: str) -> str:
-    return (
-        f"<section><h3>{escape(title)}</h3>{drawn}<p class=soft style='margin:8px 0 0'>{escape(words)}</p></section>"
-        if drawn
-        else ""
-    )
+    return [card("Which layers represent the same?", drawn, words)]

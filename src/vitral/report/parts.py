@@ -13,8 +13,30 @@ def percent(ratio: float | None) -> str:
 
 
 def meter(ratio: float | None) -> str:
-    """A ratio in words and as a bar."""
+    """A ratio as text and as a bar."""
     return percent(ratio) + ("" if ratio is None else f'<span class=meter><i style="--v:{ratio:.3f}"></i></span>')
+
+
+def card(title: str, drawn: str, words: str) -> str:
+    """A chart or picture (HTML) under its title, and what to see in it (text); "" where nothing is drawn."""
+    if not drawn:
+        return ""
+    below = f"<p class='soft below'>{escape(words)}</p>" if words else ""
+    return f"<section><h3>{escape(title)}</h3>{drawn}{below}</section>"
+
+
+def pair(cards: Sequence[str]) -> str:
+    """Cards side by side; "" where there are none."""
+    shown = "".join(cards)
+    return f"<div class=pair>{shown}</div>" if shown else ""
+
+
+def calibration_cards(diagram: str, words: str, note: str) -> str:
+    """A reliability diagram (HTML), and beside it what it says of these scores (HTML) and how to read it."""
+    return pair([
+        f"<section><h3>Can its probabilities be trusted?</h3>{diagram}</section>",
+        f"<section><h3>Calibration</h3><p>{words}</p><p class=soft>{note}</p></section>",
+    ])  # fmt: skip
 
 
 def table(heads: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> str:

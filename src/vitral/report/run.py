@@ -1,6 +1,5 @@
-"""From a run folder to its page: reads what training wrote, looks at some images again, and hands all of it to `write_report`."""
+"""Make the page of a finished run from its folder, looking at some images again."""
 
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,11 +10,13 @@ from PIL import Image
 
 from vitral.checkpoints.atomic import write_atomically
 from vitral.data.sources import DataSet, Split
+from vitral.drawing.figure import png
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import score_split
 from vitral.explain.explain import explain
 from vitral.explain.methods import undefined
 from vitral.predict import Predictor, load
+from vitral.report.frame import About
 from vitral.report.page import SECTIONS, Example, write_report
 from vitral.report.pretraining import write_pretraining_report
 from vitral.report.sections import Verdict
@@ -30,9 +31,10 @@ ENLARGED = 160  # pixels: overlays of smaller images are enlarged to at least th
 
 
 def report_run(run: Path, data: DataSet | None = None, worth: Sequence[str] = ()) -> Path:
-    """Write RUN/report.html of a finished run, and RUN/example.png, one image to try the next commands on; returns the page's path.
+    """Write RUN/report.html of a finished run, and RUN/example.png, one image for the next commands; returns the page's path.
 
-    Without `data` the run's own data are opened again. worth: sentences on what the model is worth, the last a command; the page begins with them.
+    data: those of the run, if they are open already. worth: sentences on what the model is worth, the last a command; the page begins with
+    them. VitralError for a folder that is no finished run.
     """
     recipe = read_recipe(run / "recipe.toml", stored=True) if (run / "recipe.toml").exists() else Recipe()
     labelled = recipe.objective.labelled
@@ -65,47 +67,38 @@ def _scored(run: Path, described: dict[str, Any], curves: Curves, data: DataSet 
         for i in sections.choose(outputs, targets)
     ]
     steps = predictor.card.preprocess
-    picture = steps.shown(split.read(0, steps.channels))
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "PNG")
-    write_atomically(run / "example.png", buffer.getvalue())
+    write_atomically(run / "example.png", png(Image.fromarray(steps.shown(split.read(0, steps.channels)))))
+    about = _about(
+        run, predictor.card.model, described, curves, scores["training_seconds"], scores.get("kept"), worth
+    )
     return write_report(
-        run,
-        title=f"{described['name']}: {predictor.card.model}",
-        command=described["command"],
-        evaluation=score_split(outputs, targets, predictor),
-        curves=curves,
-        examples=examples,
-        facts=_facts(described, scores["training_seconds"], scores.get("kept")),
-        recipe=(run / "recipe.toml").read_text(),
-        split=scores["split"],
-        task=task,
+        run, about, score_split(outputs, targets, predictor), examples, split=scores["split"], task=task,
         baselines={each["name"]: each["right"] for each in scores.get("beside", ())},  # which older runs do not have
         seen=seen_images(split, steps),
-        worth=worth,
-    )
+    )  # fmt: skip
 
 
 def _pretrained(run: Path, described: dict[str, Any], curves: Curves) -> Path:
     """The page of a run that learned from images alone."""
-    recipe = read_recipe(run / "recipe.toml", stored=True)
+    model = f"{load(run).card.model}, {read_recipe(run / 'recipe.toml', stored=True).objective.name}"
     with np.load(run / "pictures.npz") as stored:
         pictures = {name: stored[name] for name in stored.files}
-    return write_pretraining_report(
-        run,
-        title=f"{described['name']}: {load(run).card.model}, {recipe.objective.name}",
-        subtitle=f"learned from {described['images']['train']:,} images without labels",
-        command=described["command"],
-        curves=curves,
-        pictures=pictures,
-        facts=_facts(described, next(line["seconds"] for line in reversed(curves) if "seconds" in line)),
-        recipe=(run / "recipe.toml").read_text(),
-    )
+    seconds = next(line["seconds"] for line in reversed(curves) if "seconds" in line)
+    subtitle = f"trained on {described['images']['train']:,} images without labels"
+    return write_pretraining_report(run, _about(run, model, described, curves, seconds), subtitle, pictures)
 
 
-def _facts(described: dict[str, Any], seconds: float, kept: str | None = None) -> dict[str, str]:
+def _about(
+    run: Path,
+    model: str,
+    described: dict[str, Any],
+    curves: Curves,
+    seconds: float,
+    kept: str | None = None,
+    worth: Sequence[str] = (),
+) -> About:
     counts = ", ".join(f"{n:,} {name}" for name, n in described["images"].items())
-    return {
+    facts = {
         "parameters": f"{described['parameters']:,}",
         "training time": clock(seconds),
         "data": f"{described['data']} ({counts} images)",
@@ -117,10 +110,12 @@ def _facts(described: dict[str, Any], seconds: float, kept: str | None = None) -
         "decided from the data": "\n".join(described["reasons"]),
         "versions": f"vitral {described['version']}, torch {described['torch']}",
     }
+    title, recipe = f"{described['name']}: {model}", (run / "recipe.toml").read_text()
+    return About(title, described["command"], curves, facts, recipe, worth)
 
 
 def _why(run: Path, error: Exception) -> str:
-    """What a run's folder lacks, and the remedy."""
+    """What the folder of a run lacks, and the remedy, to end a bracket."""
     if not run.is_dir():
         return "there is no such folder); give the folder that --out named"
     if not (run / "run.json").exists():
@@ -131,20 +126,11 @@ def _why(run: Path, error: Exception) -> str:
 
 
 def _example(predictor: Predictor, split: Split, index: int, verdict: Verdict) -> Example:
-    """One image, and the attention of the last layer over it."""
+    """One image, and the attention of the last layer over it where that is defined."""
     pixels = split.read(index, predictor.card.preprocess.channels)
     overlay, even = None, ""
     if undefined(predictor.model, "attention") is None:
         explanation = explain(predictor, pixels)
         overlay = np.asarray(explanation.overlay(scale=max(1, -(-ENLARGED // max(pixels.shape[1:])))))
         even = explanation.even
-    return Example(
-        name=split.names[index],
-        label=verdict.label,
-        predicted=verdict.predicted,
-        probability=verdict.probability,
-        image=predictor.card.preprocess.shown(pixels),
-        overlay=overlay,
-        furthest=verdict.furthest,
-        even=even,
-    )
+    return Example(split.names[index], verdict, predictor.card.preprocess.shown(pixels), overlay, even)

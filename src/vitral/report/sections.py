@@ -6,16 +6,30 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+WRONG, RIGHT = 12, 6
+"""Images of each kind that a report shows at most."""
+
 
 class Verdict(NamedTuple):
-    """One image's truth and answer, for a person."""
+    """One image's truth and prediction, as text."""
 
     label: str
     predicted: str
     probability: float | None
-    """Of what was predicted, or of `furthest`."""
+    """Of `predicted`; where an image can have several labels, of `furthest`."""
     furthest: str | None = None
-    """Of several answers the one that is furthest from the truth."""
+    """Of several answers (a label, or "no" and a label) the one furthest from the truth."""
+
+
+def examples(badness: np.ndarray, correct: np.ndarray) -> list[int]:
+    """Which images a report shows: the worst mistakes, then right answers from all over the split.
+
+    badness, correct: [n]; of two mistakes the one with more badness comes first.
+    """
+    order = np.argsort(-badness, kind="stable")
+    good = np.flatnonzero(correct)
+    spread = good[np.linspace(0, len(good) - 1, min(RIGHT, len(good))).round().astype(np.int64)]
+    return [int(i) for i in (*order[~correct[order]][:WRONG], *spread)]
 
 
 class Sections(ABC):
@@ -23,20 +37,20 @@ class Sections(ABC):
 
     @abstractmethod
     def counted(self, scores: Any) -> str:
-        """How many things were told apart."""
+        """The number of classes, such as 10 classes."""
 
     @abstractmethod
     def tiles(self, scores: Any, baselines: Mapping[str, float]) -> list[tuple[str, str]]:
-        """(figure, what it is), the headline first. baselines: by name, the share of right answers of what needs no training."""
+        """(figure, what it is), the headline first. baselines: name -> headline on the same images of methods without training."""
 
     @abstractmethod
     def body(self, scores: Any) -> str:
-        """HTML: all that the scores say in detail."""
+        """HTML: the scores in detail."""
 
     @abstractmethod
     def choose(self, outputs: np.ndarray, targets: np.ndarray) -> list[int]:
-        """Which images are shown, the worst mistakes first, from outputs [n, ...] and targets [n, ...]."""
+        """Indices of the images to show, the worst mistakes first. outputs: [n, ...]. targets: [n, ...]."""
 
     @abstractmethod
     def verdict(self, output: np.ndarray, target: np.ndarray, labels: list[str]) -> Verdict:
-        """Of one image."""
+        """One image, from its output [...] and target [...]."""

@@ -5,6 +5,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -45,6 +46,12 @@ class Display:
             self.task = self.live.add_task("", total=1.0, text="", visible=False)
             if not self._out(self.live.start):
                 self.live = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def say(self, text: str) -> None:
         if self.live is not None:

@@ -1,14 +1,14 @@
-"""The viewer over HTTP: a line a route. Every answer is made elsewhere and is JSON here; every error is a sentence with its remedy."""
+"""The viewer over HTTP: its routes. Answers are computed elsewhere and become JSON here; an error is a sentence with its remedy."""
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote
 
-from fastapi import FastAPI, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.concurrency import run_in_threadpool
@@ -20,8 +20,9 @@ from starlette.types import ASGIApp
 
 from vitral.deploy.viewer.explaining import Asked, compare, counterfactual, explanation, mask, score
 from vitral.deploy.viewer.guard import Guard, policy
-from vitral.deploy.viewer.images import MAX_BYTES
+from vitral.deploy.viewer.images import MAX_BYTES, SIDE
 from vitral.deploy.viewer.inspecting import inspection
+from vitral.deploy.viewer.neighbours import NEAREST
 from vitral.deploy.viewer.page import exported
 from vitral.deploy.viewer.refused import RefusedError
 from vitral.deploy.viewer.session import Session
@@ -31,14 +32,32 @@ STATIC = Path(__file__).parent / "static"
 KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 FOR_EVER = "private, max-age=31536000, immutable"  # what is named by its content
 READING = 2
-"""Uploads that are in memory at once; those that are still on their way lie on the disk."""
+"""Uploads in memory at once; others wait on the disk."""
 LEFT = 499
-"""The status, which nobody reads, of an answer to who has left."""
+"""The status of an answer to somebody who has left, which nobody reads."""
 Answer = dict[str, Any]
+Computed = Callable[[Callable[[], Answer]], Awaitable[Response]]
+
+
+async def in_turn(request: Request) -> Computed:
+    """Has an answer computed by the session's worker, in turn, for a request that may be given up."""
+    session: Session = request.app.state.session
+
+    async def computed(function: Callable[[], Answer]) -> Response:
+        try:
+            return _json(await session.worker.answer(function, _gone(request)))
+        except ConnectionAbortedError:
+            return Response(status_code=LEFT)
+
+    return computed
+
+
+InTurn = Annotated[Computed, Depends(in_turn)]
+Asking = Annotated[Asked, Depends()]
 
 
 class Mask(BaseModel):
-    """The body of a question about removed patches."""
+    """The body of a request to remove patches."""
 
     model_config = ConfigDict(extra="forbid")
     removed: list[int]
@@ -46,21 +65,21 @@ class Mask(BaseModel):
 
 
 def viewer(session: Session, token: str | None = None) -> ASGIApp:
-    """The application. token: what everybody has to show; None for a server that only this computer reaches."""
+    """The application. token: what every visitor must show; None for a server that only this computer reaches."""
     app = FastAPI(openapi_url=None)
+    app.state.session = session
     app.add_exception_handler(VitralError, _refused)
     app.add_exception_handler(HTTPException, _refused)
     app.add_exception_handler(RequestValidationError, _refused)
     app.add_exception_handler(ClientDisconnect, lambda request, error: Response(status_code=LEFT))
     app.add_exception_handler(Exception, _failed)
-    pages(app)
-    pictures(app, session)
-    answers(app, session)
+    for routes in (pages, pictures, answers, files):
+        routes(app, session)
     return Guard(app, token=token, most=MAX_BYTES)
 
 
-def pages(app: FastAPI) -> None:
-    """The page and what it is made of."""
+def pages(app: FastAPI, session: Session) -> None:
+    """The page and its files."""
 
     @app.get("/")
     def page(request: Request) -> Response:
@@ -74,7 +93,7 @@ def pages(app: FastAPI) -> None:
 
 
 def pictures(app: FastAPI, session: Session) -> None:
-    """Pictures come in and go out."""
+    """Uploading pictures, and showing them."""
 
     reading = asyncio.Semaphore(READING)
 
@@ -92,7 +111,7 @@ def pictures(app: FastAPI, session: Session) -> None:
         return session.images.get(image).describe()
 
     @app.get("/api/images/{image}/picture")
-    def picture(image: str, side: int = 1280) -> Response:
+    def picture(image: str, side: int = SIDE) -> Response:
         data, kind = session.images.picture(image, side)
         return Response(data, media_type=kind, headers={"cache-control": FOR_EVER})
 
@@ -101,80 +120,67 @@ def answers(app: FastAPI, session: Session) -> None:
     """What models make of pictures."""
     of = "/api/models/{model}/images/{image}"
 
-    async def computed(request: Request, function: Callable[[], Answer]) -> Response:
-        """What the worker makes, in turn."""
-        try:
-            return _json(await session.worker.answer(function, _gone(request)))
-        except ConnectionAbortedError:
-            return Response(status_code=LEFT)
-
     @app.get("/api/about")
     def about() -> Response:
         return _json(session.about())
 
     @app.get(f"{of}/look")
-    async def look(request: Request, model: int, image: str) -> Response:
-        session.images.get(image)  # one that is gone need not wait in the line to hear so
-        return await computed(request, lambda: session.look(model, image).describe())
+    async def look(computed: InTurn, model: int, image: str) -> Response:
+        session.images.get(image)  # a picture that is gone is refused at once, not after waiting
+        return await computed(lambda: session.look(model, image).describe())
 
     @app.get(f"{of}/attention")
-    async def attention(request: Request, model: int, image: str, query: str = "own") -> Response:
-        if kept := session.kept(model, image):  # not in the line: this is what moving through the layers waits for
+    async def attention(computed: InTurn, model: int, image: str, query: str = "own") -> Response:
+        if kept := session.kept(model, image):  # at once: moving through the layers waits for this
             return _json(await run_in_threadpool(kept.attention, query))
-        return await computed(request, lambda: session.look(model, image).attention(query))
+        return await computed(lambda: session.look(model, image).attention(query))
 
     @app.get(f"{of}/explain")
-    async def explain(
-        request: Request, model: int, image: str, method: str, target: int | None = None, layer: int | None = None,
-        query: str | None = None,
-    ) -> Response:  # fmt: skip
-        asked = Asked(model, image, method, target, layer, query)
-        return await computed(request, lambda: explanation(session, asked))
+    async def explain(computed: InTurn, asked: Asking) -> Response:
+        return await computed(lambda: explanation(session, asked))
 
     @app.get(f"{of}/score")
-    async def scored(
-        request: Request, model: int, image: str, method: str, target: int | None = None, layer: int | None = None,
-        query: str | None = None, removal: str = "mean",
-    ) -> Response:  # fmt: skip
-        asked = Asked(model, image, method, target, layer, query)
-        return await computed(request, lambda: score(session, asked, removal))
+    async def scored(computed: InTurn, asked: Asking, removal: str = "mean") -> Response:
+        return await computed(lambda: score(session, asked, removal))
 
     @app.get("/api/images/{image}/compare")
     async def compared(
-        request: Request, image: str, left: str, right: str, left_target: int | None = None, right_target: int | None = None,
+        computed: InTurn, image: str, left: str, right: str, left_target: int | None = None, right_target: int | None = None,
         removal: str = "mean",
     ) -> Response:  # fmt: skip
         sides = Asked.side(image, left, left_target), Asked.side(image, right, right_target)
-        return await computed(request, lambda: compare(session, *sides, removal))
+        return await computed(lambda: compare(session, *sides, removal))
 
     @app.post(f"{of}/mask")
-    async def masked(request: Request, model: int, image: str) -> Response:
+    async def masked(computed: InTurn, request: Request, model: int, image: str) -> Response:
         try:
             asked = Mask.model_validate_json(await request.body())
         except ValidationError as error:
             raise VitralError("a mask is {removed: [numbers of patches], removal: mean, blur or drop}") from error
-        return await computed(request, lambda: mask(session, model, image, asked.removed, asked.removal))
+        return await computed(lambda: mask(session, model, image, asked.removed, asked.removal))
 
     @app.get(f"{of}/counterfactual")
     async def fewest(
-        request: Request, model: int, image: str, method: str | None = None, removal: str = "mean"
+        computed: InTurn, model: int, image: str, method: str | None = None, removal: str = "mean"
     ) -> Response:
-        return await computed(request, lambda: counterfactual(session, model, image, method, removal))
+        return await computed(lambda: counterfactual(session, model, image, method, removal))
 
     @app.get(f"{of}/inspect")
-    async def inside(request: Request, model: int, image: str) -> Response:
-        return await computed(request, lambda: inspection(session, model, image))
+    async def inside(computed: InTurn, model: int, image: str) -> Response:
+        return await computed(lambda: inspection(session, model, image))
 
     @app.get(f"{of}/neighbours")
-    async def neighbours(request: Request, model: int, image: str, count: int = 12) -> Response:
-        return await computed(request, lambda: session.neighbours_of(model, image, count))
+    async def neighbours(computed: InTurn, model: int, image: str, count: int = NEAREST) -> Response:
+        return await computed(lambda: session.neighbours_of(model, image, count))
 
-    @app.get(f"{of}/page")
+
+def files(app: FastAPI, session: Session) -> None:
+    """What is saved: the page of a picture."""
+
+    @app.get("/api/models/{model}/images/{image}/page")
     async def page(request: Request, model: int, image: str) -> Response:
-        name, ended = (
-            f"{Path(session.images.get(image).name).stem}-{Path(session.name(model)).stem}.html",
-            Event(),
-        )
+        name = f"{Path(session.images.get(image).name).stem}-{Path(session.name(model)).stem}.html"
+        ended = Event()
         making = asyncio.ensure_future(run_in_threadpool(exported, session, model, image, ended=ended))
         left = asyncio.ensure_future(_gone(request))
         await asyncio.wait({making, left}, return_when=asyncio.FIRST_COMPLETED)
@@ -187,7 +193,7 @@ def answers(app: FastAPI, session: Session) -> None:
 
 
 async def _gone(request: Request) -> None:
-    """Ends when who asks has left."""
+    """Ends when the client has left."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
@@ -197,10 +203,10 @@ def _json(answer: Answer) -> Response:
 
 
 def _file(request: Request, name: str) -> Response:
-    """One of the page's own files; nothing else of the disk has a name here."""
+    """One of the page's own files, and no other file of the disk."""
     path = STATIC / name
     if path.suffix not in KINDS or path.name not in {each.name for each in STATIC.iterdir()} or path.parent != STATIC:
-        raise RefusedError(404, f"{name[:80]}: is no part of the viewer's page")
+        raise RefusedError(404, f"{name[:80]}: is no file of the viewer's page")
     data = path.read_bytes()
     headers = {"etag": f'"{hashlib.sha256(data).hexdigest()[:32]}"', "cache-control": "no-cache"}
     if headers["etag"] in request.headers.get("if-none-match", ""):
@@ -209,7 +215,7 @@ def _file(request: Request, name: str) -> Response:
 
 
 async def _refused(request: Request, error: Exception) -> Response:
-    """What a person can mend, as its sentence."""
+    """An error that the user can mend, as its sentence."""
     if isinstance(error, RefusedError):
         status, said = error.status, str(error)
     elif isinstance(error, RequestValidationError):
@@ -222,11 +228,11 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    """What nobody meant to happen: the page says so, and the server prints where."""
-    said = f"this went wrong in vitral itself ({type(error).__name__}); the terminal that runs it shows where"
+    """An error of ours: the page says so, and the server prints where."""
+    said = f"vitral itself failed here ({type(error).__name__}); the terminal that runs it shows where"
     return JSONResponse({"error": said}, 500, headers={"cache-control": "no-store"})
 
 
 def download(name: str) -> dict[str, str]:
-    """The header of an answer that is to be saved as a file."""
+    """The header that makes a browser save the answer as a file."""
     return {"content-disposition": f"attachment; filename*=UTF-8''{quote(name)}"}

@@ -1,7 +1,6 @@
-"""Three pictures for a page that has none: from the model's own data where they are at hand, else two photographs and a digit."""
+"""Three example pictures for a page without any: from the model's own data where those are at hand, else two photographs and a digit."""
 
 import importlib.util
-import io
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -16,17 +15,18 @@ from vitral.data.listing import Listing
 from vitral.data.options import DataOptions
 from vitral.data.sources import list_data
 from vitral.deploy.viewer.images import Images, Stored
+from vitral.drawing.figure import png
 from vitral.errors import VitralError
 from vitral.training.reopen import source_of_run
 
 COUNT = 3
 PATIENCE = 2.0
-"""Seconds that a page may wait for them."""
+"""Seconds that a page waits for the examples."""
 PHOTOGRAPHS = {"china.jpg": "temple", "flower.jpg": "flower"}
 
 
 class Examples:
-    """They are looked for in a thread from the start on: a listing of a large folder takes its time."""
+    """Example pictures, found in a thread of their own, for listing a large folder takes long."""
 
     def __init__(self, model: str, images: Images) -> None:
         self._model, self._images = Path(model), images
@@ -35,31 +35,31 @@ class Examples:
         self._thread.start()
 
     def stored(self) -> list[Stored]:
-        """The pictures; none while they are still looked for after a moment."""
+        """The pictures; none if they are not found in time."""
         self._thread.join(PATIENCE)
         return list(self._found)
 
     def _look(self) -> None:
         found = []
         for label, data in pictures(self._model):
-            with suppress(VitralError):  # perhaps smaller than the model's patches: there are others
+            with suppress(VitralError):  # perhaps smaller than a patch
                 found.append(self._images.add(data, label, stays=True))
         self._found = found
 
 
 def pictures(model: Path) -> Iterator[tuple[str, bytes]]:
-    """(what it shows, an encoded picture), three times."""
+    """Three times (its label, an encoded picture)."""
     try:
         yield from own_pictures(model)
-    except VitralError:  # gone, moved, no longer readable: they are but examples
+    except VitralError:  # gone, moved or unreadable
         yield from common_pictures()
 
 
 def own_pictures(model: Path) -> list[tuple[str, bytes]]:
-    """One picture each of three of the classes that a run was trained on, of its test images if the data name some.
+    """One picture each of three classes of a run's data, test images where the data have a test split.
 
     Raises:
-        VitralError: it is not known where the data are, or they cannot be read here and now.
+        VitralError: the data are unknown, or cannot be read without a download.
     """
     source = source_of_run(model)
     if source is None:
@@ -72,7 +72,7 @@ def own_pictures(model: Path) -> list[tuple[str, bytes]]:
 
 
 def chosen(listing: Listing) -> list[int]:
-    """Images of different classes, as far apart in the list of classes as can be."""
+    """Images of classes that are spread over the list of classes."""
     test = [i for i, split in enumerate(listing.given or ()) if split == "test"]
     first: dict[str, int] = {}
     for i in test or range(len(listing.targets)):
@@ -97,6 +97,4 @@ def _encoded(listing: Listing, i: int) -> bytes:
     seen = listing.images.inspect(i, None)
     if seen.encoded is not None:
         return seen.encoded
-    buffer = io.BytesIO()
-    Image.fromarray(to_rgb(seen.pixels)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return png(Image.fromarray(to_rgb(seen.pixels)))

@@ -1,6 +1,6 @@
-"""What the viewer's explanation, mask and compare modes are told: maps and their scores, masked answers and counterfactuals, as plain dicts.
+"""Answers for the viewer's explanation, mask and compare modes: maps, their scores, masked answers and counterfactuals, for JSON.
 
-All mathematics is in `vitral.explain`; here it is asked, once for what is asked again, and written down for JSON.
+The mathematics is in `vitral.explain`; here results are cached and packed.
 """
 
 import time
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from vitral.deploy.viewer.session import Session
 
 TOP = 5
-"""Classes of each answer in which a masked picture is compared."""
+"""Classes of each answer that are compared for a masked picture."""
 Answer = dict[str, Any]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One map of one picture, as a request names it."""
+    """A map of a picture, as a request names it."""
 
     model: int
     image: str
     method: str
     target: int | None = None
-    """Index of the class that the map is about; None for the most probable, or where the method is about none."""
+    """Index of the class that the map is about; None for the most probable, or for a method without a class."""
     layer: int | None = None
     query: str | None = None
     """As in `Look.attention`; None for what the head reads."""
@@ -58,7 +58,7 @@ class Asked:
 
 
 def explanation(session: "Session", asked: Asked) -> Answer:
-    """The map, packed, with the value that counts for nothing (`floor`) and what it is in words."""
+    """The packed map, the value that means nothing (`floor`), and what the map shows, in words."""
     began = time.perf_counter()
     found = _explained(session, asked)
     return {
@@ -74,7 +74,7 @@ def explanation(session: "Session", asked: Asked) -> Answer:
 
 
 def score(session: "Session", asked: Asked, removal: str = "mean") -> Answer:
-    """Whether the map is true: deletion and insertion beside those of random orders and of the centre, with the verdict."""
+    """How faithful the map is: deletion and insertion beside random orders and the centre, and the verdict."""
     found = _faithfulness(session, asked, removal)
     return {
         "target": found.target,
@@ -90,10 +90,9 @@ def score(session: "Session", asked: Asked, removal: str = "mean") -> Answer:
 
 
 def compare(session: "Session", left: Asked, right: Asked, removal: str = "mean") -> Answer:
-    """Two maps of one picture: how far they agree, None where one has no contrast, and which of them is the more faithful, in a sentence."""
-    assert left.image == right.image, "two pictures are not compared"
+    """Two maps of one picture: their rank correlation, None where one has no contrast, and a sentence on which is the more faithful."""
+    assert left.image == right.image, "the sides show one picture"
     maps = [_explained(session, asked) for asked in (left, right)]
-    # the order of values that hardly differ is none
     together = None if any(found.even for found in maps) else agreement(*maps)
     names = [METHODS[asked.method].said for asked in (left, right)]
     if left.model != right.model:
@@ -103,9 +102,9 @@ def compare(session: "Session", left: Asked, right: Asked, removal: str = "mean"
 
 
 def mask(session: "Session", model: int, image: str, removed: Sequence[int], removal: str = "mean") -> Answer:
-    """The answer before and after patches are removed, in the same classes: the top ones of either, those best before first.
+    """The answer before and after patches are removed, for the top classes of both, ordered by the answer before.
 
-    removed: the patches' numbers, row by row, in the grid of those that can be removed.
+    removed: the patches' numbers, row by row, in the grid of `Look.removal`.
     """
     picture = _removable(session, model, image, removal)
     outside = [str(number) for number in removed if not 0 <= number < picture.count]
@@ -131,8 +130,7 @@ def mask(session: "Session", model: int, image: str, removed: Sequence[int], rem
 def counterfactual(
     session: "Session", model: int, image: str, method: str | None = None, removal: str = "mean"
 ) -> Answer:
-    """The fewest patches found without which the answer is another. method: whose map guides the search; without one it tries all."""
-
+    """Few patches whose removal changes the answer. method: whose map guides the search; without one all patches are tried."""
     checked = _removable(session, model, image, removal).removal
 
     def make() -> Counterfactual:
@@ -153,7 +151,7 @@ def counterfactual(
 
 
 def _once(session: "Session", key: Hashable, make: Callable[[], T]) -> T:
-    """What was made under this key, or is made now."""
+    """The cached result of this key; makes it where there is none."""
     known: T | None = session.results.get(key)
     return session.results.put(key, make()) if known is None else known
 
@@ -163,16 +161,15 @@ def _explained(session: "Session", asked: Asked) -> Explanation:
         predictor = session.model(asked.model)
         pixels, query = _pixels(session, asked.model, asked.image), _query(session, asked)
         found = explain(predictor, pixels, asked.method, asked.layer, query=query, target=asked.target)
-        blank = np.broadcast_to(
-            np.uint8(0), found.image.shape
-        )  # its size is needed, the picture itself is not kept again
-        return replace(found, image=blank)
+        return replace(
+            found, image=np.broadcast_to(np.uint8(0), found.image.shape)
+        )  # of the picture only its size is needed
 
     return _once(session, ("explanation", asked), make)
 
 
 def _query(session: "Session", asked: Asked) -> Query | None:
-    """Who reads, for `explain`: a patch counts in the look's grid, and is the place that holds it in that of the map."""
+    """The query for `explain`: a patch of the look's grid becomes the place of the map's grid that holds it."""
     query = None if asked.query is None else parse_query(asked.query)
     if not isinstance(query, tuple):
         return query
@@ -184,7 +181,7 @@ def _query(session: "Session", asked: Asked) -> Query | None:
 
 
 def _layers(session: "Session", asked: Asked) -> list[str] | None:
-    """Names of the layers that the method can be asked for; None where it takes none."""
+    """Names of the layers that can be chosen for the method; None where it takes none."""
     if "layer" not in METHODS[asked.method].takes:
         return None
     if asked.method == "attention":
@@ -214,7 +211,7 @@ def _removable(session: "Session", model: int, image: str, removal: str) -> Remo
 
 
 def _faithfulness(session: "Session", asked: Asked, removal: str) -> Faithfulness:
-    """As `faithfulness.scored`, but what knows nothing is measured once for all methods: it takes six sevenths of the time."""
+    """As `faithfulness.scored`, but the baselines, six sevenths of the work, are measured once for all methods."""
     found, began = _explained(session, asked), time.perf_counter()
     check_ordered(found)
     picture = _removable(session, asked.model, asked.image, removal)
@@ -222,7 +219,7 @@ def _faithfulness(session: "Session", asked: Asked, removal: str) -> Faithfulnes
     target = labels.index(found.target or found.label)
 
     def path(key: Hashable, values: NDArray[np.floating]) -> Curves:
-        # one map at a time: who leaves and comes back finds what was done
+        # cached one by one, so that a request that is given up and repeated goes on
         whole = ("curves", key, asked.model, asked.image, removal, target)
         return _once(session, whole, lambda: curves(picture, [values], target)[0])
 
@@ -242,7 +239,7 @@ def _curves(found: Curves) -> Answer:
 
 
 def _band(found: Faithfulness) -> Answer:
-    """The random orders: of the areas mean and deviation, of the curves mean, lowest and highest at each share."""
+    """The random orders: mean and deviation of the areas; mean, lowest and highest of the curves at each share."""
     deleted, inserted = (np.stack([getattr(c, name) for c in found.random]) for name in ("deleted", "inserted"))
     spread = found.spread
     return {

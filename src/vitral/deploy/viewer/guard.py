@@ -1,8 +1,8 @@
-"""Who may ask, and how much at once: what stands before every route.
+"""Access control and size limits before every route.
 
-On this computer alone the viewer has no password, so it must not answer pages of other sites: their scripts can name it in a request (a forged
-Origin), or have their own name point to it (DNS rebinding, a forged Host). Elsewhere a token is asked for, once in the URL and then in a cookie.
-Bodies are counted as they come, whatever their header says, and never gathered here.
+On this computer alone the viewer has no password, so it must refuse pages of other sites: their scripts can send it requests (another Origin), or
+let their own name point to it (DNS rebinding, another Host). Elsewhere a token is required, first in the URL and then in a cookie. Bodies are
+counted as they arrive, whatever their header says, and not collected here.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from vitral.deploy.viewer.refused import RefusedError
 
 LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
 COOKIE = "vitral"
-CLOSED = "default-src 'none'; frame-ancestors 'none'"  # whatever is not the page shows and runs nothing
+CLOSED = "default-src 'none'; frame-ancestors 'none'"  # of all answers but the page
 AROUND = 10_000
 """Bytes of a body beside the file in it: a form's boundaries and names."""
 
@@ -49,7 +49,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 begun = True
                 message["headers"] = [*_encoded(self.headers), *message.get("headers", [])]
-                if message["status"] == 413:  # what is still on its way is not even thrown away
+                if message["status"] == 413:  # without reading the rest
                     message["headers"] += _encoded({"connection": "close"})
                 if not any(name == b"content-security-policy" for name, _ in message["headers"]):
                     message["headers"] += _encoded({"content-security-policy": CLOSED})
@@ -68,7 +68,7 @@ class Guard:
             await _reply(answer, error.status, kind, json.dumps({"error": str(error)}).encode())
 
     def _admit(self, scope: Scope, headers: MutableMapping[str, str]) -> tuple[str, str] | None:
-        """RefusedError for who may not ask; where to go on, and a cookie, for who shows the token in the URL."""
+        """A redirect and its cookie, for a request with the token in the URL; RefusedError for one without access."""
         host = headers.get("host", "")
         name = re.sub(r":\d*$", "", host.lower())
         if self.token is None and name not in LOCAL:
@@ -85,7 +85,7 @@ class Guard:
             cookie = f"{COOKIE}={self.token}; HttpOnly; SameSite=Strict; Path=/"
             return "/" + where.lstrip("/"), cookie
         if not self._right(_bearer(headers)) and not self._right(_cookie(headers)):
-            raise RefusedError(401, "this viewer asks for its token: open the whole address that vitral view printed")
+            raise RefusedError(401, "this viewer needs its token: open the whole address that vitral view printed")
         return None
 
     def _right(self, given: str) -> bool:
@@ -93,7 +93,7 @@ class Guard:
         return hmac.compare_digest(given.encode(), self.token.encode())
 
     def _counted(self, headers: MutableMapping[str, str], receive: Receive) -> Receive:
-        """The body as it comes, until it is more than may be."""
+        """The body, up to the size limit; RefusedError beyond it."""
         size = headers.get("content-length", "")
         if size.isdecimal() and int(size) > self.most:
             raise self._too_large()
@@ -114,7 +114,7 @@ class Guard:
 
 
 def policy(page: str) -> str:
-    """The Content-Security-Policy of a page: only what comes from here, and its own inline scripts by their hashes."""
+    """The Content-Security-Policy of a page: files of this server alone, and its inline scripts by their hashes."""
     inline = re.findall(r"<script(?![^>]*\ssrc=)[^>]*>(.*?)</script>", page, re.DOTALL)
     hashes = [f"'sha256-{b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in inline]
     return "; ".join(

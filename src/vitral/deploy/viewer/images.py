@@ -1,6 +1,6 @@
-"""The pictures of a session: whatever comes in is decoded to its end, named by its content, and kept in bounded memory.
+"""The pictures of a session: decoded completely when they arrive, named by their content, kept in bounded memory.
 
-A picture is decoded by the one path that training and prediction use (`data/decode.py`), so what that refuses is refused here in the same words.
+They are decoded as for training and prediction (`data/decode.py`), so the same files are refused, with the same messages.
 """
 
 import io
@@ -20,21 +20,23 @@ from vitral.data.preprocess import Preprocess
 from vitral.data.values import PLAIN
 from vitral.deploy.viewer.kept import Kept
 from vitral.deploy.viewer.refused import RefusedError
+from vitral.drawing.figure import png
 
 MAX_BYTES = 50_000_000
 """Of one picture's file."""
 MAX_PIXELS = 50_000_000
-"""Of one picture: 48 megapixels are the most that telephones make."""
+"""Of one picture; telephones make up to 48 megapixels."""
 ROOM = 500_000_000
 """Bytes of all pictures together."""
-LARGEST_SIDE = 4096
+SIDE, LARGEST_SIDE = 1280, 4096
+"""Pixels of the longer side: as the page shows a picture, and at most."""
 LOSSLESS = 256
-"""Pictures up to this side are sent as PNG: there each pixel is to be seen."""
+"""Pictures up to this side are sent as PNG, for each of their pixels can be seen."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A picture as it came, and its size once EXIF's orientation is applied."""
+    """A picture's file, and its size with the orientation of EXIF applied."""
 
     id: str
     """The first 16 hex digits of the SHA-256 of the bytes."""
@@ -48,9 +50,9 @@ class Stored:
 
 
 class Images:
-    """Pictures by their id. Those that are to stay do; of the others the oldest go when there is no more room.
+    """Pictures by their id. When there is no more room the oldest are dropped, except those added with `stays`.
 
-    steps: of the models that are to read them; a picture smaller than a patch of one is refused.
+    steps: of the models; a picture smaller than a patch of one of them is refused.
     """
 
     def __init__(self, room: int = ROOM, steps: Sequence[Preprocess] = ()) -> None:
@@ -68,10 +70,10 @@ class Images:
             return sum(len(stored.data) for stored in self._stored.values())
 
     def add(self, data: bytes, name: str, *, stays: bool = False) -> Stored:
-        """Keep a picture. stays: never let it go.
+        """Keep a picture. stays: never drop it.
 
         Raises:
-            VitralError: what is no whole, still, readable picture, or too large or too small a one.
+            VitralError: it is not a complete still picture, cannot be read, or is too large or too small.
         """
         name = shown_name(name)
         key = sha256(data).hexdigest()[:16]
@@ -92,7 +94,7 @@ class Images:
         return stored
 
     def get(self, key: str) -> Stored:
-        """The picture with this id; RefusedError where it is not, or no longer, kept."""
+        """The picture with this id; RefusedError where there is none (any more)."""
         with self._lock:
             if key not in self._stored:
                 raise RefusedError(404, "this picture is not kept here (any more); drop it again")
@@ -142,16 +144,15 @@ class Images:
         image = Image.fromarray(drawn)
         if image.size != size:
             image = image.resize(size, Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
         if lossless:
-            image.save(buffer, "PNG")
-        else:
-            image.save(buffer, "JPEG", quality=92, subsampling=0)
+            return png(image)
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=92, subsampling=0)
         return buffer.getvalue()
 
 
 def shown_name(name: str) -> str:
-    """A file's name as it may be shown: its last part, printable, not endless."""
+    """The last part of a file's path, printable and at most 100 characters long."""
     last = PurePath(name.replace("\\", "/")).name
     plain = " ".join("".join(c if c.isprintable() else " " for c in last).split())
     return (plain if len(plain) <= 100 else f"{plain[:60]}…{plain[-39:]}") or "picture"

@@ -1,13 +1,12 @@
-"""What the viewer's inspect mode is told: what is inside a model, and what it does with one picture, layer by layer.
+"""Answers for the viewer's inspect mode: what is inside a model, and what it does with one picture, layer by layer.
 
-The measures are those of `vitral.explain.inspection`, their words those of the inspection's page. Axes: h w grid.
+The measures are those of `vitral.explain.inspection`, the texts those of the inspection's page. Axes: h w grid.
 """
 
 import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from vitral.deploy.viewer.pack import packed
 from vitral.drawing.figure import data_url
@@ -28,7 +27,7 @@ SHOWN = ("positions", "offset_biases", "attention", "layers")
 
 
 def inspection(session: "Session", model: int, image: str) -> dict[str, Any]:
-    """Positions and norms as packed maps, pictures of weights as data URLs, numbers by layer; what a family does not have, in "missing"."""
+    """Positions and norms as packed maps, weights as data URLs, numbers by layer; in "missing" the reasons for what the model does not have."""
     predictor = session.models[model]
     found = inspect_image(predictor, session.images.get(image).data)
     whole = predictor.model.backbone
@@ -57,16 +56,14 @@ def _words(found: Inspection) -> dict[str, str]:
     if not isinstance(found.layers, str):
         words["norms"] = about_norms(found.layers)
         if all(one.where.size < CUT_LEAST for one in found.layers):
-            words["norms"] = (
-                f"Of fewer than {CUT_LEAST} patches nobody can tell whether some norms stand apart or are chance."
-            )
+            words["norms"] = f"With fewer than {CUT_LEAST} patches, outlying norms cannot be told from chance."
     return words
 
 
 def _positions(found: Positions, model: ImageModel, size: tuple[int, int]) -> dict[str, Any]:
-    """The cosines of the asked places with all others, one packed map [a * b * h, w] after the other."""
+    """The cosines of a x b places with all places, stacked as one packed map [a * b * h, w]."""
     a, b, h, w = found.similarity.shape
-    stacked = packed(_floats(found.similarity).reshape(a * b * h, w), form="{:.2f}".format)
+    stacked = packed(np.asarray(found.similarity, np.float64).reshape(a * b * h, w), form="{:.2f}".format)
     return {
         "name": found.name,
         "rows": found.rows,
@@ -85,7 +82,7 @@ def _biases(found: list[OffsetBias]) -> list[dict[str, Any]]:
 
 
 def _norms(found: LayerTokens, model: ImageModel, size: tuple[int, int]) -> dict[str, Any]:
-    """A layer's norms as a map, and the patches whose norm is outlying, as numbers row by row."""
+    """A layer's norms as a map, and the numbers, row by row, of the patches with an outlying norm."""
     h, w = found.norm.shape
     return {
         "name": found.name,
@@ -95,11 +92,7 @@ def _norms(found: LayerTokens, model: ImageModel, size: tuple[int, int]) -> dict
 
 
 def _extent(model: ImageModel, grid: tuple[int, int], size: tuple[int, int]) -> tuple[float, float]:
-    """Of a grid whose squares have one of the model's strides, and which may reach over the view's edge."""
+    """The extent of a grid with one of the model's strides; it may reach beyond the view."""
     strides = (model.patch_size, *model.strides)
     stride = next(s for s in strides if (-(-size[0] // s), -(-size[1] // s)) == grid)
     return extent(grid, stride, size)
-
-
-def _floats(values: Any) -> NDArray[np.float64]:
-    return np.asarray(values, np.float64)

@@ -1,4 +1,4 @@
-"""Results that are kept while there is room: the least recently used go first."""
+"""A cache that drops the least recently used values."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 class Kept(Generic[T]):
-    """Values by key, together at most `limit` in size (bytes, or whatever `size` counts); the newest stays even if it alone is larger."""
+    """Values by key, together at most `limit` in size (in what `size` counts, such as bytes); the newest is kept even if it alone is larger."""
 
     def __init__(self, limit: int, size: Callable[[T], int]) -> None:
         self.limit, self.size, self.total = limit, size, 0
@@ -17,14 +17,14 @@ class Kept(Generic[T]):
         self._lock = Lock()
 
     def get(self, key: Hashable) -> T | None:
-        """The value, or None if it was never put or has gone."""
+        """The value; None where there is none (any more)."""
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)
             return self._values.get(key)
 
     def put(self, key: Hashable, value: T) -> T:
-        """Keep a value, and let the oldest ones go that no longer fit."""
+        """Keep a value, drop those for which there is no more room, and return it."""
         with self._lock:
             old = self._values.pop(key, None)
             self.total += self.size(value) - (0 if old is None else self.size(old))

@@ -1,7 +1,7 @@
-"""One pass of a model over one picture, kept so that what any query reads in any layer and head is there within milliseconds.
+"""One forward pass of a model over one picture, stored so that the attention of any query in any layer and head is read within milliseconds.
 
-Layers are packed one by one as the pass goes (see `attention`), so that at no time more than one is there in float32: a ViT-L/14 at 518 pixels
-has 24 layers of 120 MB and keeps 0.8 GB.
+Each layer is packed as soon as it is computed (see `attention`), so at most one is in memory as float32: a ViT-L/14 at 518 pixels has 24 layers of
+120 MB and keeps 0.8 GB.
 """
 
 from dataclasses import dataclass, field
@@ -24,18 +24,18 @@ from vitral.models.common import CLASS_TOKEN, ImageModel
 from vitral.predict import Predictor
 
 TOP, EARLY = 5, 3
-"""Classes that are named of the answer, and of what it would be after a layer."""
+"""Classes that are shown of the answer, and of the early answer after a layer."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """What a model makes of a picture."""
+    """What a model makes of a picture: its answer, the early answers, and the attention of all layers."""
 
     picture: dict[str, object]
     box: tuple[int, int, int, int]
     view: tuple[int, int]
     grid: tuple[int, int]
-    """Of the patches that can be asked for: that of the finest attention layer, or of the finest features of a model without attention."""
+    """Of the patches that can be a query: that of the finest attention layer, or of the finest features of a model without attention."""
     stride: int
     prefix: tuple[str, ...]
     own: str
@@ -69,11 +69,11 @@ class Look:
 
     @property
     def keys(self) -> list[str]:
-        """What a prefix token is called in a query: cls, or t and its number."""
+        """The prefix tokens as queries: cls, or t and a number."""
         return ["cls" if name == CLASS_TOKEN else f"t{i}" for i, name in enumerate(self.prefix)]
 
     def attention(self, query: str) -> dict[str, object]:
-        """What a query reads in each layer and head, for JSON.
+        """The attention of a query in each layer and head, for JSON.
 
         Args:
             query: own, cls, mean, t1 (the prefix token of that number) or R,C (a patch of `grid`).
@@ -85,7 +85,7 @@ class Look:
         return {"query": query, "layers": [self._layer(i, asked) for i in range(len(self.layers))]}
 
     def patch_in(self, patch: tuple[int, int], layer: int | None) -> tuple[int, int]:
-        """The place of a layer, by default the last, that holds the middle of a patch of `grid`; VitralError for a patch outside."""
+        """The place in a layer's grid (default: the last layer's) that holds the middle of a patch of `grid`; VitralError outside the grid."""
         weights(patch, 0, self.grid)
         if not self.layers:
             return patch
@@ -145,14 +145,14 @@ def look_at(predictor: Predictor, stored: Stored) -> Look:
 
 
 def explainable(predictor: Predictor) -> ImageModel:
-    """The part of a model that reads whole images; VitralError for one that does not."""
+    """The part of a model that reads whole images, in float32; VitralError where there is none."""
     if (why := undefined(predictor.model, "similarity")) is not None:
         raise VitralError(why)
     return in_float32(predictor.model.backbone)
 
 
 def block_names(model: ImageModel) -> list[tuple[str, int]]:
-    """(name, stage) of each block, in the order of computation; an attention layer has that of its block."""
+    """(name, stage) of each block in the order of computation; an attention layer has those of its block."""
     several = model.blocks_by_stage()
     names = [
         (f"stage {i}, block {j}" if len(several) > 1 else f"block {j}", i)
@@ -163,7 +163,7 @@ def block_names(model: ImageModel) -> list[tuple[str, int]]:
 
 
 def top(predictor: Predictor, logits: torch.Tensor, count: int) -> list[dict[str, object]]:
-    """The most probable classes of logits [K], best first; none of a model without labels."""
+    """The most probable classes of logits [K], best first; none for a model without labels."""
     if not predictor.labels:
         return []
     p = predictor.probabilities(logits.detach().float().cpu()[None])[0]
@@ -175,9 +175,9 @@ def top(predictor: Predictor, logits: torch.Tensor, count: int) -> list[dict[str
 
 
 def lens(predictor: Predictor, model: ImageModel, found: Pass, attention: int) -> dict[str, object]:
-    """What the answer would be after each block, for JSON. attention: how many attention layers there are, one a block or none."""
+    """The early answers: the head applied after each block, for JSON. attention: the number of attention layers, one a block or none."""
     if not predictor.labels:
-        return {"why": "this model has no labels, so there is no answer to see form"}
+        return {"why": "this model has no labels, so it has no answer"}
     answers, names = early_answers(model, found), block_names(model)
     final = int(found.logits[0].argmax())
     layers = [
@@ -199,7 +199,7 @@ def _percent(share: float) -> str:
 
 
 def parse_query(query: str) -> Query | None:
-    """The text of a query as `explain` takes it: None for own."""
+    """A query as `explain` takes it, from its text; None for own."""
     if query == "own":
         return None
     if query in ("cls", "mean"):

@@ -1,7 +1,7 @@
-"""The training images that a model finds most alike to a picture: nearest neighbours of what its head reads, by cosine.
+"""The training images that are most similar to a picture for a model: nearest neighbours of the features that its head reads, by cosine.
 
-As the retrieval of DINO, https://arxiv.org/abs/2104.14294, section 4.1. The index of a model is made when it is first asked for, in a thread
-whose computing takes turns with that of the page, and kept in the user's cache folder. Axes: n images, D features.
+As the retrieval of DINO, https://arxiv.org/abs/2104.14294, section 4.1. The index of a model is made on the first request, in a thread that takes
+turns with the page's computing, and kept in the user's cache folder. Axes: n images, D features.
 """
 
 import hashlib
@@ -40,21 +40,22 @@ from vitral.training.reopen import open_as_in_training, training_images_left
 from vitral.training.toml import stored_data_options
 
 MOST = 5000  # images of an index: half a minute for a small model, and a few megabytes
-TURN = 0.1  # seconds of computing after which a page that waits gets its turn
+TURN = 0.1  # seconds of computing after which requests of the page get their turn
 SIDE = 128  # pixels of a picture's longer side
-CACHED = 16  # indices that stay on disk
+NEAREST = 12  # images of an answer
+CACHED = 16  # indices that are kept on disk
 Features = NDArray[np.float16]
 
 
 @dataclass
 class Index:
-    """What is known of one model's training images, or how far that has come."""
+    """The index of one model's training images, or how far it has come."""
 
     doing: str = "checking images"
     done: int = 0
     total: int = 0
     why: str | None = None
-    """Why there will be none."""
+    """Why it cannot be made."""
     ready: "Known | None" = None
 
     def count(self, done: int, total: int) -> None:
@@ -63,7 +64,7 @@ class Index:
 
 @dataclass(frozen=True)
 class Known:
-    """The images that answer, and what the model's head reads of each."""
+    """The indexed images and their features."""
 
     words: str
     split: Split
@@ -73,21 +74,21 @@ class Known:
 
 
 def check_data(data: str, models: Sequence[Predictor]) -> None:
-    """A VitralError where there are no such data, or none that the models' neighbours could be found in. Opens no image."""
+    """VitralError for data that do not exist or that the models cannot read. Opens no image."""
     for model in models:
         options = replace(stored_data_options(model.card.recipe), skip_unreadable=True)
         list_data(data, options, training=False, labelled=False)
 
 
-Read = tuple[NDArray[np.float32], float]  # features [n, D], and the seconds that it took
+Read = tuple[NDArray[np.float32], float]  # features [n, D], and the seconds that they took
 
 
 @dataclass
 class Neighbours:
     """The indices of the models of one viewer.
 
-    paths: where the models came from, one each, for their runs' own data. data: a folder, table or built-in name to be used instead. turn: calls
-    a function when the page computes nothing, waits, and gives what it gave. most: images of an index, drawn at random where there are more.
+    paths: of the models, to find their runs' own data. data: a folder, table or built-in name to use instead. turn: calls a function when the
+    page computes nothing, and returns its result. most: images of an index, drawn at random where there are more.
     """
 
     models: Sequence[Predictor]
@@ -98,10 +99,10 @@ class Neighbours:
     indices: dict[int, Index] = field(default_factory=dict)
     ended: threading.Event = field(default_factory=threading.Event)
 
-    def answer(self, model: int, image: bytes, count: int = 12) -> dict[str, Any]:
-        """The `count` nearest images to an encoded picture, or how far their index is, or why there is none.
+    def answer(self, model: int, image: bytes, count: int = NEAREST) -> dict[str, Any]:
+        """The `count` nearest images to an encoded picture, or the progress of their index, or why there is none.
 
-        The first question starts the index. Raises VitralError for a picture that the model cannot read.
+        The first call starts the index. VitralError for a picture that the model cannot read.
         """
         index = self.indices.get(model)
         if index is None:
@@ -116,11 +117,11 @@ class Neighbours:
         return nearest(self.models[model], index.ready, image, count)
 
     def close(self) -> None:
-        """Indices that are being made stop after their turn."""
+        """Stop making indices after the current turn."""
         self.ended.set()
 
     def _fill(self, path: str, turns: "Turns", index: Index) -> None:
-        """Make an index, or say why not: always an end, so that no page waits for ever."""
+        """Make an index, or set the reason why not: in either case it ends, so that no page waits forever."""
         try:
             index.ready = self._known(path, turns, index)
         except VitralError as error:
@@ -183,7 +184,7 @@ def rows_of(turns: Turns, split: Split, progress: Progress) -> Features:
 
 
 def sample(split: Split, most: int) -> Split:
-    """At most so many images of a split, the same ones each time, in its order."""
+    """At most so many images of a split, the same each time, in its order."""
     if len(split) <= most:
         return split
     order = Permutation(len(split), derive(0, "neighbours"), 0)
@@ -198,12 +199,12 @@ def images_of_run(path: str, card: ModelCard, progress: Progress) -> tuple[DataS
     except VitralError as error:
         raise VitralError(f"{error}; or {elsewhere}") from error
     if found is None:
-        raise VitralError(f"where the training images are is not known: no run lies beside the model; {elsewhere}")
+        raise VitralError(f"the training images are unknown, for there is no run beside the model; {elsewhere}")
     return found
 
 
 def in_words(card: ModelCard, data: DataSet, split: Split, chosen: Split, gone: int | None) -> str:
-    """Whose neighbours these are, for people. gone: how many of the run's training images are no longer there; None for other data."""
+    """A sentence on the indexed images. gone: how many of the run's training images no longer exist; None for other data."""
     kind = "training image" if split.name == "train" else "image"
     whole = counted(len(split), kind) if not gone else counted(
         len(split), f"{kind} that is still there", f"{kind}s that are still there"
@@ -226,7 +227,7 @@ def in_words(card: ModelCard, data: DataSet, split: Split, chosen: Split, gone: 
 
 
 def nearest(predictor: Predictor, known: Known, image: bytes, count: int) -> dict[str, Any]:
-    """The answer of an index. A copy of the picture itself is marked and has no vote."""
+    """The nearest images and their votes. A copy of the picture itself is marked and has no vote."""
     model = predictor.model
     with torch.inference_mode():
         read = model.represent(predictor.preprocess(image)[None].to(next(model.parameters()).device))
@@ -255,7 +256,7 @@ def nearest(predictor: Predictor, known: Known, image: bytes, count: int) -> dic
 
 
 def _contents(image: bytes, steps: Preprocess) -> set[int]:
-    """What a data set would know the picture by, as `Split.contents` holds it: its file's bytes, or the pixels of a grey one."""
+    """The picture's content hashes, as `Split.contents` holds them: of its file's bytes, or of the pixels of a grey picture."""
     hashes = [content_hash(image)]
     if steps.channels in COLOURS:
         hashes.append(content_hash(decode(image, 1, reading=steps.reading)[0].numpy().tobytes()))
@@ -263,14 +264,14 @@ def _contents(image: bytes, steps: Preprocess) -> set[int]:
 
 
 def labels_of(known: Known, i: int) -> list[str]:
-    """The classes of an image: one, or where it can have several any number, or none without labels."""
+    """The classes of an image; none for data without labels."""
     if known.labels == [UNLABELLED]:
         return []
     return known.split.targets.named(i, known.labels)
 
 
 def picture(split: Split, i: int, bands: tuple[int, int, int] | None = None) -> str:
-    """An image as a data URL, its longer side at most SIDE pixels; small ones exactly."""
+    """An image as a data URL, shrunk to SIDE pixels; smaller ones exactly."""
     drawn = Image.fromarray(to_rgb(split.read(i, None, SIDE), bands))
     exact = max(drawn.size) <= SIDE
     drawn.thumbnail((SIDE, SIDE))
@@ -278,12 +279,12 @@ def picture(split: Split, i: int, bands: tuple[int, int, int] | None = None) -> 
 
 
 def unit(rows: NDArray[np.float32]) -> Features:
-    """[n, D] to unit length, in half precision: cosines are then true to a thousandth."""
+    """[n, D] to unit length in half precision, which keeps cosines to a thousandth."""
     return (rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)).astype(np.float16)
 
 
 def identity(predictor: Predictor, split: Split) -> str:
-    """A hash of all that an index depends on: the weights, what is done to an image before, and the images in their order."""
+    """A hash of all that an index depends on: weights, preprocessing, and the images in their order."""
     total = hashlib.blake2b(digest_size=16)
     card = predictor.card
     total.update(json.dumps([card.architecture, card.arguments, card.preprocess.to_json()], sort_keys=True).encode())
@@ -295,7 +296,7 @@ def identity(predictor: Predictor, split: Split) -> str:
 
 
 def _read(path: Path, count: int) -> Features | None:
-    """What the cache holds; None where it holds nothing or something broken, which is then made again."""
+    """The cached index; None where there is none, or a broken one, which is then made again."""
     if not path.exists():
         return None
     try:
@@ -306,10 +307,10 @@ def _read(path: Path, count: int) -> Features | None:
 
 
 def _write(path: Path, rows: Features) -> None:
-    """Keep an index for the next time, and let the oldest ones go."""
+    """Cache an index, and drop the oldest ones."""
     try:
         write_safetensors(path, {"rows": torch.from_numpy(rows)}, {})
         for old in sorted(path.parent.glob("*.safetensors"), key=lambda p: p.stat().st_mtime)[:-CACHED]:
             old.unlink(missing_ok=True)
     except (VitralError, OSError) as error:
-        print(f"the index of training images is not kept for the next time: {error}", file=sys.stderr)
+        print(f"the index of training images is not cached: {error}", file=sys.stderr)

@@ -1,6 +1,6 @@
-"""Arrays as text for a page: bytes with their scale, in base 64, a quarter of what float32 takes.
+"""Arrays as text for a page: bytes with their scale, in base 64, a quarter of the size of float32.
 
-Axes: h w grid. A value is low + byte / 255 * (high - low), and so true to half a 255th of the span.
+Axes: h w grid. A value is low + byte / 255 * (high - low), exact to half a 255th of the span.
 """
 
 import base64
@@ -20,7 +20,7 @@ def text(data: bytes | NDArray[np.uint8]) -> str:
 
 
 def to_bytes(values: Floats, low: Floats | float, high: Floats | float) -> NDArray[np.uint8]:
-    """Values in low..high, both broadcast to them, as 0..255; 0 where there is no span."""
+    """Values from low to high (both broadcast) as 0..255; 0 where these are equal."""
     above = values - low
     span = np.broadcast_to(high - low, above.shape)
     scaled = 255 * np.divide(above, span, out=np.zeros_like(above), where=span > 0)  # in this order, for spans near 0
@@ -30,9 +30,9 @@ def to_bytes(values: Floats, low: Floats | float, high: Floats | float) -> NDArr
 def packed(
     values: Floats, extent: Sequence[float] = (1.0, 1.0), form: Callable[[float], str] = "{:.4g}".format
 ) -> dict[str, object]:
-    """A map [h, w] for JSON. extent: its height and width over those of what the model sees.
+    """A map [h, w] for JSON. extent: its height and width as shares of the view's.
 
-    "even" is what `evenness` says of it, its values written by `form`: the page draws such a map without contrast, and says so.
+    "even" is the sentence of `evenness`, its values written by `form`; the page draws a map that has one without contrast.
     """
     low, high = float(values.min()), float(values.max())
     return {

@@ -1,7 +1,6 @@
-"""The viewer's page of one picture as one file: the same code, with the answers that it would ask for written into it.
+"""The viewer's page of one picture as one file: the same code, with the server's answers recorded in it.
 
-It asks nobody for anything: the style sheet is inside, the modules are data URLs of its import map, and its Content-Security-Policy forbids the
-rest.
+It needs no network: the style sheet is inside, the modules are data URLs of its import map, and its Content-Security-Policy forbids the rest.
 """
 
 import base64
@@ -20,25 +19,23 @@ from typing import Any
 from urllib.parse import quote
 
 from vitral.deploy.viewer.explaining import Asked, compare, explanation, score
+from vitral.deploy.viewer.images import SIDE
 from vitral.deploy.viewer.inspecting import inspection
+from vitral.deploy.viewer.neighbours import NEAREST
 from vitral.deploy.viewer.session import Session
 from vitral.errors import VitralError
 from vitral.explain.compare import UNORDERED
 
 STATIC = Path(__file__).parent / "static"
 LIMIT = 8_000_000
-"""Bytes of a page that is still sent by mail."""
-SIDE = 1280
-"""Pixels of the picture's longer side, as the page asks for it."""
-NEIGHBOURS = 12
-"""As many as the page asks for."""
+"""Bytes of a page, so that it can be sent by mail."""
 CLASSES, LIKELY = 3, 0.05
-"""Explained are at most so many classes of the answer, beside the first those that are at least so probable."""
+"""Classes of the answer that are explained at most, and the least probability of all but the first."""
 OF_ITS_OWN = 1000  # bytes for the sentence on what is left out, and the like
 UNTOUCHED = "-_.!~*'(),"  # by JavaScript's encodeURIComponent, and the comma by `api.js`
 PATIENCE = 60.0
-"""Seconds that are waited for the index of neighbours."""
-MISSING = "This recorded page does not hold that; vitral view, with the model, shows it."
+"""Seconds to wait for the index of neighbours."""
+MISSING = "This recorded page does not hold that; run vitral view with the model to see it."
 ONLY_MEAN = "this recorded page holds the scores with the mean colour"
 PATCHES = "patches' attention"
 HERE = "<!-- recorded -->"
@@ -47,7 +44,7 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True)
 class Exported:
-    """A page, and in words what did not fit into it."""
+    """A page, and what did not fit into it, such as 3 of 8 comparisons."""
 
     html: str
     left_out: list[str]
@@ -55,7 +52,7 @@ class Exported:
 
 @dataclass(frozen=True)
 class Question:
-    """One that the page may ask: what it is about, its path as `api.js` writes it, and what makes the answer."""
+    """A request that the page may send: its kind, its path as `api.js` writes it, and the function that answers it."""
 
     about: str
     path: str
@@ -65,7 +62,7 @@ class Question:
 
 @dataclass
 class Recording:
-    """Answers by their path, and those that are left out, together never above `room` bytes as JSON."""
+    """Recorded answers by path, together at most `room` bytes of JSON, and the number of those left out."""
 
     room: int
     answers: dict[str, str] = field(default_factory=dict)
@@ -74,7 +71,7 @@ class Recording:
     left: Counter[str] = field(default_factory=Counter)
 
     def leave_out(self, about: str) -> None:
-        """One more that is not there."""
+        """Count an answer that is not recorded."""
         self.asked[about] += 1
         self.left[about] += 1
 
@@ -91,7 +88,7 @@ class Recording:
         return [f"{n} of {self.asked[about]} {about}" for about, n in self.left.items() if n]
 
     def json(self, more: dict[str, object]) -> str:
-        """All and more, for the inside of a script element: nothing in it ends the element, or begins a comment."""
+        """All answers and `more`, as JSON that can stand in a script element."""
         texts = {name: json.dumps(value) for name, value in more.items()} | self.answers
         whole = ",".join(f"{json.dumps(name)}:{text}" for name, text in texts.items())
         return f"{{{whole}}}".replace("<", "\\u003c")
@@ -106,13 +103,13 @@ def exported(
     progress: Callable[[int, int], None] | None = None,
     ended: threading.Event | None = None,
 ) -> Exported:
-    """The page of a picture and one model, at most about `limit` bytes: what is looked at first is recorded first.
+    """The page of a picture and one model, at most about `limit` bytes; the most wanted answers are recorded first.
 
-    Computes in turn with the session's page; call it from another thread than the worker's. progress: called with (answers made, answers in
-    all). ended: set by another thread to give up.
+    Computes in turn with other requests; call it from another thread than the worker's. progress: called with (answers made, answers in all).
+    ended: set by another thread to give up.
 
     Raises:
-        VitralError: no such model or picture, or one that the model cannot read; or given up.
+        VitralError: there is no such model or picture, the model cannot read it, or `ended` was set.
     """
     run = session.worker.run
     look = run(lambda: session.look(model, image).describe())
@@ -124,7 +121,7 @@ def exported(
         if ended is not None and ended.is_set():
             raise VitralError("the page was given up")
         if question.about == PATCHES and recording.left[PATCHES]:
-            recording.leave_out(PATCHES)  # it is as large as the one before, which did not fit
+            recording.leave_out(PATCHES)  # as large as the one before, which did not fit
         elif question.ask is None:
             recording.add(question, neighbours(session, model, image))
         else:
@@ -139,7 +136,7 @@ def exported(
 
 
 def about_page(session: Session, model: int, image: str) -> Answer:
-    """What the page holds: one model, which is its first, and one picture."""
+    """The session as the page shows it: with one model, number 0, and one picture."""
     whole: Answer = session.about()
     one = whole["models"][model]
     removals = {name: why or (None if name == "mean" else ONLY_MEAN) for name, why in one["removals"].items()}
@@ -153,26 +150,26 @@ def about_page(session: Session, model: int, image: str) -> Answer:
 
 
 def beginning(session: Session, model: int, image: str, look: Answer, described: Answer) -> Iterator[Question]:
-    """All questions but those for single patches, the most wanted first."""
+    """All requests but those for single patches, the most wanted first."""
     stored = session.images.get(image)
-    yield Question("pictures", f"/api/images/{image}/picture?side={SIDE}", lambda: picture(session, image))
+    yield Question("pictures", f"/api/images/{image}/picture", lambda: picture(session, image))
     yield Question("pictures", f"/api/images/{image}", stored.describe)
     yield Question("looks", path(image, "look"), lambda: look)
     readers = ["own", "mean", *(token["key"] for token in look["prefix"])] if look["layers"] else []
     yield from (reading(session, model, image, reader, "tokens' attention") for reader in readers)
     yield from explanations(session, model, image, look, described)
     yield Question("inspections", path(image, "inspect"), lambda: inspection(session, model, image))
-    yield Question("neighbours", path(image, "neighbours", {"count": NEIGHBOURS}), None)
+    yield Question("neighbours", path(image, "neighbours"), None)
 
 
 def reading(session: Session, model: int, image: str, query: str, about: str) -> Question:
-    """What a query reads in every layer and head."""
+    """The attention of a query in every layer and head."""
     where = path(image, "attention", {"query": query})
     return Question(about, where, lambda: session.look(model, image).attention(query))
 
 
 def explanations(session: Session, model: int, image: str, look: Answer, described: Answer) -> Iterator[Question]:
-    """Every method's map, for the answer's likely classes where it is about one; then their scores, and each two compared."""
+    """Every method's map, also for the likely classes of the answer; then their scores, and every pair compared."""
     methods = [method for method in described["methods"] if method["why"] is None]
     likely = [k for k in look["answer"]["top"][1:CLASSES] if k["p"] >= LIKELY]
     for target in (None, *(k["index"] for k in likely)):
@@ -194,17 +191,17 @@ def explanations(session: Session, model: int, image: str, look: Answer, describ
 
 
 def patches(session: Session, model: int, image: str, look: Answer) -> Iterator[Question]:
-    """What each patch reads, from the picture's centre outwards."""
+    """The attention of each patch, from the picture's centre outwards."""
     h, w = look["grid"] if look["layers"] else (0, 0)
     places = sorted(product(range(h), range(w)), key=lambda at: (at[0] - (h - 1) / 2) ** 2 + (at[1] - (w - 1) / 2) ** 2)
     return (reading(session, model, image, f"{row},{column}", PATCHES) for row, column in places)
 
 
 def neighbours(session: Session, model: int, image: str) -> Answer:
-    """The nearest training images; waits for their index, which computes in turn with everything else."""
+    """The nearest training images; waits for their index."""
     until = time.monotonic() + PATIENCE
     while True:
-        found = session.worker.run(lambda: session.neighbours_of(model, image, NEIGHBOURS))
+        found = session.worker.run(lambda: session.neighbours_of(model, image, NEAREST))
         if found["state"] != "indexing":
             return found
         if time.monotonic() > until:
@@ -225,11 +222,13 @@ def path(image: str, what: str, parameters: dict[str, object] | None = None) -> 
 
 
 def shell_of(page: str) -> str:
-    """The page with its style sheet and modules inside; what was recorded goes to HERE."""
+    """The page with its style sheet and modules inside; HERE is the place of the recorded answers."""
     style = (STATIC / "viewer.css").read_text(encoding="utf-8")
     found = re.search(r'<script type="importmap">(.*?)</script>', page, re.DOTALL)
     assert found, "index.html has an import map"
-    imports = {name: _module(STATIC / url) for name, url in _modules(found[1]).items()}
+    imports = {
+        name: _script(STATIC / url.removeprefix("./static/")) for name, url in json.loads(found[1])["imports"].items()
+    }
     mapped, start = json.dumps({"imports": imports}), 'import "viewer/main.js";'
     policy = (
         f"default-src 'none'; script-src data: {_hash(mapped)} {_hash(start)}; style-src {_hash(style)}; img-src data: blob:; "
@@ -249,16 +248,10 @@ def shell_of(page: str) -> str:
     return page
 
 
-def _modules(importmap: str) -> dict[str, str]:
-    """Names to files, relative to the static folder."""
-    imports: dict[str, str] = json.loads(importmap)["imports"]
-    return {name: url.removeprefix("./static/") for name, url in imports.items()}
-
-
-def _module(file: Path) -> str:
+def _script(file: Path) -> str:
     return f"data:text/javascript;base64,{base64.b64encode(file.read_bytes()).decode()}"
 
 
 def _hash(text: str) -> str:
-    """As a Content-Security-Policy names what is inline."""
+    """The name of an inline script or style in a Content-Security-Policy."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,4 +1,4 @@
-"""From the command line to a page in the browser: what is to be shown is loaded first, then the viewer listens until it is told to stop."""
+"""Start the viewer: load what it shows, then listen until Ctrl-C."""
 
 import glob
 import logging
@@ -30,7 +30,7 @@ AT_MOST = 200
 """Pictures of the command line that are shown."""
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 ANY = {"0.0.0.0": (socket.AF_INET, "192.0.2.1"), "::": (socket.AF_INET6, "2001:db8::1")}
-"""What stands for all addresses of this computer: its family, and an address of nobody (RFC 5737, RFC 3849)."""
+"""The names of all addresses of this computer: the family, and an address that nobody has (RFC 5737, RFC 3849)."""
 
 
 @dataclass
@@ -39,12 +39,12 @@ class Loaded:
 
     ids: list[str] = field(default_factory=list)
     more: int = 0
-    """How many are too many to be shown."""
+    """The number of pictures beyond the limit."""
     left_out: list[str] = field(default_factory=list)
-    """Of each that cannot be read its path and why."""
+    """The path of each unreadable picture, and why."""
 
     def say(self) -> None:
-        """Tell a person of pictures that are not shown."""
+        """Print which pictures are not shown."""
         for why in self.left_out:
             print(f"left out: {why}", file=sys.stderr)
         if self.more:
@@ -55,10 +55,10 @@ class Loaded:
 
 
 def load_images(sources: Sequence[str], images: Images) -> Loaded:
-    """The pictures that files, folders, patterns and - name; of what a folder, a pattern or - gives, those that can be read.
+    """The pictures of files, folders, patterns and - (stdin); in folders, patterns and - unreadable ones are left out.
 
     Raises:
-        VitralError: a file that is named by itself cannot be read, or none of the others can.
+        VitralError: a file that is named itself cannot be read, or no picture can.
     """
     loaded = Loaded()
     wrong: list[str] = []
@@ -83,7 +83,7 @@ def load_images(sources: Sequence[str], images: Images) -> Loaded:
 
 
 def _added(name: str, image: str | bytes, images: Images) -> str:
-    """The id of a picture that stays. VitralError, which names the whole path, where it cannot be read."""
+    """The id of a picture that stays; VitralError with the whole path where it cannot be read."""
     data = image if isinstance(image, bytes) else read_file(Path(image), name)[0]
     try:
         return images.add(data, name, stays=True).id
@@ -92,7 +92,7 @@ def _added(name: str, image: str | bytes, images: Images) -> str:
 
 
 def _expanded(source: str) -> list[str]:
-    """What a pattern matches, for shells that leave patterns alone; anything else as it is."""
+    """The files that match a pattern, for shells that do not expand patterns; any other source itself."""
     if not glob.has_magic(source) or Path(source).exists():
         return [source]
     found = sorted(glob.glob(source, recursive=True))
@@ -102,15 +102,17 @@ def _expanded(source: str) -> list[str]:
 
 
 def bind(host: str, port: int | None) -> socket.socket:
-    """A listening socket: at the port that is asked for, else at the usual one, else, if that is taken, at any."""
+    """A listening socket: at the given port, else at the default port, else, if that is taken, at any free one."""
     if port is not None and not 0 <= port < 2**16:
-        raise VitralError(f"--port {port}: ports are numbered 0 to 65535, and 0 stands for any that is free")
+        raise VitralError(f"--port {port}: give a number from 0 to 65535; 0 takes any free port")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, PORT if port is None else port), family=family)
     except OSError as error:
         if isinstance(error, socket.gaierror):
-            raise VitralError(f"--host {host}: is no address of this computer ({error.strerror})") from error
+            raise VitralError(
+                f"--host {host}: is no address of this computer ({error.strerror}); try 127.0.0.1"
+            ) from error
         if port is not None:
             raise VitralError(
                 f"{host}:{port} cannot be listened at ({error}); choose another --port, or leave it out"
@@ -122,7 +124,7 @@ def bind(host: str, port: int | None) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's, that does not complain of the answers it breaks off when a person ends it."""
+    """uvicorn's server, without its complaints on answers that Ctrl-C cuts off."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
@@ -130,7 +132,7 @@ class Server(uvicorn.Server):
 
 
 def serve(session: Session, host: str, port: int | None, *, browser: bool) -> NoReturn:
-    """Listen until Ctrl-C, which ends the process; the address goes to stderr. Anywhere but on this computer alone, a token goes with it."""
+    """Listen until Ctrl-C, which ends the process. Prints the address on stderr, with a token where other computers can reach it."""
     token = None if host in LOOPBACK else secrets.token_urlsafe()
     with bind(host, port) as listening:
         url = address(host, listening.getsockname()[1], token)
@@ -150,7 +152,7 @@ def serve(session: Session, host: str, port: int | None, *, browser: bool) -> No
     session.close()
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(0)  # threads may compute still, and Python's own end would wait for them, or break them off with an abort
+    os._exit(0)  # without waiting for threads that may still compute
 
 
 def address(host: str, port: int, token: str | None) -> str:
@@ -161,13 +163,13 @@ def address(host: str, port: int, token: str | None) -> str:
 
 
 def everywhere(host: str) -> list[str]:
-    """This computer's own addresses, where `host` stands for all of them: other computers may not know it by its name."""
+    """This computer's addresses, where `host` means all of them: other computers may not know its name."""
     if host not in ANY:
         return []
     family, outside = ANY[host]
     found = []
     with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as route:
-        route.connect((outside, 9))  # sends nothing: it only chooses the way
+        route.connect((outside, 9))  # sends nothing, but chooses the local address
         found.append(route.getsockname()[0])
     with suppress(OSError):
         found += [str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None, family)]

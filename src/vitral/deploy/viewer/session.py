@@ -1,4 +1,4 @@
-"""What every answer of the viewer is made from: models, pictures, what the models made of them, and the one thread that computes."""
+"""The viewer's state: models, pictures, cached results, and the one thread that computes."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from vitral.deploy.viewer.refused import RefusedError
 from vitral.deploy.viewer.worker import Worker
 from vitral.drawing.colours import COLOURS
 from vitral.errors import VitralError, counted
+from vitral.explain.compare import UNORDERED
 from vitral.explain.methods import METHODS, in_titles, undefined
 from vitral.explain.removal import BRIEFLY, IN_WORDS, check_droppable
 from vitral.predict import Predictor
@@ -20,13 +21,16 @@ if TYPE_CHECKING:
     from vitral.deploy.viewer.neighbours import Neighbours
 
 LOOKS = 1_000_000_000
-"""Bytes of attention that are kept."""
+"""Bytes of attention in the cache."""
+PREFERRED = ("relevance", "rollout", "grad_cam", "occlusion")
+"""Methods that are compared first, where the model has them."""
+UNSCORED = "A picture in colours puts the patches in no order, so there is no curve to draw."
 RESULTS = 128
-"""Maps, curves and pictures as a model reads them that are kept: a few megabytes each at most."""
+"""Maps, curves and preprocessed pictures in the cache: a few megabytes each at most."""
 
 
 class Session:
-    """models: what is looked into; names: what a person calls each. given: ids of the pictures to begin with."""
+    """models, names: one name each. given: ids of the first pictures. examples: shown where there are none."""
 
     def __init__(
         self,
@@ -38,12 +42,12 @@ class Session:
         examples: "Examples | None" = None,
     ) -> None:
         for model in models:
-            explainable(model)  # refuses a model that reads no whole images
+            explainable(model)  # VitralError for a model that reads no whole images
         self.models, self.names = list(models), list(names)
         self.images, self.given = images, list(given)
-        self.neighbours: Neighbours | None = None  # it takes turns with the worker, and so comes after it
+        self.neighbours: Neighbours | None = None  # set later, for it takes turns with the worker
         self.worker = Worker()
-        self._hooks = [  # a pass through a model is a step of what is computed
+        self._hooks = [  # each forward pass is a step, at which the worker may stop
             each.model.backbone.register_forward_pre_hook(lambda *_: self.worker.step()) for each in self.models
         ]
         self._examples = examples
@@ -52,39 +56,39 @@ class Session:
 
     @property
     def examples(self) -> list[Stored]:
-        """Pictures for a person who has none at hand."""
+        """Example pictures."""
         return self._examples.stored() if self._examples else []
 
     def model(self, number: int) -> Predictor:
         """RefusedError where there is no such model."""
         if not 0 <= number < len(self.models):
             shown = counted(len(self.models), "model")
-            raise RefusedError(404, f"model {number}: {shown} can be looked into, counted from 0")
+            raise RefusedError(404, f"model {number}: this viewer has {shown}, counted from 0")
         return self.models[number]
 
     def name(self, number: int) -> str:
-        """What a person calls the model; RefusedError where there is no such model."""
+        """The model's name; RefusedError where there is no such model."""
         self.model(number)
         return self.names[number]
 
     def kept(self, model: int, image: str) -> Look | None:
-        """The pass over a picture, if it was made already: then its answers need no computing."""
+        """The cached look of a model at a picture, if there is one."""
         return self._looks.get((model, image))
 
     def look(self, model: int, image: str) -> Look:
-        """The pass of a model over a picture; computes it where it is not kept."""
+        """The look of a model at a picture; computes it where it is not cached."""
         predictor, stored = self.model(model), self.images.get(image)
         return self.kept(model, image) or self._looks.put((model, image), look_at(predictor, stored))
 
     def neighbours_of(self, model: int, image: str, count: int) -> dict[str, object]:
-        """The training images that are most alike to a picture, for JSON."""
+        """The training images that are most similar to a picture, for JSON."""
         self.model(model)
         if self.neighbours is None:
             return {"state": "none", "why": "no training images were named; start vitral view with --neighbours DATA"}
         return self.neighbours.answer(model, self.images.get(image).data, count)
 
     def about(self) -> dict[str, object]:
-        """What there is, for JSON."""
+        """Models, pictures and limits, for JSON."""
         return {
             "version": vitral.__version__,
             "models": [self._model(i) for i in range(len(self.models))],
@@ -121,14 +125,16 @@ class Session:
                     "about": m.about,
                     "takes": sorted(m.takes),
                     "why": (why := undefined(model, name)) and in_titles(why),
+                    "unscored": UNSCORED if name in UNORDERED else None,
                 }
                 for name, m in METHODS.items()
             ],
+            "preferred": [name for name in dict.fromkeys((*PREFERRED, *METHODS)) if undefined(model, name) is None],
             "removals": removals(predictor),
         }
 
     def close(self) -> None:
-        """Nothing more is computed."""
+        """Stop computing."""
         if self.neighbours is not None:
             self.neighbours.close()
         self.worker.close()
@@ -137,7 +143,7 @@ class Session:
 
 
 def removals(predictor: Predictor) -> dict[str, str | None]:
-    """For each way to remove a patch why the model cannot be asked without it, or None if it can."""
+    """For each way to remove patches the reason why it does not work with this model, or None where it does."""
     reasons: dict[str, str | None] = {}
     for removal in IN_WORDS:
         try:

@@ -1,4 +1,4 @@
-"""One thread that computes, and a line before it. Whoever leaves is not computed for, or no further than to the next step."""
+"""One thread that computes, and its queue. A request that is given up is dropped, or stopped at its next step."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,37 +11,37 @@ from vitral.deploy.viewer.refused import RefusedError
 
 T = TypeVar("T")
 WAITING = 16
-"""Requests that may wait; more are told to come back."""
+"""Requests that may wait; more are refused."""
 
 
 class Worker:
-    """Computes one thing at a time, in the order in which it is asked: torch itself uses all cores.
+    """Computes one thing at a time, in order of arrival, for torch itself uses all cores.
 
-    Not an executor of the standard library: Python would wait at its end for what is computed there.
+    It is no executor of the standard library, because Python waits for those when it ends.
     """
 
     def __init__(self, waiting: int = WAITING) -> None:
         self.waiting = waiting
         self._line: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
-        self.asked = 0  # requests in the line, and the one that is computed
+        self.asked = 0  # requests that wait or are computed
         self._lock = Lock()
         self._computed: Future[Any] | None = None
-        self._left: Future[Any] | None = None  # what was computed when the one who asked for it left
+        self._left: Future[Any] | None = None  # what was being computed when its client left
         self._closed = False
         Thread(target=self._work, name="viewer", daemon=True).start()
 
     def run(self, function: Callable[[], T]) -> T:
-        """Compute for a background job, in turn with the requests; waits, and so may not be called by what is being computed."""
+        """Compute for a background job, in turn with the requests. Waits, so it must not be called from the worker's own thread."""
         return self._join(function).result()
 
     async def answer(self, function: Callable[[], T], gone: Awaitable[None]) -> T:
         """Compute for a request.
 
-        gone: ends when who asks has left; then `function`, if it has not begun, never will, and else ends at its next `step`.
+        gone: ends when the client has left; then `function` is not started, or stopped at its next `step`.
 
         Raises:
-            RefusedError: the line is full.
-            ConnectionAbortedError: who asked has left.
+            RefusedError: the queue is full.
+            ConnectionAbortedError: the client has left.
         """
         left = asyncio.ensure_future(gone)
         try:
@@ -64,12 +64,12 @@ class Worker:
             left.cancel()
 
     def step(self) -> None:
-        """Between the steps of what is computed: ends it, with a ConnectionAbortedError, where who asked for it has left."""
+        """To be called between steps of what is computed: ConnectionAbortedError if its client has left."""
         if self._computed is not None and self._computed is self._left:
             raise ConnectionAbortedError
 
     def close(self) -> None:
-        """Nothing that waits is computed any more."""
+        """Drop what waits."""
         self._closed = True
         self._line.put(None)
 

@@ -1,7 +1,7 @@
-"""A sweep from its description to its table: checked whole, then run, in a folder that says all that is needed to go on with it.
+"""A sweep from its description to its table. Its folder holds all that is needed to go on with it:
 
-OUT/sweep.toml  the sweep     OUT/recipes/  a recipe a run      OUT/runs/  the runs      OUT/logs/  what each said
-OUT/table.csv and its company: see `vitral.guidance.sweep.table`      OUT/report.html  the plots      OUT/best.toml  what a search found
+OUT/sweep.toml  the sweep     OUT/recipes/  a recipe a run      OUT/runs/  the runs      OUT/logs/  the output of each
+OUT/table.csv and others: see `vitral.guidance.sweep.table`      OUT/report.html  the plots      OUT/best.toml  the best recipe of a search
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from vitral.guidance.sweep.cost import PASSES, Expected, Ground, check_points
 from vitral.guidance.sweep.page import write_sweep_page
 from vitral.guidance.sweep.runs import Runs
 from vitral.guidance.sweep.scaling import PowerLaw
-from vitral.guidance.sweep.search import installed, sample, search
+from vitral.guidance.sweep.search import load_optuna, sample, search
 from vitral.guidance.sweep.sweep import Point, Sweep, grid, read_sweep, verify, write_sweep
 from vitral.guidance.sweep.table import Row, laws, row, summary, summary_text, write_rows
 from vitral.training.display import clock
@@ -32,27 +32,27 @@ Say = Callable[[str], None]
 
 @dataclass
 class Plan:
-    """A sweep that was checked."""
+    """A checked sweep."""
 
     sweep: Sweep
     points: list[Point]
-    """The runs of a grid; of a search samples. Settled."""
+    """The settled runs of a grid, or samples of a search."""
     ground: Ground
     expected: dict[str, Expected]
     runs: int
     """How many there will be at most."""
     decided: str
-    """What the recipes left open and all runs now share, in words; or ""."""
+    """What the recipes left open and all runs now share, as a sentence; or ""."""
 
 
 def plan(sweep: Sweep, progress: Callable[[int, int], None]) -> Plan:
-    """Check every combination, without and with the data, and find what it costs."""
+    """Check every combination, first without the data and then with them, and estimate its cost."""
     verify(sweep)
     if sweep.search is None:
         points = grid(sweep)
         total = len(points)
     else:
-        installed()
+        load_optuna()
         points = sample(sweep)
         total = sweep.search * max(1, len(sweep.seeds))
     check_points(points)
@@ -63,7 +63,7 @@ def plan(sweep: Sweep, progress: Callable[[int, int], None]) -> Plan:
 
 
 def cost_text(planned: Plan, jobs: int) -> str:
-    """The number of runs and what they take, for a person."""
+    """The number of runs and their cost, as a sentence."""
     expected, share = planned.expected.values(), planned.runs / len(planned.points)
     parts = [counted(planned.runs, "run")]
     if compute := sum(one.compute or 0 for one in expected):
@@ -74,9 +74,9 @@ def cost_text(planned: Plan, jobs: int) -> str:
 
 
 def begin(sweep: Sweep, folder: Path, jobs: int) -> Sweep:
-    """Write the sweep to its folder, or find that it is there already and goes on; returns it with its threads.
+    """Write the sweep to its folder, unless it is there already; returns it with its threads a run: OMP_NUM_THREADS, or its share of the cores.
 
-    A run has as many as OMP_NUM_THREADS says, or its share of the cores.
+    VitralError where the folder holds another sweep.
     """
     path = folder / "sweep.toml"
     if path.exists():
@@ -84,7 +84,7 @@ def begin(sweep: Sweep, folder: Path, jobs: int) -> Sweep:
         sweep = dataclasses.replace(sweep, threads=before.threads)
         if write_sweep(sweep) != write_sweep(before):
             raise VitralError(
-                f"{folder}: there is another sweep; go on with it by --resume {folder}, or choose another --out"
+                f"{folder}: holds another sweep; go on with it by --resume {folder}, or choose another --out"
             )
         return sweep
     said = os.environ.get("OMP_NUM_THREADS", "")
@@ -96,21 +96,21 @@ def begin(sweep: Sweep, folder: Path, jobs: int) -> Sweep:
 
 @dataclass
 class Conduct:
-    """A sweep that goes on in its folder."""
+    """A sweep that is being run in its folder."""
 
     planned: Plan
     runs: Runs
     stop: threading.Event
     say: Say
     rows: dict[str, Row] = field(default_factory=dict)
-    """Of the runs that ended."""
+    """Of the finished and failed runs, by name."""
     seconds: dict[str, float] = field(default_factory=dict)
-    """What they took in this session."""
+    """Seconds that runs took in this session, by name."""
     points: list[Point] = field(default_factory=list)
     """All runs so far, in the table's order."""
 
     def go(self) -> bool:
-        """Train to the end (True) or until stopped; the tables are whole after each run."""
+        """Train to the end (True) or until stopped (False). The tables are written after each run."""
         sweep, self.points = self.planned.sweep, []
         if sweep.search is None:
             finished = self._train(self.planned.points)
@@ -122,7 +122,7 @@ class Conduct:
         return finished
 
     def _train(self, points: list[Point]) -> bool:
-        """The largest first: they fill the processors best and tell the most about the time left."""
+        """The most expensive first, which keeps all processors busy at the end and gives the best estimate of the time left."""
         if self.planned.sweep.search is not None:
             points = [self.planned.ground.settle(point) for point in points]
         known = {point.name for point in self.points}
@@ -131,7 +131,7 @@ class Conduct:
         return self.runs.train(sorted(new, key=self._weight, reverse=True), self.stop, self._ended)
 
     def _weight(self, point: Point) -> float:
-        """What the run takes, in arbitrary units."""
+        """The cost of a run, in arbitrary units."""
         weights = {name: float(one.compute or one.seconds or 1) for name, one in self.planned.expected.items()}
         return weights.get(point.name, fmean(weights.values()))
 
@@ -151,7 +151,7 @@ class Conduct:
         )
 
     def _left(self, total: int) -> float:
-        """Seconds to the end, if the rest runs as fast as what ended in this session."""
+        """Seconds to the end, at the speed of the runs of this session."""
         took = sum(self.seconds.values())
         named = {point.name: point for point in self.points}
         rate = took / sum(self._weight(named[name]) for name in self.seconds)
@@ -169,7 +169,7 @@ class Conduct:
         return one[self.planned.ground.scores.HEADLINE]
 
     def _tell_best(self, trials: Sequence[tuple[float, list[Point]]]) -> None:
-        """The trial with the best mean on the validation images, of equal ones that with the lowest loss, as a recipe to go on with."""
+        """Write the recipe of the trial with the best mean validation score, and of equal ones the lowest loss."""
         best, points = max(trials, key=lambda trial: (trial[0], -fmean(self.rows[p.name]["loss"] for p in trial[1])))
         recipe = next(point.recipe for point in self.points if point.name == points[0].name)
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, score_split="test"))
@@ -180,7 +180,7 @@ class Conduct:
         )
 
     def finish(self) -> dict[str, Any]:
-        """Write the page; returns the tables and laws for a program to read."""
+        """Write the page; returns the tables and laws for JSON."""
         rows = self.ordered()
         write_sweep_page(self.runs.folder, self.planned.sweep, self.points, rows)
         means, fitted = summary(self.points, rows), laws(self.points, rows)

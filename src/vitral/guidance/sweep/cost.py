@@ -1,4 +1,4 @@
-"""What the runs of a sweep will cost, found before any of them starts; every recipe is checked on the way."""
+"""The cost of a sweep's runs, estimated before any of them starts; every recipe is checked on the way."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ from vitral.training.shape import shape
 from vitral.training.sizes import patch_for
 from vitral.training.transfer import open_initial
 
-PASSES = 3  # of a training image, counted as forward: back takes two
+PASSES = 3  # forward passes that a training image costs: the backward pass costs two
 
 
 @functools.cache
@@ -33,16 +33,16 @@ def cost_of(config: ModelConfig) -> Cost:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a run will take."""
+    """The cost of a run."""
 
     images: int
     """Training images."""
     multiply_adds: int
-    """Of one image, forward."""
+    """Of one image, forward only."""
     images_seen: int | None
-    """None for a budget by the clock."""
+    """None for a time budget."""
     seconds: float | None
-    """Of a budget by the clock."""
+    """The time budget; None for one in steps or epochs."""
 
     @property
     def compute(self) -> int | None:
@@ -51,12 +51,12 @@ class Expected:
 
 
 def compute(multiply_adds: int, images_seen: int) -> int:
-    """Multiply-adds of training on as many images, whole ones: forward, and back at twice its cost."""
+    """Multiply-adds of training on so many whole images: forward, and backward at twice that."""
     return PASSES * multiply_adds * images_seen
 
 
 def seen(steps: int, images: int, batch: int) -> int:
-    """Images in the first `steps` batches, as the last batch of an epoch can be short."""
+    """Images in the first `steps` batches; the last batch of an epoch can be short."""
     epochs, rest = divmod(steps, -(-images // batch))
     return epochs * images + rest * batch
 
@@ -79,7 +79,7 @@ def check_points(points: Sequence[Point]) -> None:
 
 
 class Ground:
-    """The data of a sweep, opened once for each way of reading them, and what all of their training images decide of its recipes.
+    """The data of a sweep, opened once for each way of reading them, and the recipes resolved on all of their training images.
 
     progress: called with (images checked, images in all) now and then, the first time that the data are opened.
     """
@@ -95,9 +95,9 @@ class Ground:
         return EVALUATORS[next(iter(self.opened.values())).task].scores
 
     def settle(self, point: Point) -> Point:
-        """The point with what its recipe leaves open and the number of images would decide: as on all of them, whatever its share.
+        """The point with the fields that its recipe leaves open resolved on all images, whatever its fraction of them.
 
-        Runs on fewer images then differ in nothing but their images. A run with fewer images than a batch takes what there is.
+        So runs at different fractions differ in nothing but their images. A run with fewer images than a batch takes all of them.
         """
         own, full = point.recipe, self._whole(point.recipe)
         optim = dataclasses.replace(own.optim, lr=full.optim.lr, lr_per=None)
@@ -108,7 +108,7 @@ class Ground:
         return dataclasses.replace(point, recipe=settled)
 
     def expect(self, point: Point) -> Expected:
-        """What the run of a settled point will take."""
+        """The cost of a settled point's run."""
         recipe, data = self._whole(point.recipe), self._open(point.recipe)
         assert recipe.train.batch_size is not None
         targets = data.splits["train"].targets
@@ -120,7 +120,7 @@ class Ground:
         return Expected(images, cost_of(shape(recipe, data)).multiply_adds, taken, budget.seconds)
 
     def decided(self, points: Sequence[Point]) -> str:
-        """What `settle` decided for these points, which are not settled yet, in a line; "" if nothing was open."""
+        """What `settle` decides for these points, which are not settled yet, as a sentence; "" if nothing is open."""
         found: dict[str, list[str]] = {}
         for point in points:
             own, full = point.recipe, self._whole(point.recipe)
@@ -140,7 +140,7 @@ class Ground:
         return f"decided once, on all {count:,} training images, for every run: {told}"
 
     def _whole(self, recipe: Recipe) -> Recipe:
-        """The recipe without open fields, on all training images."""
+        """The recipe resolved on all training images."""
         key = dataclasses.replace(recipe, data=_all(recipe.data), train=dataclasses.replace(recipe.train, seed=0))
         if key not in self.resolved:
             data = self._open(recipe)

@@ -1,7 +1,7 @@
-"""The runs of a sweep as processes: each a `vitral train` in OUT/runs, a few at a time, stopped and resumed without a lost step.
+"""The runs of a sweep as processes: each is a `vitral train` in OUT/runs, a few at a time, stopped and resumed without a lost step.
 
-A run's log is locked by whoever trains it: the lock belongs to the open file that the process inherits, so it lives as long as the process does,
-also when the sweep that started it was killed. Nothing else needs to know which processes there are.
+A run's process holds a lock on its log: it inherits the open file, so the lock lasts as long as the process, also when the sweep that started it
+was killed. No other record of processes is needed.
 """
 
 import fcntl
@@ -32,7 +32,7 @@ class Going:
     point: Point
     process: subprocess.Popen[bytes]
     logged_before: int
-    """Bytes of the log of earlier sessions."""
+    """Bytes of the log from earlier sessions."""
     began: float
 
 
@@ -56,17 +56,17 @@ class Runs:
         return self.folder / "recipes" / f"{point.name}.toml"
 
     def finished(self, point: Point) -> bool:
-        """Whether the run is scored; its page is what a run writes last."""
+        """Whether the run is scored; it writes its page last."""
         return all((self.path(point) / name).exists() for name in ("scores.json", "report.html"))
 
     def words(self, point: Point) -> list[str]:
-        """The command's words: the run from its start, or from its latest checkpoint."""
+        """The words of the command that starts the run, or resumes it from its latest checkpoint."""
         if Checkpoints(self.path(point) / "checkpoints").pointed("latest") is not None:
             return ["train", "--resume", str(self.path(point))]
         return ["train", self.data, "--recipe", str(self.recipe(point)), "--out", str(self.path(point))]
 
     def prepare(self, points: Sequence[Point]) -> None:
-        """Write the runs' recipes; those that are there must be the same."""
+        """Write the runs' recipes; VitralError where one is there and differs."""
         for point in points:
             path = self.recipe(point)
             if not path.exists():
@@ -79,9 +79,9 @@ class Runs:
     def train(
         self, points: Sequence[Point], stop: threading.Event, done: Callable[[Point, str | None, float], None]
     ) -> bool:
-        """Train what is not finished, in this order; `done` hears of each run, why it failed if it did, and its seconds now.
+        """Train the runs that are not finished, in this order. Calls done(run, why it failed or None, seconds of this session) for each.
 
-        Returns False if `stop` was set before the end: then the processes have saved their checkpoints and are gone.
+        Returns False if `stop` was set before the end; then the processes have saved their checkpoints and ended.
         """
         self.prepare(points)
         waiting, going = list(points), list[Going]()
@@ -99,9 +99,7 @@ class Runs:
                         others += 1
                         if point.name not in told:
                             told.add(point.name)
-                            self.say(
-                                f"{point.name}: still trained by a process of a sweep that was killed; waiting for it"
-                            )
+                            self.say(f"{point.name}: a process of a killed sweep still trains it; waiting for that")
                         continue
                     else:
                         heard.add(point.name)
@@ -125,7 +123,7 @@ class Runs:
         return len(heard) == len(points)
 
     def _start(self, point: Point) -> Going | str:
-        """The started run, or "finished", or "elsewhere" if another process trains it."""
+        """The started run; "finished"; or "elsewhere" if another process trains it."""
         self.log(point).parent.mkdir(parents=True, exist_ok=True)
         with open(self.log(point), "ab") as log:
             if not _locked(log):
@@ -144,7 +142,7 @@ class Runs:
         return Going(point, process, before, time.monotonic())
 
     def _failure(self, run: Going) -> str | None:
-        """Why the run failed, in its own words."""
+        """Why the run failed, from its log; None if it did not."""
         code = run.process.returncode
         if code == 0 and self.finished(run.point):
             return None

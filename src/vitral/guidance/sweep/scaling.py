@@ -1,7 +1,7 @@
-"""Power laws of the error: error = a n^-b + c for n training images or n multiply-adds, with how far the points pin them down.
+"""Power laws of the error: error = a n^-b + c for n training images or n multiply-adds, with confidence intervals.
 
 The form of Hestness et al. 2017 (https://arxiv.org/abs/1712.00409, section 3) and of Zhai et al. 2021 (https://arxiv.org/abs/2106.04560, section 2.2,
-without their shift of the compute). Deviations are relative: a point counts by how far it lies from the curve as a share of its error.
+without their shift of the compute). Deviations are relative to the error of the point.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
+from scipy.stats import t as student_t
 
 from vitral.randomness import derive
 
@@ -27,7 +28,7 @@ class PowerLaw:
     b: float
     """In steps of 0.004."""
     c: float
-    """The error that more does not remove; 0 where the points do not tell it from 0."""
+    """The error that stays at any n; 0 where the points do not tell it from 0."""
     points: int
     intervals: dict[str, Interval] | None
     """95 % intervals of a, b and c; None where there are too few points for any."""
@@ -52,10 +53,10 @@ class PowerLaw:
 def fit_power_law(
     sizes: Sequence[float], errors: Sequence[float], *, resolution: float = 0.0, seed: int = 0
 ) -> PowerLaw | str:
-    """The law through points (size, error), several of a size being repetitions; or why there is none, in words.
+    """The law through points (size, error), of which several may have one size; or the reason why there is none.
 
-    sizes: above 0. errors: 0 to 1. resolution: half of the smallest error that could be measured, 1 / (2 x images scored); smaller errors count
-    as this. c is fitted where four sizes or more tell it from 0 (corrected Akaike criterion, https://doi.org/10.1093/biomet/76.2.297). Intervals
+    sizes: above 0. errors: 0 to 1. resolution: half of the smallest error that can be measured, 1 / (2 x images scored), which replaces smaller
+    ones. c is fitted where four sizes or more tell it from 0 (corrected Akaike criterion, https://doi.org/10.1093/biomet/76.2.297). Intervals
     are of a bootstrap over the relative residuals, widened for the numbers fitted and by Student's t; they hold the choice of c fixed.
     """
     assert len(sizes) == len(errors)
@@ -95,7 +96,7 @@ def fit_power_law(
     if free < FREE:
         notes.append(f"too few points for an interval: {numbers + FREE} or more are needed")
     else:
-        residuals = (error - law) / law * (len(n) / free) ** 0.5 * _student(free) / 1.96
+        residuals = (error - law) / law * (len(n) / free) ** 0.5 * student_t.ppf(0.975, free) / 1.96
         draws = np.random.default_rng(derive(seed, "bootstrap")).integers(len(n), size=(RESAMPLES, len(n)))
         again = _solve(x, law * (1 + residuals[draws]), weights, level)
         found = {"a": again[0] * centre ** again[1], "b": again[1], "c": again[2]}
@@ -147,14 +148,3 @@ def _solve(x: np.ndarray, errors: np.ndarray, weights: np.ndarray, level: bool) 
     squares = a**2 * uu + 2 * a * c * u + c**2 * one - 2 * a * uy - 2 * c * y  # less what does not depend on a, b, c
     rows, best = np.arange(len(errors)), squares.argmin(1)
     return a[rows, best], SLOPES[best], c[rows, best]
-
-
-def _student(free: int) -> float:
-    """The 97.5 % point of Student's t, by its expansion in 1 / free (Abramowitz and Stegun 26.7.5); within 1 % from 3 on."""
-    z = 1.959964
-    terms = (
-        (z**3 + z) / 4,
-        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
-        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
-    )
-    return z + sum(term / free ** (i + 1) for i, term in enumerate(terms))

@@ -1,14 +1,14 @@
 """A search for good settings instead of a grid: the tree-structured Parzen estimator of optuna, which must be installed (extra `search`).
 
 Bergstra et al. 2011 (https://papers.nips.cc/paper/4443-algorithms-for-hyper-parameter-optimization). Trials are suggested in rounds of `ROUND`, from
-the scores of the rounds before, with a fixed seed: the suggestions are a pure function of the sweep and those scores. A search that was killed is
-therefore gone through again from its first round, where finished runs answer at once, and needs no data base.
+the scores of the rounds before, with a fixed seed: the suggestions are a pure function of the sweep and those scores. So a search that was killed
+starts again at its first round, where finished runs answer at once, and needs no data base.
 """
 
 import threading
 from collections.abc import Callable
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from vitral.errors import VitralError
 from vitral.guidance.sweep.sweep import Point, Range, Sweep, bases, distinct, make_point
@@ -28,12 +28,13 @@ def search(
     score: Score,
     stop: threading.Event,
 ) -> tuple[list[Point], list[tuple[float, list[Point]]]] | None:
-    """Run the trials: all their runs in order, and (mean score, its runs) of each trial that did not fail; None if stopped.
+    """Run the trials. Returns all their runs in order, and (mean score, its runs) of each trial that did not fail; None if stopped.
 
     A trial is one setting, and a run of it for each seed.
     """
-    study, found = _study(), dict[str, Point]()
-    scored = dict[str, tuple[float, list[Point]]]()
+    optuna, found, scored = load_optuna(), dict[str, Point](), dict[str, tuple[float, list[Point]]]()
+    sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=STARTUP)
+    study = optuna.create_study(direction="maximize", sampler=sampler)
     for start in range(0, sweep.search or 0, ROUND):
         trials = [study.ask() for _ in range(min(ROUND, (sweep.search or 0) - start))]
         members = [_suggested(sweep, trial) for trial in trials]
@@ -44,7 +45,7 @@ def search(
         for trial, points in zip(trials, members, strict=True):
             scores = [value for point in points if (value := score(point)) is not None]
             if len(scores) < len(points):
-                study.tell(trial, state=_failed())
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
             else:
                 mean = fmean(scores)
                 study.tell(trial, mean)
@@ -53,7 +54,7 @@ def search(
 
 
 def sample(sweep: Sweep) -> list[Point]:
-    """One run with each recipe and model and a value of each field, to check before the search begins."""
+    """A run for each recipe and model, with one value of each field, to check before the search begins."""
     values = {name: _end(values) for name, values in sweep.values.items()}
     return [
         make_point(sweep, name, base, model, *_first(sweep), values)
@@ -62,12 +63,14 @@ def sample(sweep: Sweep) -> list[Point]:
     ]
 
 
-def installed() -> None:
-    """Refuse a search without optuna."""
+def load_optuna() -> Any:
+    """The module; VitralError where it is not installed."""
     try:
-        import optuna  # noqa: F401
+        import optuna
     except ImportError as error:
         raise VitralError("--search: optuna is not installed; pip install 'vitral[search]'") from error
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna
 
 
 def _end(values: object) -> object:
@@ -80,20 +83,6 @@ def _end(values: object) -> object:
 def _first(sweep: Sweep) -> tuple[float | None, int | None]:
     """The fraction, and the first seed."""
     return next(iter(sweep.fractions), None), next(iter(sweep.seeds), None)
-
-
-def _study() -> "optuna.Study":
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    sampler = optuna.samplers.TPESampler(seed=0, n_startup_trials=STARTUP)
-    return optuna.create_study(direction="maximize", sampler=sampler)
-
-
-def _failed() -> "optuna.trial.TrialState":
-    import optuna
-
-    return optuna.trial.TrialState.FAIL
 
 
 def _suggested(sweep: Sweep, trial: "optuna.Trial") -> list[Point]:

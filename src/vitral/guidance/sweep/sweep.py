@@ -1,6 +1,6 @@
-"""What a sweep is: many runs on the same data, over models, recipes, shares of the training images, seeds and any field of a recipe.
+"""The description of a sweep: many runs on the same data, over models, recipes, fractions of the training images, seeds and any field of a recipe.
 
-A sweep is a table that a TOML file holds (`OUT/sweep.toml`), and a run of it is one recipe with a name. Nothing here needs torch or the data.
+A TOML file holds it (`OUT/sweep.toml`); a run of it is a recipe with a name. Nothing here needs torch or the data.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ AXES = {"model.name": "models", "data.train_fraction": "fractions", "train.seed"
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high` for a search; evenly by their logarithm where they span a factor of ten or more."""
+    """Numbers from `low` to `high` for a search, on a logarithmic scale where they span a factor of ten or more."""
 
     low: float
     high: float
@@ -53,9 +53,9 @@ class Sweep:
     threads: int | None = None
     """Processor threads of a run; None until the sweep starts."""
     values: dict[str, Values] = field(default_factory=dict)
-    """What other fields (as section.field) take."""
+    """section.field -> the values of any other field that varies."""
     settings: Table = field(default_factory=dict)
-    """Section -> field -> value that all runs share, over their recipes."""
+    """Section -> field -> value, the settings of all runs, over their recipes."""
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ class Point:
 
     @property
     def setting(self) -> dict[str, object]:
-        """All that was chosen but the seed."""
+        """All of its choices but the seed."""
         fraction = {"fraction": self.recipe.data.train_fraction}
         return {"recipe": self.recipe_name, "model": self.model} | self.values | fraction
 
     def curve(self, against: str) -> dict[str, object]:
-        """What the runs along a scaling curve against "images" or "compute" have in common.
+        """The settings that all runs of a scaling curve against "images" or "compute" share.
 
-        Images differ by the fraction; so does the compute, or by the budget where --set gives several.
+        Along it the fraction varies, or for the compute the budget, where --set gives several.
         """
         budgets = {f"train.{name}" for name in BUDGETS} & self.values.keys()
         along = budgets if against == "compute" and budgets else {"fraction"}
@@ -160,7 +160,7 @@ def write_sweep(sweep: Sweep) -> str:
 
 
 def verify(sweep: Sweep) -> None:
-    """Refuse a sweep that contradicts itself; the recipes themselves are for `training.defaults.check`."""
+    """VitralError for a sweep that contradicts itself; recipes are checked by `training.defaults.check`."""
     if not sweep.data:
         raise VitralError("sweep: which data? Give a folder, a table or a built-in name such as digits")
     axes: dict[str, tuple[object, ...]] = {
@@ -221,7 +221,7 @@ def make_point(
     seed: int | None,
     values: dict[str, object],
 ) -> Point:
-    """The run with this recipe, and what is not None or in `values` in place of the recipe's."""
+    """The run with this recipe, whose fields are replaced by the arguments that are not None and by `values`."""
     table: Table = {}
     axes = {"model.name": model, "data.train_fraction": fraction, "train.seed": seed}
     if sweep.search is not None:
@@ -250,7 +250,7 @@ def _word(value: object) -> str:
 
 
 def grid(sweep: Sweep) -> list[Point]:
-    """Every combination, in a fixed order with the seed changing fastest."""
+    """Every combination, in a fixed order; the seed changes fastest."""
     choices = {name: values for name, values in sweep.values.items() if not isinstance(values, Range)}
     combinations = itertools.product(
         bases(sweep).items(), sweep.models or (None,), itertools.product(*choices.values()),
@@ -263,7 +263,7 @@ def grid(sweep: Sweep) -> list[Point]:
 
 
 def distinct(points: list[Point]) -> list[Point]:
-    """The points with names of their own: those that would share one get a digest of their recipe."""
+    """The points under unique names: to a name that several share a digest of the recipe is added."""
     names = [point.name for point in points]
 
     def own(point: Point) -> str:

@@ -1,8 +1,8 @@
-"""What came out of a sweep: a row a run, their means over seeds, and the scaling laws through them. Bit-identical however often a sweep was killed.
+"""The results of a sweep: a row a run, means over seeds, and scaling laws. They are bit-identical however often the sweep was killed.
 
 OUT/table.csv, table.json  a row a run              OUT/summary.csv  means over the seeds
 "model" says what a model is, "name" what the zoo calls it or what it was changed from. The score is the task's headline: top1, or map (mAP).
-OUT/times.csv              seconds of training, which differ from one time to the next and so stand apart
+OUT/times.csv              seconds of training, which differ from time to time and so have a file of their own
 """
 
 import csv
@@ -29,11 +29,11 @@ Laws = dict[str, dict[str, PowerLaw | str]]
 COST = ("batch", "parameters", "multiply_adds", "images_seen", "compute")
 LAWS = {"images": "training images", "compute": "multiply-adds of training"}
 RANGE = 2.0
-"""A curve says nothing of what it varies by a smaller factor."""
+"""Sizes along a curve must differ by at least this factor for it to be drawn."""
 
 
 def row(point: Point, run: Path, failure: str | None, scores: type[Scores]) -> Row:
-    """The run's line: what it was, and what its folder says came out, the task's headline under its own name; or why it failed."""
+    """A run's row: its settings and its results, the task's headline under its own name; or why it failed."""
     outcome = {} if failure is not None else _outcome(run, scores.HEADLINE)
     if outcome and outcome[scores.HEADLINE] is None:
         failure = (
@@ -143,7 +143,7 @@ def mean_text(one: Row, name: str, form: str) -> str:
 
 
 def curves(points: Sequence[Point], rows: Sequence[Row], against: str) -> dict[str, list[Row]]:
-    """The finished runs of each scaling curve by its name, which says no more than tells it from the others."""
+    """The finished runs of each scaling curve, by a name that holds only what tells it from the other curves."""
     named = {point.name: point for point in points}
     groups: dict[str, list[Row]] = {}
     for one in rows:
@@ -160,7 +160,7 @@ def _said(name: str, value: object) -> str:
 
 
 def axes(points: Sequence[Point], rows: Sequence[Row]) -> list[str]:
-    """Of `LAWS` what is varied along some curve; if nothing is, the images."""
+    """The sizes of `LAWS` that vary along some curve; if none does, the images."""
     varied = [
         against
         for against in LAWS
@@ -173,7 +173,7 @@ def axes(points: Sequence[Point], rows: Sequence[Row]) -> list[str]:
 
 
 def laws(points: Sequence[Point], rows: Sequence[Row]) -> Laws:
-    """The power law of each curve's error against what is varied, or why there is none."""
+    """The power law of each curve's error against each size that varies, or why there is none."""
     return {
         against: {
             name: fit_power_law(
@@ -188,7 +188,7 @@ def laws(points: Sequence[Point], rows: Sequence[Row]) -> Laws:
 
 
 def summary_text(means: Sequence[Row], fields: Sequence[str]) -> str:
-    """The means for a person; the model above them where it is the same in all."""
+    """The means as a table; the model stands above it where it is the same in all."""
     models = {one["model"] for one in means}
     above = f"{models.pop()}\n" if len(models) == 1 else ""
     heads = ["recipe", "model", "images", "batch", *fields, "runs", scores_in(means[0]).TITLE]

@@ -51,7 +51,7 @@ export const api = {
   },
 
   pictureURL(id, side) {
-    const path = `/api/images/${id}/picture?side=${side}`;
+    const path = `/api/images/${id}/picture${side ? `?side=${side}` : ""}`; // without a side as large as the page shows it
     return recorded ? recorded[path] ?? "" : `.${path}`;
   },
 };

@@ -1,4 +1,4 @@
-// The attention mode: layers x heads for whoever reads, one of them in the large picture, and a walk through the depth.
+// The attention mode: the attention of the chosen reader in all layers and heads, one of them in the large picture, and a walk through the layers.
 
 import { el, percent } from "viewer/dom.js";
 import { createMatrix } from "viewer/matrix.js";
@@ -100,7 +100,7 @@ function step(me) {
   return next < last;
 }
 
-/** What is under the pointer is shown, as far as it is given, in place of what is chosen. */
+/** Show what is under the pointer in place of what is chosen. */
 function peekAt(me, part) {
   me.peek = { ...me.peek, ...part };
   move(me);

@@ -1,4 +1,4 @@
-// Beads beside the picture: whoever can ask that is no patch, such as the class token; each shines with what is read of it.
+// Beads beside the picture: the readers that are no patches, such as the class token. A bead shines by the attention that it gets.
 
 import { el, percent } from "viewer/dom.js";
 
@@ -43,7 +43,7 @@ export function createBeads(root, { choose }) {
   };
 }
 
-/** First whom the answer is read from; then the other prefix tokens, and the average of all patches. */
+/** The token that the head reads, then the other prefix tokens and the average of all patches. */
 function readers(look) {
   const plain = look.own.replace(/^the /, "");
   const token = look.prefix.findIndex(({ name }) => name === plain);

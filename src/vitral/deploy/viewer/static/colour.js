@@ -8,6 +8,7 @@ const ANCHORS = {
 const AMBER = [255, 186, 84];
 const SUN = [1, 0.95, 0.82];
 export const COOL = [96, 178, 255];
+export const CHOSEN = "112 199 255"; // of what the reader chose, as rgb() takes it
 
 const made = new Map();
 

@@ -1,12 +1,10 @@
-// The compare mode: two methods, or two models, on one picture; each with its curves, and which of them is the more faithful.
+// The compare mode: two methods, or two models, on one picture, each with its curves; and which is the more faithful.
 
 import { path } from "viewer/api.js";
 import { curves } from "viewer/curves.js";
 import { el, percent } from "viewer/dom.js";
 import { asked, drawn, removalChoice, removalOf, sentence, unscored } from "viewer/explanation.js";
 import { createPicture } from "viewer/picture.js";
-
-const PREFERRED = ["relevance", "rollout", "grad_cam", "occlusion"]; // two of those that are defined are shown first
 
 export function mount(root, app) {
   const verdict = el("p", { class: "verdict", role: "status" });
@@ -23,7 +21,7 @@ export function mount(root, app) {
   let controller = null;
   const now = () => app.state.get();
 
-  /** Both sides are written down once one is chosen: the other is then no longer a suggestion. */
+  /** The state holds both sides once one of them is chosen. */
   function choose(name, text) {
     const [left, right] = compared(now(), app.about.models).map(({ model, method }) => `${model}:${method.name}`);
     app.state.set({ left, right, [name]: text });
@@ -51,7 +49,7 @@ export function mount(root, app) {
     const { signal } = controller;
     question = next;
     verdict.className = "verdict waiting";
-    verdict.textContent = "Both maps are put to the same test";
+    verdict.textContent = "Testing both maps";
     agreement.textContent = "";
     try {
       await Promise.all(pictures);
@@ -101,11 +99,8 @@ export function compared({ left, right, model, target }, models) {
   return [first, second].map((side) => ({ ...side, target: targetIn(models[side.model], models[model], target) }));
 }
 
-const defined = ({ methods }) => {
-  const able = methods.filter(({ why }) => !why);
-  const first = PREFERRED.map((name) => able.find((method) => method.name === name)).filter(Boolean);
-  return [...first, ...able.filter((method) => !first.includes(method))];
-};
+/** The methods that a model has, those first that should be compared first. */
+const defined = ({ methods, preferred }) => preferred.map((name) => methods.find((method) => method.name === name));
 
 /** The class of the state, which is one of the chosen model's, in a model that may number its classes otherwise. */
 function targetIn(model, chosen, target) {
@@ -117,9 +112,9 @@ function targetIn(model, chosen, target) {
 const targetsOf = (both) => both.map(({ target, method }, i) =>
   target === null || !method.takes.includes("target") ? "" : `&${["left", "right"][i]}_target=${target}`).join("");
 
-/** What is to be kept in mind of two models. */
+/** A caution for two models. */
 const apart = ([left, right]) => left.model === right.model ? ""
-  : " Each is tested on its own model, and how far it can gain depends on how sure that is.";
+  : " Each map is tested on its own model, and its gain also depends on how sure that model is.";
 
 /** [row, column] of another grid that lies over the middle of a patch of this one, both {grid, extent, box}; null where there is none. */
 function sameIn(from, to, { row, column }) {

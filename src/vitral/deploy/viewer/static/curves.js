@@ -1,4 +1,4 @@
-// How the answer falls as patches go in a map's order, and rises as they come back: a small chart in SVG, with what knows nothing beside it.
+// Deletion and insertion curves as small SVG charts: how the answer falls as patches are removed in a map's order, and rises as they come back.
 
 import { el } from "viewer/dom.js";
 

@@ -20,7 +20,7 @@ export function receive(veil, take, refuse) {
     if (!carries(event)) return;
     event.preventDefault();
     if (event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
-    else refuse("What was dropped is no file: save the picture first, then drop it.");
+    else refuse("This is not a file: save the picture first, then drop it.");
   });
   addEventListener("paste", (event) => {
     if (event.target.closest?.("input, textarea")) return;

@@ -1,4 +1,4 @@
-// The explanation mode: what speaks for a class by a method that can be chosen, and beside the picture how true that is to the model.
+// The explanation mode: what speaks for a class, by a chosen method, and a test of how faithful that is to the model.
 
 import { path, bytes, unpack } from "viewer/api.js";
 import { patchOf, readerName } from "viewer/attention.js";
@@ -11,9 +11,9 @@ const SUGGESTED = 40; // class names that are offered while one is typed
 /** The method that is chosen, or the first that the model allows. */
 export const methodOf = ({ method }, { methods }) => methods.find(({ name, why }) => name === method && !why) ?? methods.find(({ why }) => !why);
 
-/** The parameters of a question for a map: of those that the state holds the ones that the method can be asked for. */
+/** The parameters of a request for a map: those of the state that the method takes. */
 export function asked(method, { target, layer, query }) {
-  const reader = method.name === "similarity" && !patchOf(query) ? "own" : query; // it knows patches and the whole, no tokens
+  const reader = method.name === "similarity" && !patchOf(query) ? "own" : query; // it takes patches, no other tokens
   return {
     method: method.name,
     target: method.takes.includes("target") ? target : null,
@@ -51,8 +51,7 @@ export function drawn(answer, style) {
 
 /** Why a model cannot be scored, or a map of it; null where it can. */
 export function unscored(model, method) {
-  if (model.removals.mean) return model.removals.mean;
-  return method.name === "pca" ? "A picture in colours puts the patches in no order, so there is no curve to draw." : null;
+  return model.removals.mean ?? method.unscored;
 }
 
 /** The removal that is chosen, or mean where the model does not allow it. */
@@ -109,7 +108,7 @@ export function mount(root, app) {
     const { model: number, image } = now();
     const next = path(number, image, "explain", asked(one, now()));
     const chosen = now().layer !== null || now().query !== "own";
-    if (app.api.exported && question === null && chosen && !app.api.has(next)) { // what another mode had chosen is not recorded for this one
+    if (app.api.exported && question === null && chosen && !app.api.has(next)) { // the choices of another mode are not recorded for this one
       return app.state.set({ layer: null, query: "own" }, { replace: true });
     }
     if (next !== question) {
@@ -117,7 +116,7 @@ export function mount(root, app) {
       controller = new AbortController();
       [question, answer, scoring] = [next, null, null];
       showOptions();
-      waiting("First the map, then its test");
+      waiting("The map is computed first, then tested");
       const { signal } = controller;
       try {
         const found = await app.busy(app.api.get(next, { signal }));
@@ -129,7 +128,7 @@ export function mount(root, app) {
         question = null;
         app.fail(error);
         score.replaceChildren(el("p", { class: "note", text: error.message }));
-        app.state.set({ layer: null, query: "own", target: null }, { replace: true }); // what there is for every picture
+        app.state.set({ layer: null, query: "own", target: null }, { replace: true }); // which every picture has
         return;
       }
       showOptions();
@@ -155,7 +154,7 @@ export function mount(root, app) {
     app.picture.marks({ query: asked(method(), now()).query ? patchOf(now().query) : null, ghost });
   }
 
-  /** The curves, after the picture: they take hundreds of passes. */
+  /** The curves come after the map, for they take hundreds of forward passes. */
   async function test(one) {
     const why = unscored(model, one);
     if (why) return void score.replaceChildren(el("h3", { text: "How true is it?" }), el("p", { class: "note", text: why }));
@@ -164,7 +163,7 @@ export function mount(root, app) {
     const next = path(number, image, "score", { ...asked(one, now()), removal });
     if (next === scoring) return;
     scoring = next;
-    waiting("Testing it with some hundred passes: patches go in this map's order, in random orders and from the centre");
+    waiting("Testing it with some hundred forward passes: patches are removed in the map's order, in random orders and from the centre");
     const found = await app.busy(app.api.get(next, { signal: controller.signal }));
     if (scoring !== next) return;
     const choice = removalChoice(app, model);

@@ -1,4 +1,4 @@
-// What the page tells people beside the picture: that it works on something, what went wrong, and, for screen readers, what is shown.
+// Feedback: that something is being computed, what went wrong, and, for screen readers, what is shown.
 
 const BUSY_AFTER = 80; // ms before work is shown as such
 const SAY_AFTER = 250; // ms: of quick changes only the last is spoken
@@ -22,7 +22,7 @@ export function busy(promise) {
   return promise;
 }
 
-/** One sentence in a bar that can be dismissed. A question that was called off is no error. */
+/** Shows an error as a sentence in a bar that can be dismissed; an aborted request is no error. */
 export function fail(error) {
   if (error.name === "AbortError") return;
   if (error.name !== "ApiError") console.error(error);

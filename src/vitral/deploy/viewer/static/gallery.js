@@ -1,4 +1,4 @@
-// Pictures to choose from: the strip below the large one, and the page before there is one.
+// Pictures to choose from: the strip below the large one, and the start page.
 
 import { api } from "viewer/api.js";
 import { el, rove } from "viewer/dom.js";
@@ -38,7 +38,7 @@ export function createStrip(root, choose) {
   };
 }
 
-/** The page that invites: drop, choose a file, or begin with one of the first `images`. */
+/** The start page: drop or choose a file, or begin with one of the first `images`. */
 export function fillEmpty(root, about, images, pick, choose) {
   const examples = images.slice(0, OFFERED).map((image) =>
     el("button", { type: "button", class: "example", onclick: () => choose(image.id) }, thumbnail(image, 320), el("span", { text: image.name })));

@@ -1,10 +1,10 @@
 // Drawing a picture with a map on it. A `frame` is {width, height, box: [left, top, width, height], unit} of a canvas, in its own
 // pixels: the box is the part that the model sees, the unit is one pixel of the page. Nothing here knows of pages or pointers.
 
-import { against, calm, glowing, heated, leaden, lit } from "viewer/colour.js";
+import { against, calm, CHOSEN, glowing, heated, leaden, lit } from "viewer/colour.js";
 
 const LEAD = "rgb(9 10 13)";
-const COOL = "rgb(112 199 255)";
+const COOL = `rgb(${CHOSEN})`;
 const BEVELLED = 14; // pixels of the page from which a pane has a bevel
 const SEEN = 8; // pixels of the page from which a patch is large enough to show its borders
 

@@ -1,9 +1,9 @@
-// The inspect mode: what is inside the model, and what it does with this picture layer by layer; one finding at a time in the large picture.
+// The inspect mode: what is inside the model, and what it does with this picture layer by layer; one map at a time in the large picture.
 
 import { bytes, path, unpack } from "viewer/api.js";
 import { patchOf } from "viewer/attention.js";
 import { layerChart, legend } from "viewer/charts.js";
-import { EVEN, light, ramp } from "viewer/colour.js";
+import { CHOSEN, EVEN, light, ramp } from "viewer/colour.js";
 import { el, percent, rove } from "viewer/dom.js";
 
 const THUMB = 72; // pixels of a small map's longer side, at least
@@ -21,7 +21,7 @@ export function inspected(now, found) {
 export function mapOf(found, { kind, i }, patch, look) {
   if (kind === "norms") {
     const { name, map, outlying } = found.norms[i];
-    return { ...unpack(map), outlying, words: `${place(name, i)}: how long each patch's vector is (norm)` };
+    return { ...unpack(map), outlying, words: `${place(name, i)}: norm of each patch's vector` };
   }
   const one = found.positions[i];
   const [h, w] = one.grid;
@@ -32,7 +32,7 @@ export function mapOf(found, { kind, i }, patch, look) {
   const raw = one.all.subarray((a * one.columns.length + b) * size, (a * one.columns.length + b + 1) * size);
   const values = Float32Array.from(raw, (byte) => one.low + (byte / 255) * (one.high - one.low));
   const name = found.positions.length > 1 ? `${one.name}: ` : "";
-  const words = `${name}how alike the place in row ${one.rows[a]}, column ${one.columns[b]} is to every other (cosine)`;
+  const words = `${name}cosine of the position in row ${one.rows[a]}, column ${one.columns[b]} with every other`;
   return { ...one, values, outlying: [], words };
 }
 
@@ -70,7 +70,7 @@ export function mount(root, app) {
     }
   }
 
-  /** The patch whose position is asked about: the one under the pointer, the one that was chosen, or the middle. */
+  /** The patch whose position is shown: the one under the pointer, else the chosen one, else the middle. */
   const asked = () => hovered ?? patchOf(now().query) ?? look.grid.map((side) => Math.floor(side / 2));
 
   function draw() {
@@ -120,7 +120,7 @@ export function mount(root, app) {
 const card = (kind, title, ...inside) => el("section", { class: `finding ${kind}` }, el("h3", { text: title }), ...inside);
 const said = (text) => el("p", { class: "soft", text });
 
-/** A button that puts something into the large picture, and says whether it is there. */
+/** A button that shows something in the large picture, pressed while it is shown. */
 function chooserOf(text, value, is, choose, choosers, ...children) {
   const button = el("button", { type: "button", onclick: () => choose(value) }, ...children, text);
   choosers.push((what) => button.setAttribute("aria-pressed", is(what)));
@@ -132,8 +132,8 @@ function positionCard({ positions, missing }, app, choose, choosers) {
   if (!positions) return [card("positions", title, said(`None here: ${missing.positions}.`))];
   const buttons = positions.map(({ name }, i) => chooserOf(positions.length > 1 ? name : "Show in the picture", `p${i}`,
     ({ kind, i: at }) => kind === "positions" && at === i, choose, choosers));
-  const words = "Point at a patch in the picture: light is where positions are alike to its own. Crosses and blobs around each place say that "
-    + "the model knows rows, columns and neighbours (as figure 7, centre, of the ViT paper).";
+  const words = "Point at a patch in the picture: positions similar to its own are light. Crosses and blobs show that the model knows "
+    + "rows, columns and neighbours (as figure 7, centre, of the ViT paper).";
   return [card("positions", title, el("div", { class: "choices" }, ...buttons), said(words))];
 }
 
@@ -180,7 +180,7 @@ function drawThumb(canvas, { map, outlying }, style) {
     context.fillStyle = `rgb(${(even ? EVEN : colours.subarray(at, at + 3)).join(" ")})`;
     context.fillRect((k % w) * side, Math.floor(k / w) * side, side, side);
   });
-  context.strokeStyle = "rgb(112 199 255)";
+  context.strokeStyle = `rgb(${CHOSEN})`;
   context.lineWidth = 1.5;
   for (const k of outlying) context.strokeRect((k % w) * side, Math.floor(k / w) * side, side, side);
 }
@@ -189,7 +189,7 @@ function filterCard({ filters: { title, words, picture } }) {
   return [card("filters", title, el("img", { src: picture, alt: title, class: "exact" }), said(words))];
 }
 
-/** A dot for each head, their mean, and what a head would have that reads all alike. */
+/** A dot for each head, their mean, and the value of a head that reads all patches alike. */
 function headChart(app, { title, values, top, form, uniform = [] }) {
   const measured = values.flatMap((heads, x) => (heads ? [[x, heads]] : []));
   const mean = measured.map(([x, heads]) => [x, heads.reduce((sum, y) => sum + y, 0) / heads.length]);
@@ -209,7 +209,7 @@ function distanceCard({ attention, words, missing }, app) {
   const title = "How far a head reads";
   if (!attention) return [card("distance", title, said(`None here: ${missing.attention}.`))];
   const values = attention.map(({ distance_pixels: heads }) => heads);
-  if (!values.some(Boolean)) return [card("distance", title, said("None here: no patch asks in this model's attention."))];
+  if (!values.some(Boolean)) return [card("distance", title, said("None here: no patch is a query in this model's attention."))];
   const uniform = attention.flatMap(({ uniform_distance_pixels: y }, x) => (y === null ? [] : [[x, y]]));
   const top = Math.max(...values.flat().filter((y) => y !== null), ...uniform.map(([, y]) => y));
   const form = (y) => `${Number(y.toPrecision(3))} px`;

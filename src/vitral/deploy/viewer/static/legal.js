@@ -1,4 +1,4 @@
-// What of a state there is to show: a link may be old, cut short or from another model, and the address says what the page shows.
+// Fits a state to what the page can show: a link may be old, cut short or from another model.
 
 import { patchOf } from "viewer/attention.js";
 import { fromSpans, START, toSpans } from "viewer/state.js";

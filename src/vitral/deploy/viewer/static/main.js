@@ -1,4 +1,4 @@
-// The page: which picture and model, which mode beside the picture. Each mode's pane comes from its own module, when it is first shown.
+// The page: its picture, model and mode. The module of a mode is loaded when the mode is first shown.
 
 import { createAnswer } from "viewer/answer.js";
 import { api, ApiError, LOST, path } from "viewer/api.js";
@@ -18,18 +18,18 @@ import { createTheme } from "viewer/theme.js";
 const MODES = {
   attention: ["Attention", "what each head reads, layer by layer"],
   explanation: ["Explanation", "what speaks for a class"],
-  mask: ["Mask", "take patches away and see the answer move"],
+  mask: ["Mask", "remove patches and see the answer change"],
   compare: ["Compare", "two explanations side by side"],
   inspect: ["Inspect", "positions, filters, distances, norms"],
-  neighbours: ["Neighbours", "the training images that are most alike"],
+  neighbours: ["Neighbours", "the most similar training images"],
 };
 const HELP = [
   "A Vision Transformer cuts the picture into patches and lets every patch, and often a class token, read all the others, " +
-    "layer by layer. Where light falls, the chosen one reads; the key below the picture says how much.",
-  "Choose who reads by clicking a patch or a bead, and the layer and head in the matrix. Pointing shows, clicking stays. " +
-    "Attention says what is read, not what the answer rests on: Explanation measures that, and Mask tries it out.",
+    "layer by layer. The brighter a patch is, the more the chosen one reads of it; the key below the picture gives the scale.",
+  "Click a patch or a bead to choose who reads, and a cell of the matrix to choose layer and head; pointing at them shows the same for a moment. " +
+    "Attention shows what is read, not what the answer rests on: Explanation measures that, and Mask tests it.",
 ];
-const RECORDED = "A recorded page: it shows what was looked at. For other pictures and for masks, run vitral view.";
+const RECORDED = "This page is a recording; for other pictures and for masks, run vitral view.";
 const NO_MASKS = "Masks need vitral view: they ask the model. Here is its attention, as it was recorded.";
 const ALL = new Set(Object.keys(START));
 
@@ -42,11 +42,11 @@ const answer = createAnswer($("answer"), { choose: explainClass });
 const strip = createStrip($("strip"), choose);
 const panes = {}; // mode -> promise of {root, pane}
 let images = []; // all that can be chosen
-let look = null; // of the picture and model that are shown
+let look = null; // the server's look of the shown model at the shown picture
 let current = null; // the {root, pane} that is shown
-let looking = null; // AbortController of the question for a look
-let refused = null; // the error that the state's picture met
-let coming = null; // the object URL of a picture that comes in
+let looking = null; // AbortController of the request for a look
+let refused = null; // the error of the state's picture
+let coming = null; // the object URL of a picture that is being uploaded
 
 start().catch(fail);
 
@@ -73,7 +73,7 @@ function route(now, changed, bar) {
   else if (look) show(now, changed);
 }
 
-/** The state that is wanted as far as there is such, and a word where that leaves something out that is asked for by name. */
+/** The wanted state as far as this page can show it; says so where something that was named cannot be shown. */
 function mended(values) {
   const now = state.get();
   const of = values.image === now.image && values.model === now.model ? look : null;
@@ -83,7 +83,7 @@ function mended(values) {
   return found;
 }
 
-/** Ask for the picture's look, showing the picture meanwhile, and then what the mode shows of it. */
+/** Get the picture's look, showing the picture meanwhile, and then show the mode. */
 async function lookAt({ model, image }) {
   looking?.abort();
   looking = new AbortController();
@@ -95,7 +95,7 @@ async function lookAt({ model, image }) {
   const question = path(model, image, "look");
   const known = api.has(question);
   try {
-    if (!known && !coming) app.picture.preview(api.pictureURL(image, 1280)).catch(() => {}); // the look says what is wrong
+    if (!known && !coming) app.picture.preview(api.pictureURL(image)).catch(() => {}); // the look says what is wrong
     const found = await (known ? api.get(question) : busy(api.get(question, { signal })));
     if (signal.aborted) return;
     await app.picture.load(found);
@@ -117,16 +117,16 @@ async function lookAt({ model, image }) {
   }
 }
 
-/** The state's picture cannot be shown as the model sees it: the others stay within reach, or where it is gone the page that invites one. */
+/** After an error with the state's picture: show it plain beside the others, or the start page where it is gone. */
 function giveUp(error) {
   refused = error;
   document.title = "vitral";
   leave(error.status !== 404);
   $("main").dataset.refused = "";
-  if (error.status !== 404) app.picture.preview(api.pictureURL(state.get().image, 1280)).catch(() => {}); // nor perhaps as it is
+  if (error.status !== 404) app.picture.preview(api.pictureURL(state.get().image)).catch(() => {}); // nor perhaps as it is
 }
 
-/** Put away what is shown, for another picture or for the page that invites one. */
+/** Hide what is shown, for another picture or for the start page. */
 function leave(another) {
   look = null;
   current?.pane.hide();
@@ -243,13 +243,13 @@ function choose(id) {
   state.set({ image: id, query: "own", masked: "", target: null });
 }
 
-/** A class of the answer is explained, here or where explanations are shown. */
+/** Explain a class of the answer, in a mode with explanations. */
 function explainClass(index) {
   const mode = ["explanation", "compare"].includes(state.get().mode) ? state.get().mode : "explanation";
   state.set({ mode, target: look.answer.top[0].index === index ? null : index });
 }
 
-/** A picture that comes in is shown at once, while the server looks at it. */
+/** Show a new picture at once, while the server looks at it. */
 async function take(file) {
   const { bytes } = app.about.limits;
   const megabytes = (size) => `${Math.ceil(size / 1e6)} MB`;

@@ -1,4 +1,4 @@
-// The mask mode: paint patches away and see the answer move; or let the fewest be found that flip it.
+// The mask mode: remove patches by painting and see the answer change, or find few patches whose removal flips it.
 
 import { path } from "viewer/api.js";
 import { el, percent } from "viewer/dom.js";
@@ -9,8 +9,8 @@ const FEW = 80; // patches, up to which the search tries every one at each step 
 const STEP = 90; // ms a patch, as the found ones are shown
 const LONGEST = 2400; // ms for all
 const still = matchMedia("(prefers-reduced-motion: reduce)");
-const HINT = "Paint over the picture to take patches away; start on one that is gone, or hold Alt or the right button, to put them back. "
-  + "With the keyboard: arrows and space.";
+const HINT = "Paint over the picture to remove patches. To put them back, begin on a removed one, or hold Alt or the right button. "
+  + "Keys: arrows and space.";
 const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 export function mount(root, app) {
@@ -22,7 +22,7 @@ export function mount(root, app) {
   const button = (text, title, run) => el("button", { type: "button", class: "plain", text, title, onclick: run });
   const acts = el("div", { class: "acts" },
     button("Clear", "put all patches back", () => change(new Set())),
-    button("Invert", "take away what is there and put back what is not", () => change(new Set(every().filter((i) => !masked().has(i))))),
+    button("Invert", "remove the patches that are there and put back the others", () => change(new Set(every().filter((i) => !masked().has(i))))),
     flips);
   const hint = el("p", { class: "note", text: HINT });
   const why = el("p", { class: "note", hidden: true });
@@ -61,7 +61,7 @@ export function mount(root, app) {
     app.picture.marks({ masked: masked(), maskGrid: grid(), maskExtent: look.removal.extent, cursor: over ?? cursor });
   }
 
-  /** Ask for what is masked now; while a question is under way only the last of those that come is asked after it. */
+  /** Get the answer for the masked patches; of the requests that come meanwhile only the last is sent. */
   async function ask() {
     const question = JSON.stringify({ removed: [...masked()].sort((a, b) => a - b), removal: removalOf(now(), model) });
     const { model: number, image } = now();
@@ -144,13 +144,13 @@ export function mount(root, app) {
     }
   }
 
-  /** The method that is chosen, if its map orders the patches and it is about the answer; else the first that does and is. */
+  /** The chosen method, if it takes a class; else the first that does. */
   function guiding() {
     const able = model.methods.filter(({ why, takes }) => !why && takes.includes("target")).map(({ name }) => name);
     return able.includes(now().method) ? now().method : able[0] ?? null;
   }
 
-  /** The patches as the search took them, and then without those that were not needed. */
+  /** Show the patches in the order of the search, then those that are needed. */
   async function animate({ steps, patches }, signal) {
     if (!still.matches) {
       const pause = Math.min(STEP, LONGEST / steps.length);

@@ -1,12 +1,12 @@
-// Layers down, heads across, the mean at the right edge: a thumbnail of every map on one canvas, and what the answer would be there.
+// Layers down, heads across, the mean at the right: a thumbnail of every map on one canvas, and the early answer of each layer.
 
-import { EVEN, light, ramp } from "viewer/colour.js";
+import { CHOSEN, EVEN, light, ramp } from "viewer/colour.js";
 import { el, percent } from "viewer/dom.js";
 
 const GAP = 3;
 const [SMALLEST, FINGER, LARGEST, SHALLOW] = [15, 44, 76, 170]; // pixels of a thumbnail; of one of few layers in a large window
 const LINE = 16; // heads in a line, at most
-const LENS = [104, 190]; // pixels for what the answer would be: at least, at most
+const LENS = [104, 190]; // pixels of the early answer: at least, at most
 const UNDER = 24; // pixels of a line for it below the thumbnails
 const MEAN_GAP = 8; // between the heads and their mean
 const HEADER = 24; // pixels of the line of head numbers, and of a stage's own line
@@ -104,7 +104,7 @@ function row(look, layer, i, cells) {
   return el("div", { role: "row", class: "layer" }, heading, ...heads, cell("mean"), ...lens);
 }
 
-/** What the answer would be after a layer: the class that leads, and how much the final one has by then. */
+/** The early answer of a layer: its first class, and the probability of the final one. */
 function early(look, i) {
   const found = look.lens.layers.findLast(({ after }) => after === i);
   if (!found?.top.length) return el("span", { class: "lens" });
@@ -115,7 +115,7 @@ function early(look, i) {
   bar.style.width = `${100 * found.answer}%`;
   const beside = right || !final ? "" : `; ${final.label} has ${percent(found.answer)}`;
   return el("span", {
-    class: right ? "lens right" : "lens", title: `read here, the answer would be ${label} (${percent(p)})${beside}`,
+    class: right ? "lens right" : "lens", title: `the head applied here answers ${label} (${percent(p)})${beside}`,
   }, el("b", { text: label }), el("small", { text: percent(p) }), bar);
 }
 
@@ -128,7 +128,7 @@ function snapped(cell, patches, unit) {
 /**
  * Where everything is, in pixels of the page: {names, area, lens, wide, high, unit, rows: [{line, cell, tall, y}]}. Cells are as large as
  * the place allows, and large enough for a finger where fingers point; layers with few heads, in a pyramid those of the finest grids, get
- * larger ones. Where a window is high enough for all layers, what the answer would be stands below the thumbnails and leaves them its width.
+ * larger ones. Where a window is high enough, the early answers stand below the thumbnails, which then get their width.
  */
 function layoutOf(look, wide) {
   const beside = laidOut(look, wide, false);
@@ -253,7 +253,7 @@ function spans(count, pixels) {
 }
 
 function windowLines(context, { rows, columns }, [h, w], [x, y, cell, tall]) {
-  context.fillStyle = "rgb(112 199 255 / 0.24)";
+  context.fillStyle = `rgb(${CHOSEN} / 0.24)`;
   for (const column of columns) context.fillRect(Math.round(x + (column / w) * cell), y, 1, tall);
   for (const row of rows) context.fillRect(x, Math.round(y + (row / h) * tall), cell, 1);
 }

@@ -1,19 +1,18 @@
-// The neighbours mode: the training images whose representation is nearest to this picture's, and what they would vote.
+// The neighbours mode: the training images with the most similar features, and the votes of their labels.
 
 import { path } from "viewer/api.js";
 import { el, percent } from "viewer/dom.js";
 
-const COUNT = 12;
-const AGAIN = 700; // ms between two questions how far the index is
+const AGAIN = 700; // ms between two requests for the progress of the index
 const SMALL = 64; // pixels of a side up to which each is shown as a square
 
 /** The question for a picture's neighbours. */
-export const question = ({ model, image }) => path(model, image, "neighbours", { count: COUNT });
+export const question = ({ model, image }) => path(model, image, "neighbours");
 
 export function mount(root, app) {
   const place = el("div", { class: "nearest", "aria-live": "polite" });
   root.append(el("div", { class: "pane-head" }, el("h2", { text: "The nearest training images" })), place);
-  let [shown, asked, asking, timer] = [null, null, null, null]; // the questions that are answered and under way
+  let [shown, asked, asking, timer] = [null, null, null, null]; // the requests that are answered and under way
 
   async function ask() {
     asking = new AbortController();
@@ -50,7 +49,7 @@ export function mount(root, app) {
       if ([shown, asked].includes(question(state))) return;
       stop();
       asked = question(state);
-      show(el("p", { class: "soft waiting", text: "Looking for them" }));
+      show(el("p", { class: "soft waiting", text: "Searching" }));
       ask();
     },
     hide: stop,
@@ -59,7 +58,7 @@ export function mount(root, app) {
 
 function progress({ doing, done, total }) {
   const words = total ? `${doing}: ${done.toLocaleString("en")} of ${total.toLocaleString("en")}` : doing;
-  return el("div", { class: "indexing" }, el("p", { text: "The index of training images is made once; the rest of the page works meanwhile." }),
+  return el("div", { class: "indexing" }, el("p", { text: "The training images are being indexed, once; meanwhile the rest of the page works." }),
     el("progress", { max: total || 1, value: total ? done : undefined, "aria-label": words }), el("p", { class: "soft waiting", text: words }));
 }
 
@@ -68,8 +67,8 @@ const absent = ({ why }) => [el("p", { text: "There are no neighbours to show." 
 function answer({ words, neighbours, votes }) {
   const few = neighbours.filter(({ same, labels }) => !same && labels.length).length;
   return [
-    el("p", { class: "soft", text: `By what the model's head reads (cosine): ${words}.` }),
-    ...(votes.length ? [el("h3", { text: `What ${few === 1 ? "this one" : `these ${few}`} would vote` })] : []),
+    el("p", { class: "soft", text: `By cosine of the features that the head reads: ${words}.` }),
+    ...(votes.length ? [el("h3", { text: `Votes of ${few === 1 ? "its label" : `these ${few} labels`}` })] : []),
     el("ol", { class: "votes" }, ...votes.map(vote)),
     el("ol", { class: "neighbours" }, ...neighbours.map(neighbour)),
   ];

@@ -5,7 +5,6 @@ import { drawScale, footOf } from "viewer/caption.js";
 import { el } from "viewer/dom.js";
 import { canvasOf, groundsOf, paintMap, paintMarks, tiling } from "viewer/glass.js";
 
-const SIDE = 1280; // pixels of the longer side that is asked of the server
 const SAVED = 1200; // saved pictures have at least so many
 const LEAST = 0.5; // of the longer side: the width of one that is saved
 const NOTHING = { values: null, even: false, grid: [1, 1], extent: [1, 1], colours: null, style: "light", smooth: false };
@@ -62,7 +61,7 @@ export function createPicture(root) {
       const known = me.look?.picture.id === look.picture.id;
       me.look = look;
       if (!known) [me.painted, me.marked] = [NOTHING, {}];
-      await open(api.pictureURL(look.picture.id, SIDE));
+      await open(api.pictureURL(look.picture.id));
       me.frame = null; // another model sees another box
       fit();
     },

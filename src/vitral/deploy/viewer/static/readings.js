@@ -1,4 +1,4 @@
-// What a query reads, layer by layer: asked of the server, decoded, and for the neighbours of a patch asked for ahead.
+// The attention of a query in each layer: requested, decoded, and for the neighbours of a patch requested ahead.
 
 import { bytes, path } from "viewer/api.js";
 

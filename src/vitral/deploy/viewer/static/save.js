@@ -1,4 +1,4 @@
-// The menu of what can be taken along: the picture as it is shown, its numbers, a link that shows the same again, the page as one file.
+// The menu to save or share: the picture as shown, its numbers, a link to the same view, the page as one file.
 
 import { bytes, path, unpack } from "viewer/api.js";
 import { chosen, patchOf, readerName } from "viewer/attention.js";

@@ -1,4 +1,4 @@
-// A walk through the depth: one layer after another, the light flowing from each into the next.
+// A walk through the layers, each map changing smoothly into the next.
 
 import { el } from "viewer/dom.js";
 
