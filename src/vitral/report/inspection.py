@@ -170,5 +170,7 @@ def _missing(found: Inspection) -> str:
     rows = [[escape(PARTS[name]), escape(why)] for name, why in found.missing().items()]
     if not isinstance(found.attention, str) and any(one.distance is None for one in found.attention):
         names = ", ".join(one.name for one in found.attention if one.distance is None)
-        rows.append(["Attention distance in " + escape(names), "only the class token attends there, and it has no place"])
+        rows.append(
+            ["Attention distance in " + escape(names), "only the class token attends there, and it has no place"]
+        )
     return f"<section><h2>Not shown</h2>{table(['what', 'why'], rows, names=2)}</section>" if rows else ""

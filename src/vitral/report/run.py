@@ -68,9 +68,7 @@ def _scored(run: Path, described: dict[str, Any], curves: Curves, data: DataSet 
     ]
     steps = predictor.card.preprocess
     write_atomically(run / "example.png", png(Image.fromarray(steps.shown(split.read(0, steps.channels)))))
-    about = _about(
-        run, predictor.card.model, described, curves, scores["training_seconds"], scores.get("kept"), worth
-    )
+    about = _about(run, predictor.card.model, described, curves, scores["training_seconds"], scores.get("kept"), worth)
     return write_report(
         run, about, score_split(outputs, targets, predictor), examples, split=scores["split"], task=task,
         baselines={each["name"]: each["right"] for each in scores.get("beside", ())},  # which older runs do not have
