@@ -166,7 +166,7 @@ def test_what_is_known_of_the_data_is_found_once(tmp_path, monkeypatch):
     read = []
     monkeypatch.setattr(sources, "moments", lambda *given: read.append(given) or moments(*given))
     monkeypatch.setattr(plan_module, "measure_cost", lambda *given: pytest.fail("a trial is another process"))
-    monkeypatch.setattr(plan_module, "tried", lambda display, limit: costing(0.001))
+    monkeypatch.setattr(plan_module, "tried", lambda display, brief: costing(0.001))
     made = make_plan("digits", Recipe(train=TrainOptions(time="1s", batch_size=32)), Display(), brief=True)
     begin(made.settled, tmp_path / "run", Display()).claim.release()
     assert len(read) == 1
