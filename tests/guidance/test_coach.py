@@ -449,6 +449,11 @@ def test_a_budget_of_time_that_is_too_short_is_named():
     assert "--time 167m" in remarks[0].next
 
 
+def test_a_budget_that_ends_with_its_first_line_is_named():
+    assert said(coach(time="6s"), [trained(1, share=0.9, seconds=5.4, epoch=0.02)]) == []
+    assert said(coach(time="6s"), [trained(1, share=1.0, seconds=8.0, epoch=0.03)]) == ["budget"]
+
+
 @pytest.mark.parametrize(
     ("images", "val"),
     [
@@ -512,7 +517,10 @@ def test_overfitting_names_several_ways_out():
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        (23, "that 23 validation images can show: a gap to training of 19 points or more. "),
+        (
+            23,
+            "that 23 validation images can show: a gap to training of 19 points or more; --folds 5 tests on every image. ",
+        ),
         (1000, "nothing looks wrong. "),
     ],
 )

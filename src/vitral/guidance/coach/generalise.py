@@ -210,7 +210,8 @@ ENDLESS = 24 * 3600.0  # seconds: what nobody waits for unawares
 
 def budget(run: History) -> Remark | None:
     """A budget that does not fit the measured speed."""
-    if len(run.train) < LINES or run.train[-1]["share"] < (TIMED if run.recipe.train.time else 1e-4):
+    share = run.train[-1]["share"] if run.train else 0.0
+    if share < (TIMED if run.recipe.train.time else 1e-4) or (len(run.train) < LINES and share < 1):
         return None
     line = run.train[-1]
     epochs, total = line["epoch"] / line["share"], line["seconds"] / line["share"]
