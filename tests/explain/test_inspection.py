@@ -13,7 +13,7 @@ from vitral.data.sources import open_data
 from vitral.explain.inspection.as_json import as_json
 from vitral.explain.inspection.heads import head_importance, without_head
 from vitral.explain.inspection.images import look_at_images
-from vitral.explain.inspection.inspect import inspect, spread
+from vitral.explain.inspection.inspect import inspect
 from vitral.explain.inspection.watch import named_blocks
 from vitral.explain.inspection.weights import filters, offset_biases, positions
 from vitral.layers.attention import attention_layers, recording
@@ -232,7 +232,7 @@ def test_without_data_images_are_asked_for_and_with_it_nothing_is_missing(tiny_v
     }  # fmt: skip
     found = inspect(predictor, shapes, images=9, head_images=6, batch_size=4)
     assert set(found.missing()) == {"offset_biases"}
-    assert (found.images, found.split, found.heads.images) == (len(spread(shapes.splits["test"], 9)), "test", 6)
+    assert (found.images, found.split, found.heads.images) == (len(shapes.splits["test"].thinned(9)), "test", 6)
     again = inspect(predictor, shapes, images=9, head_images=6, batch_size=4)
     assert json.dumps(as_json(found)) == json.dumps(as_json(again))
 

@@ -72,6 +72,15 @@ class Split:
         names = [self.names[i] for i in chosen.tolist()]
         return Split(self.name, names, self.targets.take(chosen), self.images, self.rows[chosen], self.contents[chosen])
 
+    def thinned(self, most: int) -> "Split":
+        """Up to `most` images, evenly spread over the split, as it may be sorted by class."""
+        return self.take(spread(len(self), most))
+
+
+def spread(count: int, most: int) -> np.ndarray:
+    """int64: up to `most` of so many positions, evenly spread."""
+    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(np.int64))
+
 
 @dataclass
 class DataSet:
@@ -135,11 +144,8 @@ def open_data(
     wrong with layout, labels and images. UnreadableError, a VitralError, lists every image that cannot be read.
     """
     listing = list_data(data, options, training=training, labelled=labelled)
-    if training and options.fold is not None and "test" in (listing.given or ()):
-        raise VitralError(
-            f"{data}: the data say themselves which images are for testing, so there are no folds to make; leave out --folds, or hand over "
-            "images without a test split (of a table: --split-column none)"
-        )
+    if training and options.fold is not None:
+        _can_be_folded(data, listing)
     if listing.labels == [UNLABELLED]:
         options = replace(options, val_fraction=0.0, test_fraction=0.0)
     wrong = [problem.text for problem in listing.problems] if strict else []
@@ -182,6 +188,15 @@ def open_data(
         given=frozenset(listing.given or ()),
         notes=[*notes(listing, scanned, splits), *said, *of_values(scanned.infos, options.value_range)],
     )
+
+
+def _can_be_folded(data: str | Path, listing: Listing) -> None:
+    """VitralError where the data themselves have a test split."""
+    if "test" in (listing.given or ()):
+        raise VitralError(
+            f"{data}: the data say themselves which images are for testing, so there are no folds to make; leave out --folds, or hand over "
+            "images without a test split (of a table: --split-column none)"
+        )
 
 
 def write_skipped(dataset: DataSet, path: str | Path) -> None:

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from vitral.data.preprocess import Preprocess
-from vitral.data.sources import DataSet, Split
+from vitral.data.sources import DataSet, Split, spread
 from vitral.evaluation.evaluate import EVALUATORS
-from vitral.evaluation.evaluator import Evaluator
 from vitral.evaluation.metrics import wilson
 from vitral.evaluation.probes import FEW_SHOT_L2, L2_GRID, Ridge, edges_and_colours, pixels
 from vitral.evaluation.words import Told
@@ -37,14 +36,13 @@ def beside(data: DataSet, split: str, steps: Preprocess, outputs: np.ndarray) ->
     steps: how the model gets its images. A linear classifier reads them averaged to sides of up to 16 pixels; of few images another one reads
     their edges and colours.
     """
-    kind = EVALUATORS[data.task]
-    if kind.right is Evaluator.right:
-        return []
+    right = EVALUATORS[data.task].right
     chosen = spread(len(data.splits[split]), SCORED)
     scored = data.splits[split].take(chosen)
-    ours = kind.right(outputs[chosen], scored.targets.values)
-    train = data.splits["train"]
-    train = train.take(spread(len(train), SEEN))
+    ours = right(outputs[chosen], scored.targets.values)
+    if ours is None:
+        return []
+    train = data.splits["train"].thinned(SEEN)
     # [1, K]: the largest is the commonest class; of several labels those that most images have are above 0
     commonest = (data.splits["train"].targets.counts(len(data.labels)) / len(data.splits["train"]) - 0.5)[None]
     answers = {"the commonest answer to all": np.repeat(commonest, len(scored), 0)}
@@ -55,7 +53,8 @@ def beside(data: DataSet, split: str, steps: Preprocess, outputs: np.ndarray) ->
             answers["a linear classifier on edges and colours"] = described
     found = []
     for name, given in answers.items():
-        theirs = kind.right(given, scored.targets.values)
+        theirs = right(given, scored.targets.values)
+        assert theirs is not None
         found.append(Beside(name, float(theirs.mean()), stands(ours, theirs)))
     return found
 
@@ -88,8 +87,3 @@ def stands(ours: np.ndarray, theirs: np.ndarray) -> Told:
     if high < 0.5:
         return "worse"
     return "unclear" if only_ours > only_theirs else "no better"
-
-
-def spread(count: int, most: int) -> np.ndarray:
-    """int64: up to `most` of so many positions, evenly spread."""
-    return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(np.int64))

@@ -65,9 +65,9 @@ class Evaluator(ABC):
         """The scores of all that was added; VitralError without images."""
 
     @staticmethod
-    def right(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """bool [n]: which of the answers that outputs [n, K] give are wholly right; a task without such answers leaves this as it is."""
-        raise NotImplementedError
+    def right(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray | None:
+        """bool [n]: which of the answers that outputs [n, K] give are wholly right; None for a task without such answers."""
+        return None
 
 
 class Gathering(Evaluator):

@@ -7,8 +7,7 @@ import numpy as np
 import torch
 
 from vitral.checkpoints.atomic import write_atomically
-from vitral.data.sources import DataSet, Split
-from vitral.evaluation.beside import spread
+from vitral.data.sources import DataSet
 from vitral.evaluation.probes import features, k_nn
 from vitral.models.common import ImageModel
 from vitral.predict import Predictor
@@ -54,14 +53,9 @@ class Pretraining:
 
 def neighbours(predictor: Predictor, data: DataSet, precision: str) -> float:
     """Top-1 of weighted nearest neighbours: of up to 1,000 validation images, among up to 5,000 training images, spread over each split."""
-    parts = [thinned(data.splits[name], count) for name, count in (("train", KNOWN), ("val", ASKED))]
+    parts = [data.splits[name].thinned(count) for name, count in (("train", KNOWN), ("val", ASKED))]
     known, asked = (features(predictor, part, precision=precision) for part in parts)
     return float((k_nn(known, parts[0].targets.values, asked) == parts[1].targets.values).mean())
-
-
-def thinned(split: Split, count: int) -> Split:
-    """Up to `count` images of the split, evenly spread over it."""
-    return split.take(spread(len(split), count))
 
 
 def pictures(loop: Loop) -> bytes:

@@ -43,7 +43,7 @@ class Settled:
 
 
 def settle(source: str, recipe: Recipe, display: Display, opened: DataSet | None = None) -> Settled:
-    """All that a run of this recipe begins with. Raises VitralError for a recipe that cannot be meant so, before any image is read.
+    """All that a run of this recipe begins with. Raises VitralError for a recipe that contradicts itself or the machine, before any image is read.
 
     opened: the data, if they were opened for this recipe already; who opened them has checked it.
     """

@@ -88,21 +88,8 @@ def read(data: Path) -> Drafted:
         for image, _ in images
         if image in texts
     }
-    if not len(drafted.classes):  # nothing names them
-        most = max(
-            (
-                c
-                for lines in rows.values()
-                for line in lines
-                if line.split() and (c := whole(line.split()[0])) is not None
-            ),
-            default=-1,
-        )
-        if most > 100_000:
-            raise VitralError(
-                f"{data}: holds a class {most:,}, and nothing names the classes; add classes.txt, a name a line"
-            )
-        drafted.classes = ClassTable(tuple(range(most + 1)), tuple(map(str, range(most + 1))))
+    if not len(drafted.classes):
+        drafted.classes = _numbered(data, [line for lines in rows.values() for line in lines])
         drafted.understood.append(
             "nothing names the classes: they are called by their numbers; add classes.txt, a name a line"
         )
@@ -135,6 +122,16 @@ def read(data: Path) -> Drafted:
     if rest := [image for image in texts if image not in listed and not file]:
         drafted.understood.append(f"{counted(len(rest), 'image')} in no split not read: {some(rest, 2)}")
     return drafted
+
+
+def _numbered(data: Path, lines: list[str]) -> ClassTable:
+    """Classes that nothing names, up to the highest number of any line."""
+    most = max((c for line in lines if line.split() and (c := whole(line.split()[0])) is not None), default=-1)
+    if most > 100_000:
+        raise VitralError(
+            f"{data}: holds a class {most:,}, and nothing names the classes; add classes.txt, a name a line"
+        )
+    return ClassTable(tuple(range(most + 1)), tuple(map(str, range(most + 1))))
 
 
 def _classes(tree: Tree, file: str | None, yaml: dict[str, Any]) -> ClassTable:

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,10 +71,10 @@ def inspect(
     looked, split = None, None
     heads: Heads | str = NO_DATA
     if data is not None:
-        split = spread(chosen_split(data), images)
+        split = chosen_split(data).thinned(images)
         batches = _counted(_inputs(predictor, split, batch_size), len(split), progress)
         looked = look_at_images(model, batches)
-        heads = _heads(predictor, data, spread(split, head_images), batch_size, progress)
+        heads = _heads(predictor, data, split.thinned(head_images), batch_size, progress)
     return _inspection(predictor, positions(model), looked, "" if split is None else split.name, heads)
 
 
@@ -115,13 +114,6 @@ def _inspection(
 def chosen_split(data: DataSet) -> Split:
     """The images that the model was most likely not trained on."""
     return next((data.splits[name] for name in ("test", "val") if name in data.splits), None) or merged(data)
-
-
-def spread(split: Split, most: int) -> Split:
-    """At most so many images of a split, evenly spaced, as it may be sorted by class."""
-    if len(split) <= most:
-        return split
-    return split.take(np.linspace(0, len(split) - 1, most).round().astype(np.int64))
 
 
 def _inputs(predictor: Predictor, split: Split, batch_size: int) -> Iterator[Tensor]:

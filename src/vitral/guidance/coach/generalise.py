@@ -4,6 +4,7 @@ import math
 
 from vitral.errors import portion
 from vitral.evaluation.metrics import wilson
+from vitral.guidance import weights
 from vitral.guidance.coach.history import History, mean
 from vitral.guidance.coach.symptoms import LINES, SIGMAS, Remark
 from vitral.training.config import seconds
@@ -155,7 +156,6 @@ def overfitting(run: History) -> Remark | None:
     return Remark("overfitting", seen, cause, first, tuple(others))
 
 
-SOME_WEIGHTS = "hf:facebook/deit-tiny-patch16-224"  # 5.7 million parameters, learned from ImageNet, Apache licence 2.0
 MODEL_FLAGS = ("model", "dim", "depth", "num_heads", "patch_size", "image_size")
 
 
@@ -169,11 +169,11 @@ def _against_overfitting(run: History, best: float | None) -> list[str]:
     else:
         more = run.again(mixup=max(0.2, 2 * augment.mixup))
     if transfer.init is None:
-        weights = run.again(**dict.fromkeys(MODEL_FLAGS), lr=None, init=SOME_WEIGHTS)
+        trained = run.again(**dict.fromkeys(MODEL_FLAGS), lr=None, init=weights.NAME)
     else:
-        weights = run.again(lr=None, freeze="encoder") if transfer.freeze == "none" and not transfer.lora_rank else ""
+        trained = run.again(lr=None, freeze="encoder") if transfer.freeze == "none" and not transfer.lora_rank else ""
     shorter = "" if best is None else run.again(epochs=max(1, round(best)), steps=None, time=None)
-    return [command for command in (more, weights, shorter) if command]
+    return [command for command in (more, trained, shorter) if command]
 
 
 def _judged(run: History) -> bool:

@@ -5,7 +5,6 @@ from vitral.data.preprocess import Preprocess
 from vitral.data.sources import DataSet
 from vitral.evaluation.probes import edges_and_colours, features, k_nn, linear, pixels
 from vitral.predict import Predictor
-from vitral.training.pretrain import thinned
 from vitral.training.transfer import Initial
 
 SEEN = 4000  # training images that a baseline learns from, at most
@@ -24,7 +23,7 @@ def baselines(
     """
     if scored not in data.splits or data.task != "classify":
         return {}
-    train, val = thinned(data.splits["train"], SEEN), thinned(data.splits[scored], SCORED)
+    train, val = data.splits["train"].thinned(SEEN), data.splits[scored].thinned(SCORED)
     commonest = data.splits["train"].targets.counts(len(data.labels)).argmax()
     known = frozen(initial, data.channels)
     what = "pixels" if known is None else "frozen features"

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vitral.data.sources import DataSet
+from vitral.guidance import weights
 from vitral.guidance.plan.ladder import climb, open_size, passes_worth
 from vitral.training.config import Recipe
 from vitral.training.defaults import resolve
@@ -22,9 +23,6 @@ REPORT = 10.0  # seconds of making a report: pictures with their attention, and 
 SCORING = 0.4  # of what an image takes in training: a forward pass, of forward and backward
 STARVED = (
     100  # images a class: with fewer a network from scratch is about level with edges and colours (docs/small-data.md)
-)
-WEIGHTS = (
-    "trained weights, such as --init hf:facebook/deit-tiny-patch16-224 (5.7 million parameters, 23 MB, Apache 2.0)"
 )
 SCORABLE = 50  # images: with fewer a top-1 is known to 14 points at best
 FINE_TUNED = 3.0  # passes worth having from scratch over those from trained weights
@@ -187,7 +185,11 @@ class Planner:
             self.choose("start", "from scratch", why)
             if self.data.task == "classify" and self.images < STARVED * len(self.data.labels):
                 why = f"{self.images / len(self.data.labels):.0f} images a class teach a new network little more than their edges and colours"
-                self.choose("better", f"start from {WEIGHTS}", f"{why}; docs/guidance.md names others")
+                self.choose(
+                    "better",
+                    f"start from trained weights, such as --init {weights.NAME} ({weights.ABOUT})",
+                    f"{why}; docs/guidance.md names others",
+                )
             return recipe
         share = self.images / max(1, len(self.data.labels))
         whole = recipe.transfer.freeze == "none" and not recipe.transfer.lora_rank

@@ -66,11 +66,6 @@ class Cost:
         first = min(steps, self.steps_per_epoch) * (self.first_data_seconds - self.data_seconds)
         return steps * self.step_seconds + first + validations * self.validation_seconds
 
-    def bytes_with(self, micro_batch: int) -> int:
-        """Peak memory with another micro-batch, along a straight line; for a smaller one at most this."""
-        more = (micro_batch - self.micro_batch) * self.image_bytes
-        return max(self.peak_bytes, round(self.training_bytes + more))
-
     def largest_micro_batch(self) -> int:
         """The largest power of two that fits `ROOM` of the available memory; 1 where not even that does."""
         spare = ROOM * self.available_bytes - self.training_bytes

@@ -26,7 +26,7 @@ from vitral.report.run import report_run
 from vitral.training.display import Display
 from vitral.training.loop import Budget, Loop
 from vitral.training.machine import choose_device
-from vitral.training.pretrain import ASKED, KNOWN, thinned
+from vitral.training.pretrain import ASKED, KNOWN
 from vitral.training.run import Run
 from vitral.training.start import start
 from vitral.training.state import Progress
@@ -192,7 +192,7 @@ def _part(run: Run, data: DataSet, share: float) -> DataSet:
     """The data with this share of the images that a validation reads, but not too few to tell."""
     reads = {"val": len, "test": len} if run.recipe.objective.labelled else {"train": _known, "val": _asked}
     parts = {
-        name: thinned(split, max(LEAST_VALIDATED, round(share * reads[name](split)))) if name in reads else split
+        name: split.thinned(max(LEAST_VALIDATED, round(share * reads[name](split)))) if name in reads else split
         for name, split in data.splits.items()
     }
     return replace(data, splits=parts)
