@@ -26,7 +26,8 @@ export function mount(root, app) {
     flips);
   const hint = el("p", { class: "note", text: HINT });
   const why = el("p", { class: "note", hidden: true });
-  const body = el("div", { class: "masking" }, count, bars, acts, words, removal, hint);
+  // What is pressed stands above what grows and shrinks, so that no button moves away under the pointer.
+  const body = el("div", { class: "masking" }, count, acts, removal, words, bars, hint);
   root.append(el("div", { class: "pane-head" }, el("h2", { text: "Without some patches" })), why, body);
 
   let look = null;
