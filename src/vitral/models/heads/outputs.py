@@ -1,0 +1,64 @@
+"""What the heads of dense tasks answer for a batch of images.
+
+Axes: B images, Q objects or queries, K classes, C width of a pixel's vector, h w the head's own grid.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class ByImage:
+    """Tensors whose first axis is the batch, moved, cast and sliced together; None stays None."""
+
+    def __len__(self) -> int:
+        return len(getattr(self, fields(self)[0].name))
+
+    def __getitem__(self, images: slice) -> Self:
+        return self._each(lambda tensor: tensor[images])
+
+    def to(self, device: torch.device | str) -> Self:
+        return self._each(lambda tensor: tensor.to(device))
+
+    def float(self) -> Self:
+        return self._each(Tensor.float)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        changed: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Tensor):
+                changed[field.name] = change(value)
+            elif isinstance(value, tuple):
+                changed[field.name] = tuple(each._each(change) for each in value)
+        return replace(self, **changed)
+
+
+@dataclass(frozen=True, eq=False)
+class Maps(ByImage):
+    """A class for each place."""
+
+    logits: Tensor
+    """[B, K, h, w]"""
+
+
+@dataclass(frozen=True, eq=False)
+class Found(ByImage):
+    """Objects: each has a class, a box and perhaps a mask."""
+
+    logits: Tensor
+    """[B, Q, K], before a sigmoid for each class."""
+    boxes: Tensor
+    """[B, Q, 4]: x0, y0, x1, y1 as shares of the input's width and height."""
+    masks: Tensor | None = None
+    """[B, Q, h, w], before the sigmoid; in training left to `kernels` and `pixels`."""
+    earlier: tuple["Found", ...] = ()
+    """In training: what the dense stage and then each decoder layer but the last found."""
+    kernels: Tensor | None = None
+    """[B, Q, C]: in training; a mask's logits are kernel · pixels, and a loss computes only those that it needs."""
+    pixels: Tensor | None = None
+    """[B, C, h, w]: in training, the same for every stage."""
