@@ -420,7 +420,7 @@ def test_a_run_that_never_came_to_a_checkpoint_can_be_started_again(capsys, shap
     assert [line["step"] for line in lines if line["event"] == "train"] == [4]
     code, _, err = run(capsys, *words)
     assert code == 2
-    assert "there is a run already; go on with --resume" in err
+    assert "holds a run already; continue it with --resume" in err
 
 
 def test_the_next_commands_can_be_typed_as_they_are(monkeypatch, tmp_path):

@@ -190,12 +190,12 @@ def test_explain_says_the_labels_own_probability(capsys, trained, place, tmp_pat
 def test_models_and_data_must_be_of_one_kind(capsys, trained, place, shapes_run, shapes_folder):
     code, _, err = run(capsys, "evaluate", shapes_run, place / "t.csv", "--label-separator", ";")
     assert code == 2
-    assert "an image can have several labels in it, and the task is to classify" in err
+    assert "its images can have several labels, and the task classify takes one class an image" in err
     code, _, err = run(capsys, "evaluate", trained, shapes_folder)
     assert code == 2
-    assert "come from a table" in err
+    assert "needs a table" in err
     vit, single = vitral.load(trained), open_data(shapes_folder, DataOptions())
-    with pytest.raises(VitralError, match="one class in the data and several labels in the model"):
+    with pytest.raises(VitralError, match="one class in the data, and several labels in the model"):
         evaluate(vit, single.splits["test"], single.labels)
 
 
@@ -222,7 +222,7 @@ def test_what_needs_one_class_an_image_is_refused(data, said):
     with pytest.raises(VitralError, match=rf"{next(iter(said))} .* can have several labels; choose"):
         resolve(Recipe(model=model, objective=ClassifyOptions(**said)), data, "cpu")
     _, reasons = resolve(Recipe(model=model, objective=ClassifyOptions(loss="bce")), data, "cpu")
-    assert "a yes or no for each label (bce): an image can have several labels, or none" in reasons
+    assert "loss bce, a yes or no for each label: an image can have several labels, or none" in reasons
 
 
 @pytest.mark.parametrize("more", [[], ["--mixup", "0.4", "--cutmix", "1"]])

@@ -38,7 +38,7 @@ class Shares(targets.Targets):
     def key(self, i, labels):
         return f"{self.values[i, 0]:.6f}"
 
-    def said(self, i, labels):
+    def describe(self, i, labels):
         return self.key(i, labels)
 
 
@@ -180,4 +180,4 @@ def test_a_task_is_a_row_in_each_table(brightness, table, tmp_path, capsys):
     assert any("r2" in line for line in lines if line["event"] == "val")
     with pytest.raises(SystemExit):
         cli.main(["evaluate", str(out), "digits"])
-    assert "an image can have one class in the data and a share in the model" in capsys.readouterr().err
+    assert "an image has one class in the data, and a share in the model" in capsys.readouterr().err

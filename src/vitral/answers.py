@@ -1,4 +1,4 @@
-"""From a model's outputs to an answer for an image, in the form of its task.
+"""From a model's outputs to an answer for each image, a class for each task.
 
 Axes: B images, K outputs, one for each label.
 """
@@ -26,11 +26,11 @@ class Answer(ABC):
 
     @abstractmethod
     def line(self, top_k: int) -> str:
-        """For a person, without the image's name."""
+        """One line for the terminal, without the image's name."""
 
     @abstractmethod
     def cells(self, top_k: int, separator: str) -> list[str]:
-        """A row of CSV under `Answers.columns`; separator: between several labels in one cell."""
+        """A CSV row under `Answers.columns`; separator: between several labels in one cell."""
 
     @abstractmethod
     def to_json(self) -> dict[str, object]:
@@ -41,7 +41,7 @@ class Answers(ABC):
     """From the outputs of one task's models to answers."""
 
     independent: ClassVar[bool] = False
-    """Whether each output is a yes or no of its own, and not one choice among all."""
+    """Whether each output is its own yes or no, rather than all being one choice."""
 
     def __init__(self, labels: list[str]) -> None:
         self.labels = labels
@@ -56,7 +56,7 @@ class Answers(ABC):
 
     @abstractmethod
     def columns(self, top_k: int, separator: str) -> list[str]:
-        """The header of a CSV, without the image's name; VitralError if a label contains the separator between labels."""
+        """The CSV header, without the image's name. Raises VitralError if a label contains the separator."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Prediction(Answer):
     probability: float
     top: list[tuple[str, float]]
     labels: list[tuple[str, float]] | None = None
-    """Where an image can have several labels: those with a probability of 0.5 or more, best first, perhaps none; else None."""
+    """If an image can have several labels: those with a probability of 0.5 or more, best first; else None."""
 
     def line(self, top_k: int) -> str:
         if self.labels is None:
@@ -137,7 +137,9 @@ class LabelAnswers(ClassAnswers):
 
     def columns(self, top_k: int, separator: str) -> list[str]:
         if label := next((x for x in self.labels if separator in x), None):
-            raise VitralError(f"label {label!r}: {separator!r} is what separates labels in CSV; use --format jsonl")
+            raise VitralError(
+                f"label {label!r}: contains {separator!r}, which separates labels in CSV; use --format jsonl"
+            )
         return ["labels", "probabilities", *_numbered(1, min(top_k, len(self.labels)))]
 
 

@@ -1,4 +1,4 @@
-"""Predictor: file -> pixels -> logits -> labels, the one path of evaluation, explanations, export and serving."""
+"""Predictor: file -> pixels -> logits -> labels, the one path that evaluation, explanations, export and serving share."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,7 +35,7 @@ class Predictor:
     def __init__(self, model: ImageModel, card: ModelCard) -> None:
         if len(card.labels) != model.num_classes:
             raise VitralError(
-                f"{len(card.labels)} labels for {model.num_classes} outputs; save the model with one for each"
+                f"{len(card.labels)} labels for {model.num_classes} outputs; save the model with one label for each output"
             )
         self.model = model.eval()
         self.card = card
@@ -43,7 +43,7 @@ class Predictor:
         if card.task not in ANSWERS:
             raise VitralError(f"the model's task {card.task!r} is not one of {', '.join(ANSWERS)}; upgrade vitral")
         self.answers = ANSWERS[card.task](card.labels)
-        """From its outputs to answers."""
+        """Makes answers of the model's outputs."""
 
     def __repr__(self) -> str:
         steps = self.card.preprocess
@@ -53,22 +53,22 @@ class Predictor:
         )
 
     def reading_as(self, value_range: tuple[float, float] | None = None, page: str | None = None) -> Self:
-        """The same model, but files are read with another value range or page, as in `DataOptions`; None: as before."""
-        said = DataOptions(value_range=value_range, page=page)  # checked there
+        """The same model, reading files with another value range or page, as in `DataOptions`; None: as before."""
+        options = DataOptions(value_range=value_range, page=page)  # which validates them
         steps = self.card.preprocess
-        changed = replace(steps, value_range=said.value_range or steps.value_range, page=said.page or steps.page)
+        changed = replace(steps, value_range=options.value_range or steps.value_range, page=options.page or steps.page)
         return type(self)(self.model, replace(self.card, preprocess=changed))
 
     def decode(self, image: ImageLike) -> Tensor:
-        """Any image to [C, h, w] on the 0..255 scale with the model's channels; a VitralError if it is smaller than a patch.
+        """Any image to [C, h, w] on the 0..255 scale with the model's channels. Raises VitralError if it is smaller than a patch.
 
-        Arrays as in .npy files: uint8, uint16, or with the model's value range any real numbers, [h, w], [h, w, C] or [C, h, w]. Tensors are
-        [C, h, w] on the 0..255 scale. Files are read as in the model's training; `PageOf` is one page of a file.
+        Arrays are [h, w], [h, w, C] or [C, h, w], of uint8, uint16 or, if the model has a value range, any real numbers. Tensors are [C, h, w] on the
+        0..255 scale. Files are read as in the model's training; `PageOf` is one page of a file.
         """
         return self.decode_seen(image)[0]
 
     def decode_seen(self, image: ImageLike) -> tuple[Tensor, Range | None]:
-        """`decode`, and the extremes of a file's values if some were clipped to the value range."""
+        """`decode`, and the file's smallest and largest value if any were clipped to the value range."""
         steps, extremes = self.card.preprocess, None
         if isinstance(image, list | tuple):
             raise VitralError("a list of images: give one at a time, as in [vit.predict(image) for image in images]")
@@ -90,7 +90,7 @@ class Predictor:
         return self.card.preprocess(self.decode(image))
 
     def view(self, image: ImageLike) -> np.ndarray:
-        """The image as the model sees it, for people: uint8 [H, W, 3]."""
+        """The image as the model sees it, for display: uint8 [H, W, 3]."""
         return self.card.preprocess.shown(self.card.preprocess.view(self.decode(image)))
 
     def _from_array(self, array: np.ndarray) -> Tensor:
@@ -101,7 +101,7 @@ class Predictor:
         steps = self.card.preprocess
         if array.dtype not in (np.bool_, np.uint8, np.uint16) and steps.value_range is None:
             raise VitralError(
-                f"an array of {array.dtype} {array.shape}: give uint8 or uint16, or say what is black and white in it with "
+                f"an array of {array.dtype} {array.shape}: give uint8 or uint16, or name its values for black and white with "
                 "vit.reading_as(value_range=(LOW, HIGH))"
             )
         pixels = with_channels(array_pixels(pages[0], steps.reading, "array")[0], steps.channels, "array")
@@ -114,7 +114,7 @@ class Predictor:
         return self.model(batch.to(next(self.model.parameters()).device)).float().cpu()
 
     def check_head(self) -> None:
-        """A VitralError where the model was trained without labels and so predicts nothing."""
+        """Raise VitralError if the model was trained without labels and so predicts nothing."""
         if not self.labels:
             raise VitralError(
                 f"this model ({self.card.model}) was trained without labels and has no head, so it predicts nothing; fine-tune it with "
@@ -122,18 +122,18 @@ class Predictor:
             )
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Logits [B, K] to probabilities [B, K]: softmax, or where an image can have several labels the sigmoid of each."""
+        """Logits [B, K] to probabilities [B, K]: softmax, or if an image can have several labels a sigmoid of each."""
         return self.answers.probabilities(logits)
 
     def predict(self, image: ImageLike, top_k: int = 5) -> Answer:
-        """The model's answer for one image: its class, or where it can have several labels all of them."""
+        """The model's answer for one image: its class, or all its labels if it can have several."""
         return self.predict_batch([self.preprocess(image)], [_name(image)], top_k)[0]
 
     def predict_batch(self, inputs: Sequence[Tensor], names: Sequence[str], top_k: int = 5) -> Sequence[Answer]:
         """Answers for preprocessed images, in one forward pass."""
         if top_k < 1:
             raise VitralError(f"top_k {top_k}: ask for at least 1 class")
-        if len({x.shape for x in inputs}) > 1:  # preprocessing without a common size
+        if len({x.shape for x in inputs}) > 1:  # preprocessing without a fixed size
             logits = torch.cat([self.logits(x[None]) for x in inputs])
         else:
             logits = self.logits(torch.stack(list(inputs)))  # [B, K]
@@ -173,8 +173,8 @@ def _adopt(source: str) -> Predictor:
 def find_images(sources: Sequence[str]) -> Iterator[tuple[str, str | bytes]]:
     """(name, image) for each source: a file, the images of a folder in name order, or for "-" those of stdin.
 
-    A folder's images are the files that training would read, whatever their ending; those left out are named on stderr. Stdin holds paths, one a
-    line or separated by zero bytes, or the bytes of one image.
+    A folder's images are the files that training would read, whatever their suffix; others are named on stderr. Stdin holds paths, one a line or
+    separated by zero bytes, or the bytes of one image.
     """
     for source in sources:
         if source == "-":
@@ -192,13 +192,13 @@ def find_images(sources: Sequence[str]) -> Iterator[tuple[str, str | bytes]]:
 
 
 def by_page(images: Iterable[tuple[str, str | bytes]], page: str | None) -> Iterator[tuple[str, str | bytes | PageOf]]:
-    """(name, image) as `find_images` gives them; if `page` is "all", of every page of a file."""
+    """(name, image) as `find_images` gives them; if `page` is "all", one for every page of a file."""
     for name, image in images:
         try:
             data = image if isinstance(image, bytes) or page != "all" else read_file(Path(image), name)[0]
             total = count_pages(data, name) if page == "all" and isinstance(data, bytes) else 1
         except VitralError:
-            total = 1  # the error comes when it is read
+            total = 1  # reading it raises the error
         if total == 1:
             yield name, image
         else:
@@ -222,14 +222,14 @@ def _from_stdin() -> Iterator[tuple[str, str | bytes]]:
 
 
 def _is_image(line: bytes) -> bool:
-    """Whether a first line is the start of an image, and not a path, which may start like some images (BM, GIF89a, P5)."""
+    """Whether a first line starts an image rather than being a path, which may begin like some images (BM, GIF89a, P5)."""
     if not starts_like_an_image(line):
         return not is_text(line) and any(byte < 32 for byte in line.rstrip(b"\r\n").replace(b"\t", b""))
     return not is_text(line) or not Path(line.decode().rstrip("\r\n")).exists()
 
 
 def _whole_list(data: bytes) -> list[str] | None:
-    """The paths of a list in UTF-16, as Windows' shell writes it, or separated by zero bytes; None if `data` is no such list."""
+    """The paths of a list in UTF-16, as PowerShell writes it, or separated by zero bytes; None if `data` is no such list."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:
             return list(filter(None, data.decode("utf-16").splitlines()))
@@ -244,7 +244,7 @@ def _whole_list(data: bytes) -> list[str] | None:
 def predict_stream(
     predictor: Predictor, images: Iterable[tuple[str, str | bytes | PageOf]], top_k: int = 5, batch_size: int = 16
 ) -> Iterator[Answer | tuple[str, VitralError]]:
-    """An answer, or (name, error), for each image in order, computed batch by batch as the images come."""
+    """For each image in order its answer, or (name, error); computed in batches as images arrive."""
 
     clipped: dict[str, Range] = {}
 
@@ -256,10 +256,10 @@ def predict_stream(
             return item[0], predictor.card.preprocess(pixels)
         except VitralError as error:
             return item[0], error
-        except (MemoryError, RuntimeError) as error:  # PyTorch's allocator raises the latter
+        except (MemoryError, RuntimeError) as error:  # PyTorch's allocator raises RuntimeError
             if isinstance(error, RuntimeError) and "memory" not in str(error):
                 raise
-            return item[0], VitralError(f"{item[0]}: takes more memory than there is; make the image smaller")
+            return item[0], VitralError(f"{item[0]}: needs more memory than there is; make the image smaller")
 
     source = iter(images)
     with ThreadPoolExecutor(2) as pool:

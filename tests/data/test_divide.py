@@ -91,4 +91,4 @@ def test_among_very_many_images_copies_are_not_sought_and_it_is_said(
     monkeypatch.setattr(divide, "MOST_COMPARED", 71)
     data = open_data(photos)
     assert data.fingerprint == open_data(photos, APART).fingerprint
-    assert any(note.startswith("near copies were not sought, as there are more than 71 images") for note in data.notes)
+    assert any(note.startswith("near copies were not sought among more than 71 images") for note in data.notes)

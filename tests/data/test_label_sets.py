@@ -229,7 +229,7 @@ def test_what_cannot_be_meant_is_refused(pictures, tmp_path):
     with pytest.raises(VitralError, match="no image in the train split: b"):
         open_data(table(pictures, ["a", "b", ""], splits=["train", "test", "train"]), SEVERAL)
     for place in (tmp_path, "digits"):
-        with pytest.raises(VitralError, match="come from a table"):
+        with pytest.raises(VitralError, match="needs a table"):
             open_data(place, SEVERAL)
     parquet.write_table(pa.table({"image": ["0.png", "1.png"], "label": [["a", " "], ["b"]]}), pictures / "gap.parquet")
     with pytest.raises(VitralError, match="lists with an empty label"):

@@ -80,7 +80,7 @@ def test_test_images_go_first():
         targets = np.array([0, 0, 1, 1])
         given = ("train", "test", "test", "train")
 
-        def said(self, i):
+        def describe(self, i):
             return "ab"[self.targets[i]]
 
     assert chosen(Listing()) == [1, 2]

@@ -151,7 +151,7 @@ def test_resuming_is_refused_where_it_would_not_be_the_same_run(whole, tmp_path,
         (["--resume", whole, "--lr", "1"], "leave out --lr"),
         (["digits", "--resume", whole], "leave out digits"),
         (["--resume", tmp_path], "holds no run to resume"),
-        (["digits", "--out", whole], "there is a run already"),
+        (["digits", "--out", whole], "holds a run already"),
     ):
         train("train", *words, status=2)
         said = capsys.readouterr().err

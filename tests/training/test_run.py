@@ -233,7 +233,7 @@ def test_a_folder_in_which_a_run_goes_on_is_refused_before_and_while_it_trains(s
     assert second.train()
     steps = [json.loads(line)["step"] for line in run.metrics.read_text().splitlines()]
     assert steps == sorted(steps)
-    with pytest.raises(VitralError, match="there is a run already"):
+    with pytest.raises(VitralError, match="holds a run already"):
         start(str(shapes_folder), tiny(), out, Display())
 
 
@@ -292,7 +292,7 @@ def test_a_run_goes_on_where_its_data_moved_to_bit_for_bit(stopped, tmp_path, ca
         (renamed / path.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, renamed / path.parent.name / f"{i:03d}.png")
     assert vitral("train", "--resume", run, "--data", renamed) == 0
-    assert f"the data are in {renamed} now" in capsys.readouterr().err
+    assert f"the data are now in {renamed}" in capsys.readouterr().err
     assert json.loads((run / "run.json").read_text())["data"] == str(renamed)
     alone, resumed = weights(stopped / "whole"), weights(run)
     assert all(torch.equal(alone[name], resumed[name]) for name in alone)
@@ -306,7 +306,7 @@ def test_other_data_are_refused(stopped, tmp_path, capsys):
     for words in (("--data", other), (f"--data={other}",)):
         assert vitral("train", "--resume", run, *words) == 2
         said = capsys.readouterr().err
-        assert f"these are not the data that the run of {run} began with" in said
+        assert f"these are not the data of the run {run} " in said
         assert str(stopped / "here") in said
     assert json.loads((run / "run.json").read_text())["data"] == str(stopped / "here")
     assert vitral("train", "--data", other) == 2

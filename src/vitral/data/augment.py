@@ -1,7 +1,7 @@
-"""Random changes of an image, each a pure function of the image and of uniform numbers derived from (seed, epoch, sample index).
+"""Augmentation: each transform is a pure function of the image and of uniform numbers derived from (seed, epoch, sample index).
 
-Images stay [C, h, w] on the 0..255 scale, uint8 where they came as such. A transform states how many numbers in [0, 1) it consumes; each draws from a
-stream of its own name, so adding one leaves the others' draws as they were.
+Images stay [C, h, w] on the 0..255 scale; uint8 stays uint8. A transform states how many numbers in [0, 1) it needs. Each has its own named stream of
+them, so that adding a transform does not change the others.
 """
 
 import math
@@ -27,7 +27,7 @@ class Transform:
     draws: int
     apply: Callable[[Tensor, np.ndarray], Tensor]
     follow: Callable[[View, np.ndarray], View] = lambda view, u: view
-    """Where the pixels of the changed image lie, if they move."""
+    """From the view before to the view after; the default for transforms that move no pixels."""
 
 
 CROP_TRIES = 10
@@ -38,7 +38,7 @@ def crop_box(
 ) -> tuple[int, int, int, int]:
     """Top, left, height, width of an Inception crop (https://arxiv.org/abs/1409.4842): area uniform, aspect ratio log-uniform.
 
-    The first of ten proposals that fits; else the largest centred box of an allowed ratio.
+    The first of ten random boxes that fits; else the largest centred box of an allowed ratio.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     for a, r in u[: 2 * CROP_TRIES].reshape(CROP_TRIES, 2).tolist():
@@ -51,7 +51,7 @@ def crop_box(
     return (h - box_h) // 2, (w - box_w) // 2, box_h, box_w
 
 
-WHOLE_RANGE = (0.08, 1.0)  # shares of the area that Inception crops take
+WHOLE_RANGE = (0.08, 1.0)  # area of an Inception crop, as shares of the image's
 
 
 def resized_crop(preprocess: Preprocess, options: AugmentOptions) -> Transform:
@@ -70,14 +70,14 @@ def resized_crop(preprocess: Preprocess, options: AugmentOptions) -> Transform:
 
 
 def framed_crop(preprocess: Preprocess, options: AugmentOptions) -> Transform:
-    """An Inception crop of the image as the evaluation view squashes or pads it, with shares and ratios as they are there. Its middle lies in the
-    image, so that none shows padding alone.
+    """An Inception crop of the evaluation view, which squashes or pads the image; area and ratio are measured there. The crop's centre lies in the
+    image, so that no crop is padding alone.
     """
     scale = options.scale or WHOLE_RANGE
     H, W = preprocess.height, preprocess.width
 
     def box(h: int, w: int, u: np.ndarray) -> Box:
-        """The crop in an image of h x w; beyond it where it is padded."""
+        """The crop in the coordinates of the h x w image; it may reach beyond it, into padding."""
         factor = max(h / H, w / W)
         frame = (h, w) if preprocess.resize == "squash" else (max(h, round(H * factor)), max(w, round(W * factor)))
         stretched = (frame[1] / frame[0]) / (W / H)
@@ -92,7 +92,7 @@ def framed_crop(preprocess: Preprocess, options: AugmentOptions) -> Transform:
         )
 
     def placed(h: int, w: int, u: np.ndarray) -> tuple[Box, Box]:
-        """What of an image of h x w the crop shows, and where that lies in the model's view: both as top, left, height and width."""
+        """The part of the h x w image inside the crop, and its place in the model's view: both (top, left, height, width)."""
         top, left, height, width = box(h, w, u)
         y, x = max(0, top), max(0, left)
         rows, columns = min(h, top + height) - y, min(w, left + width) - x
@@ -113,7 +113,7 @@ def framed_crop(preprocess: Preprocess, options: AugmentOptions) -> Transform:
 
 
 def padded_crop(preprocess: Preprocess, options: AugmentOptions) -> Transform:
-    """The evaluation view, shifted by up to the padding in each direction; zeros come in at the border."""
+    """The evaluation view, shifted by up to the padding in each direction; the border is filled with zeros."""
     H, W = preprocess.height, preprocess.width
     pad_h, pad_w = (max(1, round(side * options.padding)) if options.padding else 0 for side in (H, W))
 
@@ -135,8 +135,8 @@ MIRRORED = 4  # pixels
 
 
 def reflected_crop(preprocess: Preprocess) -> Transform:
-    """DeiT III's simple random crop (https://arxiv.org/abs/2204.07118, section 3.2): the shorter side is resized to the model's, four pixels are
-    mirrored around the image, and a box of the model's size is cut out anywhere.
+    """DeiT III's simple random crop (https://arxiv.org/abs/2204.07118, section 3.2): resize the shorter side to the model's, pad four pixels by
+    reflection, cut out a box of the model's size at random.
     """
     H, W = preprocess.height, preprocess.width
     whole = Resize("share", H, W, preprocess.interpolation, arithmetic="torch")
@@ -155,13 +155,13 @@ def reflected_crop(preprocess: Preprocess) -> Transform:
 
     def follow(view: View, u: np.ndarray) -> View:
         view = whole.follow(view)
-        return view.cropped(*start(view.height, view.width, u), H, W)  # beyond its edges it is mirrored
+        return view.cropped(*start(view.height, view.width, u), H, W)  # the reflected border lies outside the image
 
     return Transform("reflected_crop", 2, apply, follow)
 
 
 def mirrored(start: int, count: int, side: int) -> Tensor:
-    """Pixels start, start + 1, ... of a side; beyond its ends those before them again, the outermost not repeated: int64 [count]."""
+    """Positions start, start + 1, ... on a side, reflected at its ends without repeating the outermost pixel: int64 [count]."""
     period = max(1, 2 * (side - 1))
     positions = torch.arange(start, start + count) % period
     return torch.minimum(positions, period - positions) if side > 1 else positions
@@ -186,7 +186,7 @@ def quarter_turn() -> Transform:
 
 
 def brightness(amount: float) -> Transform:
-    """Brightness scales the pixels, contrast their distance from the image's mean; both in one linear map a * x + b."""
+    """Brightness scales the pixels, contrast their distance from the image's mean: together one linear map a * x + b."""
 
     def apply(image: Tensor, u: np.ndarray) -> Tensor:
         bright, contrast = (1 + amount * (2 * u - 1)).tolist()
@@ -198,7 +198,7 @@ def brightness(amount: float) -> Transform:
 
 
 def of_pixels(change: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Callable[[Tensor, np.ndarray], Tensor]:
-    """A change of arrays, of tensors."""
+    """A change of numpy arrays as one of tensors."""
     return lambda image, u: torch.from_numpy(change(image.contiguous().numpy(), u))
 
 
@@ -216,8 +216,8 @@ def randaugment(options: AugmentOptions, mean: tuple[float, ...]) -> Transform:
 
 
 def erase(probability: float, fill: str, preprocess: Preprocess) -> Transform:
-    """Random erasing (https://arxiv.org/abs/1708.04896): 2 to 33 % of the area, aspect ratio 0.3 to 3.3, filled with the mean colour, or with
-    pixels of normal noise that has the data's mean and deviation (so the paper's random values, after normalisation, in timm).
+    """Random erasing (https://arxiv.org/abs/1708.04896): 2 to 33 % of the area, aspect ratio 0.3 to 3.3, filled with the mean colour, or as in
+    timm with normal noise of the data's mean and deviation.
     """
     mean, std = (torch.tensor(v)[:, None, None] * 255 for v in (preprocess.mean, preprocess.std))
 
@@ -242,7 +242,7 @@ def colour_jitter(amount: float) -> Transform:
 
 
 def first_view(options: AugmentOptions, preprocess: Preprocess) -> Transform:
-    """What brings an image to the model's size: a crop, or the evaluation view."""
+    """The transform to the model's size: a crop, or the evaluation view."""
     if options.crop == "resized":
         return resized_crop(preprocess, options)
     if options.crop == "framed":
@@ -255,9 +255,9 @@ def first_view(options: AugmentOptions, preprocess: Preprocess) -> Transform:
 
 
 class Augmentation:
-    """The chosen transforms in order; the first one always brings the image to the model's size.
+    """The chosen transforms in order; the first one brings the image to the model's size.
 
-    `view` names the stream of random numbers: two views of one image need two names.
+    `view` names the stream of random numbers: each view of an image needs its own name.
     """
 
     def __init__(self, options: AugmentOptions, preprocess: Preprocess, view: str = "augment") -> None:
@@ -274,22 +274,22 @@ class Augmentation:
             erase(options.erase, options.erase_with, preprocess) if options.erase else None,
         ]
         self.transforms = [step for step in steps if step is not None]
-        # Decoders may shrink an image only so far that the smallest crop still has the model's resolution.
+        # The smallest crop of a decoded image must still have the model's resolution.
         smallest = (options.scale or WHOLE_RANGE)[0] if options.crop in ("resized", "framed") else 1.0
         self.hint = math.ceil(preprocess.hint / math.sqrt(smallest))
 
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> list[np.ndarray]:
-        """For each transform, the numbers of each sample: float64 [len(indices), draws]."""
+        """For each transform, every sample's random numbers: float64 [len(indices), draws]."""
         return [uniforms(seed, f"{self.view}/{t.name}", epoch, indices, t.draws) for t in self.transforms]
 
     def __call__(self, image: Tensor, draws: list[np.ndarray]) -> Tensor:
-        """One image with its own row of each transform's draws."""
+        """Augment one image with its row of each transform's draws."""
         for transform, u in zip(self.transforms, draws, strict=True):
             image = transform.apply(image, u)
         return image
 
     def where(self, h: int, w: int, draws: list[np.ndarray]) -> View:
-        """Where the pixels of the changed image lie in an image of h x w."""
+        """The view of the augmented pixels in the original image of h x w."""
         view = View(h, w)
         for transform, u in zip(self.transforms, draws, strict=True):
             view = transform.follow(view, u)

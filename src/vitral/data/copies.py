@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-Progress = Callable[[int, int], None]
+OnProgress = Callable[[int, int], None]
 SIDE = 32  # pixels of the small pictures that are compared
 COARSE = 8  # pixels of a side of what the search compares
 NEIGHBOURS = 3  # sought of each image, and as many of its mirror image
@@ -69,7 +69,7 @@ def near_copies(
     small: NDArray[np.uint8],
     digests: Sequence[bytes],
     sides: NDArray[np.int64],
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     *,
     cropped: bool = True,
 ) -> list[Copies]:
@@ -155,7 +155,7 @@ Pairs = tuple[Tensor, Tensor, Tensor]
 """Places of the first and the second of m pairs, and whether the first is to be mirrored, each [m]."""
 
 
-def _candidates(grey: Tensor, places: NDArray[np.int64], progress: Progress | None) -> tuple[Pairs, Pairs]:
+def _candidates(grey: Tensor, places: NDArray[np.int64], progress: OnProgress | None) -> tuple[Pairs, Pairs]:
     """Pairs that look most alike from afar; and a sample of pairs that look alike, but are hardly copies."""
     where = torch.from_numpy(places)
     coarse = torch.cat([_shrunk(part, COARSE).float().round() for part in grey[where].split(_BLOCK)])

@@ -1,4 +1,4 @@
-"""How a data set is divided where it does not say so itself: by content, near copies together, and as before where a run holds its splits."""
+"""Splits for data that name none: by content, near copies together; a run's stored splits are kept."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from hashlib import sha256
 
 import numpy as np
 
-from vitral.data.copies import Progress, exact_copies, families, members, near_copies
+from vitral.data.copies import OnProgress, exact_copies, families, members, near_copies
 from vitral.data.listing import Listing
 from vitral.data.options import DataOptions
 from vitral.data.scan import Scan
@@ -14,22 +14,22 @@ from vitral.data.splits import make_splits
 from vitral.errors import counted, some
 
 MOST_COMPARED = 20_000
-"""Training images up to which near copies are sought before splits are made."""
+"""Near copies are sought among up to so many images before splits are made."""
 _SHOWN = 3  # near copies in a note
 
 
 @dataclass(frozen=True)
 class Held:
-    """The splits that were made of a data set once, to be kept whatever would be made of it today."""
+    """Splits made earlier for a data set, kept even if this version would make others."""
 
     fingerprint: str
-    """Of the data set with these splits; no other data are divided by them."""
+    """Of the data set with these splits; they are used for no other data."""
     contents: Mapping[str, np.ndarray]
-    """Of each split that was made, val or test, its images as `Split.contents` has them."""
+    """For each split that was made (val, test): its images, as in `Split.contents`."""
 
 
 def compares(listing: Listing, options: DataOptions) -> bool:
-    """Whether near copies are to be sought, for which `scan` keeps small pictures."""
+    """Whether near copies are sought; `scan` then keeps small pictures."""
     return _parts_copies(listing, options) and len(_movable(listing)) <= MOST_COMPARED
 
 
@@ -39,11 +39,11 @@ def divide(
     groups: Sequence[str],
     options: DataOptions,
     held: Held | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
 ) -> tuple[list[str], list[str]]:
-    """The split of each image that was read, and what to say of them.
+    """The split of each image that was read, and messages about the division.
 
-    groups: of each, what to balance by: its label, or all its labels. held: of these data it is kept; others are divided anew.
+    groups: the label, or all labels, of each image; splits are balanced over them. held: kept if it belongs to these data, else new splits are made.
     """
     if held is not None:
         splits = _as_held(listing, scanned, held)
@@ -56,8 +56,7 @@ def divide(
         together, said = _together(listing, scanned, own, progress)
     elif _parts_copies(listing, options):
         said = [
-            f"near copies were not sought, as there are more than {MOST_COMPARED:,} images to divide: they can be in two splits; "
-            "vitral doctor finds them"
+            f"near copies were not sought among more than {MOST_COMPARED:,} images, so they can be in two splits; vitral doctor finds them"
         ]
     given = None if listing.given is None else [listing.given[i] for i in scanned.rows]
     targets = listing.targets.take(scanned.rows)
@@ -79,19 +78,19 @@ def fingerprint(digests: Sequence[bytes], labels: Sequence[str], splits: Sequenc
     """sha256 (hex) of the sorted (content, label, split) triples."""
     total = sha256()
     for digest, label, split in sorted(zip(digests, labels, splits, strict=True)):
-        # lengths first, so that no two different lists of triples run together to the same bytes
+        # lengths first, so that different lists of triples never give the same bytes
         text = f"{split}/{label}".encode(errors="surrogateescape")
         total.update(digest + len(text).to_bytes(4, "little") + text)
     return total.hexdigest()
 
 
 def _movable(listing: Listing) -> list[int]:
-    """The images that are not in a split that the data state."""
+    """The images that can be moved to another split: all, or those that the data name as train."""
     return [i for i in range(len(listing.images.names)) if listing.given is None or listing.given[i] == "train"]
 
 
 def _parts_copies(listing: Listing, options: DataOptions) -> bool:
-    """Whether images are moved out of train, and their near copies with them."""
+    """Whether splits are made from train with near copies kept together."""
     stated = {"train"} if listing.given is None else set(listing.given)
     shares = {"val": options.val_fraction, "test": options.fold or listing.test_count or options.test_fraction}
     takes = "train" in stated and any(share for name, share in shares.items() if name not in stated)
@@ -108,9 +107,9 @@ def _as_held(listing: Listing, scanned: Scan, held: Held) -> list[str]:
 
 
 def _together(
-    listing: Listing, scanned: Scan, own: Sequence[bytes], progress: Progress | None
+    listing: Listing, scanned: Scan, own: Sequence[bytes], progress: OnProgress | None
 ) -> tuple[list[bytes], list[str]]:
-    """Of each image the least digest of those that show the same, and what to say of it. own: the digests by which images are told apart."""
+    """For each image the least digest among its near copies, and messages about them. own: the digests of the images."""
     sides = np.array([min(info.height, info.width) for info in scanned.infos], np.int64)
     place = {row: k for k, row in enumerate(scanned.rows)}
     movable = {place[i] for i in _movable(listing) if i in place}

@@ -1,4 +1,4 @@
-"""What a source found before any image was opened, and the mistakes in it that can be seen by then."""
+"""What a source lists before any image is opened, and the mistakes that can be seen in it."""
 
 import re
 import unicodedata
@@ -20,33 +20,33 @@ _SPLIT_NAME = re.compile(f"(?:{_BESIDE})*({'|'.join(_SPLIT_WORDS)})(?:{_BESIDE})
 
 
 def split_of(name: str) -> str | None:
-    """The split that a folder or a cell of a table means, train, val or test: Training, seg_train, TEST_SET, validationImages; else None."""
+    """The split (train, val or test) that a folder's or table cell's name means, as Training, seg_train, TEST_SET, validationImages do; else None."""
     found = _SPLIT_NAME.fullmatch(re.sub(r"[\W\d_]+", "", unicodedata.normalize("NFKC", name).casefold()))
     return _SPLIT_WORDS[found[1]] if found else None
 
 
 @dataclass
 class Listing:
-    """n images, their labels and, where the source says so, their splits."""
+    """n images, their labels and, where the source names them, their splits."""
 
     name: str
-    """What to call the data set."""
+    """Of the data set."""
     images: Images
     labels: list[str]
     """Class names in order."""
     targets: Targets
     given: list[str] | None = None
-    """The split of each image, train, val or test; None if all splits are to be made."""
+    """The split of each image: train, val or test; None if the source names none."""
     strata: Sequence[str] | None = None
-    """What to balance made splits by; None for the class."""
+    """Groups over which made splits are balanced; None for the classes."""
     test_count: int | None = None
     """The exact size of a test split to make, instead of a share."""
     problems: Sequence[Problem] = ()
-    """What training stops for, once the images have been read and it is known what else is wrong."""
+    """What training stops for; raised together with what is wrong with the images."""
     ignored: Sequence[str] = ()
-    """Files and folders that were come across and do not count: no images, or a run of ours."""
+    """Files and folders that were skipped: no images, or a vitral run."""
     understood: Sequence[str] = ()
-    """How the data were understood, and what was left out, for a person."""
+    """How the data were understood and what was left out, as messages."""
 
     def of(self, i: int) -> list[str]:
         """The labels of image i, in order."""
@@ -56,9 +56,9 @@ class Listing:
         """The target of image i as text, as in `Targets.key`."""
         return self.targets.key(i, self.labels)
 
-    def said(self, i: int) -> str:
-        """The target of image i, for a person."""
-        return self.targets.said(i, self.labels)
+    def describe(self, i: int) -> str:
+        """The target of image i in a message."""
+        return self.targets.describe(i, self.labels)
 
 
 def build_listing(
@@ -71,10 +71,10 @@ def build_listing(
     training: bool = True,
     problems: Sequence[Problem] = (),
 ) -> Listing:
-    """A listing from each image's label, or set of labels (and split), with everything that is wrong with them among its problems.
+    """A listing from each image's label or set of labels, and its split if given; what is wrong with them is added to its problems.
 
-    task: what is to be learned of them, default as the labels are. training: whether there must be something to tell apart, and images of each
-    class to train on. problems: what was found to be wrong before. Raises VitralError if the labels are not of the task.
+    task: a key of `TARGETS`; by default sets of labels are multilabel, others classify. training: whether there must be two classes or more, each
+    with training images. problems: those found before. Raises VitralError if the labels do not suit the task.
     """
     kind = task or ("multilabel" if isinstance(next(iter(labels), ""), frozenset) else "classify")
     if kind not in TARGETS:

@@ -1,4 +1,4 @@
-"""Batches by number: batch `step` of a run is a pure function of (data, seed, step), whoever computes it and whenever."""
+"""Batches by number: batch `step` of a run is a pure function of (data, seed, step), in any process and any order."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class Batch:
     """What one step learns from."""
 
     views: tuple[Tensor, ...]
-    """Each [B, C, H, W]: one view of every image, or several for objectives that compare them (then of sizes of their own)."""
+    """Each [B, C, H, W]: one view of every image, or several for objectives that compare them; each view has its own size."""
     targets: Tensor
     """Classes int64 [B], or shares of classes float32 [B, K]."""
     keys: Tensor
@@ -46,20 +46,20 @@ class Batch:
             yield Batch(tuple(view[part] for view in self.views), self.targets[part], self.keys[part])
 
     def to(self, device: torch.device) -> "Batch":
-        """Pixels and targets on the device; the keys stay where numpy can read them."""
+        """Pixels and targets on the device; the keys stay on the CPU, where numpy reads them."""
         views = tuple(view.to(device, non_blocking=True) for view in self.views)
         return Batch(views, self.targets.to(device, non_blocking=True), self.keys)
 
     def pin_memory(self) -> "Batch":
-        """The same where a GPU can copy pixels and targets from while it computes."""
+        """Pixels and targets in pinned memory, from which a GPU copies while it computes."""
         return Batch(tuple(view.pin_memory() for view in self.views), self.targets.pin_memory(), self.keys)
 
 
 class TrainingBatches(Dataset[Batch]):
-    """Item `step` is the step-th batch of an endless run: shuffled anew each epoch, the last batch of an epoch may be short.
+    """Item `step` is the step-th batch of an endless run: shuffled anew each epoch; the last batch of an epoch may be short.
 
-    augmentations: one for each view. mix: Mixup and CutMix, on the first view. repeats: how often each image is in a batch. balanced: an epoch
-    has as many images, but each class equally often.
+    augmentations: one for each view. mix: Mixup and CutMix, on the first view. repeats: how often each image is in a batch. balanced: each
+    class equally often; an epoch keeps its number of images.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class TrainingBatches(Dataset[Batch]):
         self.members = split.targets.members() if balanced else None
 
     def indices(self, step: int) -> tuple[int, np.ndarray, np.ndarray]:
-        """The epoch that `step` lies in, the samples of its batch, and which repetition of each they are."""
+        """The epoch of `step`, the samples of its batch, and the repetition number of each."""
         epoch, batch = divmod(step, self.steps_per_epoch)
         slots = np.arange(batch * self.batch_size, min((batch + 1) * self.batch_size, len(self.split)))
         positions, repetition = np.divmod(slots, self.repeats)
@@ -89,7 +89,7 @@ class TrainingBatches(Dataset[Batch]):
         return epoch, order(positions) if self.members is None else self._balanced(epoch, order(positions)), repetition
 
     def _balanced(self, epoch: int, shuffled: np.ndarray) -> np.ndarray:
-        """The shuffled numbers 0..n-1 dealt to the classes in turn, and within a class to its members in an order of its own."""
+        """The shuffled numbers 0..n-1 dealt to the classes in turn; the members of a class follow in its own shuffled order."""
         assert self.members is not None
         turn, of_class = np.divmod(shuffled, len(self.members))
         chosen = np.empty_like(shuffled)
@@ -103,7 +103,7 @@ class TrainingBatches(Dataset[Batch]):
         return self._made(step, *self.indices(step))
 
     def ends(self, step: int) -> Batch:
-        """The first and the last image of a batch: these two are mixed with each other, so they are as in the whole batch."""
+        """The first and last image of a batch, as they are in the whole batch: Mixup and CutMix pair these two."""
         epoch, indices, repetition = self.indices(step)
         return self._made(step, epoch, indices[[0, -1]], repetition[[0, -1]])
 
@@ -124,12 +124,12 @@ class TrainingBatches(Dataset[Batch]):
     def stream(
         self, start: int, stop: int | None, workers: int, failed: Failed = tell, *, pinned: bool = False
     ) -> Iterator[Batch]:
-        """Batches start, start + 1, ... (without end if `stop` is None), computed ahead by `workers` processes; see `vitral.data.workers`."""
+        """Batches start, start + 1, ... (endless if `stop` is None), computed ahead by `workers` processes; see `vitral.data.workers`."""
         return stream(self, start, stop, workers, failed, pinned=pinned)
 
 
 class EvaluationBatches(Dataset[Pixels]):
-    """The split in its own order, each image as the model will see it in use."""
+    """The split in its own order, each image in the evaluation view."""
 
     def __init__(self, split: Split, preprocess: Preprocess, batch_size: int) -> None:
         self.split, self.preprocess, self.batch_size = split, preprocess, batch_size
@@ -145,9 +145,9 @@ class EvaluationBatches(Dataset[Pixels]):
 
 
 class Reader:
-    """Image `index` of a split with the channels that the model takes, refused if it is smaller than a patch.
+    """Reads image `index` of a split with the model's channels; a VitralError if it is smaller than a patch.
 
-    In the main process decoded images are remembered, up to a gibibyte: most data sets that a person collects are then decoded once.
+    The main process keeps up to a gibibyte of decoded images, so that most data sets collected by hand are decoded once.
     """
 
     def __init__(self, split: Split, preprocess: Preprocess, hint: int | None = None) -> None:
@@ -170,12 +170,12 @@ class Reader:
 def stack(images: list[Tensor]) -> Tensor:
     """[B, C, H, W]; float32 if any image came with more than 8 bits.
 
-    Raises VitralError where the steps of another library give each image a size of its own.
+    Raises VitralError if the images differ in size, as with other libraries' preprocessing without a crop.
     """
     if len(shapes := {tuple(image.shape[1:]) for image in images}) > 1:
         raise VitralError(
-            f"the model's preprocessing brings images to different sizes ({sorted(shapes)[:3]}), which make no batch; predict one by one, or "
-            "convert the model with a preprocessing that crops"
+            f"the model's preprocessing gives images of different sizes ({sorted(shapes)[:3]}), which cannot be one batch; predict one by one, "
+            "or convert the model with a preprocessing that crops"
         )
     deep = any(image.dtype != torch.uint8 for image in images)
     return torch.stack([image.float() for image in images] if deep else images)

@@ -1,7 +1,7 @@
-"""Mixup and CutMix: two images of a batch, and their labels, become one.
+"""Mixup and CutMix: two images of a batch and their labels are mixed into one.
 
-Mixup, https://arxiv.org/abs/1710.09412; CutMix, https://arxiv.org/abs/1905.04899; the switch between them and one weight a batch as in
-DeiT's code. A pure function of the batch and of uniform numbers derived from (seed, step). Each image's partner is its mirror in the batch.
+Mixup, https://arxiv.org/abs/1710.09412; CutMix, https://arxiv.org/abs/1905.04899; choosing one of them and one weight for a batch as in DeiT's code.
+A pure function of the batch and of uniform numbers derived from (seed, step). Image i is mixed with image B - 1 - i.
 """
 
 import math
@@ -49,15 +49,15 @@ def beta(alpha: float, a: float, b: float) -> float:
     """A draw from Beta(alpha, alpha), any alpha above 0, from two uniform numbers: exact, nothing is rejected.
 
     Devroye, "Random variate generation in one line of code" (Winter Simulation Conference 1996): Student's t with 2 alpha degrees of freedom by
-    the polar method (Bailey 1994), carried to the unit interval. Written in r = a^(1/alpha), which cannot overflow.
+    the polar method (Bailey 1994), mapped to the unit interval. Written in r = a^(1/alpha), which cannot overflow.
     """
     r, cos = a ** (1 / alpha), math.cos(2 * math.pi * b)
     share = 0.5 + 0.5 * cos * math.sqrt((1 - r) / (r + cos**2 * (1 - r)))
-    return min(max(0.0, share), 1.0)  # rounding may lead just outside
+    return min(max(0.0, share), 1.0)  # rounding may give a value just outside
 
 
 def box(height: int, width: int, own: float, y: float, x: float) -> tuple[int, int, int, int]:
-    """Top, left, height, width of CutMix's box: a share 1 - own of the area around a uniform centre, cut at the border."""
+    """Top, left, height, width of CutMix's box: 1 - own of the area around a uniformly drawn centre, clipped at the border."""
     side = math.sqrt(1 - own)
     half_h, half_w, centre_y, centre_x = (
         int(height * side) // 2,

@@ -101,7 +101,7 @@ def _contradictions(listing: Listing, scan: Scan) -> list[str]:
     if not clashes:
         return []
     names = listing.images.names
-    lines = [f"{names[j]} ({listing.said(j)}) = {names[i]} ({listing.said(i)})" for j, i in clashes]
+    lines = [f"{names[j]} ({listing.describe(j)}) = {names[i]} ({listing.describe(i)})" for j, i in clashes]
     are = "image is a copy" if len(clashes) == 1 else "images are copies"
     return [f"{len(clashes)} {are} of one with another label; remove the wrong one of each pair:\n{_lines(lines)}"]
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitral.data.cache import Cache, Checked
-from vitral.data.copies import Progress
+from vitral.data.copies import OnProgress
 from vitral.data.images import Images
 from vitral.data.values import ImageInfo
 from vitral.errors import VitralError
@@ -52,7 +52,7 @@ class Scan:
         return Scan(rows, digests, infos, self.unreadable, [self.small[k] for k in kept] if self.small else [])
 
 
-def scan(images: Images, progress: Progress | None, *, small: bool = False) -> Scan:
+def scan(images: Images, progress: OnProgress | None, *, small: bool = False) -> Scan:
     """Check every image to its end. small: keep a small picture of each."""
 
     def check(i: int) -> Checked | VitralError:
@@ -92,7 +92,7 @@ def remembered(images: Images) -> Iterator[None]:
         files.cache = None
 
 
-def in_threads(each: Callable[[int], T], total: int, progress: Progress | None) -> list[T]:
+def in_threads(each: Callable[[int], T], total: int, progress: OnProgress | None) -> list[T]:
     """each(0) to each(total - 1), in order, computed in threads: for work that lets go of Python's lock, as the decoders do."""
 
     def chunk(start: int) -> list[T]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitral.data.annotated import Annotated, AnnotatedData, ClassTable, Object
-from vitral.data.copies import Progress
+from vitral.data.copies import OnProgress
 from vitral.data.formats import coco
 from vitral.data.formats.convert import fresh_folder
 from vitral.data.formats.maps import painted
@@ -255,7 +255,7 @@ _INSIDE: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[
 }
 
 
-def write_scenes(out: Path, options: SceneOptions, progress: Progress | None = None) -> AnnotatedData:
+def write_scenes(out: Path, options: SceneOptions, progress: OnProgress | None = None) -> AnnotatedData:
     """Make all scenes and write them as COCO JSON with exact outlines, and as maps: annotations/instances_train.json, train/, masks/train/,
     classes.json. Returns them. Raises VitralError where the folder holds something.
     """
@@ -273,7 +273,7 @@ def write_scenes(out: Path, options: SceneOptions, progress: Progress | None = N
     return data
 
 
-def made(make: Scenes, progress: Progress | None = None) -> AnnotatedData:
+def made(make: Scenes, progress: OnProgress | None = None) -> AnnotatedData:
     """All scenes, in memory."""
     places = [("train", k) for k in range(make.options.images)] + [("test", k) for k in range(make.options.test)]
 

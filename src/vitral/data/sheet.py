@@ -42,7 +42,7 @@ def contact_sheet(batches: TrainingBatches, labels: Sequence[str], images: int =
             for epoch in range(views):
                 draws = augmentation.draw(batches.seed, epoch, np.array([index * batches.repeats]))
                 cells.append(augmentation(original, [d[0] for d in draws]))
-        rows.append(Row([f"{targets.said(index, labels)}   {batches.split.names[index]}"], shown(cells)))
+        rows.append(Row([f"{targets.describe(index, labels)}   {batches.split.names[index]}"], shown(cells)))
     if batches.mix is not None:
         for first in (0, columns):
             mixed = [batches.ends(step) for step in range(first, first + columns)]

@@ -1,7 +1,7 @@
 """A folder, a table or a built-in name becomes a `DataSet` of labelled, checked images.
 
-Every image is checked before anything else happens: its content is hashed and decoded to the end, so that training never meets an unreadable
-file, no image is in two splits that we make, and the fingerprint identifies the data. What was learned of a file holds until it changes (`cache`).
+Every image is checked first: its content is hashed and decoded to the end, so that training never meets an unreadable file, no image is in two
+splits that vitral makes, and the fingerprint identifies the data. The result is cached until the file changes (`vitral.data.cache`).
 """
 
 import csv
@@ -26,7 +26,7 @@ from vitral.data.moments import moments
 from vitral.data.options import DataOptions
 from vitral.data.remarks import notes, of_values, problems
 from vitral.data.rows import TABLES
-from vitral.data.scan import Progress, Scan, UnreadableError, in_threads, scan
+from vitral.data.scan import OnProgress, Scan, UnreadableError, in_threads, scan
 from vitral.data.splits import SPLITS
 from vitral.data.table import list_table
 from vitral.data.targets import Targets
@@ -36,21 +36,21 @@ from vitral.errors import VitralError, all_of
 _DEFAULTS = DataOptions()
 
 READ_ANYWAY = 5_000
-"""Images up to which all are read though their layout or labels are wrong, so that all that is wrong is said at once."""
+"""Up to so many images are all read even if their layout or labels are wrong, so that one error names all that is wrong."""
 
 
 @dataclass
 class Split:
-    """The images of one split, in a stable order. Can be sent to another process."""
+    """The images of one split, in a stable order. Can be pickled for another process."""
 
     name: str
     """train, val or test."""
     names: Sequence[str]
-    """What a person calls image i: its path relative to the data, or for example fashion-mnist/train/17."""
+    """The name of image i in messages: its path relative to the data, or for example fashion-mnist/train/17."""
     targets: Targets
-    """Of labels, positions in the data set's."""
+    """Label indices refer to the data set's labels."""
     images: Images
-    """Where the pixels are, for all splits together."""
+    """The images of all splits."""
     rows: np.ndarray
     """int64 [n]: image i of this split is image rows[i] of `images`."""
     contents: np.ndarray
@@ -60,63 +60,63 @@ class Split:
         return len(self.rows)
 
     def read(self, i: int, channels: int | None = None, hint: int | None = None) -> Tensor:
-        """Image i as [C,h,w], 0..255, not to be written to; channels, hint as in `decode`. VitralError if its file is gone or has changed."""
+        """Image i as [C, h, w], 0..255, read-only; channels, hint as in `decode`. Raises VitralError if its file is gone or has changed."""
         return self.images.read(int(self.rows[i]), channels, hint)
 
     def path(self, i: int) -> Path | None:
-        """The file of image i; None if it does not come from a file of its own."""
+        """The file of image i; None if it has no file of its own."""
         return self.images.path(int(self.rows[i]))
 
     def take(self, chosen: np.ndarray) -> "Split":
-        """The chosen images, int64 [m] positions in this split, in that order."""
+        """The images at these positions, int64 [m], in this order."""
         names = [self.names[i] for i in chosen.tolist()]
         return Split(self.name, names, self.targets.take(chosen), self.images, self.rows[chosen], self.contents[chosen])
 
     def thinned(self, most: int) -> "Split":
-        """Up to `most` images, evenly spread over the split, as it may be sorted by class."""
+        """Up to `most` images, evenly spread over the split, which may be sorted by class."""
         return self.take(spread(len(self), most))
 
 
 def spread(count: int, most: int) -> np.ndarray:
-    """int64: up to `most` of so many positions, evenly spread."""
+    """int64 [m]: up to `most` of the positions 0..count - 1, evenly spread."""
     return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(np.int64))
 
 
 @dataclass
 class DataSet:
-    """Labelled images, divided, every one of which has been read to its end."""
+    """Labelled images in splits; each has been decoded to its end."""
 
     name: str
     labels: list[str]
-    """Class names; targets are positions in this list."""
+    """Class names; targets are indices into this list."""
     splits: dict[str, Split]
-    """train where there is to be training; val and test where given or made."""
+    """train where training was asked for; val and test where given or made."""
     channels: int
-    """What the model should see: 1 grey, 3 RGB, or so many bands."""
+    """Of the model's input: 1 grey, 3 RGB, or the number of bands."""
     bit_depth: int
     """8, or 16 if any image holds 16 bits a channel."""
     height: int
     width: int
     """Median size of the training images in pixels."""
     fingerprint: str
-    """sha256 (hex) of the sorted (content, label, split) triples, wherever and however the files lie."""
+    """sha256 (hex) of the sorted (content, label, split) triples, independent of file names and folders."""
     aspects: tuple[float, ...] = (1.0,)
-    """Width over height of training images: the least, 19 that divide them into twentieths, and the greatest."""
+    """Width over height of the training images at the quantiles 0, 0.05, ..., 1."""
     skipped: list[tuple[str, str]] = field(default_factory=list)
     """(name, reason) of the unreadable images that were left out."""
     given: frozenset[str] = frozenset()
-    """Splits that the data themselves name; the others were made from content hashes."""
+    """Splits that the data name; the others were made from content hashes."""
     notes: list[str] = field(default_factory=list)
-    """What a person should know about the data but that is no error."""
+    """Facts worth telling the user that are no errors."""
 
     @property
     def task(self) -> str:
-        """What is to be learned of its images: classify (one class an image) or multilabel (several labels, or none)."""
+        """A key of `TARGETS`, such as classify (one class an image) or multilabel (several labels, or none)."""
         return next(iter(self.splits.values())).targets.task
 
     @cached_property
     def moments(self) -> tuple[Tensor, Tensor, int]:
-        """Mean and deviation of the training images' pixels, as `vitral.data.moments.moments`; they are read once."""
+        """Mean and deviation of the training images' pixels, as `vitral.data.moments.moments` gives them; computed once."""
         return moments(self.splits["train"], self.channels)
 
 
@@ -127,21 +127,23 @@ def open_data(
     training: bool = True,
     labelled: bool = True,
     least_side: Callable[[int, int], int] | None = None,
-    progress: Progress | None = None,
+    progress: OnProgress | None = None,
     strict: bool = True,
     held: Held | None = None,
 ) -> DataSet:
     """Find, read, check and divide a data set.
 
-    data: a folder of class folders, or of train, val and test folders of class folders; a CSV, TSV or Parquet
-    file; or a built-in name (digits, fashion-mnist, elpv). training: whether there must be two classes and
-    images of each to train on. labelled: False if images need no class, as in pre-training; a folder without
-    class folders will do then. least_side: from the images' median height and width, the pixels that each side
-    must have at least (one patch). progress: called with (images checked, images in all) now and then. strict:
-    False for whoever only looks: what cannot be read or is too small is left out and in `skipped`, and nothing
-    but that there is no image is an error. held: how a run divided its data; other data are divided anew. Raises
-    VitralError at once where there is nothing to read, or so much that it is not worth reading data known to be wrong; else with all that is
-    wrong with layout, labels and images. UnreadableError, a VitralError, lists every image that cannot be read.
+    data: a folder of class folders, or of train, val and test folders of class folders; a CSV, TSV or Parquet file; or a built-in name (digits,
+    fashion-mnist, elpv). training: whether there must be two classes or more, each with training images. labelled: False if images need no class,
+    as in pre-training; then a folder without class folders is accepted. least_side: from the images' median height and width to the least pixels a
+    side must have (one patch). progress: called now and then with (images checked, all images). strict: False to look only: images that cannot be
+    read or are too small go to `skipped`, and only data without any image are an error. held: the splits of an earlier run, kept if the data are
+    the same.
+
+    Raises:
+        VitralError: one error with all that is wrong with layout, labels and images; without reading the images where there are none, or more
+            than `READ_ANYWAY` and the layout or labels are wrong already.
+        UnreadableError: a VitralError that lists every image that cannot be read.
     """
     listing = list_data(data, options, training=training, labelled=labelled)
     if training and options.fold is not None:
@@ -155,14 +157,14 @@ def open_data(
         raise VitralError(all_of(str(data), [*wrong, *unread]))
     scanned = scan(listing.images, progress, small=not wrong and compares(listing, options))
     if strict:
-        said_before = {name for problem in listing.problems for name in problem.names}
-        scanned = replace(scanned, unreadable=[one for one in scanned.unreadable if one[0] not in said_before])
+        named = {name for problem in listing.problems for name in problem.names}
+        scanned = replace(scanned, unreadable=[one for one in scanned.unreadable if one[0] not in named])
     else:
         scanned = _usable(listing, scanned, least_side)
         if not scanned.rows:
             raise VitralError(f"{data}: holds no image that can be used; restore them")
     groups = [listing.key(i) for i in scanned.rows]
-    splits, said = divide(listing, scanned, groups, options, held, progress)
+    splits, division = divide(listing, scanned, groups, options, held, progress)
     train = [info for info, split in zip(scanned.infos, splits, strict=True) if split == "train"] or scanned.infos
     height, width = (int(np.median([getattr(info, side) for info in train] or [1])) for side in ("height", "width"))
     least = None if least_side is None else least_side(height, width)
@@ -186,7 +188,7 @@ def open_data(
         aspects=tuple(np.quantile([info.width / info.height for info in train], np.linspace(0, 1, 21)).tolist()),
         skipped=scanned.unreadable,
         given=frozenset(listing.given or ()),
-        notes=[*notes(listing, scanned, splits), *said, *of_values(scanned.infos, options.value_range)],
+        notes=[*notes(listing, scanned, splits), *division, *of_values(scanned.infos, options.value_range)],
     )
 
 
@@ -194,8 +196,8 @@ def _can_be_folded(data: str | Path, listing: Listing) -> None:
     """VitralError where the data themselves have a test split."""
     if "test" in (listing.given or ()):
         raise VitralError(
-            f"{data}: the data say themselves which images are for testing, so there are no folds to make; leave out --folds, or hand over "
-            "images without a test split (of a table: --split-column none)"
+            f"{data}: the data name their own test split, so folds cannot be made; leave out --folds, or give data without a test split "
+            "(for a table: --split-column none)"
         )
 
 
@@ -211,15 +213,15 @@ def write_skipped(dataset: DataSet, path: str | Path) -> None:
 
 
 def list_data(data: str | Path, options: DataOptions, *, training: bool = True, labelled: bool = True) -> Listing:
-    """The images of `open_data` and their labels, before any image is opened, with the mistakes for which training stops among its `problems`.
+    """The images of `open_data` and their labels, before any image is opened. What training stops for is in its `problems`.
 
-    Only `options.page` "all" opens files, to count their pages. Raises VitralError for data of which nothing can be listed.
+    Only `options.page` "all" opens files, to count their pages. Raises VitralError if nothing can be listed.
     """
     return _read_as(_listed(data, options, training, labelled), options)
 
 
 def _read_as(listing: Listing, options: DataOptions) -> Listing:
-    """The listing with what its files do not say of themselves, and every page of them where that was asked for."""
+    """The listing with the value range and page to read, and with an entry for each page if all pages were asked for."""
     listing.images.reading = reading(options.value_range, options.page)
     if options.page != "all":
         return listing
@@ -228,7 +230,7 @@ def _read_as(listing: Listing, options: DataOptions) -> Listing:
         try:
             return listing.images.pages(i)
         except VitralError:
-            return 1  # and is refused when it is read
+            return 1  # reading it raises the error
 
     counts = in_threads(count, len(listing.images.names), None)
     files = np.repeat(np.arange(len(counts)), counts)
@@ -250,7 +252,7 @@ def _listed(data: str | Path, options: DataOptions, training: bool, labelled: bo
         return listing
     if options.label_separator is not None and (built_in or folder):
         raise VitralError(
-            f"{data}: several labels an image (label_separator {options.label_separator!r}) come from a table; give one"
+            f"{data}: label_separator {options.label_separator!r} (several labels an image) needs a table; give a CSV, TSV or Parquet file"
         )
     if built_in:
         return BUILTIN[str(data)](options)
@@ -259,17 +261,16 @@ def _listed(data: str | Path, options: DataOptions, training: bool, labelled: bo
     if path.suffix.lower() in TABLES:
         return list_table(path, options, training=training, labelled=labelled)
     raise VitralError(
-        f"{data}: is neither a folder nor a table ({', '.join(TABLES)}); give a folder of class folders, "
-        "or a table with image and label columns"
+        f"{data}: is neither a folder nor a table ({', '.join(TABLES)}); give a folder of class folders, or a table with image and label columns"
     )
 
 
 SMALL = "smaller than one patch"
-"""How the reason begins for which an image that is too small is left out."""
+"""The reason for leaving out a small image begins with this."""
 
 
 def _usable(listing: Listing, scanned: Scan, least_side: Callable[[int, int], int] | None) -> Scan:
-    """Without the images that are too small, which are then among those that cannot be read."""
+    """The scan with images that are too small moved to `unreadable`."""
     sides = [(info.height, info.width) for info in scanned.infos]
     least = 1 if least_side is None or not sides else least_side(*(int(side) for side in np.median(sides, axis=0)))
     small = [
@@ -298,7 +299,7 @@ def _build_splits(listing: Listing, scanned: Scan, splits: Sequence[str], train_
 
 
 def _share(inside: Sequence[int], groups: Sequence[str], digests: Sequence[bytes], fraction: float) -> list[int]:
-    """Of each group (a class, or set of labels) the share of images with the least content hashes, at least one."""
+    """From each group the given share of its images, those with the smallest content hashes; at least one."""
     members = defaultdict(list)
     for k, group in zip(inside, groups, strict=True):
         members[group].append(k)
@@ -310,5 +311,5 @@ def _share(inside: Sequence[int], groups: Sequence[str], digests: Sequence[bytes
 
 
 def share_of(members: int, fraction: float) -> int:
-    """How many of a class's training images a train_fraction leaves."""
+    """How many of a class's training images a train_fraction keeps."""
     return max(1, round(fraction * members))

@@ -1,8 +1,8 @@
-"""Dividing images into train, val and test by what they show, not by where they lie or how they are called.
+"""Splits into train, val and test by content, not by path or file name.
 
-Within each class (or stratum) the distinct contents are ordered by their hash; the first share goes to test,
-the next to val, the rest to train. The same image therefore gets the same split in any folder, order or file
-name, and copies of one image always share a split. Near copies are one unit, ordered by its least hash and counted as all its contents.
+Within each class (or stratum) the distinct contents are ordered by their hash; the first share goes to test, the next to val, the rest to train. An
+image therefore gets the same split whatever its folder, order or file name, and copies of one image share a split. Near copies form one unit, ordered
+by its least hash and counted as the number of its contents.
 """
 
 from collections import defaultdict
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 SPLITS = ("train", "val", "test")
-_LEAST = 3  # units that a class needs before it gives any away
-_OWN_SHARE = 10  # distinct contents of a set of labels that is divided on its own
+_LEAST = 3  # units that a class needs before any of them leaves train
+_OWN_SHARE = 10  # distinct contents from which a set of labels is a stratum of its own
 
 
 @dataclass
@@ -40,11 +40,11 @@ def make_splits(
 ) -> list[str]:
     """The split of each image.
 
-    digests: content hashes. groups: what to balance by. given: splits that the data state, which stay as they
-    are; those that nothing is in are taken out of train, as shares of it (of everything, if given is None).
-    test_count: make exactly this many distinct contents the test split, apportioned to the groups by size. fold: (k, n): the test split is the
-    k-th of n parts, counted from 1, into which all that is in train is dealt, each as mixed as the whole. together: of each image the least
-    digest of those that it is to share a split with; default: its own, so that only copies do. Sizes are then as near as such units allow.
+    digests: content hashes. groups: the strata, over which the splits are balanced. given: splits that the data name; they are kept, and missing
+    ones are taken from train (from everything if None), as shares of it. test_count: the test split gets exactly this many distinct contents,
+    apportioned to the groups by size. fold: (k, n): train is dealt into n balanced parts, and the k-th, counted from 1, is the test split.
+    together: images with equal values share a split: the least digest among each image's near copies; by default the digests, so that only exact
+    copies do. Split sizes are as near as such units allow.
     """
     keys = digests if together is None else together
     splits = list(given) if given is not None else ["train"] * len(digests)
@@ -72,7 +72,7 @@ def make_splits(
 
 
 def common(groups: Sequence[str], digests: Sequence[bytes]) -> list[str]:
-    """The groups, with all that are too small for a share of their own as one: most sets of several labels are rare."""
+    """The groups, with all that are too small to be divided alone merged into one: most sets of several labels are rare."""
     contents: dict[str, set[bytes]] = defaultdict(set)
     for group, digest in zip(groups, digests, strict=True):
         contents[group].add(digest)
@@ -82,9 +82,9 @@ def common(groups: Sequence[str], digests: Sequence[bytes]) -> list[str]:
 def keep_in_train(
     splits: list[str], given: Sequence[str] | None, digests: Sequence[bytes], labels: Sequence[Sequence[str]]
 ) -> None:
-    """Move images back into train, in place, until each label has one there: of those that were taken out, the first by content hash.
+    """Move images back into train, in place, until each label has one there, the first by content hash.
 
-    labels: of each image, several or none. given: the splits before any were made, None for all train.
+    labels: each image's labels. given: the splits that the data name; None for none.
     """
     there = {label for split, own in zip(splits, labels, strict=True) if split == "train" for label in own}
     copies = defaultdict(list)
@@ -112,7 +112,7 @@ def apportion(sizes: dict[str, int], total: int) -> dict[str, int]:
 def _take(test: float, val: float, n: int) -> tuple[int, int]:
     """How many of n contents go to test and val: each share rounded, at least one.
 
-    Where that leaves none to train on, the one that rounding favoured most gives one back.
+    If that leaves none for train, the split that was rounded up most gives one back.
     """
     parts = [max(1, round(share * n)) if share else 0 for share in (test, val)]
     while sum(parts) > n - 1:
@@ -122,9 +122,9 @@ def _take(test: float, val: float, n: int) -> tuple[int, int]:
 
 
 def _dealt(pool: dict[str, list[Unit]], n: int) -> list[list[Unit]]:
-    """The units of every group that can give some away in n parts: each unit to the part with the least of its group, then of all.
+    """The units of every group with `_LEAST` or more, in n parts: each unit to the part with the fewest of its group, then of all.
 
-    Groups are dealt in the order of their names, so that the parts do not depend on which of them is asked for.
+    Groups are dealt in the order of their names, so that all folds of a data set agree on the parts.
     """
     parts: list[list[Unit]] = [[] for _ in range(n)]
     total = [0] * n
@@ -139,9 +139,9 @@ def _dealt(pool: dict[str, list[Unit]], n: int) -> list[list[Unit]]:
 
 
 def _chosen(units: Sequence[Unit], count: int, keep: int) -> tuple[list[Unit], list[Unit]]:
-    """The first units that fit into `count` contents, and the rest, at least `keep` of them.
+    """The first units that fit into `count` contents, and the rest, at least `keep` units.
 
-    If the count is not met, one unit more where that comes nearer; at least one unit if any is wanted.
+    If they fall short of the count, one unit more where that is nearer; at least one unit if count is above 0.
     """
     taken: list[Unit] = []
     rest: list[Unit] = []
@@ -163,7 +163,7 @@ def _chosen(units: Sequence[Unit], count: int, keep: int) -> tuple[list[Unit], l
 def _pool(
     digests: Sequence[bytes], keys: Sequence[bytes], groups: Sequence[str], splits: Sequence[str]
 ) -> dict[str, list[Unit]]:
-    """What is in train: by group its units, in the order of their keys. A unit of several groups is in that of its first image."""
+    """The units in train, by group, in the order of their keys. A unit of several groups belongs to that of its first image."""
     home: dict[bytes, tuple[bytes, str]] = {}
     for i, key in enumerate(keys):
         if splits[i] == "train":

@@ -1,4 +1,4 @@
-"""What is to be learned of each image, a class for each task: it knows how its targets are read from labels, divided, counted and batched.
+"""Targets, a class for each task: how they are read from labels, balanced over splits, counted and batched.
 
 Axes: n images, K labels (class names, in order).
 """
@@ -23,15 +23,15 @@ Labels = Sequence[str] | Sequence[frozenset[str]]
 
 
 class Targets(ABC):
-    """What is to be learned of n images."""
+    """The targets of n images."""
 
     task: ClassVar[str]
     each: ClassVar[str]
-    """What an image can have, for a person."""
+    """What one image has, in messages."""
     nouns: ClassVar[tuple[str, str]] = ("class", "classes")
-    """What a label is called, and several."""
+    """A label and several, in messages."""
     by_label: ClassVar[bool] = True
-    """Whether an image has some of the labels and not others, so that these can be counted."""
+    """Whether images can be counted by label."""
 
     def __init__(self, values: NDArray[Any]) -> None:
         self.values = values
@@ -42,75 +42,75 @@ class Targets(ABC):
     @classmethod
     @abstractmethod
     def read(cls, labels: Labels, name: str) -> tuple[list[str], Self]:
-        """The labels' names in order, and the targets. name: of the data, for a VitralError if they are not of this task."""
+        """Label names in order, and the targets. name: the data's. Raises VitralError if the labels do not suit this task."""
 
     @classmethod
     def joined(cls, parts: Sequence["Targets"]) -> "Targets":
-        """One after the other; all of one task."""
+        """The targets of all parts, which are of one task, in order."""
         return type(parts[0])(np.concatenate([part.values for part in parts]))
 
     def take(self, rows: NDArray[Any] | Sequence[int]) -> Self:
-        """Those of these images, by number or as a mask."""
+        """The targets of these images: numbers or a mask."""
         return type(self)(self.values[rows])
 
     def batch(self, rows: NDArray[np.int64] | slice) -> Tensor:
-        """[B, ...]: what an objective is given."""
+        """[B, ...]: a batch of targets for the objective."""
         return torch.from_numpy(self.values[rows])
 
     def named(self, i: int, labels: Sequence[str]) -> list[str]:
         """The labels of image i, in order."""
         return []
 
-    def said(self, i: int, labels: Sequence[str]) -> str:
-        """The target of image i, for a person."""
+    def describe(self, i: int, labels: Sequence[str]) -> str:
+        """The target of image i in a message."""
         return in_words(self.named(i, labels))
 
     @abstractmethod
     def key(self, i: int, labels: Sequence[str]) -> str:
-        """The target of image i as text: equal for equal targets only."""
+        """The target of image i as text; different targets have different texts."""
 
     def counts(self, classes: int) -> NDArray[np.int64]:
         """[K]: images of each label."""
         return np.zeros(classes, np.int64)
 
     def groups(self, keys: Sequence[str]) -> list[str]:
-        """What a share of the images is taken of each of, from their keys."""
+        """The group of each image, from its key: `train_fraction` keeps the same share of every group."""
         return [""] * len(self)
 
     def strata(self, keys: Sequence[str], contents: Sequence[bytes]) -> list[str]:
-        """What made splits are balanced by, from each image's key and content."""
+        """The stratum of each image, from its key and content hash: splits that vitral makes are balanced over strata."""
         return self.groups(keys)
 
     def members(self) -> list[NDArray[np.int64]]:
-        """The images of each target that occurs, by number."""
+        """For each distinct target, the numbers of its images: int64 [m]."""
         _, kind = np.unique(self.values, axis=0, return_inverse=True)
         return [np.flatnonzero(kind == k) for k in range(kind.max() + 1)]
 
     def mend_splits(
         self, splits: list[str], given: Sequence[str] | None, units: Sequence[bytes], named: Sequence[Sequence[str]]
     ) -> None:
-        """Change splits that were made, in place, where the task needs that. units: images of one share a split. named: the labels of each."""
+        """Adjust splits that vitral made, in place, where the task needs it. units: equal ones share a split. named: each one's labels."""
         return
 
     def problems(self, labels: Sequence[str], given: Sequence[str] | None) -> list[Problem]:
-        """Why nothing can be trained on these, if so. given: the splits that the data state."""
+        """Reasons that make training impossible. given: the splits that the data name."""
         return []
 
     def remarks(self) -> list[str]:
-        """What a person should know of them."""
+        """Facts worth telling the user."""
         return []
 
     def facts(self, classes: int) -> dict[str, object]:
-        """What a run notes of a split's targets."""
+        """Facts about a split's targets that a run records."""
         return {}
 
     def reordered(self, position: NDArray[np.int64], classes: int) -> Self:
-        """With label k at position[k] of so many."""
+        """The same targets for a list of `classes` labels, in which label k is at position[k]."""
         return self
 
 
 class Classes(Targets):
-    """One class an image: int64 [n], positions in the labels."""
+    """One class an image: int64 [n], indices into the labels."""
 
     task = "classify"
     each = "one class"
@@ -119,8 +119,8 @@ class Classes(Targets):
     def read(cls, labels: Labels, name: str) -> tuple[list[str], Self]:
         if not all(isinstance(label, str) for label in labels):
             raise VitralError(
-                f"{name}: an image can have several labels in it, and the task is to classify, one class an image; give data with one, or "
-                "another --task (multilabel)"
+                f"{name}: its images can have several labels, and the task classify takes one class an image; choose --task multilabel, or give "
+                "data with one label an image"
             )
         names = order_labels({str(label) for label in labels})
         position = {label: i for i, label in enumerate(names)}
@@ -213,7 +213,7 @@ TARGETS: dict[str, type[Targets]] = {kind.task: kind for kind in (Classes, Label
 
 
 def in_words(labels: Sequence[str]) -> str:
-    """A label, several, or none, for a person."""
+    """A label, several, or none, in a message."""
     return ", ".join(labels) or "no label"
 
 
@@ -225,7 +225,7 @@ def order_labels(labels: set[str]) -> list[str]:
 
 
 def _untrained(targets: Targets, labels: Sequence[str], given: Sequence[str] | None) -> list[Problem]:
-    """Why these classes cannot be trained with the splits as they are given, if they cannot."""
+    """Problems with the named splits: no train split, or classes without training images."""
     if not given:
         return []
     inside = np.array(given) == "train"

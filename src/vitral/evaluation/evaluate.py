@@ -1,4 +1,4 @@
-"""A predictor's answers on a whole split, and their scores."""
+"""A predictor's outputs on a split, and their scores."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ EVALUATORS: dict[str, type[Evaluator]] = {"classify": ClassEvaluator, "multilabe
 
 
 def headlines() -> dict[str, str]:
-    """Each task's headline score, by its key in metrics.jsonl and scores.json: its title, above a chart."""
+    """Each task's headline score: its key in metrics.jsonl and scores.json -> its title for charts."""
     titles = {kind.scores.HEADLINE: kind.scores.TITLE for kind in EVALUATORS.values()}
     return {key: title.capitalize() if title.islower() else title for key, title in titles.items()}
 
@@ -31,13 +31,13 @@ def match_targets(split: Split, data_labels: list[str], predictor: Predictor, na
     """The split's targets in the order of the model's labels.
 
     Raises:
-        VitralError: the model does not know one of the classes, or it was trained for another task.
+        VitralError: the model lacks one of the classes, or was trained for another task.
     """
     task, labels = predictor.card.task, predictor.labels
     if task != split.targets.task:
         raise VitralError(
-            f"{name}: an image can have {split.targets.each} in the data and {TARGETS[task].each} in the model; evaluate on data of the "
-            "model's task (--task, --label-separator)"
+            f"{name}: an image has {split.targets.each} in the data, and {TARGETS[task].each} in the model; evaluate on data of the model's task "
+            "(--task, --label-separator)"
         )
     unknown = [label for label in data_labels if label not in labels]
     if unknown:
@@ -52,9 +52,9 @@ def match_targets(split: Split, data_labels: list[str], predictor: Predictor, na
 def evaluate(
     predictor: Predictor, split: Split, data_labels: list[str], *, name: str | None = None, **options: object
 ) -> tuple[Scores, np.ndarray]:
-    """Scores on a split of a data set with `data_labels`, and the outputs [n, K] that they are computed from.
+    """Scores on a split of a data set with these labels, and the outputs [n, K] behind them.
 
-    name: of the data, for errors; default the split's. options: as in `split_logits`.
+    name: of the data, for errors; the split's by default. options: as in `split_logits`.
     """
     predictor.check_head()
     targets = match_targets(split, data_labels, predictor, name or split.name)
@@ -63,7 +63,7 @@ def evaluate(
 
 
 def score_split(outputs: np.ndarray, targets: np.ndarray, predictor: Predictor) -> Scores:
-    """Outputs [n, K] and targets, as `match_targets` gives them, to the scores of the predictor's task."""
+    """Outputs [n, K] and targets from `match_targets` to the scores of the predictor's task."""
     evaluator = EVALUATORS[predictor.card.task](predictor.labels)
     evaluator.add(outputs, targets)
     return evaluator.result()

@@ -1,4 +1,4 @@
-"""The contract of every task's scores: an evaluator collects outputs batch by batch, and one of its scores is the headline."""
+"""Scores and evaluators, a pair for each task: the evaluator takes outputs batch by batch, and one of the scores is the headline."""
 
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
@@ -10,9 +10,9 @@ class Scores(ABC):
     """All scores of one model on one split."""
 
     HEADLINE: ClassVar[str]
-    """The field of the score by which models are compared: a share of 1, higher is better."""
+    """The field by which models are compared: a share of 1, higher is better."""
     TITLE: ClassVar[str]
-    """Its name in text."""
+    """The headline's name in text."""
 
     images: int
     loss: float
@@ -33,23 +33,23 @@ class Scores(ABC):
 
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
-        """For `json.dumps`: shares in 0..1, intervals as [low, high]."""
+        """All scores for `json.dumps`: shares in 0..1, intervals as [low, high]."""
 
     @abstractmethod
     def table(self) -> str:
-        """Class by class, for a person: aligned columns."""
+        """The scores by class, in aligned columns."""
 
     @abstractmethod
     def summary(self) -> str:
-        """A few lines for a person."""
+        """The scores in a few lines of text."""
 
     def spread(self, outputs: np.ndarray, targets: np.ndarray) -> dict[str, object]:
-        """Further figures on the distribution of the outputs that these scores are of; none by default."""
+        """Figures on the distribution of the outputs; none by default."""
         return {}
 
 
 class Evaluator(ABC):
-    """Collects a model's outputs and their targets, and scores them at the end."""
+    """Takes a model's outputs and targets batch by batch, and scores them."""
 
     scores: ClassVar[type[Scores]]
 
@@ -58,20 +58,20 @@ class Evaluator(ABC):
 
     @abstractmethod
     def add(self, outputs: np.ndarray, targets: np.ndarray) -> None:
-        """A batch in the split's order: outputs [B, K] and the values of its targets."""
+        """The next batch in the split's order: outputs [B, K] and its targets' values."""
 
     @abstractmethod
     def result(self) -> Scores:
-        """The scores of all that was added; VitralError without images."""
+        """The scores of all batches. Raises VitralError without images."""
 
     @staticmethod
     def right(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray | None:
-        """bool [n]: which of the answers that outputs [n, K] give are wholly right; None for a task without such answers."""
+        """bool [n]: whether the answer of each row of outputs [n, K] is entirely right; None for a task where that has no meaning."""
         return None
 
 
 class Gathering(Evaluator):
-    """An evaluator that scores all outputs at once."""
+    """An evaluator that keeps all outputs and scores them together."""
 
     def __init__(self, labels: list[str]) -> None:
         super().__init__(labels)

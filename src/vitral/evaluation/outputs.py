@@ -1,4 +1,4 @@
-"""A model's outputs for every image of a split."""
+"""A model's outputs for the images of a split."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ from vitral.predict import Predictor
 
 @contextmanager
 def in_use(model: nn.Module, precision: str = "fp32") -> Iterator[torch.device]:
-    """Evaluation mode without gradients in this precision; yields the model's device. Afterwards every module is in its mode of before."""
+    """Evaluation mode without gradients, in this precision; yields the model's device. Every module's mode is restored afterwards."""
     device = next(model.parameters()).device
     with evaluating(model), torch.inference_mode(), autocast(device, precision):
         yield device
@@ -28,7 +28,7 @@ def in_use(model: nn.Module, precision: str = "fp32") -> Iterator[torch.device]:
 def outputs(
     predictor: Predictor, split: Split, compute: Callable[[Tensor], Tensor], *, precision: str = "fp32", **options: Any
 ) -> np.ndarray:
-    """`over` a split of what a function of the predictor's model gives, on the model's device in evaluation mode; options: those of `over`."""
+    """`over` a split with `compute`, a function of the predictor's model, on its device and in evaluation mode; options: those of `over`."""
     with in_use(predictor.model, precision) as device:
         return over(split, predictor.card.preprocess, compute, device, **options)
 
@@ -44,9 +44,9 @@ def over(
     progress: Callable[[int, int], None] | None = None,
     failed: Failed = tell,
 ) -> np.ndarray:
-    """float32 [n, ...] in the split's order: `compute` of its normalised images [B, C, H, W] on the device.
+    """float32 [n, ...] in the split's order: `compute` applied to its normalised images [B, C, H, W] on the device.
 
-    workers, failed: loader processes, and the callback for when they fail, as in `vitral.data.workers.stream`.
+    workers, failed: the number of loader processes and the callback if they fail, as in `vitral.data.workers.stream`.
     """
     parts, done = [], 0
     for pixels, _ in EvaluationBatches(split, preprocess, batch_size).stream(workers, failed):

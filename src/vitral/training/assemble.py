@@ -1,4 +1,4 @@
-"""From a resolved recipe to what the loop needs: the module that is trained, the objective, and the batches. The one place that knows them all."""
+"""From a resolved recipe to what the loop needs: the module that is trained, the objective and the batches."""
 
 from torch import nn
 
@@ -22,7 +22,7 @@ from vitral.training.transfer import Initial, restrict
 def assemble(
     recipe: Recipe, data: DataSet, config: ModelConfig, preprocess: Preprocess, initial: Initial | None = None
 ) -> tuple[nn.Module, Objective]:
-    """What is trained, from the `initial` weights or from random ones, and towards what."""
+    """The module to train, with the `initial` weights or random ones, and its objective."""
     model = build(config)
     options = recipe.objective
     if isinstance(options, ClassifyOptions) and isinstance(model.head, nn.Linear):
@@ -39,7 +39,7 @@ def assemble(
     objective = LEARNING[data.task].objective(options, data)
     if options.teacher is None:
         return model, objective
-    assert isinstance(objective, Classify), "its task refuses a teacher"
+    assert isinstance(objective, Classify), "LEARNING refuses a teacher for other tasks"
     teacher = Teacher(load(options.teacher), data.labels, preprocess)
     return model, Distill(objective, teacher, options.distillation, options.distillation_weight, options.temperature)
 

@@ -57,7 +57,7 @@ class Budget:
 
 
 class Listener(Protocol):
-    """What the loop tells the world; `Run` writes it to disk and to the terminal."""
+    """Receives the loop's events; `Run` writes them to disk and to the terminal."""
 
     def trained(self, record: dict[str, float | int | str]) -> None: ...
     def message(self, text: str) -> None: ...
@@ -66,7 +66,7 @@ class Listener(Protocol):
 
 @dataclass
 class Loop:
-    """One run in memory: what changes (model, optimiser, average, progress) and what decides how."""
+    """One run in memory: what training changes (model, optimizers, average, progress) and what governs it."""
 
     model: nn.Module
     objective: Objective
@@ -83,15 +83,15 @@ class Loop:
         self.schedule = Schedule.of(self.recipe.optim, self.budget.steps, self.batches.steps_per_epoch)
         self.signs = Signs(self.model)
         self.workers = self.recipe.train.workers or 0
-        """Loader processes; none any more once they failed."""
+        """Loader processes; 0 once they failed."""
         self.image_model = next(m for m in self.model.modules() if isinstance(m, ImageModel)).backbone
-        """What the run is for, inside of what is trained; LoRA and the head's norm are still apart."""
+        """The image model inside the trained module; LoRA and the head's norm are not merged into it yet."""
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=self.precision == "fp16", init_scale=self.progress.loss_scale
         )
 
     def step(self, batch: Batch, lr: float, listener: Listener) -> tuple[dict[str, float], float]:
-        """One optimiser step on the batch at this learning rate: its outcome, and the gradients' norm before clipping."""
+        """One optimiser step on the batch at this learning rate. Returns the losses and the gradient norm before clipping."""
         set_rates(self.optimizers, lr, self.schedule.weight_decay(self.budget.share(self.progress)))
         self.model.train()
         outcome = self.gradients(batch, listener)
@@ -100,9 +100,9 @@ class Loop:
         return outcome, norm
 
     def gradients(self, batch: Batch, listener: Listener) -> dict[str, float]:
-        """Gradients of the mean loss over the whole batch into `.grad`, however it is cut into micro-batches.
+        """Gradients of the mean loss over the whole batch into `.grad`, the same for any micro-batch size.
 
-        Where memory runs out the micro-batch is halved, the accumulation doubled, and the same step tried again.
+        If memory runs out, the micro-batch is halved, the accumulation doubled, and the step repeated.
         """
         progress = self.progress
         while True:
@@ -148,7 +148,7 @@ class Loop:
         return replace(part, views=tuple(views))
 
     def update(self) -> float:
-        """One optimiser step from the gradients; returns their global norm before clipping."""
+        """Apply the gradients; returns their global norm before clipping."""
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         limit = self.recipe.optim.clip or float("inf")
@@ -165,7 +165,7 @@ class Loop:
         return norm
 
     def seconds_of(self, batch: Batch, threads: int) -> float:
-        """Of a forward pass of a micro-batch with so many threads, the median of some; nothing of the run changes by it."""
+        """Median seconds of a few forward passes of a micro-batch with `threads` threads; the run's state does not change."""
         usual, model, took = torch.get_num_threads(), self.image_model.eval(), []
         images = self.ready(next(iter(batch.split(self.progress.batch_size)))).views[0]
         torch.set_num_threads(threads)
@@ -180,13 +180,13 @@ class Loop:
         return sorted(took)[PASSES // 2]
 
     def without_workers(self, why: str, listener: Listener, stop: threading.Event | None = None) -> None:
-        """From now on batches are computed in this process. A signal that ends the run can end its loader processes too; that is no news."""
+        """From now on compute batches in this process. No message if a signal, which ends loader processes too, is stopping the run."""
         known, self.workers = self.workers == 0, 0
         if not known and (stop is None or not stop.is_set()):
             listener.message(why)
 
     def run(self, listener: Listener) -> bool:
-        """Train until the budget is spent (True) or a signal asks to stop (False); a checkpoint is saved either way."""
+        """Train until the budget is spent (True) or a signal asks to stop (False), and save a checkpoint."""
         train, progress = self.recipe.train, self.progress
         every = train.validate_every or self.batches.steps_per_epoch
         save_every = train.checkpoint_every or every
@@ -232,6 +232,6 @@ class Loop:
 
 
 def smaller(images: Tensor, scale: float, multiple: int) -> Tensor:
-    """[B, C, H, W] with sides of `scale` times theirs, rounded up to whole patches."""
+    """[B, C, H, W] with sides scaled by `scale` and rounded up to whole patches."""
     sides = [min(side, -(-round(side * scale) // multiple) * multiple) for side in images.shape[2:]]
     return F.interpolate(images, sides, mode="bilinear", antialias=True, align_corners=False)

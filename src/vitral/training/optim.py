@@ -1,4 +1,4 @@
-"""Optimisers over groups of parameters: decay on matrices only, slower rates for early layers, and the moving average of the weights."""
+"""Optimisers over parameter groups: weight decay on matrices only, lower rates for early layers, and the moving average of the weights."""
 
 from collections.abc import Iterable
 
@@ -11,16 +11,16 @@ from vitral.training.machine import choose_precision
 from vitral.training.optimizers import Lamb, Lars, Muon
 from vitral.training.options import OptimOptions
 
-MATRICES = ("weight", "a", "b")  # of layers and convolutions, and those of LoRA
+MATRICES = ("weight", "a", "b")  # linear layers and convolutions; a and b are LoRA's
 
 
 def decays(name: str, parameter: Tensor) -> bool:
-    """Weight matrices decay; biases, norms, tokens and tables of positions do not (https://arxiv.org/abs/2012.12877's code)."""
+    """Weight matrices decay; biases, norms, tokens and position tables do not (as in the code of https://arxiv.org/abs/2012.12877)."""
     return parameter.ndim >= 2 and name.rpartition(".")[2] in MATRICES
 
 
 def rate_scales(learner: nn.Module, layer_decay: float) -> dict[str, float]:
-    """Each parameter's share of the learning rate: layer_decay ** (number of layers above its own); 1 outside of image models.
+    """Each parameter's factor on the learning rate: layer_decay ** (layers above its own); 1 outside image models.
 
     `learner` is an image model or holds one, as masked pre-training does.
     """
@@ -34,15 +34,15 @@ def rate_scales(learner: nn.Module, layer_decay: float) -> dict[str, float]:
 
 
 def image_models(learner: nn.Module) -> list[tuple[str, ImageModel]]:
-    """The image models in a learner, each with what the names of its parameters begin with there."""
+    """The image models in a learner, each with the prefix of its parameter names."""
     return [(f"{name}." if name else "", m) for name, m in learner.named_modules() if isinstance(m, ImageModel)]
 
 
 def build_optimizers(model: nn.Module, options: OptimOptions) -> list[torch.optim.Optimizer]:
     """One optimiser for everything, or Muon for the matrices inside the encoder and AdamW for the rest. Frozen parameters are left out.
 
-    A group is {params, scale, decays}: `set_rates` sets its learning rate and weight decay from these. Muon's updates are of AdamW's size, so
-    that one learning rate and one decay serve both; it computes in the precision that the parameters' device multiplies fastest.
+    A group is {params, scale, decays}, from which `set_rates` sets its learning rate and weight decay. Muon's updates are scaled to AdamW's size, so
+    both take one learning rate and one decay; Muon computes in the precision that the parameters' device multiplies fastest.
     """
     assert options.lr is not None
     scales = rate_scales(model, options.layer_decay)
@@ -68,7 +68,7 @@ def build_optimizers(model: nn.Module, options: OptimOptions) -> list[torch.opti
 def _optimizer(groups: list[dict[str, object]], options: OptimOptions, fused: bool) -> torch.optim.Optimizer:
     assert options.lr is not None
     betas = (options.beta1, options.beta2)
-    if options.optimizer == "sgd":  # its decay is part of the gradient
+    if options.optimizer == "sgd":  # with decay as part of the gradient
         return torch.optim.SGD(groups, options.lr, momentum=options.momentum)
     if options.optimizer == "lars":
         return Lars(groups, options.lr, options.momentum)
@@ -78,7 +78,7 @@ def _optimizer(groups: list[dict[str, object]], options: OptimOptions, fused: bo
 
 
 def set_rates(optimizers: list[torch.optim.Optimizer], lr: float, weight_decay: float) -> None:
-    """The coming step's learning rate, of which each group has its share, and decay, which some groups have."""
+    """Set the next step's learning rate, scaled for each group, and weight decay, for the groups that decay."""
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         group["lr"] = lr * group["scale"]
         group["weight_decay"] = weight_decay if group["decays"] else 0.0
@@ -88,9 +88,10 @@ def set_rates(optimizers: list[torch.optim.Optimizer], lr: float, weight_decay: 
 def update_average(
     average: dict[str, Tensor], parameters: Iterable[tuple[str, Tensor]], decay: float, step: int
 ) -> None:
-    """Exponential moving average in place; early on the decay is held to (1 + step) / (10 + step), so the start is forgotten.
+    """Exponential moving average in place, with the decay limited to (1 + step) / (10 + step), so that the start is forgotten.
 
-    The average then spans about a tenth of the steps so far. DeiT's decay of 0.99996 is reached after 225,000 steps; its own code begins with it.
+    Until the limit passes `decay` the average spans about a tenth of the steps so far. DeiT's 0.99996 is reached after 225,000 steps; DeiT's own code
+    uses it from the start.
     """
     weight = 1 - min(decay, (1 + step) / (10 + step))
     pairs = list(parameters)

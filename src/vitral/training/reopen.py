@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitral.checkpoints.bundle import ModelCard
-from vitral.data.scan import Progress
+from vitral.data.scan import OnProgress
 from vitral.data.sources import DataSet, Split, open_data
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import merged
@@ -27,7 +27,7 @@ def open_as_in_training(
     model: Path,
     card: ModelCard,
     said: dict[str, Any],
-    progress: Progress,
+    progress: OnProgress,
     *,
     training: bool = False,
     labelled: bool = True,
@@ -56,7 +56,7 @@ def open_as_in_training(
     return opened
 
 
-def data_of_run(model: Path, progress: Progress | None = None) -> DataSet | None:
+def data_of_run(model: Path, progress: OnProgress | None = None) -> DataSet | None:
     """The data that a model (a run folder, or a file in one) was trained on, divided as they were then; None if no run lies beside it.
 
     progress: as in `open_data`. Raises VitralError if the data are gone, or their images or labels are no longer the same.
@@ -72,7 +72,7 @@ def data_of_run(model: Path, progress: Progress | None = None) -> DataSet | None
 
 
 def training_images_left(
-    model: Path, card: ModelCard, progress: Progress | None = None
+    model: Path, card: ModelCard, progress: OnProgress | None = None
 ) -> tuple[DataSet, Split, int] | None:
     """(the data of a model's run as they are now, those of its training images that are still there, how many are gone); None if no run lies
     beside it.

@@ -1,10 +1,9 @@
-"""A run from data to a scored model file, in a folder of its own.
+"""A run from data to a scored model file, in a folder of its own:
 
-RUN/recipe.toml      the recipe as resolved        RUN/metrics.jsonl   a line per event
-RUN/run.json         data, command, machine        RUN/checkpoints/    latest and best
-RUN/model.safetensors  the self-describing result  RUN/scores.json     its scores; RUN/predictions.npz behind them
-RUN/training-images.bin  which images it has seen  RUN/held-out.npz    which were set aside for it
-RUN/skipped.csv      images left out, if any
+recipe.toml       the resolved recipe           metrics.jsonl      a line per event
+run.json          data, command, machine        checkpoints/       latest and best
+model.safetensors    the self-describing result    scores.json, predictions.npz    its scores, and its outputs
+training-images.bin  hashes of its training images    held-out.npz    the splits that were made    skipped.csv    images left out, if any
 """
 
 import copy
@@ -32,11 +31,11 @@ from vitral.training.toml import to_table
 
 @dataclass
 class Run:
-    """One run and its folder; listens to the loop and writes down what it says."""
+    """One run and its folder: the loop's listener, which writes its events down."""
 
     folder: Path
     source: str
-    """The data as they were named."""
+    """The data as the user named them."""
     data: DataSet
     recipe: Recipe
     loop: Loop
@@ -44,15 +43,15 @@ class Run:
     preprocess: Preprocess
     display: Display
     watch: Callable[[dict[str, object]], Iterable[tuple[str, str]]] | None = None
-    """Is shown every line of metrics.jsonl as it is written; what it remarks on, as (kind, text), is said and written down too."""
+    """Called with every line of metrics.jsonl; the (kind, text) remarks it returns are shown and written too."""
 
     claim: Claim | None = None
-    """That no other process writes to the folder; it is released when training ends."""
+    """Keeps other processes from writing to the folder; released when training ends."""
 
     def __post_init__(self) -> None:
         self.folder = self.folder if self.claim is None else self.claim.folder
         self.purpose = Supervised(self) if self.recipe.objective.labelled else Pretraining(self)
-        """What it does at a validation, and in the end."""
+        """What the run does at a validation and at the end."""
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
         self.metrics = self.folder / "metrics.jsonl"
 
@@ -77,13 +76,13 @@ class Run:
         self.display.say(text)
 
     def checkpoint(self, progress: Progress, *, validate: bool) -> None:
-        """Validate if asked, write the checkpoint, and the model file if these weights are the ones to keep."""
+        """Validate if asked, write the model file if these weights are to be kept, then the checkpoint."""
         model, found = self.averaged_model(), dict[str, object]()
         keep = self.purpose.keeps_last
         if validate and "val" in self.data.splits:
             better, found = self.purpose.validate(model, progress)
             keep = keep or better
-        # The model file first: a kill between the two repeats the step from the checkpoint before, and writes the same file again.
+        # The model file first: after a kill between the two the run resumes from the checkpoint before and writes the same file again.
         if keep:
             save_model(self.folder / "model.safetensors", model, self.card(model, {**found, "step": progress.step}))
         self.checkpoints.save(collect(self.loop.model, self.loop.optimizers, self.loop.average), progress, best=keep)
@@ -94,7 +93,7 @@ class Run:
         return self.loop.budget.share(self.loop.progress) >= 1
 
     def averaged_model(self) -> ImageModel:
-        """The image model that the run is for, with the moving average of its weights where there is one."""
+        """The image model being trained, with its averaged weights if there is an average."""
         learner = self.loop.model
         if self.loop.average is not None:
             learner = copy.deepcopy(learner)
@@ -104,7 +103,7 @@ class Run:
     def card(self, model: ImageModel, scores: dict[str, object]) -> ModelCard:
         name = self.recipe.model.name
         assert name is not None
-        same = type(model.config) is type(model_config(name))  # not so of a tokenizer or a masked autoencoder's encoder
+        same = type(model.config) is type(model_config(name))  # False for a tokenizer or a masked autoencoder's encoder
         return ModelCard(
             architecture=name if same else family_of(model.config),
             arguments=model.config.arguments(),
@@ -117,7 +116,7 @@ class Run:
         )
 
     def train(self) -> bool:
-        """Train to the end (True) or until a signal (False); then score once and write everything down."""
+        """Train to the end, score and write the results (True), or stop at a signal (False)."""
         try:
             return self._train()
         finally:
@@ -125,9 +124,8 @@ class Run:
                 self.claim.release()
 
     def _train(self) -> bool:
-        if not (
-            self.metrics.exists() and '"event": "data"' in self.metrics.read_text()
-        ):  # a resumed run has it already
+        # a resumed run has the line already
+        if not (self.metrics.exists() and '"event": "data"' in self.metrics.read_text()):
             self.record(data_facts(self.data, self.preprocess, labelled=self.recipe.objective.labelled))
         if not self.loop.run(self):
             return False
@@ -137,7 +135,7 @@ class Run:
         return True
 
     def beside_plan(self) -> str | None:
-        """That the machine was far slower than the plan's trial foresaw, if it was."""
+        """A message if the machine was far slower than the plan's trial foresaw."""
         described = self.folder / "run.json"
         foreseen = json.loads(described.read_text()).get("foreseen") if described.exists() else None
         loop = self.loop
@@ -149,14 +147,14 @@ class Run:
         )
 
 
-FAR = 2.0  # times: trials of a few seconds are within half of it
-LEAST_SECONDS = 60.0  # of training: what is shorter is foreseen by a few steps
+FAR = 2.0  # times the foreseen duration; trials of a few seconds err by up to 1.5 times
+LEAST_SECONDS = 60.0  # of training; a shorter run's trial has only a few steps
 
 
 def slower_than(foreseen: Mapping[str, float], epochs: float, elapsed: float, *, by_clock: bool) -> str | None:
-    """In words that a run made far fewer epochs, or needed far more seconds for them, than a plan foresaw; None if it did not.
+    """A message if a run made far fewer epochs, or took far longer for them, than its plan foresaw; else None.
 
-    foreseen: `epochs` and `seconds`, empty without a plan. epochs, elapsed: what was made, in so many seconds. by_clock: the budget was a time.
+    foreseen: `epochs` and `seconds`, empty without a plan. epochs, elapsed: those trained, in seconds. by_clock: the budget was a time.
     """
     if not foreseen or elapsed < LEAST_SECONDS or foreseen["seconds"] * epochs * FAR > foreseen["epochs"] * elapsed:
         return None

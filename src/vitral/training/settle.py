@@ -1,4 +1,4 @@
-"""What a run begins with, decided once: the data, a recipe without open fields, the shapes that follow from it, and the weights to start from."""
+"""What a run starts from, decided once: the data, a recipe without open fields, the model's configuration, preprocessing and initial weights."""
 
 import hashlib
 import shlex
@@ -24,14 +24,14 @@ from vitral.training.transfer import Initial, open_initial
 @dataclass(frozen=True)
 class Settled:
     source: str
-    """The data as they were named, from the root."""
+    """The data as the user named them, as an absolute path."""
     data: DataSet
     recipe: Recipe
     """Without open fields."""
     initial: Initial | None
     """The weights that training starts from."""
     reasons: tuple[str, ...]
-    """What was decided, a line each."""
+    """A line for each decision."""
 
     @cached_property
     def config(self) -> ModelConfig:
@@ -43,9 +43,9 @@ class Settled:
 
 
 def settle(source: str, recipe: Recipe, display: Display, opened: DataSet | None = None) -> Settled:
-    """All that a run of this recipe begins with. Raises VitralError for a recipe that contradicts itself or the machine, before any image is read.
+    """All that a run of this recipe starts from. A recipe that contradicts itself or the machine raises VitralError before any image is read.
 
-    opened: the data, if they were opened for this recipe already; who opened them has checked it.
+    opened: the data, if already opened for this recipe, which was checked then.
     """
     recipe = placed(recipe)
     model_files(recipe)
@@ -54,7 +54,7 @@ def settle(source: str, recipe: Recipe, display: Display, opened: DataSet | None
         check(recipe)
     if (first := recipe.objective.missing) is not None:
         raise VitralError(
-            f"objective {recipe.objective.name} needs --{first}: a run of vitral pretrain --objective {first}"
+            f"objective {recipe.objective.name} needs --{first}: the folder of a run of vitral pretrain --objective {first}"
         )
     device = choose_device(recipe.train.device)
     choose_precision(recipe.train.precision, device)
@@ -88,12 +88,12 @@ def open_for(source: str, recipe: Recipe, display: Display, held: Held | None = 
 
 
 def rooted(source: str) -> str:
-    """The data as any folder sees them; a built-in name stays."""
+    """The data as an absolute path; a built-in name as it is."""
     return str(Path(source).resolve()) if Path(source).exists() else source
 
 
 def placed(recipe: Recipe) -> Recipe:
-    """The recipe with the files that it reads named from the root, so that a run can be resumed from any folder."""
+    """The recipe with absolute paths, so that a run can be resumed from any folder."""
 
     def from_root(path: str | None) -> str | None:
         return path if path is None else rooted(path)
@@ -105,7 +105,7 @@ def placed(recipe: Recipe) -> Recipe:
 
 
 def inputs(recipe: Recipe) -> dict[str, str]:
-    """What else a run learns from and needs again when it is resumed: each model file with its hash."""
+    """The sha256 of each model file that a run learns from, which resuming needs unchanged."""
     digests = {}
     for path, file in model_files(recipe).items():
         with open(file, "rb") as opened:
@@ -114,7 +114,7 @@ def inputs(recipe: Recipe) -> dict[str, str]:
 
 
 def model_files(recipe: Recipe) -> dict[str, Path]:
-    """The models that the objective learns from, as the recipe names them, and their files, which must be there."""
+    """The models that the objective learns from, as the recipe names them, and their files. Raises VitralError if one is missing."""
     files = {}
     for path in filter(None, (getattr(recipe.objective, name) for name in recipe.objective.models)):
         if path.startswith("hf:"):

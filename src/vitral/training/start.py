@@ -1,4 +1,4 @@
-"""How a run begins: from data and a recipe, in a new folder, or again from where its last checkpoint left it."""
+"""Start a run from data and a recipe in a new folder, or resume it from its last checkpoint."""
 
 import dataclasses
 import json
@@ -40,13 +40,13 @@ from vitral.training.toml import read_recipe, to_toml
 from vitral.training.transfer import Initial, learning
 
 FOLDS = "folds.json"  # in the folder of a cross-validation, above its runs
-BEGUN = ("run.json", "recipe.toml", NAME)  # what a run that ended early has left
+BEGUN = ("run.json", "recipe.toml", NAME)  # files of a run that ended before its first checkpoint
 
 
 def start(
     data: str, recipe: Recipe, out: Path, display: Display, command: str = "", opened: DataSet | None = None
 ) -> Run:
-    """`begin` with what this recipe leaves open decided from the data. opened: the data, if they were opened for this recipe already."""
+    """`begin` after deciding the recipe's open fields from the data. opened: the data, if already opened for this recipe."""
     check_place(out)
     return begin(settle(data, recipe, display, opened), out, display, command)
 
@@ -60,13 +60,13 @@ def begin(
     *,
     fresh: bool = False,
 ) -> Run:
-    """A new run in the folder `out`, which must not hold one that came as far as a checkpoint; no other process writes to it meanwhile.
+    """A new run in the folder `out`, claimed against other processes; it must not hold a run that has a checkpoint.
 
-    found: what a plan found out and is kept with the run: `baselines`, top-1 on the validation images of what needs no training, and `foreseen`, the
-    `epochs` and `seconds` of training by a trial. fresh: in `out` or the first of out-2, out-3, ... that is not there yet.
+    found: a plan's figures, kept with the run: `foreseen`, the `epochs` and `seconds` of training by its trial. fresh: in `out`, or if it exists in
+    the first of out-2, out-3, ... that does not.
     """
     run, initial = draft(settled, out, display)
-    # As late as that: a folder made earlier could lie among the data that are looked through.
+    # Not before the data were read: the folder could lie among them.
     run = dataclasses.replace(run, claim=claim_unused(out) if fresh else Claim(out))
     assert run.claim is not None
     try:
@@ -81,7 +81,7 @@ def begin(
 def _write_down(
     run: Run, settled: Settled, initial: Initial | None, command: str, found: Mapping[str, Mapping[str, float]]
 ) -> None:
-    """All that a run knows before its first step, into its folder and for a person."""
+    """Write all that is known before the first step into the folder, and show it."""
     dataset, recipe, out = run.data, run.recipe, run.folder
     reasons = [*settled.reasons, *([] if initial is None else initial.notes)]
     reasons += learning(run.loop.model, recipe.transfer)
@@ -108,14 +108,14 @@ def _write_down(
         "parameters": sum(p.numel() for p in run.loop.model.parameters()),
     }
     write_atomically(out / "recipe.toml", to_toml(recipe).encode())
-    for left_over in ("metrics.jsonl", "skipped.csv"):  # of a run that ended before its first checkpoint
+    for left_over in ("metrics.jsonl", "skipped.csv"):  # from a run that ended before its first checkpoint
         (out / left_over).unlink(missing_ok=True)
     if dataset.skipped:
         write_skipped(dataset, out / "skipped.csv")
     write_seen(out, dataset.splits["train"])
     write_held(out, dataset)
     write_atomically(out / "run.json", json.dumps(described, indent=1).encode())
-    if initial is not None:  # so that a run resumed before its first checkpoint does not need the source again
+    if initial is not None:  # so that resuming never needs the source of the weights
         loop = run.loop
         run.checkpoints.save(collect(loop.model, loop.optimizers, loop.average), loop.progress, best=False)
     for line in (*notes, *reasons):
@@ -123,9 +123,9 @@ def _write_down(
 
 
 def draft(settled: Settled, out: Path, display: Display) -> tuple[Run, Initial | None]:
-    """The run that `begin` begins, in memory: nothing is written. With the weights that it starts from and what was changed in them."""
+    """The run of `begin` in memory, nothing written, and the weights that it starts from with notes on what was changed in them."""
     initial = settled.initial
-    if initial is not None:  # filling notes what it changes, for each model anew
+    if initial is not None:  # filling a model adds notes: a list of its own for each
         initial = dataclasses.replace(initial, notes=[*initial.notes])
     device = choose_device(settled.recipe.train.device)
     return _build(out, settled, device, Progress(), display, initial), initial
@@ -137,7 +137,7 @@ def preview(settled: Settled) -> TrainingBatches:
 
 
 def check_place(out: Path, own: Claim | None = None) -> None:
-    """A run can be written to `out`, and what is there already is no run that goes on or that one could go on with. own: our claim to it."""
+    """Raise VitralError unless a run can be written to `out`: no file, no other files inside, no running or resumable run. own: our claim to it."""
     there = next(place for place in (out, *out.absolute().parents) if place.exists())
     if not there.is_dir():
         raise VitralError(f"{out}: {'this' if there == out else there} is a file, not a folder; choose another --out")
@@ -149,15 +149,15 @@ def check_place(out: Path, own: Claim | None = None) -> None:
         any((out / name).exists() for name in ("model.safetensors", FOLDS))
         or Checkpoints(out / "checkpoints").pointed("latest") is not None
     ):
-        raise VitralError(f"{out}: there is a run already; go on with --resume {out}, or choose another --out")
+        raise VitralError(f"{out}: holds a run already; continue it with --resume {out}, or choose another --out")
     if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in BEGUN):
         raise VitralError(f"{out}: holds other files already; name a new or an empty folder with --out")
 
 
 def resume(folder: Path, display: Display, workers: int | None = None, moved: str | None = None) -> Run:
-    """The run in `folder`, where its latest checkpoint left it; the data must be the same, the workers may differ.
+    """The run in `folder` at its latest checkpoint. The data must be the same; the number of workers may differ.
 
-    moved: where the data are now, if they are not where they were; the run remembers it.
+    moved: the new place of data that were moved; the run remembers it.
     """
     try:
         described = json.loads((folder / "run.json").read_text())
@@ -190,7 +190,7 @@ def _resumed(folder: Path, described: dict[str, Any], display: Display, workers:
             raise VitralError(
                 f"{folder}: ended before the weights from {recipe.transfer.init} were saved; start again without --resume"
             )
-        display.say("no checkpoint yet: starting from the first step")
+        display.say("no checkpoint yet: starting at the first step")
         tensors, progress = None, Progress()
     else:
         tensors, progress = checkpoints.load()
@@ -199,17 +199,17 @@ def _resumed(folder: Path, described: dict[str, Any], display: Display, workers:
     if tensors is not None:
         restore(tensors, run.loop.model, run.loop.optimizers, run.loop.average)
     _forget_after(folder / "metrics.jsonl", progress.step)
-    display.say(f"going on at step {progress.step}, after {clock(progress.elapsed)} of training")
+    display.say(f"resuming at step {progress.step}, after {clock(progress.elapsed)} of training")
     return run
 
 
 def _same_data(folder: Path, described: dict[str, Any], recipe: Recipe, display: Display, moved: str | None) -> DataSet:
-    """The run's data, in the order in which it has learned from them; `described` says where they are now."""
+    """The run's data, the training images in the run's order. If they moved, `described` and run.json are updated."""
     source = described["data"] if moved is None else rooted(moved)
     built_in = source == described["name"]
     if moved is None and not built_in and not Path(source).exists():
         raise VitralError(
-            f"{source}: the data are gone; if they moved, say where to: --resume {folder} --data NEW_PLACE"
+            f"{source}: the data are gone; if they were moved, add their new place: --resume {folder} --data NEW_PLACE"
         )
     dataset = open_for(source, recipe, display, held=held_of(folder))
     if dataset.fingerprint != described["fingerprint"]:
@@ -217,13 +217,13 @@ def _same_data(folder: Path, described: dict[str, Any], recipe: Recipe, display:
         if moved is not None:
             known = count_known(folder, dataset.splits["train"])
             what = (
-                f"these are not the data that the run of {folder} began with ({known:,} of {len(dataset.splits['train']):,} training "
-                f"images are); give the place that {described['data']} moved to, or start a new run"
+                f"these are not the data of the run {folder} (it knows {known:,} of these {len(dataset.splits['train']):,} training images); "
+                f"give the new place of {described['data']}, or start a new run"
             )
         raise VitralError(f"{source}: {what}")
     dataset.splits["train"] = as_trained(folder, dataset.splits["train"])
     if source != described["data"]:
-        display.say(f"the data are in {source} now: the same images, labels and splits")
+        display.say(f"the data are now in {source}, with the same images, labels and splits")
         described["data"] = source
         write_atomically(folder / "run.json", json.dumps(described, indent=1).encode())
     return dataset
@@ -270,7 +270,7 @@ def _build(
 
 
 def _forget_after(metrics: Path, step: int) -> None:
-    """Drop the lines of steps that will be taken again, and a last line that a kill cut short."""
+    """Drop the lines of steps that will be repeated, and a last line that a kill cut short."""
     if not metrics.exists():
         return
     kept = []
@@ -279,5 +279,5 @@ def _forget_after(metrics: Path, step: int) -> None:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
         except ValueError:
-            continue  # the torn last line of a killed run
+            continue  # the incomplete last line of a killed run
     write_atomically(metrics, "".join(line + "\n" for line in kept).encode())

@@ -1,8 +1,8 @@
-"""Checkpoints: enough to resume with bit-identical results, written so that a kill at any byte leaves the one before loadable.
+"""Checkpoints: all that resuming with identical bits needs, written so that a kill at any byte leaves the previous one loadable.
 
-A checkpoint is one safetensors file `checkpoints/step-00001234.safetensors` with weights, their average and the optimiser's moments; counters are in
-its metadata. There is no generator state: randomness is a function of the step. `latest` and `best` are one-line files that name a checkpoint, moved
-only when that checkpoint is whole.
+A checkpoint is one safetensors file `checkpoints/step-00001234.safetensors` with weights, their average and the optimiser's moments; its metadata
+hold the counters. There is no generator state: randomness is a function of the step. `latest` and `best` are one-line files that name a checkpoint;
+they change only once that checkpoint is complete.
 """
 
 import json
@@ -22,17 +22,17 @@ class Progress:
 
     step: int = 0
     elapsed: float = 0.0
-    """Seconds of training so far, over all its sessions, validation included."""
+    """Seconds of training so far over all sessions, validation included."""
     batch_size: int = 0
     accumulation: int = 1
     best: float | None = None
-    """Top-1 (or mAP) on the validation split of the best checkpoint so far, 0..1."""
+    """The headline score of the best checkpoint so far on the validation split, 0..1."""
     best_step: int = 0
     best_loss: float | None = None
     best_mean: float | None = None
-    """What it was compared by; see `vitral.training.keep`."""
+    """The averaged score by which the best was chosen; see `vitral.training.keep`."""
     recent: list[float] = field(default_factory=list)
-    """Scores of the last validations, where they are averaged."""
+    """Scores of the last validations, to be averaged."""
     loss_scale: float = 2.0**16
 
 
@@ -46,7 +46,7 @@ class Checkpoints:
         return self.folder / f"step-{step:08d}.safetensors"
 
     def save(self, tensors: dict[str, Tensor], progress: Progress, *, best: bool) -> None:
-        """Write the checkpoint whole, then move the pointers, then drop what nothing points to."""
+        """Write the checkpoint, then move the pointers, then delete checkpoints without a pointer."""
         path = self.path(progress.step)
         write_safetensors(path, tensors, {"progress": json.dumps(asdict(progress))})
         write_atomically(self.folder / "latest", path.name.encode())
@@ -68,7 +68,7 @@ class Checkpoints:
         """The latest checkpoint."""
         path = self.pointed("latest")
         if path is None:
-            raise VitralError(f"{self.folder}: no checkpoint there yet; start the run again without --resume")
+            raise VitralError(f"{self.folder}: holds no checkpoint yet; start the run again without --resume")
         tensors, metadata = read_safetensors(path)
         return tensors, Progress(**json.loads(metadata["progress"]))
 
@@ -105,7 +105,7 @@ def restore(
         parameter_name, _, key = name.rpartition("/")
         parameter = parameters[parameter_name]
         optimizer, fused = owner[id(parameter)]
-        # A fused optimiser counts its steps on the device, others on the processor.
+        # A fused optimiser counts its steps on the device, others on the CPU.
         optimizer.state[parameter][key] = t if key == "step" and not fused else t.to(parameter.device)
     for name, t in groups["average"].items():
         assert average is not None

@@ -1,4 +1,4 @@
-"""A run that learns from labels: validations choose the weights that are kept, and these are scored in the end."""
+"""A run that learns from labels: validation chooses the weights to keep, which are scored at the end."""
 
 import dataclasses
 import io
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 class Supervised:
-    """What a run with labels does at a validation and in the end."""
+    """What a run with labels does at a validation and at the end."""
 
     def __init__(self, run: "Run") -> None:
         self.run = run
         self.labels, self.task = run.data.labels, run.data.task
         self.keeps_last = run.recipe.train.keep == "last" or "val" not in run.data.splits
-        """Whether the last weights are the ones to keep, whatever validation says."""
+        """Whether the last weights are kept, whatever their validation score."""
 
     @property
     def scored_split(self) -> str | None:
@@ -40,12 +40,12 @@ class Supervised:
         return next((name for name in (run.recipe.train.score_split, "val") if name in run.data.splits), None)
 
     def validate(self, model: ImageModel, progress: Progress) -> tuple[bool, dict[str, object]]:
-        """Score the validation split: whether these are the weights to keep, and what the model file says of their score."""
+        """Score the validation split. Returns whether to keep these weights, and the scores for the model file."""
         run = self.run
         predictor = Predictor(model, run.card(model, {}))
         scores, outputs = self._score(predictor, run.data.splits["val"])
         value, epoch = scores.headline, progress.step / run.loop.batches.steps_per_epoch
-        # No label occurs in the split: the last weights are as good as any.
+        # No score if no label occurs in the split: then keep the last weights.
         better = value is None or consider(progress, value, scores.loss, scores.images)
         run.record({"event": "val", "step": progress.step, "epoch": epoch,
                     "loss": scores.loss, scores.HEADLINE: value, "seconds": progress.elapsed,
@@ -58,7 +58,7 @@ class Supervised:
     def _answers(
         self, predictor: Predictor, scores: Scores, outputs: np.ndarray, progress: Progress
     ) -> dict[str, object]:
-        """How the answers on the validation split are spread, and the scores on some training images in the same view."""
+        """The spread of the outputs on the validation split, and the scores of some training images in the evaluation view."""
         batches = self.run.loop.batches
         turn = progress.step // batches.steps_per_epoch
         own, _ = self._score(predictor, scored_training_images(batches.split, turn, last=self.run.done))
@@ -77,7 +77,7 @@ class Supervised:
         )  # fmt: skip
 
     def finish(self) -> None:
-        """Score the kept weights once, and write the scores beside them."""
+        """Score the kept weights once and write the scores into the run."""
         run, split = self.run, self.scored_split
         if split is None:
             run.message("no test or validation split: the model is not scored and has no report")
@@ -105,13 +105,13 @@ class Supervised:
         )
 
     def _kept(self, card: ModelCard) -> str:
-        """Which step's weights the model file holds, and why these."""
+        """Which step's weights the model file holds, and why."""
         run = self.run
         step, last = card.scores["step"], run.loop.progress.step
         assert isinstance(step, int)
         if not self.keeps_last:
             scores, validated = EVALUATORS[self.task].scores, _brief(card, "val")
-            value, loss = validated.get(scores.HEADLINE), validated.get("loss")  # which older runs do not have
+            value, loss = validated.get(scores.HEADLINE), validated.get("loss")  # older runs have none
             said = [] if value is None else [f"{scores.TITLE} {value:.2%}"]
             said += [] if loss is None else [f"loss {loss:.4f}"]
             chosen = by_what(", ".join(said), len(run.data.splits["val"]))
@@ -123,7 +123,7 @@ class Supervised:
 
 
 def _brief(card: ModelCard, split: str) -> dict[str, Any]:
-    """What the model file says of its score on a split."""
+    """The scores on a split that the model file holds."""
     known = card.scores.get(split, {})
     assert isinstance(known, dict)
     return known

@@ -1,4 +1,4 @@
-"""How each task is learned from labels: which options it refuses, and its objective."""
+"""For each task learned from labels: the options it refuses, and its objective."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from vitral.objectives.options import ClassifyOptions
 
 @dataclass(frozen=True)
 class Learning:
-    """objective: from the options and the data. settle: refuses options that mean nothing for the task; returns what to say of the others."""
+    """objective: made from options and data. settle: raises VitralError for options without meaning for the task; returns reasons to log."""
 
     objective: Callable[[ClassifyOptions, DataSet], Objective]
     settle: Callable[[ClassifyOptions], list[str]]
@@ -41,9 +41,9 @@ def _settle_label_sets(options: ClassifyOptions) -> list[str]:
     ):
         if value not in fine:
             raise VitralError(
-                f"{name} {value}: is for images of one class, and these can have several labels; choose {instead}"
+                f"{name} {value}: needs one class an image, and these images can have several labels; choose {instead}"
             )
-    return ["a yes or no for each label (bce): an image can have several labels, or none"]
+    return ["loss bce, a yes or no for each label: an image can have several labels, or none"]
 
 
 LEARNING = {

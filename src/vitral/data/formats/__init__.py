@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitral.data.annotated import AnnotatedData, Kind
-from vitral.data.copies import Progress
+from vitral.data.copies import OnProgress
 from vitral.data.formats import coco, labelme, masks, panoptic, parquet, voc, yolo
 from vitral.data.formats.draft import Drafted, assemble
 from vitral.data.formats.files import Tree, largest_json, read_json
@@ -23,7 +23,7 @@ class AnnotatedFormat:
     about: str
     """What its files are, for a person."""
     kind: Kind
-    read: Callable[[Path, Progress | None], Drafted]
+    read: Callable[[Path, OnProgress | None], Drafted]
     write: Callable[[AnnotatedData, Path], None]
     holds: frozenset[str]
     """What it can hold, of `vitral.data.formats.convert.FEATURES`."""
@@ -77,7 +77,7 @@ def _of_json(found: object) -> str | None:
     return next((name for name, is_one in tests.items() if is_one(found)), None)
 
 
-def read_annotated(data: str | Path, format: str | None = None, progress: Progress | None = None) -> AnnotatedData:
+def read_annotated(data: str | Path, format: str | None = None, progress: OnProgress | None = None) -> AnnotatedData:
     """Annotated data as they stand, with what is wrong in them among their `faults`.
 
     data: a folder, or its JSON, data.yaml or Parquet file. format: a name of `FORMATS`, default as it is recognised. Raises VitralError where there

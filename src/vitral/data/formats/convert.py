@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitral.data.annotated import Annotated, AnnotatedData, ClassTable, Object, Polygons, Segment
-from vitral.data.copies import Progress
+from vitral.data.copies import OnProgress
 from vitral.data.formats import FORMATS
 from vitral.data.formats.faults import KINDS, by_kind
 from vitral.data.formats.maps import VOID, painted, values_of
@@ -37,7 +37,7 @@ class Planned:
             self.left_out.append((count, what, why))
 
 
-def plan_conversion(data: AnnotatedData, to: str, progress: Progress | None = None) -> Planned:
+def plan_conversion(data: AnnotatedData, to: str, progress: OnProgress | None = None) -> Planned:
     """What writing data as this format will keep and lose. Raises VitralError where the format cannot hold them at all."""
     target = FORMATS[to]
     planned = Planned(data, to)
@@ -165,7 +165,7 @@ def _outlined(planned: Planned) -> None:
         )
 
 
-def _objects_to_semantic(planned: Planned, progress: Progress | None) -> None:
+def _objects_to_semantic(planned: Planned, progress: OnProgress | None) -> None:
     _outlined(planned)
     data = planned.data
     background = next(
@@ -195,7 +195,7 @@ def _objects_to_semantic(planned: Planned, progress: Progress | None) -> None:
     planned.data = replace(data, kind="semantic", classes=classes, render=render)
 
 
-def _objects_to_panoptic(planned: Planned, progress: Progress | None) -> None:
+def _objects_to_panoptic(planned: Planned, progress: OnProgress | None) -> None:
     _outlined(planned)
     data = planned.data
 
@@ -226,7 +226,7 @@ def _objects_to_panoptic(planned: Planned, progress: Progress | None) -> None:
     planned.data = replace(data, kind="panoptic", annotated=rows, render=render)
 
 
-def _semantic_to_panoptic(planned: Planned, progress: Progress | None) -> None:
+def _semantic_to_panoptic(planned: Planned, progress: OnProgress | None) -> None:
     data = planned.data
     place = np.zeros(65536, np.int32)
     place[list(data.classes.ids)] = np.arange(1, len(data.classes) + 1)
@@ -243,7 +243,7 @@ def _semantic_to_panoptic(planned: Planned, progress: Progress | None) -> None:
     planned.data = replace(data, kind="panoptic", annotated=rows, classes=classes, render=render)
 
 
-def _panoptic_to_semantic(planned: Planned, progress: Progress | None) -> None:
+def _panoptic_to_semantic(planned: Planned, progress: OnProgress | None) -> None:
     data = planned.data
     ids = data.classes.ids
     kept = bool(ids) and ids[0] > 0 and ids[-1] < VOID
@@ -268,7 +268,7 @@ def _panoptic_to_semantic(planned: Planned, progress: Progress | None) -> None:
     planned.data = replace(data, kind="semantic", classes=classes, render=render)
 
 
-def _panoptic_to_objects(planned: Planned, progress: Progress | None) -> None:
+def _panoptic_to_objects(planned: Planned, progress: OnProgress | None) -> None:
     data = planned.data
 
     def objects(i: int) -> tuple[Object, ...]:
@@ -291,13 +291,13 @@ def _panoptic_to_objects(planned: Planned, progress: Progress | None) -> None:
     planned.data = replace(data, kind="objects", annotated=rows)
 
 
-def _semantic_to_objects(planned: Planned, progress: Progress | None) -> None:
+def _semantic_to_objects(planned: Planned, progress: OnProgress | None) -> None:
     raise VitralError(
         f"{planned.data.root}: is semantic maps, which do not say where one object ends and the next begins; convert to panoptic, or annotate objects"
     )
 
 
-_CHANGES: dict[tuple[str, str], Callable[[Planned, Progress | None], None]] = {
+_CHANGES: dict[tuple[str, str], Callable[[Planned, OnProgress | None], None]] = {
     ("objects", "semantic"): _objects_to_semantic,
     ("objects", "panoptic"): _objects_to_panoptic,
     ("semantic", "panoptic"): _semantic_to_panoptic,

@@ -21,7 +21,7 @@ from vitral.data.annotated import (
     Segment,
     Shape,
 )
-from vitral.data.copies import Progress
+from vitral.data.copies import OnProgress
 from vitral.data.decode import packed, probe
 from vitral.data.formats.files import Tree, split_in
 from vitral.data.images import FileImages, Images, PackedImages, content_hash
@@ -106,7 +106,7 @@ class _Seen(NamedTuple):
     digest: bytes
 
 
-def assemble(drafted: Drafted, name: str, format: str, progress: Progress | None) -> AnnotatedData:
+def assemble(drafted: Drafted, name: str, format: str, progress: OnProgress | None) -> AnnotatedData:
     """Look at every image's header and check what is said of it. Images that cannot be read, or are of another size, are left out, as faults."""
     drafts = drafted.drafts
     images = drafted.images or FileImages(drafted.root, [draft.name for draft in drafts])

@@ -21,7 +21,7 @@ from vitral.data.formats.files import Tree, read_json, read_text, split_in, stem
 from vitral.data.formats.maps import VOID, read_map, values_of
 from vitral.data.formats.voc import VOC_CLASSES
 from vitral.data.formats.write import Writing, dump_json, save_map
-from vitral.data.scan import Progress, in_threads
+from vitral.data.scan import OnProgress, in_threads
 from vitral.errors import VitralError, counted, some
 
 HOLDS = frozenset({"values", "classes", "splits"})
@@ -93,7 +93,7 @@ def recognised(tree: Tree) -> bool:
     return len(found) > 0 and len(found) >= 0.5 * len(set(photographs(tree)) - set(found.values()))
 
 
-def read(data: Path, progress: Progress | None = None) -> Drafted:
+def read(data: Path, progress: OnProgress | None = None) -> Drafted:
     """A folder of such a layout; every map is read, for its values."""
     tree = Tree(data.absolute())
     found = pairs(tree)

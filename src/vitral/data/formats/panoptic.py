@@ -17,13 +17,13 @@ from vitral.data.formats.draft import Draft, Drafted
 from vitral.data.formats.files import Tree, read_json, rows_of, whole
 from vitral.data.formats.maps import read_ids, save_ids, values_of
 from vitral.data.formats.write import Writing, dump_json
-from vitral.data.scan import Progress, in_threads
+from vitral.data.scan import OnProgress, in_threads
 from vitral.errors import VitralError, some
 
 HOLDS = frozenset({"values", "segments", "crowd", "ids", "classes", "splits", "groups"})
 
 
-def read(data: Path, progress: Progress | None = None) -> Drafted:
+def read(data: Path, progress: OnProgress | None = None) -> Drafted:
     """A folder, or one JSON file of it; every map is read and compared with the list of its segments."""
     tree = Tree(root_of(data))
     names = [data.absolute().relative_to(tree.root).as_posix()] if data.is_file() else tree.files(".json")
@@ -100,7 +100,7 @@ def _add_segments(row: dict[str, Any], where: str, classes: dict[int, int], draf
             draft.segments.append(Segment(key, classes[category], bool(whole(each.get("iscrowd")))))
 
 
-def _compare(tree: Tree, drafted: Drafted, progress: Progress | None) -> None:
+def _compare(tree: Tree, drafted: Drafted, progress: OnProgress | None) -> None:
     """Ids of the maps with those of the lists."""
     drafts = drafted.drafts
 

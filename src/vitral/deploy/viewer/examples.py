@@ -68,7 +68,7 @@ def own_pictures(model: Path) -> list[tuple[str, bytes]]:
     if data in BUILTIN and not at_hand(data, recipe.data):
         raise VitralError(f"{data}: would have to be fetched")
     listing = list_data(data, recipe.data, training=False, labelled=recipe.objective.labelled)
-    return [(listing.said(i), _encoded(listing, i)) for i in chosen(listing)]
+    return [(listing.describe(i), _encoded(listing, i)) for i in chosen(listing)]
 
 
 def chosen(listing: Listing) -> list[int]:
@@ -76,7 +76,7 @@ def chosen(listing: Listing) -> list[int]:
     test = [i for i, split in enumerate(listing.given or ()) if split == "test"]
     first: dict[str, int] = {}
     for i in test or range(len(listing.targets)):
-        first.setdefault(listing.said(i), i)
+        first.setdefault(listing.describe(i), i)
     every = list(first.values())
     return [every[k] for k in dict.fromkeys(np.linspace(0, len(every) - 1, COUNT).round().astype(int).tolist())]
 
@@ -90,7 +90,7 @@ def common_pictures() -> Iterator[tuple[str, bytes]]:
     for name, label in PHOTOGRAPHS.items():
         yield label, (folder / name).read_bytes()
     digits = BUILTIN["digits"](DataOptions())
-    yield f"digit {digits.said(0)}", _encoded(digits, 0)
+    yield f"digit {digits.describe(0)}", _encoded(digits, 0)
 
 
 def _encoded(listing: Listing, i: int) -> bytes:

@@ -28,7 +28,7 @@ from vitral.data.files import cache_folder
 from vitral.data.folder import UNLABELLED
 from vitral.data.images import content_hash
 from vitral.data.preprocess import Preprocess
-from vitral.data.scan import Progress
+from vitral.data.scan import OnProgress
 from vitral.data.sources import SMALL, DataSet, Split, list_data
 from vitral.drawing.figure import data_url
 from vitral.errors import VitralError, counted
@@ -164,7 +164,7 @@ class Turns:
         return self.turn(timed)
 
 
-def rows_of(turns: Turns, split: Split, progress: Progress) -> Features:
+def rows_of(turns: Turns, split: Split, progress: OnProgress) -> Features:
     """[n, D] of unit length, from the cache, or computed turn by turn and then cached."""
     path = cache_folder() / "neighbours" / f"{identity(turns.predictor, split)}.safetensors"
     if (cached := _read(path, len(split))) is not None:
@@ -191,7 +191,7 @@ def sample(split: Split, most: int) -> Split:
     return split.take(np.sort(order(np.arange(most))))
 
 
-def images_of_run(path: str, card: ModelCard, progress: Progress) -> tuple[DataSet, Split, int]:
+def images_of_run(path: str, card: ModelCard, progress: OnProgress) -> tuple[DataSet, Split, int]:
     """As `training_images_left`; VitralError also where no run lies beside the model."""
     elsewhere = "name some with vitral view --neighbours DATA"
     try:

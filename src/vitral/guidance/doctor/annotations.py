@@ -12,7 +12,7 @@ from PIL import Image
 
 from vitral.data.annotated import Annotated, AnnotatedData, Object
 from vitral.data.bands import to_rgb
-from vitral.data.copies import Progress
+from vitral.data.copies import OnProgress
 from vitral.data.formats import FORMATS, read_annotated
 from vitral.data.formats.convert import counts, plan_conversion, write_planned
 from vitral.data.formats.faults import KINDS, by_kind
@@ -51,7 +51,7 @@ class AnnotationDiagnosis:
         return sum(finding.severity == severity for finding in self.findings)
 
 
-def diagnose_annotations(data: str | Path, progress: Progress | None = None) -> AnnotationDiagnosis:
+def diagnose_annotations(data: str | Path, progress: OnProgress | None = None) -> AnnotationDiagnosis:
     """Look at annotated data in any format of `vitral.data.formats`. Raises VitralError where they cannot be read at all."""
     read = read_annotated(data, progress=progress)
     findings = [
@@ -177,7 +177,7 @@ def _turned(data: AnnotatedData) -> Iterator[Finding]:
         )
 
 
-def _objects(data: AnnotatedData, progress: Progress | None) -> Iterator[Finding]:
+def _objects(data: AnnotatedData, progress: OnProgress | None) -> Iterator[Finding]:
     names = data.images.names
     places = [(i, each) for i, one in enumerate(data.annotated) for each in one.objects]
     shaped = [each.shape is not None for _, each in places]
@@ -239,7 +239,7 @@ def _twice(data: AnnotatedData) -> Iterator[tuple[int, Object]]:
             seen.add(_key(each))
 
 
-def _without_pixels(data: AnnotatedData, progress: Progress | None) -> list[tuple[int, Object]]:
+def _without_pixels(data: AnnotatedData, progress: OnProgress | None) -> list[tuple[int, Object]]:
     def each(i: int) -> list[tuple[int, Object]]:
         one = data.annotated[i]
         return [
@@ -292,7 +292,7 @@ def _bare(data: AnnotatedData) -> Iterator[Finding]:
         )
 
 
-def mend(diagnosis: AnnotationDiagnosis, out: Path, progress: Progress | None = None) -> list[str]:
+def mend(diagnosis: AnnotationDiagnosis, out: Path, progress: OnProgress | None = None) -> list[str]:
     """Write a copy of the data in their own format, mended; returns what was mended. Raises VitralError where a person must decide."""
     data = diagnosis.data
     left = [kind for kind in by_kind(data.faults) if KINDS[kind].severity == "error" and not KINDS[kind].mended]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vitral.data.copies import Copies, exact_copies, families, near_copies
 from vitral.data.listing import Listing
 from vitral.data.options import DataOptions
-from vitral.data.scan import Progress
+from vitral.data.scan import OnProgress
 from vitral.data.sources import Split, list_data
 from vitral.data.splits import SPLITS
 from vitral.errors import VitralError, counted
@@ -71,8 +71,8 @@ def diagnose(
     options: DataOptions,
     *,
     predictor: Predictor | None = None,
-    reading: Progress | None = None,
-    comparing: Progress | None = None,
+    reading: OnProgress | None = None,
+    comparing: OnProgress | None = None,
 ) -> Diagnosis:
     """Read every image of a folder, table or built-in data set, and report what is wrong.
 
@@ -176,9 +176,9 @@ def _suspect(listing: Listing, row: int, judgement: Judgement, k: int) -> Item:
     likely = listing.labels[int(judgement.likely[k])]
     if listing.targets.task == "multilabel":
         there = likely in listing.of(row)
-        note = f"labelled {listing.said(row)}; {likely} {'looks wrong' if there else 'looks missing'}"
+        note = f"labelled {listing.describe(row)}; {likely} {'looks wrong' if there else 'looks missing'}"
     else:
-        note = f"labelled {listing.said(row)}, looks like {likely}"
+        note = f"labelled {listing.describe(row)}, looks like {likely}"
     return Item((listing.images.names[row],), f"{note} ({judgement.suspicion[k]:+.2f})", (row,))
 
 

@@ -261,7 +261,9 @@ def copy_findings(listing: Listing, looks: Looks, copies: Sequence[Copies]) -> l
         splits = ("", "") if listing.given is None else (listing.given[i], listing.given[j])
         exact = pair.how == "exact"
         if listing.key(i) != listing.key(j):
-            groups[exact, "labels"].append(Item(names, f"{listing.said(i)} = {listing.said(j)}, {pair.how}", (i, j)))
+            groups[exact, "labels"].append(
+                Item(names, f"{listing.describe(i)} = {listing.describe(j)}, {pair.how}", (i, j))
+            )
         elif splits[0] != splits[1]:
             groups[exact, "splits"].append(Item(names, f"{splits[0]} = {splits[1]}, {pair.how}", (i, j)))
         else:

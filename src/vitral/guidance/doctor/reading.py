@@ -18,7 +18,7 @@ from vitral.data.decode import packed
 from vitral.data.files import ImageError
 from vitral.data.images import HINT, Images
 from vitral.data.raster import Packing
-from vitral.data.scan import Progress, in_threads, remembered
+from vitral.data.scan import OnProgress, in_threads, remembered
 from vitral.data.values import ImageInfo, white
 from vitral.errors import VitralError
 
@@ -64,7 +64,7 @@ class Looks:
         return np.array([min(info.height, info.width) for info in self.infos], np.int64)
 
 
-def look(images: Images, progress: Progress | None) -> tuple[Looks, dict[int, Unusable]]:
+def look(images: Images, progress: OnProgress | None) -> tuple[Looks, dict[int, Unusable]]:
     """Read every image once, in threads. Also returns by position the images that cannot be used."""
 
     def each(
