@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from vitral.data.augment import Augmentation, crop_box
+from vitral.data.augment import Augmentation, crop_box, resize
 from vitral.data.loader import EvaluationBatches, TrainingBatches, stack
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.data.policies import OPERATIONS, RandAugment
-from vitral.data.preprocess import Preprocess, resize
+from vitral.data.preprocess import Preprocess
 from vitral.data.sources import open_data
 from vitral.data.view import View
 from vitral.errors import VitralError

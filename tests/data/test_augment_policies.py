@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from vitral.data.augment import CROP_TRIES, Augmentation, mirrored
+from vitral.data.augment import CROP_TRIES, Augmentation, mirrored, resize
 from vitral.data.options import AUGREG, AugmentOptions, augreg
 from vitral.data.policies import JITTER_DRAWS, OPERATION_DRAWS, OPERATIONS, ORDERS, RandAugment, jitter, operate
 from vitral.data.policies import three_augment as three
-from vitral.data.preprocess import Preprocess, resize
+from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError
 from vitral.randomness import uniforms
 

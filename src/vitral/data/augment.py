@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitral.data import resample, steps
 from vitral.data.options import AugmentOptions
 from vitral.data.policies import JITTER_DRAWS, THREE_DRAWS, RandAugment, jitter, three_augment
-from vitral.data.preprocess import Preprocess, resize
-from vitral.data.steps import Resize, padded
+from vitral.data.preprocess import Preprocess
+from vitral.data.steps import Resize
 from vitral.data.view import Box, View
 from vitral.randomness import keyed, uniforms
 
@@ -28,6 +29,10 @@ class Transform:
     apply: Callable[[Tensor, np.ndarray], Tensor]
     follow: Callable[[View, np.ndarray], View] = lambda view, u: view
     """From the view before to the view after; the default for transforms that move no pixels."""
+
+
+def resize(image: Tensor, height: int, width: int, interpolation: str) -> Tensor:
+    return torch.from_numpy(resample.resize(image.numpy(), height, width, interpolation))
 
 
 CROP_TRIES = 10
@@ -103,7 +108,7 @@ def framed_crop(preprocess: Preprocess, options: AugmentOptions) -> Transform:
     def apply(image: Tensor, u: np.ndarray) -> Tensor:
         (y, x, rows, columns), (down, right, high, wide) = placed(image.shape[1], image.shape[2], u)
         inside = resize(image[:, y : y + rows, x : x + columns], high, wide, preprocess.interpolation)
-        return padded(inside, down, right, H, W, preprocess.fill)
+        return torch.from_numpy(steps.padded(inside.numpy(), down, right, H, W, preprocess.fill))
 
     def follow(view: View, u: np.ndarray) -> View:
         inside, (down, right, high, wide) = placed(view.height, view.width, u)
@@ -150,7 +155,8 @@ def reflected_crop(preprocess: Preprocess) -> Transform:
         top, left = start(h, w, u)
         rows, columns = mirrored(top, H, h), mirrored(left, W, w)
         y, x = int(rows.min()), int(columns.min())
-        image = whole.apply(image, (y, x, int(rows.max()) + 1 - y, int(columns.max()) + 1 - x))
+        region = y, x, int(rows.max()) + 1 - y, int(columns.max()) + 1 - x
+        image = torch.from_numpy(whole.apply(image.numpy(), region))
         return image[:, rows - y][:, :, columns - x]
 
     def follow(view: View, u: np.ndarray) -> View:

@@ -5,15 +5,17 @@ Axes: C channels, h height, w width.
 
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from vitral.data.files import ImageError
 from vitral.data.values import ImageInfo, white
 from vitral.errors import VitralError, counted, some
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R 601
 COLOURS = (1, 3)
@@ -80,14 +82,16 @@ def check_shown(chosen: tuple[int, int, int], channels: int) -> None:
         )
 
 
-def to_rgb(pixels: Tensor, chosen: tuple[int, int, int] | None = None) -> np.ndarray:
+def to_rgb(pixels: "Tensor | np.ndarray", chosen: tuple[int, int, int] | None = None) -> np.ndarray:
     """[C, H, W] on the 0..255 scale, for people: uint8 [H, W, 3]. chosen: as in `shown_bands`.
 
     Pictures that use the lowest 8, 10 or 12 of 16 bits are shown on their own scale, or they would be black.
     """
-    channels = len(pixels)
-    picked = pixels if channels == 3 and chosen is None else pixels[list(shown_bands(channels, chosen))]
-    if picked.dtype != torch.uint8:
-        end = white(picked.cpu().numpy().astype(np.float32))
-        picked = (picked if end == 255 else picked * (255 / end)).round().clamp(0, 255).to(torch.uint8)
-    return picked.permute(1, 2, 0).contiguous().cpu().numpy()  # [3, H, W] -> [H, W, 3]
+    values = pixels if isinstance(pixels, np.ndarray) else pixels.cpu().numpy()
+    channels = len(values)
+    picked = values if channels == 3 and chosen is None else values[list(shown_bands(channels, chosen))]
+    if picked.dtype != np.uint8:
+        picked = picked.astype(np.float32)
+        end = white(picked)
+        picked = np.rint(picked if end == 255 else picked * np.float32(255 / end)).clip(0, 255).astype(np.uint8)
+    return np.ascontiguousarray(picked.transpose(1, 2, 0))  # [3, H, W] -> [H, W, 3]

@@ -1,4 +1,4 @@
-"""An image becomes a tensor [C,h,w] (C channels, h height, w width), 0..255, or an error that names it.
+"""An image becomes a tensor or an array [C,h,w] (C channels, h height, w width), 0..255, or an error that names it.
 
 `uint8` normally; `float32` where the source holds more bits, so that nothing is lost: value / 257 of 16, and of all others by their stated range
 (`values`). The first bytes say what a file is, not its name (`filetypes`). Grey and RGB JPEG goes through simplejpeg (libjpeg-turbo), TIFF of
@@ -11,12 +11,11 @@ import dataclasses
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import simplejpeg
-import torch
 from PIL import Image
-from torch import Tensor
 
 from vitral.data.arrays import array_info, array_pixels, deep_netpbm, read_npy
 from vitral.data.bands import with_channels
@@ -40,6 +39,9 @@ from vitral.data.raster import (
 from vitral.data.tiff import Page as TiffPage
 from vitral.data.tiff import pages, tiff_info, tiff_pixels
 from vitral.data.values import PLAIN, ImageInfo, Range, Reading
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _MOST_CUT = 8  # bits a channel that Pillow keeps of an AVIF or of a JPEG 2000 in colour
 
@@ -71,7 +73,7 @@ def decode(
     name: str | None = None,
     hint: int | None = None,
     reading: Reading = PLAIN,
-) -> Tensor:
+) -> "Tensor":
     """Decode an image to [C,h,w], 0..255, `uint8` or (of more than 8 bits) `float32`; in memory the channels may
     lie last.
 
@@ -91,25 +93,47 @@ def decode_seen(
     name: str | None = None,
     hint: int | None = None,
     reading: Reading = PLAIN,
-) -> tuple[Tensor, Range | None]:
+) -> "tuple[Tensor, Range | None]":
     """`decode`, and the least and largest value that the file stores, where it has more than 8 bits."""
+    pixels, extremes = decode_array(source, channels, name=name, hint=hint, reading=reading)
+    return _to_tensor(pixels), extremes
+
+
+def decode_array(
+    source: Source,
+    channels: int | None = None,
+    *,
+    name: str | None = None,
+    hint: int | None = None,
+    reading: Reading = PLAIN,
+) -> tuple[np.ndarray, Range | None]:
+    """`decode_seen` as an array, which needs no PyTorch."""
     name, reading = name or _name_of(source), _reading_of(source, reading)
     if isinstance(source, Image.Image):
         pixels, info = image_pixels(source, reading, name, None)
-        return _to_tensor(with_channels(pixels, channels, name)), info.extremes
-    tensor, info = decode_bytes(_bytes_of(source, name), channels, name, hint, reading)
-    return tensor, info.extremes
+        pixels = with_channels(pixels, channels, name)
+    else:
+        pixels, info = _read(_bytes_of(source, name), channels, name, hint, reading)
+    return _channels_first(pixels), info.extremes
 
 
 def decode_bytes(
     data: bytes, channels: int | None, name: str, hint: int | None = None, reading: Reading = PLAIN
-) -> tuple[Tensor, ImageInfo]:
+) -> "tuple[Tensor, ImageInfo]":
     """`decode` of an encoded image, and what the file says (its own size and channels, whatever was asked)."""
+    pixels, info = _read(data, channels, name, hint, reading)
+    return _to_tensor(_channels_first(pixels)), info
+
+
+def _read(
+    data: bytes, channels: int | None, name: str, hint: int | None, reading: Reading
+) -> tuple[np.ndarray, ImageInfo]:
+    """[h,w,C] of an encoded image, and what the file says."""
     info = _jpeg_info(data, name, reading)
     if info is not None and channels in (None, 1, 3):
-        return _to_tensor(_jpeg_pixels(data, info, channels or info.channels, name, hint)), info
+        return _jpeg_pixels(data, info, channels or info.channels, name, hint), info
     pixels, info = _Opened(data, name, reading).pixels()
-    return _to_tensor(with_channels(pixels, channels, name)), info
+    return with_channels(pixels, channels, name), info
 
 
 def count_pages(data: bytes, name: str) -> int:
@@ -247,10 +271,15 @@ def _name_of(source: Source) -> str:
     return str(source)
 
 
-def _to_tensor(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(
-        2, 0, 1
-    )  # [h,w,C] -> [C,h,w], not copied
+def _channels_first(pixels: np.ndarray) -> np.ndarray:
+    """[h,w,C] -> [C,h,w], not copied unless it has to be for being written to."""
+    return np.require(pixels, requirements=["C", "W"]).transpose(2, 0, 1)
+
+
+def _to_tensor(pixels: np.ndarray) -> "Tensor":
+    import torch
+
+    return torch.from_numpy(pixels)
 
 
 def _jpeg_info(data: bytes, name: str, reading: Reading = PLAIN) -> ImageInfo | None:

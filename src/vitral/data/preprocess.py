@@ -2,21 +2,23 @@
 
 import dataclasses
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from vitral.data import steps as named
 from vitral.data.bands import check_shown, to_rgb
-from vitral.data.resample import INTERPOLATIONS, resize
+from vitral.data.resample import INTERPOLATIONS, Pixels
 from vitral.data.steps import CenterCrop, Resize, Step
 from vitral.data.values import Reading, reading
 from vitral.data.view import View
 from vitral.errors import VitralError
 
-__all__ = ["INTERPOLATIONS", "RESIZES", "Preprocess", "resize"]
+if TYPE_CHECKING:
+    from torch import Tensor
 
+Kind = TypeVar("Kind", "Tensor", Pixels)
+"""A tensor or an array: what is given is what comes back. Arrays need no PyTorch."""
 RESIZES = ("crop", "squash", "pad", "steps")
 
 
@@ -107,7 +109,7 @@ class Preprocess:
         """How files are read where they do not say it themselves."""
         return reading(self.value_range, self.page)
 
-    def shown(self, pixels: Tensor) -> np.ndarray:
+    def shown(self, pixels: "Tensor | Pixels") -> np.ndarray:
         """[C, h, w] on the 0..255 scale, for people: uint8 [h, w, 3]. Pictures of other channels than the model's are shown by their first ones."""
         return to_rgb(pixels, self.show_bands if len(pixels) == self.channels else None)
 
@@ -141,9 +143,13 @@ class Preprocess:
             except VitralError as error:
                 raise VitralError(f"{name}: {error}; leave the image out") from error
 
-    def view(self, image: Tensor) -> Tensor:
+    def view(self, image: Kind) -> Kind:
         """The pixels that the model sees: [C, h, w] to [C, height, width], still on the 0..255 scale."""
-        return named.run(self.plan, image)
+        if isinstance(image, np.ndarray):
+            return named.run(self.plan, image)
+        import torch
+
+        return torch.from_numpy(named.run(self.plan, image.numpy()))
 
     def follow(self, view: View) -> View:
         """The view of what `view` makes of an image."""
@@ -159,18 +165,28 @@ class Preprocess:
         """Top, left, height, width of what the model sees, in pixels of an image of h x w; beyond it where the view is padded."""
         return self.where(h, w).box()
 
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """[..., C, H, W] on the 0..255 scale to float32 with the training data's mean and deviation removed."""
-        mean = torch.tensor(self.mean, device=pixels.device).mul(255)[:, None, None]
-        std = torch.tensor(self.std, device=pixels.device).mul(255)[:, None, None]
-        return (pixels.float() - mean) / std
+    def _moments(self) -> tuple[Pixels, Pixels]:
+        """Mean and deviation on the 0..255 scale: float32 [C, 1, 1]."""
+        mean, std = (np.array(v, np.float32)[:, None, None] * np.float32(255) for v in (self.mean, self.std))
+        return mean, std
 
-    def restore(self, inputs: Tensor) -> Tensor:
+    def normalise(self, pixels: Kind) -> Kind:
+        """[..., C, H, W] on the 0..255 scale to float32 with the training data's mean and deviation removed."""
+        mean, std = self._moments()
+        if isinstance(pixels, np.ndarray):
+            return (pixels.astype(np.float32) - mean) / std
+        import torch
+
+        return (pixels.float() - torch.from_numpy(mean).to(pixels.device)) / torch.from_numpy(std).to(pixels.device)
+
+    def restore(self, inputs: "Tensor") -> "Tensor":
         """The inverse of `normalise`, rounded: [..., C, H, W] to uint8."""
-        mean, std = (torch.tensor(v, device=inputs.device).mul(255)[:, None, None] for v in (self.mean, self.std))
+        import torch
+
+        mean, std = (torch.from_numpy(v).to(inputs.device) for v in self._moments())
         return (inputs.float() * std + mean).round().clamp(0, 255).to(torch.uint8)
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Kind) -> Kind:
         """A decoded image [C, h, w] to the model's input [C, height, width]."""
         return self.normalise(self.view(image))
 

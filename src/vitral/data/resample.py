@@ -3,26 +3,29 @@
 Images are [C, h, w] on the 0..255 scale. Both libraries weigh the same places with the same filters, along one axis and then along the other
 (https://github.com/python-pillow/Pillow/blob/main/src/libImaging/Resample.c). PyTorch begins along the rows, Pillow (13) where it likes; as what
 lies between is rounded and clipped to 8 bits, bicubic and lanczos differ by several levels where neighbouring pixels differ much.
+Where PyTorch is not loaded numpy computes its 8-bit results, bit for bit (https://github.com/pytorch/pytorch, native/cpu/UpSampleKernel.cpp).
 """
 
+import sys
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
-from torch.nn import functional as F
 
 from vitral.errors import VitralError
 
 Floats = NDArray[np.float64]
+Pixels = NDArray[Any]
+"""[C, h, w], uint8 or float32"""
 Region = tuple[int, int, int, int]  # top, left, height, width
 WHOLE = 2**23
 """Pixels that a result, and what lies between the two passes towards it, may have beyond the image's own number before only parts are made."""
 BLOCK = 2**22
 """Values that a part holds."""
+BAND = 16
+"""Pixels of a line that are computed at once from those that they read."""
 
 
 def _cubic(x: Floats) -> Floats:
@@ -45,7 +48,7 @@ ARITHMETICS = ("torch", "pillow")
 
 
 def resize(
-    image: Tensor,
+    image: Pixels,
     height: int,
     width: int,
     interpolation: str,
@@ -53,7 +56,7 @@ def resize(
     *,
     arithmetic: str = "torch",
     rounded: bool = True,
-) -> Tensor:
+) -> Pixels:
     """[C, h, w] to [C, height, width] of the same kind, antialiased, or to a region of that.
 
     image: uint8, or float32 that stays so. region: the part of the result that is wanted. arithmetic: whose order of
@@ -64,7 +67,7 @@ def resize(
     if height < 1 or width < 1:
         raise VitralError(f"an image of {h}x{w} pixels would be resized to {height}x{width}: it is too long and thin")
     top, left, rows, columns = region or (0, 0, height, width)
-    image = image if rounded else image.float()
+    image = image if rounded else image.astype(np.float32)
     if (h, w) == (height, width):
         return image[:, top : top + rows, left : left + columns]
     if interpolation == "nearest":
@@ -72,17 +75,26 @@ def resize(
         return image[:, ys][:, :, xs]
     if max(height, h) * width > max(h * w, WHOLE):
         return _part(image, height, width, interpolation, (top, left, rows, columns), rounded)
-    if interpolation in ("bicubic", "bilinear") and arithmetic == "torch":
-        whole = F.interpolate(image[None], (height, width), mode=interpolation, antialias=True, align_corners=False)[0]
-        whole = whole.clamp(0, 255) if rounded and whole.dtype != torch.uint8 else whole
-    elif image.dtype == torch.uint8 and arithmetic == "pillow":
+    torch_has_it = interpolation in ("bicubic", "bilinear") and arithmetic == "torch"
+    thin = image.dtype == np.uint8 and 1 in (
+        h,
+        w,
+        height,
+        width,
+    )  # which torch 2.13 gets wrong, or stops at with an internal error
+    if torch_has_it and "torch" in sys.modules and not thin:
+        whole = _by_torch(image, height, width, interpolation, rounded)
+    elif torch_has_it and image.dtype == np.uint8:
+        whole = _along(image, width, interpolation)
+        whole = _along(whole.swapaxes(1, 2), height, interpolation).swapaxes(1, 2)
+    elif image.dtype == np.uint8 and arithmetic == "pillow":
         whole = _by_pillow(image, height, width, interpolation)
     else:
         return _part(image, height, width, interpolation, (top, left, rows, columns), rounded)
     return whole[:, top : top + rows, left : left + columns]
 
 
-def _nearest(size: int, new: int, start: int, count: int, arithmetic: str) -> Tensor:
+def _nearest(size: int, new: int, start: int, count: int, arithmetic: str) -> NDArray[np.int64]:
     """Where pixels `start`, `start` + 1, ... of a line of `new` come from: the middle of each, multiplied in float32 (PyTorch's nearest-exact),
     or added up (Pillow), which decides where it falls between two pixels.
     """
@@ -92,26 +104,58 @@ def _nearest(size: int, new: int, start: int, count: int, arithmetic: str) -> Te
         steps = np.full(start + count, size / new)
         steps[0] /= 2
         places = np.add.accumulate(steps)[start:]
-    return torch.from_numpy(np.minimum(np.floor(places).astype(np.int64), size - 1))
+    return np.minimum(np.floor(places).astype(np.int64), size - 1)
 
 
-def _by_pillow(image: Tensor, height: int, width: int, interpolation: str) -> Tensor:
+def _by_torch(image: Pixels, height: int, width: int, interpolation: str, rounded: bool) -> Pixels:
+    import torch
+    from torch.nn import functional as F
+
+    whole = F.interpolate(
+        torch.from_numpy(image)[None], (height, width), mode=interpolation, antialias=True, align_corners=False
+    )[0]
+    return (whole.clamp(0, 255) if rounded and whole.dtype != torch.uint8 else whole).numpy()
+
+
+def _along(image: NDArray[np.uint8], new: int, interpolation: str) -> NDArray[np.uint8]:
+    """The last axis as PyTorch resizes 8 bits: weights of 16 bits, as fine as the largest allows, and sums of whole numbers."""
+    size = image.shape[-1]
+    if size == new:
+        return image
+    read = taps(size, new, 0, new, interpolation)
+    largest, bits = max(float(weights.max()) for _, weights in read), 0
+    while bits < 22 and int(0.5 + largest * 2 ** (bits + 1)) < 2**15:
+        bits += 1
+    result = np.empty((*image.shape[:-1], new), np.uint8)
+    for start in range(0, new, BAND):
+        band = read[start : start + BAND]
+        low, high = band[0].first, max(first + len(weights) for first, weights in band)
+        whole_numbers = np.zeros((high - low, len(band)))
+        for j, (first, weights) in enumerate(band):
+            scaled = weights * 2**bits
+            whole_numbers[first - low : first - low + len(weights), j] = np.trunc(scaled + np.copysign(0.5, scaled))
+        sums = image[..., low:high].astype(np.float64) @ whole_numbers  # exact: below 2^53
+        result[..., start : start + BAND] = np.floor(sums / 2**bits + 0.5).clip(0, 255)
+    return result
+
+
+def _by_pillow(image: Pixels, height: int, width: int, interpolation: str) -> Pixels:
     """Three channels at once, others one by one; Pillow takes no other number."""
-    parts = [image] if len(image) == 3 else list(image.split(1))
+    parts = [image] if len(image) == 3 else np.split(image, len(image))
     resized = []
     for part in parts:
-        array = np.ascontiguousarray(part.permute(1, 2, 0).numpy())  # [h, w, 1 or 3]
+        array = np.ascontiguousarray(part.transpose(1, 2, 0))  # [h, w, 1 or 3]
         picture = Image.fromarray(array if array.shape[2] == 3 else array[..., 0])
         made = np.array(picture.resize((width, height), Image.Resampling[interpolation.upper()]))
-        resized.append(torch.from_numpy(made.reshape(height, width, array.shape[2])).permute(2, 0, 1))
-    return resized[0] if len(resized) == 1 else torch.cat(resized)
+        resized.append(made.reshape(height, width, array.shape[2]).transpose(2, 0, 1))
+    return resized[0] if len(resized) == 1 else np.concatenate(resized)
 
 
 class Taps(NamedTuple):
     """What one pixel of a result reads of a line: the pixels from `first` on, each by its weight."""
 
     first: int
-    weights: Tensor
+    weights: Floats
 
 
 def taps(size: int, new: int, start: int, count: int, interpolation: str) -> list[Taps]:
@@ -124,40 +168,45 @@ def taps(size: int, new: int, start: int, count: int, interpolation: str) -> lis
         centre = (i + 0.5) * scale
         first, last = max(0, int(centre - reach * wide + 0.5)), min(size, int(centre + reach * wide + 0.5))
         weights = weigh((np.arange(first, last, dtype=np.float64) - centre + 0.5) / wide)
-        found.append(Taps(first, torch.from_numpy((weights / weights.sum()).astype(np.float32))))
+        found.append(Taps(first, weights / weights.sum()))
     return found
 
 
-def _part(image: Tensor, height: int, width: int, interpolation: str, region: Region, rounded: bool) -> Tensor:
+def _part(image: Pixels, height: int, width: int, interpolation: str, region: Region, rounded: bool) -> Pixels:
     """A region of the result, along the rows and then along the columns, by blocks of rows: no more is kept than the region and a block."""
     top, left, count_y, count_x = region
-    vertical = taps(image.shape[1], height, top, count_y, interpolation)
-    horizontal = taps(image.shape[2], width, left, count_x, interpolation)
-    whole_numbers = rounded and image.dtype == torch.uint8
+    vertical, horizontal = (
+        [(first, weights.astype(np.float32)) for first, weights in line]
+        for line in (
+            taps(image.shape[1], height, top, count_y, interpolation),
+            taps(image.shape[2], width, left, count_x, interpolation),
+        )
+    )
+    whole_numbers = rounded and image.dtype == np.uint8
     C = len(image)
-    low, high = vertical[0].first, max(t.first + len(t.weights) for t in vertical)
-    block = max(1, BLOCK // (C * max(count_x, max(len(t.weights) for t in horizontal))))
+    low, high = vertical[0][0], max(first + len(weights) for first, weights in vertical)
+    block = max(1, BLOCK // (C * max(count_x, max(len(weights) for _, weights in horizontal))))
     dense = None  # the horizontal weights as one matrix [w, count_x], where lines are short
     if image.shape[2] <= 4 * count_x:
-        dense = torch.zeros(image.shape[2], count_x)
+        dense = np.zeros((image.shape[2], count_x), np.float32)
         for j, (first, weights) in enumerate(horizontal):
             dense[first : first + len(weights), j] = weights
-    result = torch.zeros(C, count_y, count_x)
+    result = np.zeros((C, count_y, count_x), np.float32)
     for start in range(low, high, block):
         stop = min(start + block, high)
-        across = torch.empty(C, stop - start, count_x)
+        across = np.empty((C, stop - start, count_x), np.float32)
         if dense is not None:
-            across = image[:, start:stop].float() @ dense
+            across = image[:, start:stop].astype(np.float32) @ dense
         else:
             for j, (first, weights) in enumerate(horizontal):
-                across[:, :, j] = image[:, start:stop, first : first + len(weights)].float() @ weights
+                across[:, :, j] = image[:, start:stop, first : first + len(weights)].astype(np.float32) @ weights
         if whole_numbers:
-            across = (across + 0.5).floor().clamp(0, 255)
+            across = np.floor(across + 0.5).clip(0, 255)
         for i, (first, weights) in enumerate(vertical):
             begin, end = max(first, start), min(first + len(weights), stop)
             if begin < end:
                 rows = across[:, begin - start : end - start]  # [C, n, count_x]
-                result[:, i] += torch.einsum("n,cnx->cx", weights[begin - first : end - first], rows)
+                result[:, i] += np.einsum("n,cnx->cx", weights[begin - first : end - first], rows)
     if whole_numbers:
-        return (result + 0.5).floor().clamp(0, 255).to(torch.uint8)
-    return result.clamp(0, 255) if rounded else result
+        return np.floor(result + 0.5).clip(0, 255).astype(np.uint8)
+    return result.clip(0, 255) if rounded else result

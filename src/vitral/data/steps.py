@@ -9,11 +9,9 @@ import dataclasses
 from dataclasses import dataclass, replace
 from typing import Self
 
-import torch
-from torch import Tensor
-from torch.nn import functional as F
+import numpy as np
 
-from vitral.data.resample import ARITHMETICS, INTERPOLATIONS, Region, resize
+from vitral.data.resample import ARITHMETICS, INTERPOLATIONS, Pixels, Region, resize
 from vitral.data.view import View
 from vitral.errors import VitralError
 
@@ -83,7 +81,7 @@ class Resize:
     def follow(self, view: View) -> View:
         return view.resized(*self.size(view.height, view.width))
 
-    def apply(self, image: Tensor, region: Region | None = None) -> Tensor:
+    def apply(self, image: Pixels, region: Region | None = None) -> Pixels:
         """The resized image, or a region of it."""
         height, width = self.size(image.shape[1], image.shape[2])
         return resize(
@@ -133,7 +131,7 @@ class CenterCrop:
         top, left = max(0, top), max(0, left)
         return top, left, bottom - top, right - left
 
-    def apply(self, image: Tensor, whole: tuple[int, int] | None = None) -> Tensor:
+    def apply(self, image: Pixels, whole: tuple[int, int] | None = None) -> Pixels:
         """The crop of an image, or where `whole` is given of one of that size, of which `image` is the part that `needs` asks for."""
         h, w = whole or (image.shape[1], image.shape[2])
         if whole is None:
@@ -161,7 +159,7 @@ class Pad:
             )
         return view.cropped(0, 0, self.height, self.width)
 
-    def apply(self, image: Tensor) -> Tensor:
+    def apply(self, image: Pixels) -> Pixels:
         return padded(image, 0, 0, self.height, self.width, self.fill)
 
     def scaled(self, by_height: float, by_width: float) -> "Pad":
@@ -175,7 +173,7 @@ class AsIs:
     def follow(self, view: View) -> View:
         return view
 
-    def apply(self, image: Tensor) -> Tensor:
+    def apply(self, image: Pixels) -> Pixels:
         return image
 
     def scaled(self, by_height: float, by_width: float) -> Self:
@@ -186,8 +184,8 @@ class AsIs:
 class ReverseChannels(AsIs):
     """Red, green, blue to blue, green, red."""
 
-    def apply(self, image: Tensor) -> Tensor:
-        return image.flip(0)
+    def apply(self, image: Pixels) -> Pixels:
+        return np.ascontiguousarray(image[::-1])
 
 
 Step = Resize | CenterCrop | Pad | ReverseChannels | AsIs
@@ -200,20 +198,19 @@ STEPS: dict[str, type[Step]] = {
 }
 
 
-def padded(image: Tensor, top: int, left: int, height: int, width: int, fill: tuple[float, ...]) -> Tensor:
+def padded(image: Pixels, top: int, left: int, height: int, width: int, fill: tuple[float, ...]) -> Pixels:
     """[C, h, w] at `top` and `left` of [C, height, width], the rest filled; float32 where the fill is between two levels."""
     h, w = image.shape[1:]
     if (h, w) == (height, width):
         return image
-    if not any(fill):
-        return F.pad(image, (left, width - left - w, top, height - top - h))
-    whole = all(value == round(value) for value in fill) and image.dtype == torch.uint8
-    around = torch.tensor(fill).expand(len(image))[:, None, None].expand(-1, height, width).clone()
+    whole = all(value == round(value) for value in fill) and image.dtype == np.uint8
+    around = np.empty((len(image), height, width), np.uint8 if whole else np.float32)
+    around[:] = np.array(fill, np.float32)[:, None, None]
     around[:, top : top + h, left : left + w] = image
-    return around.to(torch.uint8) if whole else around
+    return around
 
 
-def run(steps: tuple[Step, ...], image: Tensor) -> Tensor:
+def run(steps: tuple[Step, ...], image: Pixels) -> Pixels:
     """All steps; of a resize that a crop follows only what the crop shows is made."""
     whole = None  # the size of the image of which only a part was made
     for step, after in zip(steps, (*steps[1:], None), strict=True):
