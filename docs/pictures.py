@@ -49,7 +49,7 @@ def main() -> None:
     split = data.splits["test"]
     OUT.mkdir(exist_ok=True)
     rows = [
-        next(i for i in range(len(split)) if split.targets[i] == k) for k in (9, 0, 7)
+        next(i for i in range(len(split)) if split.targets.values[i] == k) for k in (9, 0, 7)
     ]  # a boot, a T-shirt, a sneaker
     strip = Image.new("RGB", (4 * SIDE + 5 * GAP, len(rows) * (SIDE + 44) + GAP), "white")
     draw = ImageDraw.Draw(strip)

@@ -86,5 +86,5 @@ def test_what_cannot_be_folded_is_refused(shapes_folder, tmp_path, capsys):
     for split in ("train", "test"):
         shutil.copytree(shapes_folder, tmp_path / "given" / split)
     assert status("train", tmp_path / "given", *TRAIN, "--out", tmp_path / "b") == 2
-    assert "say themselves which images are for testing" in capsys.readouterr().err
+    assert "name their own test split" in capsys.readouterr().err
     assert not (tmp_path / "b" / "fold-1" / "run.json").exists()

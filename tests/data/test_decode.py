@@ -14,17 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from pictures import SMOOTH, encode
 from vitral.data.decode import decode, probe
 from vitral.errors import VitralError
 
 RNG = np.random.default_rng(0)
-SMOOTH = np.array(Image.fromarray(RNG.integers(0, 256, (6, 9, 3), "u1")).resize((48, 32)))  # [32,48,3]
-
-
-def encode(image: Image.Image, format: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, format, **options)
-    return file.getvalue()
 
 
 def pixels(data: bytes, channels: int | None = None) -> np.ndarray:

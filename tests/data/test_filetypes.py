@@ -12,6 +12,7 @@ import tifffile
 import torch
 from PIL import Image
 
+from pictures import SMOOTH, encode
 from vitral.data.bands import to_rgb
 from vitral.data.decode import EXTENSIONS, PageOf, count_pages, decode, probe
 from vitral.data.files import ImageError
@@ -19,13 +20,6 @@ from vitral.data.values import Reading
 from vitral.errors import VitralError
 
 RNG = np.random.default_rng(0)
-SMOOTH = np.array(Image.fromarray(RNG.integers(0, 256, (6, 9, 3), "u1")).resize((48, 32)))  # [32,48,3]
-
-
-def encode(image: Image.Image, format: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    image.save(file, format, **options)
-    return file.getvalue()
 
 
 def npy(values: np.ndarray) -> bytes:

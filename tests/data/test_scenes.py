@@ -8,7 +8,8 @@ pytest.importorskip("faster_coco_eval")
 
 from vitral.data.formats import read_annotated, recognise
 from vitral.data.formats.maps import read_map
-from vitral.data.scenes import SHAPES, SceneOptions, Scenes, drawn, of_split, write_scenes
+from vitral.data.options import SceneOptions
+from vitral.data.scenes import SHAPES, Scenes, drawn, of_split, write_scenes
 from vitral.data.shapes import mask_of
 from vitral.errors import VitralError
 

@@ -14,7 +14,9 @@ from vitral.cli import main
 from vitral.data.annotated import Object
 from vitral.data.formats import read_annotated
 from vitral.data.formats.convert import plan_conversion, write_planned
-from vitral.guidance.doctor.annotations import contact_sheet, diagnose_annotations, mend, overlay
+from vitral.guidance.doctor.annotations import diagnose_annotations
+from vitral.guidance.doctor.mend import mend
+from vitral.guidance.doctor.overlays import contact_sheet, overlay
 
 
 def kinds(diagnosis):
@@ -148,7 +150,7 @@ def test_what_a_person_must_decide_is_not_mended(tmp_path):
     from vitral.errors import VitralError
 
     with pytest.raises(
-        VitralError, match="a copy cannot be mended by itself: 1 map holds a value that is no class: name the value"
+        VitralError, match="some errors must be corrected by hand: 1 map holds a value that is no class: name the value"
     ):
         mend(diagnosis, tmp_path / "mended")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from vitral.cli.options import argument
+from vitral.data.options import SceneOptions
 
 Name = Literal["coco", "yolo", "voc", "masks", "panoptic", "labelme", "parquet"]
 
@@ -72,8 +73,8 @@ def _table(rows: Sequence[tuple[str, str, str]]) -> list[str]:
     return [f"  {a:{widths[0]}}  {b:{widths[1]}}  {c}".rstrip() for a, b, c in rows]
 
 
-@dataclass
-class Scenes:
+@dataclass(frozen=True, kw_only=True)
+class Scenes(SceneOptions):
     """Make scenes to try detection and segmentation on: objects over photographs, with exact masks.
 
     The same options write the same scenes anywhere. Without folders the objects are drawn shapes and the photographs scikit-learn's two. Files that
@@ -86,34 +87,17 @@ class Scenes:
 
     out: Path = argument()
     """Folder to write, which must be new or empty: COCO JSON, and PNG maps in masks/."""
-    images: int = 2000
-    """Scenes to train on."""
-    test: int = 300
-    """Scenes to test on."""
-    size: int = 192
-    """Height and width in pixels."""
-    classes: int = 8
-    """Classes: drawn shapes, or the first class folders of --cutouts."""
-    seed: int = 0
-    """Another number makes other scenes."""
-    cutouts: Path | None = None
-    """Folder of class folders with PNGs that have transparency, to lay into the scenes."""
-    backgrounds: Path | None = None
-    """Folder of photographs (JPEG or PNG) to lay them on."""
 
 
 def scenes(given: Scenes, words: list[str]) -> int:
     from vitral.data.formats.convert import check_place
-    from vitral.data.scenes import SceneOptions, write_scenes
+    from vitral.data.scenes import write_scenes
     from vitral.training.display import Display
 
     check_place(given.out)
-    options = SceneOptions(
-        given.images, given.test, given.size, given.classes, given.seed, given.cutouts, given.backgrounds
-    )
     display = Display()
     try:
-        data = write_scenes(given.out, options, lambda n, total: display.count("making scenes", n, total))
+        data = write_scenes(given.out, given, lambda n, total: display.count("making scenes", n, total))
     finally:
         display.close()
     objects = sum(len(one.objects) for one in data.annotated)

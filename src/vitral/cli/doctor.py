@@ -96,7 +96,9 @@ def _annotations(given: Doctor, page: Path, words: list[str]) -> int:
     """The same for data with boxes or masks."""
     from vitral.data.formats import FORMATS
     from vitral.data.formats.convert import counts
-    from vitral.guidance.doctor.annotations import as_json, diagnose_annotations, mend, write_annotation_page
+    from vitral.guidance.doctor.annotations import as_json, diagnose_annotations
+    from vitral.guidance.doctor.mend import mend
+    from vitral.guidance.doctor.overlays import write_annotation_page
     from vitral.training.display import Display
 
     with Display() as display:

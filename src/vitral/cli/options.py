@@ -223,10 +223,11 @@ def _of_objectives(path: tuple[str, ...], chosen: ObjectiveOptions) -> typing.It
 
 @functools.cache
 def _documented(kind: Any) -> dict[str, str]:
-    """Field -> its docstring on one line; "" -> the dataclass's own, as it stands."""
-    return {name: " ".join(text.split()) for name, text in _module(kind.__module__)[kind.__name__].items() if name} | {
-        "": " ".join((kind.__doc__ or "").split())
-    }
+    """Field -> its docstring on one line, inherited ones included; "" -> the dataclass's own."""
+    found: dict[str, str] = {}
+    for each in reversed(kind.__mro__[:-1]):  # the last is object
+        found |= {name: " ".join(text.split()) for name, text in _module(each.__module__)[each.__name__].items()}
+    return found | {"": " ".join((kind.__doc__ or "").split())}
 
 
 @functools.cache

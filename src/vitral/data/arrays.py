@@ -1,4 +1,4 @@
-"""Files that are numbers in rows: NumPy's .npy, and PGM and PPM of more than 8 bits. Axes: n pages, h height, w width, C channels."""
+"""Files of plain numbers: NumPy's .npy, and PGM and PPM of more than 8 bits. Axes: n pages, h height, w width, C channels."""
 
 import io
 import re
@@ -70,9 +70,9 @@ def array_pixels(page: np.ndarray, reading: Reading, name: str) -> tuple[np.ndar
 
 
 def deep_netpbm(data: bytes, reading: Reading, name: str) -> tuple[np.ndarray, ImageInfo] | None:
-    """Pixels and facts of a PGM or PPM whose white is above 255, of which Pillow keeps 8 bits a colour; None for all others.
+    """Pixels and facts of a PGM or PPM whose white is above 255, which Pillow would cut to 8 bits a colour; None for all others.
 
-    White is what the header says (https://netpbm.sourceforge.net/doc/ppm.html), unless a range was stated.
+    White is the header's value (https://netpbm.sourceforge.net/doc/ppm.html) unless a range is stated.
     """
     kind = data[:2]
     if kind not in (b"P2", b"P3", b"P5", b"P6"):

@@ -1,12 +1,12 @@
-"""What was learned of image files that have not changed since, kept in the user's cache so that they need not be read again.
+"""Facts about image files, kept in the user's cache so that unchanged files need not be read again.
 
-A file is taken to be unchanged if its size, inode and both its times (content, status) are what they were. Each file is opened to ask for these,
-as network file systems ask their server only then. Times can be too coarse to show that a file changed twice (FAT counts in steps of two
-seconds), so nothing is kept of a file that changed less than `files.SETTLED` seconds before it was read, or in the future. Nothing is kept of a file
-that cannot be used: it is looked at again, and says again what is wrong. A cache that is damaged, or was written with other versions of the
-libraries that decode, is not used; one that cannot be written is done without.
+A file counts as unchanged if its size, inode and both its times (content, status) are the same. Each file is opened to ask for these, as network file
+systems ask their server only then. File times can be too coarse to show a second change (FAT counts in steps of two seconds), so a file that changed
+less than `files.SETTLED` seconds before it was read, or in the future, is not cached. Unusable files are not cached either, so that the error is
+raised again. A cache that is damaged, or was written with other versions of the decoding libraries, is not used; a cache that cannot be written is
+skipped.
 
-One file for each folder that images are named relative to and each stated range of values. Of two processes that write it, the last one wins.
+There is one cache file for each root folder of images and each stated value range. If two processes write it, the last one wins.
 """
 
 import contextlib
@@ -27,10 +27,10 @@ from vitral.data.files import Status, cache_folder
 from vitral.data.values import ImageInfo, Range
 
 LAYOUT = 1
-"""To be raised when the file's layout, or what is learned of an image, changes."""
+"""The version of the file's layout and content: raise it when either changes."""
 DECODERS = ("pillow", "simplejpeg", "tifffile", "imagecodecs", "pillow-heif")
-LEAST = 1.0  # seconds: what takes no longer is not worth keeping
-MOST = 2**30  # bytes of all files; the one that was not used for longest goes first
+LEAST = 1.0  # seconds of reading from which results are worth caching
+MOST = 2**30  # bytes of all cache files; the least recently used is deleted first
 FACTS = np.dtype(
     [
         ("page", "i4"), ("size", "i8"), ("modified", "i8"), ("changed", "i8"), ("inode", "u8"), ("digest", "V16"),
@@ -43,7 +43,7 @@ Key = tuple[str, int]  # name and page
 
 
 class Checked(NamedTuple):
-    """What is learned of an image that can be read to its end."""
+    """Facts about an image that was read to its end."""
 
     digest: bytes
     """Its content hash."""
@@ -53,7 +53,7 @@ class Checked(NamedTuple):
 
 
 class Cache:
-    """What is known of the files of one folder."""
+    """The cached facts about the files of one folder."""
 
     def __init__(self, root: Path, value_range: Range | None) -> None:
         self.root = Path(os.path.abspath(root))
@@ -70,7 +70,7 @@ class Cache:
             self._load(self.path)
 
     def get(self, name: str, page: int | None, status: Status, *, small: bool) -> Checked | None:
-        """What is known of a file, if it has not changed; None too where a small picture is wanted and there is none."""
+        """The facts about a file, if it has not changed; None also if a small picture is wanted and none is cached."""
         key = (name, -1 if page is None else page)
         self.asked.add(key)
         row = self.rows.get(key)
@@ -86,12 +86,12 @@ class Cache:
         )
 
     def put(self, name: str, page: int | None, status: Status, checked: Checked) -> None:
-        """Keep what was learned of a file, by its status when it was opened."""
+        """Keep the facts about a file under its status when it was opened."""
         if status.settled:
             self.new.append(((name, -1 if page is None else page), status, checked))
 
     def save(self) -> None:
-        """Write what is new, and what was known of files that were not asked for but are still there."""
+        """Write the new facts, and the old ones of files that were not asked for but still exist."""
         if self.path is None or not self.new or time.monotonic() - self.began < LEAST:
             return
         kept = [
@@ -120,14 +120,14 @@ class Cache:
                     return
                 names, facts, small = _texts(stored["names"]), stored["facts"], stored["small"]
             os.utime(path)  # so that it counts as used
-        except Exception:  # there is none, or whatever zipfile and numpy raise on a damaged one
+        except Exception:  # no file, or any error of zipfile and numpy on a damaged one
             return
         self.facts, self.small = facts, small
         self.rows = {key: row for row, key in enumerate(zip(names, facts["page"].tolist(), strict=True))}
 
 
 def _place(root: Path, value_range: Range | None) -> Path | None:
-    """Where the cache of a folder lies; None where there is no place, or only one among the images."""
+    """The cache file for a folder; None if there is no place for it, or only among the images."""
     try:
         folder = cache_folder() / "scans"
         if folder.resolve().is_relative_to(root.resolve()):
@@ -157,7 +157,7 @@ def _texts(stored: NDArray[np.uint8]) -> list[str]:
 
 
 def _write(path: Path, **arrays: NDArray) -> None:
-    """Write a file, whole or not at all, and make room for it; nothing where that cannot be done."""
+    """Write a file, whole or not at all, and make room for it; do nothing if that fails."""
     part = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

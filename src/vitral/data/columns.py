@@ -1,6 +1,7 @@
-"""Which column of a table holds the images, the labels and the splits, by the names that people give them; and what cells mean as labels.
+"""Which columns of a table hold the images, the labels and the splits, by their usual names; and what cells mean as labels.
 
-A name that is usual is recognised in any case, and said; where several could be meant, or none, the columns are listed with the flag that chooses.
+A usual name is recognised in upper or lower case and reported. If several columns or none have one, an error lists the columns and the flag that
+chooses.
 """
 
 import ast
@@ -38,13 +39,13 @@ class Chosen:
 
     image: str
     labels: list[str]
-    """The label column; or several of zeros and ones, one a class; or none."""
+    """The label column, or several columns of zeros and ones, one for each class, or none."""
     split: str | None
     said: list[str] = field(default_factory=list)
 
 
 def choose(rows: Rows, options: DataOptions, *, labelled: bool) -> Chosen:
-    """The columns of a table; one VitralError with all that is not clear. labelled: whether there must be labels."""
+    """The columns of a table. Raises one VitralError with all that is unclear. labelled: whether there must be labels."""
     wrong: list[str] = []
     split = _split(rows, options, wrong)
     image = _pick(rows, "image", IMAGES, options.image_column, options, wrong)
@@ -84,7 +85,7 @@ def plain_name(name: str) -> str:
 def _pick(
     rows: Rows, what: str, known: Collection[str], asked: str | None, options: DataOptions, wrong: list[str]
 ) -> str | None:
-    """The column of that kind: the one asked for, or the one that is called so; what is wrong is added to `wrong`."""
+    """The column of this kind: the one asked for, or the one with a usual name; errors are added to `wrong`."""
     listed = ", ".join(map(repr, rows.header)) or "none"
     if asked is None:
         found = [name for name in dict.fromkeys(rows.header) if plain_name(name) in known]
@@ -108,7 +109,7 @@ def _pick(
 
 
 def _telling(rows: Rows, what: str, found: list[str]) -> list[str]:
-    """Of columns that could be meant those whose cells say so: names of image files; of labels that go one with one the names, not the numbers."""
+    """Of several candidates, those whose cells fit: image file names; of two label columns that map one to one the names, not the numbers."""
     if what == "image":
         files = [name for name in found if _files(rows.columns[name])]
         strong = [name for name in found if plain_name(name) not in ("id", "imageid", "imgid")]
@@ -155,7 +156,7 @@ def _one_hot(rows: Rows, image: str, split: str | None, options: DataOptions) ->
 
 
 def _bit(cell: Any) -> int | None:
-    """0 or 1, written as a number, a text or true and false; None for everything else."""
+    """0 or 1 from a number, a text or a truth value; None for anything else."""
     if isinstance(cell, bool):
         return int(cell)
     if isinstance(cell, int | float) and cell in (0, 1):
@@ -168,7 +169,7 @@ def _bit(cell: Any) -> int | None:
 
 
 def _headless(rows: Rows) -> bool:
-    """Whether the first line of a table is a row like the others, not names."""
+    """Whether the first line of a table is a row like the others rather than a header."""
     return any(_files([name]) for name in rows.header) or (
         len(rows) > 0 and any(_number(name) for name in rows.header) and rows.first_row == 2
     )
@@ -184,7 +185,7 @@ def _no_header(rows: Rows) -> str:
 
 
 def labels_of(rows: Rows, chosen: Chosen, options: DataOptions) -> tuple[Labels, list[str]]:
-    """Each row's label, or set of labels, as text; and what to say of how they were read."""
+    """Each row's label, or set of labels, as text, and messages on how they were read."""
     if len(chosen.labels) > 1 or options.label_columns:
         vectors: list[list[int]] = []
         for name in chosen.labels:
@@ -216,7 +217,7 @@ def labels_of(rows: Rows, chosen: Chosen, options: DataOptions) -> tuple[Labels,
 
 
 def _are_vectors(lists: Sequence[list[Any]], known: list[str] | None) -> bool:
-    """Whether lists are zeros and ones for each class, all of one length, and not the numbers of classes, of which none stands twice in a list."""
+    """Whether lists hold a zero or one for each class, all of one length, rather than class numbers, which never repeat in a list."""
     width = len(lists[0])
     if width < 2 or any(len(each) != width or any(_bit(cell) is None for cell in each) for each in lists):
         return False
@@ -224,7 +225,7 @@ def _are_vectors(lists: Sequence[list[Any]], known: list[str] | None) -> bool:
 
 
 def _hot(vectors: list[list[int]], names: Sequence[str], what: str) -> tuple[Labels, list[str]]:
-    """Labels from zeros and ones: one an image where each has exactly one, else any number."""
+    """Labels from zeros and ones: one class an image if every row has exactly one, else several labels."""
     single = all(sum(each) == 1 for each in vectors)
     how = "one class an image" if single else "several labels an image, or none"
     said = [f"{what}: {how} ({some(list(names), 5)})"]
@@ -234,7 +235,7 @@ def _hot(vectors: list[list[int]], names: Sequence[str], what: str) -> tuple[Lab
 
 
 def _written_lists(values: Sequence[str]) -> list[Any]:
-    """Cells that are lists written as text, ['cat', 'dog'] or [1 0 1], as lists, if all are; else the cells."""
+    """The cells as lists if all are lists written as text, such as ['cat', 'dog'] or [1 0 1]; else the cells."""
     lists = []
     for cell in values:
         text = cell.strip()

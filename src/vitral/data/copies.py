@@ -1,14 +1,14 @@
 """Copies among images: exact ones by their content, near ones (resized, encoded again, mirrored, cropped) by what they show.
 
-Near copies are sought in two steps, as perceptual hashing does, but with matrix products in the place of hash tables: each image's few nearest
-images by the correlation of pictures of 8 x 8 pixels, mirrored too; then each pair is laid over one another (Lucas and Kanade's registration,
-https://www.ri.cmu.edu/pub_files/pub3/baker_simon_2004_1/baker_simon_2004_1.pdf, for scale and shift of both axes) and must agree in its fine detail,
-which lookalikes do not share. How much lookalikes agree is measured on the data themselves, on neighbours too distant to be copies: articles of
-clothing at 28 x 28 pixels agree more than photographs do. The first step takes n^2 * 64 multiplications each for the images and their mirror images.
+Near copies are found in two steps, as in perceptual hashing, but with matrix products instead of hash tables. First, each image's few nearest images
+by the correlation of pictures of 8 x 8 pixels, mirrored ones included. Then each pair is registered (Lucas and Kanade,
+https://www.ri.cmu.edu/pub_files/pub3/baker_simon_2004_1/baker_simon_2004_1.pdf, for scale and shift of both axes) and must agree in fine detail,
+which lookalikes do not share. How much lookalikes agree is measured on the data themselves, on neighbours too distant to be copies: clothing at
+28 x 28 pixels agrees more than photographs do. The first step takes n^2 * 64 multiplications for the images and as many for their mirror images.
 
-Splits depend on this, so all machines must agree: small pictures and the search are exact in integers, whatever the order of their sums. Only
-registration is not: it is computed in float64, where processors differ by some 1e-10, so that of a thousand million pairs about one lies so
-close to a threshold that it is a copy on one machine and none on another. A run therefore keeps the splits that it was begun with.
+Splits depend on this, so all machines must agree: small pictures and the search are exact in integers, in any order of summation. Only registration
+is computed in float64, where processors differ by some 1e-10, so that about one pair in 10^9 is a copy on one machine and not on another. A run
+therefore keeps the splits that it began with.
 
 Axes: n images, m pairs, s pixels of a side, h w of an image, C channels.
 """
@@ -26,13 +26,13 @@ from torch.nn import functional as F
 OnProgress = Callable[[int, int], None]
 SIDE = 32  # pixels of the small pictures that are compared
 COARSE = 8  # pixels of a side of what the search compares
-NEIGHBOURS = 3  # sought of each image, and as many of its mirror image
-LOOKALIKE = 30  # rank of the neighbour that is taken for a lookalike; a copy only where an image has thirty
-SAMPLE, LEAST_SAMPLE = 2000, 20  # lookalikes that are measured, and without which their agreement is not known
-DEVIATIONS = 6.0  # of the lookalikes' agreement (Fisher's z) that a copy must stand out by
-ALIKE = 0.6  # correlation from which a pair is looked at closely: a 90 % crop keeps more
-REGISTERED = 0.85  # correlation of 16 x 16 pixels after registration, from which it is worth looking closer
-HALFWAY = 0.65  # correlation of fine detail that the last registration may still add
+NEIGHBOURS = 3  # candidates for each image, and as many for its mirror image
+LOOKALIKE = 30  # rank of the neighbour taken for a lookalike; it is a copy only if an image has thirty copies
+SAMPLE, LEAST_SAMPLE = 2000, 20  # lookalikes that are measured, and the least that are needed
+DEVIATIONS = 6.0  # standard deviations (Fisher's z) by which a copy must agree more than lookalikes do
+ALIKE = 0.6  # correlation from which a pair is compared closely: a 90 % crop keeps more
+REGISTERED = 0.85  # correlation at 16 x 16 pixels after registration, from which fine detail is compared
+HALFWAY = 0.65  # correlation of fine detail from which the last registration may still reach SAME_DETAIL
 SAME_DETAIL = 0.8  # correlation of fine detail from which two images are copies
 LEAST_SIDE = 24  # pixels; smaller images hold too little to tell a copy from a lookalike
 FLAT = 4.0  # deviation of grey values below which there is nothing to compare
@@ -44,7 +44,7 @@ _BLOCK, _PAIRS = 1024, 256  # images and pairs at once; so few pairs stay in the
 
 @dataclass(frozen=True)
 class Copies:
-    """Two images that show the same; positions among the images that were read, first < second."""
+    """Two copies; positions among the images that were read, first < second."""
 
     first: int
     second: int
@@ -55,7 +55,7 @@ class Copies:
 
 
 def exact_copies(digests: Sequence[bytes]) -> list[Copies]:
-    """Each image whose content an earlier one has, with the first of these."""
+    """Each image that repeats an earlier one's content, paired with the first that has it."""
     first: dict[bytes, int] = {}
     found = []
     for i, digest in enumerate(digests):
@@ -73,12 +73,12 @@ def near_copies(
     *,
     cropped: bool = True,
 ) -> list[Copies]:
-    """Pairs of images, of different content, that show the same. Of exact copies the first alone takes part.
+    """Pairs of near copies: different content that shows the same. Of exact copies only the first is compared.
 
     Args:
         small: [n, 32, 32], as `small_picture` makes them. digests: content hashes. sides: [n], the lesser side of each image in pixels.
-        progress: called with (done, in all) now and then. cropped: whether crops are sought too, for which pairs must be registered: that takes
-            nearly all of the time.
+        progress: called with (done, in all) now and then. cropped: whether to find crops too, which needs registration and takes nearly all of
+            the time.
     """
     taking = sides >= LEAST_SIDE
     taking[[pair.second for pair in exact_copies(digests)]] = False
@@ -102,9 +102,9 @@ def near_copies(
 
 
 def small_picture(pixels: Tensor, end: float) -> NDArray[np.uint8]:
-    """[C,h,w], 0..end, to [32, 32] in grey (of bands their mean): the mean over what each pixel covers, exact in integers.
+    """[C, h, w], 0..end, to [32, 32] in grey (the mean of bands): the mean over each pixel's area, exact in integers.
 
-    Without matrix products, whose threads would contend with those that read the images.
+    No matrix products: their threads would contend with those that read the images.
     """
     whole = pixels if pixels.dtype == torch.uint8 else (pixels * (255 / end)).round().clamp(0, 255).to(torch.uint8)
     weights = (299, 587, 114) if len(whole) == 3 else (1,) * len(whole)
@@ -118,7 +118,7 @@ def small_picture(pixels: Tensor, end: float) -> NDArray[np.uint8]:
 
 
 def _covered(a: NDArray[np.integer]) -> NDArray[np.integer]:
-    """[n, m] to [32, m]: the sum of the rows that each of 32 covers, a row that it covers in part by its share; in 32nds."""
+    """[n, m] to [32, m], in 32nds: the sum of the rows in each of 32 bands, rows at a border weighted by the share inside."""
     n = len(a)
     if n < SIDE:  # each row as so many
         return _covered(a.repeat(SIDE, 0)) // SIDE
@@ -128,7 +128,7 @@ def _covered(a: NDArray[np.integer]) -> NDArray[np.integer]:
 
 
 def families(n: int, copies: Iterable[Copies]) -> NDArray[np.int64]:
-    """[n]: the first image that each image is a copy of, through any number of others; its own place for one without."""
+    """[n]: the first image of each image's chain of copies; an image without copies has its own position."""
     root = list(range(n))
 
     def find(i: int) -> int:
@@ -144,7 +144,7 @@ def families(n: int, copies: Iterable[Copies]) -> NDArray[np.int64]:
 
 
 def members(family: NDArray[np.int64]) -> list[list[int]]:
-    """The families of two or more."""
+    """The members of each family of two or more."""
     inside: dict[int, list[int]] = defaultdict(list)
     for i, first in enumerate(family.tolist()):
         inside[first].append(i)
@@ -156,7 +156,7 @@ Pairs = tuple[Tensor, Tensor, Tensor]
 
 
 def _candidates(grey: Tensor, places: NDArray[np.int64], progress: OnProgress | None) -> tuple[Pairs, Pairs]:
-    """Pairs that look most alike from afar; and a sample of pairs that look alike, but are hardly copies."""
+    """The pairs most alike at low resolution, and a sample of lookalikes that are hardly copies."""
     where = torch.from_numpy(places)
     coarse = torch.cat([_shrunk(part, COARSE).float().round() for part in grey[where].split(_BLOCK)])
     coarse = coarse - coarse.mean((1, 2), keepdim=True).round()  # whole numbers, whose products float32 sums exactly
@@ -189,7 +189,7 @@ def _candidates(grey: Tensor, places: NDArray[np.int64], progress: OnProgress | 
 
 
 def _stand_out(lookalikes: Sequence[Copies]) -> float:
-    """The agreement of detail from which a pair stands out from lookalikes."""
+    """The agreement in detail from which a pair is no mere lookalike."""
     if len(lookalikes) < LEAST_SAMPLE:
         return SAME_DETAIL
     z = np.arctanh(np.clip([pair.agreement for pair in lookalikes], -0.9999, 0.9999))
@@ -204,7 +204,7 @@ def _shrunk(grey: Tensor, side: int) -> Tensor:
 def _verified(
     grey: Tensor, first: Tensor, second: Tensor, flipped: Tensor, least: float, cropped: bool
 ) -> list[Copies]:
-    """The pairs whose fine detail agrees to `least`, once they are registered if crops are sought."""
+    """The pairs whose fine detail agrees to `least`, after registration if crops are to be found."""
     # (side, steps of registration, size of the detail that is compared, agreement it takes to go on)
     stages = (
         [(16, 0, 0, REGISTERED), (32, 0, 3, least - HALFWAY), (32, 4, 3, least)] if cropped else [(32, 0, 3, least)]
@@ -228,7 +228,7 @@ def _verified(
 
 
 def _pictures(grey: Tensor, first: Tensor, second: Tensor, flipped: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """The two of each pair, [m, side, side], the first mirrored where it is to be."""
+    """The two pictures of each pair, [m, side, side], the first mirrored if `flipped`."""
     a, b = _shrunk(grey[first], side), _shrunk(grey[second], side)
     return torch.where(flipped[:, None, None], a.flip(-1), a), b
 
@@ -238,7 +238,7 @@ def _still(m: int) -> Tensor:
 
 
 def _begun(grey: Tensor, first: Tensor, second: Tensor, flipped: Tensor) -> Tensor:
-    """First warps, [m, 4], from 16 x 16 pixels: the better of two registrations, begun there and on 8 x 8, as either may end in a local minimum."""
+    """Initial warps, [m, 4], at 16 x 16 pixels: the better of two registrations, started there and at 8 x 8, as either can end in a local minimum."""
     still = _still(len(first))
     small = register(*_pictures(grey, first, second, flipped, 8), still, 6)
     a, b = _pictures(grey, first, second, flipped, 16)
@@ -283,9 +283,9 @@ def _warped(stacked: Tensor, warp: Tensor) -> tuple[Sequence[Tensor], Tensor, Te
 
 
 def _agreement(a: Tensor, b: Tensor, warp: Tensor, detail: int) -> tuple[Tensor, Tensor]:
-    """Correlation, [m], of b with a through the warps where they overlap, and the lesser share of the two that does.
+    """Correlation, [m], of b with the warped a where they overlap, and the smaller of the two overlapping shares.
 
-    detail: compare what differs from the mean of so many pixels around, along each axis; 0 for the pictures as they are.
+    detail: compare the differences from the mean of `detail` pixels around along each axis; 0: compare the pictures themselves.
     """
     (seen,), inside, _, _ = _warped(a[:, None], warp)
     if detail:

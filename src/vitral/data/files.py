@@ -1,4 +1,4 @@
-"""Reading one file as bytes: regular files only, bounded in size, and every failure named with its remedy."""
+"""Reading one file as bytes: regular files only, up to a size limit, every failure with its remedy."""
 
 import os
 import stat
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from vitral.errors import VitralError
 
 MAX_FILE_BYTES = 2**31
-SETTLED = 2.0  # seconds after which another change of a file gets another time, on any file system
+SETTLED = 2.0  # seconds after which a new change of a file gets a new time on any file system
 
 
 class ImageError(VitralError):
@@ -22,7 +22,7 @@ class ImageError(VitralError):
 
 
 def cache_folder() -> Path:
-    """Where vitral keeps for this user what it can get or make again; it need not exist yet."""
+    """The user's cache folder, for what vitral can fetch or compute again; it need not exist yet."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vitral"
 
 
@@ -30,13 +30,13 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 class Status(NamedTuple):
-    """What tells a changed file from an unchanged one."""
+    """The facts by which a changed file is recognised."""
 
     size: int
     modified: int
     """When its content changed, in ns since 1970."""
     changed: int
-    """When its content, name, owner or permissions changed, in ns; on Windows when it was made."""
+    """When its content, name, owner or permissions changed, in ns; on Windows when it was created."""
     inode: int
     settled: bool
     """Whether any later change would show."""
@@ -52,10 +52,10 @@ class Status(NamedTuple):
 def read_file(
     path: str | Path, name: str, known: Callable[[Status], object] = lambda status: None
 ) -> tuple[bytes, Status]:
-    """The bytes and the status of a regular file, without ever waiting on a pipe or a device.
+    """The bytes and the status of a regular file. Never waits on a pipe or a device.
 
-    name: what to call it in the VitralError that is raised for whatever else a path can turn out to be. known: whether, by its status, it need
-    not be read; its bytes are then empty.
+    name: the file's, in the VitralError for anything that is no readable regular file. known: tells from its status whether it need not be read; its
+    bytes are then empty.
     """
     try:
         descriptor = os.open(path, _FLAGS)

@@ -1,6 +1,6 @@
 """The formats of image files, told by their first bytes, not by their names: which are read, and how to convert the others.
 
-The one table of them: what a listing takes for an image by its ending, what `decode` hands to which reader, and what an error calls a file.
+One table for listings (which suffixes mean images), for `decode` (which reader) and for errors (what a file is called).
 """
 
 import re
@@ -14,7 +14,7 @@ _TO_PNG = "convert it to PNG (ImageMagick: magick IN OUT.png)"
 
 @dataclass(frozen=True)
 class Format:
-    """One format. `reader`: Pillow's name for it, "numpy", "heif", or empty where it is not read; `remedy` then says what to do."""
+    """One format. `reader`: Pillow's name for it, "numpy", "heif", or empty if it is not read; `remedy` then says what to do."""
 
     name: str
     extensions: tuple[str, ...] = ()
@@ -99,17 +99,17 @@ FORMATS: tuple[Format, ...] = (
     _other("PAM", ".pam", _TO_PNG, b"P7\n"),
 )  # fmt: skip
 EXTENSIONS = frozenset(extension for each in FORMATS if each.picture for extension in each.extensions)
-"""Endings of files that are meant as images, those of formats that are refused by name among them."""
+"""Suffixes that mean images, including those of formats that are refused."""
 
 
 def recognise(data: bytes, name: str = "") -> Format | None:
-    """The format of a file by its first bytes, and where these can mean several by its name's ending; None if it is none that is known."""
+    """The format of a file by its first bytes, or if these can mean several, by its suffix too; None if unknown."""
     ending = "." + name.rpartition(".")[2].lower() if "." in name else ""
     found = next((each for each in FORMATS if any(data.startswith(magic, at) for at, magic in each.magic)), None)
     if found is None:
         found = next((kind for kind, is_one in _LESS_PLAIN if is_one(data)), None)
     if found is TIFF and (ending in RAW.extensions or data[8:10] == b"CR"):
-        return RAW  # a TIFF by its bytes, whose only plain picture is a thumbnail
+        return RAW  # its bytes are a TIFF's, whose only plain picture is a thumbnail
     if found is ZIP and (ending in NPZ.extensions or data[30:200].find(b".npy") >= 0):
         return NPZ
     if found is None:
@@ -119,7 +119,7 @@ def recognise(data: bytes, name: str = "") -> Format | None:
 
 
 def _brand(data: bytes, *brands: bytes) -> bool:
-    """Whether an ISO media file is of one of these brands, by the first of them that says more than that it holds pictures."""
+    """Whether an ISO media file has one of these brands: the first brand that is more specific than "holds pictures" decides."""
     if data[4:8] != b"ftyp":
         return False
     length = min(int.from_bytes(data[:4], "big"), 256)
@@ -129,7 +129,7 @@ def _brand(data: bytes, *brands: bytes) -> bool:
 
 
 def _markup(data: bytes, *starts: bytes) -> bool:
-    """Whether a text begins with one of these, or an XML declaration, comments or a document type and then one of these."""
+    """Whether a text begins with one of these, perhaps after an XML declaration, comments or a document type."""
     text = data[:4096].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     text = re.sub(rb"^(<\?xml.*?\?>|<!--.*?-->|<!doctype svg.*?>|\s)+", b"", text, flags=re.DOTALL)
     return text.startswith(starts)

@@ -17,13 +17,13 @@ from vitral.errors import VitralError, counted, some
 
 UNLABELLED = "unlabelled"
 PLAIN = ("train", "val", "valid", "validation", "test")
-"""Names of split folders of which nothing need be said."""
+"""Names of split folders that need no message."""
 _TABLES_SHOWN = 3
 
 
 @dataclass
 class _Found:
-    """The images of a folder's classes, as they are found."""
+    """Collects the images of a folder's classes."""
 
     names: list[str] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
@@ -32,15 +32,15 @@ class _Found:
     problems: list[Problem] = field(default_factory=list)
     said: list[str] = field(default_factory=list)
     stray: list[str] = field(default_factory=list)
-    """Files beside the class folders that are no images."""
+    """Files beside the class folders that are no images, for messages."""
 
 
 def list_folder(root: Path, options: DataOptions, *, training: bool = True, labelled: bool = True) -> Listing:
-    """The images under a folder, and what is wrong with how they lie; a VitralError if there is none.
+    """The images under a folder, and the faults of its layout. Raises VitralError if there is no image.
 
-    Hidden files, those that operating systems leave behind and folders that hold a run do not count, nor do texts and other companions of
-    pictures; whatever else lies in a class folder counts as an image. training: whether there must be two classes and images of each to train
-    on. labelled: False if images need no class; where some lie in the folder itself, all of them, to any depth, are then of one class.
+    Hidden files, those that operating systems leave behind, folders that hold a run, and texts and other companions of pictures are skipped; any
+    other file in a class folder counts as an image. training: whether there must be two classes or more, each with training images. labelled: False
+    if images need no class; then, if some lie in the folder itself, all images at any depth are listed without a class.
     """
     root = Path(os.path.abspath(root))
     check_no_run(root)
@@ -86,7 +86,7 @@ def list_flat(walk: Walk, *, skipping: bool = False) -> Listing:
 
 
 def check_no_run(root: Path) -> None:
-    """A VitralError where the folder given as data is itself a run."""
+    """Raise VitralError if the folder given as data is a run."""
     if is_run(root):
         mark = next((mark for mark in RUN_MARKS if (root / mark).is_file()), CLAIMED)
         raise VitralError(
@@ -96,7 +96,7 @@ def check_no_run(root: Path) -> None:
 
 
 def closed_folders(walk: Walk, skipping: bool) -> tuple[list[Problem], list[str]]:
-    """That some folders cannot be read: a problem, or a note if what is unreadable is left out."""
+    """Folders that cannot be read: a problem, or a note if unreadable files are skipped."""
     if not walk.closed:
         return [], []
     which = f"{counted(len(walk.closed), 'folder')}{' that' if skipping else ''} cannot be read: {some(walk.closed, 3 if skipping else 10)}"
@@ -107,7 +107,7 @@ def closed_folders(walk: Walk, skipping: bool) -> tuple[list[Problem], list[str]
 
 
 def _nothing(walk: Walk, loose: Sequence[Path]) -> str:
-    """What to say of a folder without any image."""
+    """The message for a folder without any image."""
     if walk.closed:
         return "the folder cannot be read; make it readable (chmod u+rx)"
     there = [path.name for path in loose] + [f"{name}/" for name in walk.runs]
@@ -117,7 +117,7 @@ def _nothing(walk: Walk, loose: Sequence[Path]) -> str:
 
 
 def _loose(where: str, walk: Walk, files: list[Path], found: _Found) -> None:
-    """Files outside of any class folder: images are a mistake, all else is noted."""
+    """Files outside any class folder: images are a mistake, other files are noted."""
     images = walk.images(files)
     outside = set(images)
     found.stray += [walk.named(path) for path in files if path not in outside]
@@ -132,7 +132,7 @@ def _loose(where: str, walk: Walk, files: list[Path], found: _Found) -> None:
 
 
 def _near(walk: Walk, folder: Path) -> str:
-    """The tables that lie by, one of which may hold the labels of a folder's loose images."""
+    """A hint at tables nearby, one of which may hold the labels of a folder's loose images."""
     kinds = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
     places = dict.fromkeys([walk.root, folder, walk.root.parent])
     tables = [path for place in places for path in _files_of(place) if path.suffix.lower() in kinds]
@@ -151,7 +151,7 @@ def _files_of(folder: Path) -> list[Path]:
 
 
 def _split_folders(walk: Walk, folders: list[Path]) -> dict[str, str]:
-    """Which folders are splits, by their names. One with a split's name among others, without folders in it, is a class."""
+    """Which folders are splits, by their names. A folder with a split's name but without folders in it, among other classes, is a class."""
     splits = {folder.name: split for folder in folders if (split := split_of(folder.name))}
     flat = all(not walk.entries(folder)[0] for folder in folders if folder.name in splits)
     if splits and len(splits) < len(folders) and len(set(splits.values())) == 1 and flat:
@@ -185,7 +185,7 @@ def _one_split(walk: Walk, folder: Path, split: str, options: DataOptions, label
 
 
 def _classes_or_splits(walk: Walk, folders: list[Path], options: DataOptions, labelled: bool, found: _Found) -> None:
-    """Class folders, or class folders that hold the splits: DATA/cat/train and so on."""
+    """Class folders, perhaps with the splits inside them: DATA/cat/train and so on."""
     inner = {folder: _split_folders(walk, walk.entries(folder)[0]) for folder in folders}
     divided = [folder for folder in folders if inner[folder] and not walk.images(walk.entries(folder)[1])]
     whole = [f for f in divided if len(inner[f]) == len(walk.entries(f)[0])]
@@ -215,7 +215,7 @@ def _classes_or_splits(walk: Walk, folders: list[Path], options: DataOptions, la
 
 
 def _at_depth(walk: Walk, classes: list[Path], options: DataOptions, labelled: bool, found: _Found) -> list[Path]:
-    """The class folders: these, or those so many levels below; and the question which, where these all hold the same."""
+    """The class folders: these, or those `class_depth` levels down; if all of them hold the same folders, an error asks which."""
     if options.class_depth is None:
         if labelled:
             _ask(walk, classes, found)

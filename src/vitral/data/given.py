@@ -1,4 +1,4 @@
-"""The word that names the data, checked before anything is loaded or read."""
+"""The DATA argument, checked before anything is loaded or read."""
 
 import difflib
 from pathlib import Path
@@ -10,7 +10,7 @@ RECIPE = ".toml"
 
 
 def look_at(data: str | Path) -> None:
-    """A VitralError where there are no such data, or a recipe is given as data."""
+    """Raise VitralError if there are no such data, or a recipe is given as data."""
     path = Path(data)
     if str(data) in NAMES or path.is_dir():
         return
@@ -24,7 +24,7 @@ def look_at(data: str | Path) -> None:
 
 
 def _near(path: Path) -> str | None:
-    """What was meant, most likely: a built-in name, or what lies beside."""
+    """The likeliest meaning: a built-in name, or a file or folder beside it."""
     try:
         beside = {each.name: str(each) for each in path.parent.iterdir()}
     except OSError:

@@ -1,4 +1,4 @@
-"""Files that need more than Pillow: bit depths that its decoders cut, PNG texts that it refuses, and HEIC."""
+"""Files that Pillow alone does not read well: bit depths that it cuts, PNG texts that it refuses, and HEIC."""
 
 import struct
 
@@ -19,9 +19,9 @@ _LARGE = 1_000_000  # bytes
 
 
 def without_texts(data: bytes) -> bytes:
-    """A PNG without its texts and colour profile, which are not used: Pillow refuses intact images whose texts are large.
+    """A PNG without its texts and colour profile, which are not used: Pillow refuses intact images with large texts.
 
-    Texts that may hold the EXIF orientation stay, unless they are large themselves.
+    Texts that may hold the EXIF orientation stay unless they are large.
     """
     if not any(kind in data for kind in _TEXTS):
         return data
@@ -37,7 +37,7 @@ def without_texts(data: bytes) -> bytes:
 
 
 def bits_of(data: bytes, reader: str) -> int:
-    """Bits a channel of an AVIF or JPEG 2000 by its header, 8 where it does not say. Of colours Pillow keeps 8."""
+    """Bits a channel of an AVIF or JPEG 2000 from its header, 8 if not stated. Pillow keeps 8 of a colour."""
     if reader == "AVIF":
         at = data.find(b"av1C", 0, 8192)  # https://aomediacodec.github.io/av1-isobmff/#av1codecconfigurationbox
         if at < 0 or len(data) < at + 7:
@@ -63,7 +63,7 @@ def _heif(data: bytes, name: str):  # type: ignore[no-untyped-def]
         ) from None
     try:
         return pillow_heif.open_heif(data, convert_hdr_to_8bit=False)
-    except Exception as error:  # whatever the library raises
+    except Exception as error:  # the library raises several kinds
         raise ImageError(
             f"{name}: is a HEIC image that pillow-heif cannot open ({error}); convert it (heif-convert IN OUT.jpg), or restore it from its source",
             "damaged",

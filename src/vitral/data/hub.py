@@ -20,7 +20,7 @@ METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 
 
 def list_hub(root: Path, options: DataOptions, *, training: bool, labelled: bool) -> Listing | None:
-    """The data set in a folder of one of these layouts; None if it is of neither."""
+    """The data set in a folder of one of these layouts; None for other folders."""
     root = Path(os.path.abspath(root))
     check_no_run(root)
     walk = Walk(root)
@@ -40,7 +40,7 @@ def _image_folder(
     training: bool,
     labelled: bool,
 ) -> Listing | None:
-    """Images with a table beside them that names each, file_name, and its label. None where the tables hold no labels, and folders may."""
+    """Images with a table beside them that holds each one's file_name and label. None if the tables hold no labels, as folders may."""
     root, parts, problems = walk.root, [], []
     own = {path.parent for path, _ in tables}
     if len(own) < len(tables):
@@ -74,7 +74,7 @@ def _image_folder(
 
 
 def _split_by_folder(part: Part) -> None:
-    """Rows whose paths all begin with a split's folder are of that split, unless a column says otherwise."""
+    """If all paths begin with split folders, rows belong to these splits, unless a column names them."""
     rows = part.rows
     column = next((name for name in rows.header if plain_name(name) == "filename"), None)
     if column is None or any(plain_name(name) == "split" for name in rows.header):
@@ -87,7 +87,7 @@ def _split_by_folder(part: Part) -> None:
 
 
 def _shards(walk: Walk, folders: list[Path], files: list[Path]) -> list[tuple[Path, str | None]]:
-    """(Parquet file, its split) of a folder of shards: in it, in data/ or another folder in it, or in split folders; none where images lie about."""
+    """(Parquet file, its split) for a folder of shards: in it, in data/ or another folder inside, or in split folders; empty if images lie there."""
     found: list[tuple[Path, str | None]] = []
     if walk.images(files):
         return []
@@ -106,7 +106,7 @@ def _shards(walk: Walk, folders: list[Path], files: list[Path]) -> list[tuple[Pa
 
 
 def _split_of_shard(path: Path, root: Path) -> str | None:
-    """The split in a shard's name, train-00000-of-00002.parquet, or in that of a folder above it."""
+    """The split in a shard's name, such as train-00000-of-00002.parquet, or in the name of a folder above it."""
     for name in (
         path.stem.partition("-")[0],
         path.stem.partition(".")[0],

@@ -1,7 +1,7 @@
-"""Where the pixels of a data set are, and how one is read: files, an array, or encoded images in memory.
+"""The images of a data set and how they are read: files, an array, or encoded images in memory.
 
-Each kind can be sent to another process, names image i, hashes its content, checks it whole, and reads it as
-[C,h,w] (C channels, h height, w width).
+Each kind can be pickled for another process, names image i, hashes its content, checks it to the end, and reads it as [C, h, w] (C channels, h
+height, w width).
 """
 
 import os
@@ -29,7 +29,7 @@ HINT = 2 * SIDE  # pixels of the shorter side that a small picture is made from
 
 
 def content_hash(data: bytes) -> bytes:
-    """16 bytes that stand for an image's content: the file's bytes, or the pixels'."""
+    """A hash, 16 bytes, of an image's content: the file's bytes, or the pixels."""
     return blake2b(data, digest_size=16).digest()
 
 
@@ -45,7 +45,7 @@ class Inspected(NamedTuple):
     info: ImageInfo
     """Header facts."""
     pixels: Tensor
-    """[C,h,w] on the 0..255 scale, not to be written to."""
+    """[C, h, w] on the 0..255 scale, read-only."""
     encoded: bytes | None
     """The file's bytes; None where pixels are held, not a file."""
     page: int | None = None
@@ -59,36 +59,36 @@ class Images(ABC):
 
     names: Sequence[str]
     reading: Reading = PLAIN
-    """What the files do not say of their values and pages."""
+    """The value range and page to read, which files do not state."""
 
     def check(self, i: int, *, small: bool, page: int | None = None) -> Checked:
-        """Read image i to its end, or VitralError. small: make a small picture of it, too. page: as in `read`."""
+        """Read image i to its end; raises VitralError. small: whether to make its small picture. page: as in `read`."""
         return self.learn(i, self.inspect(i, _hint(small), page), small=small, page=page)
 
     def learn(self, i: int, seen: Inspected, *, small: bool, page: int | None = None) -> Checked:
-        """What `check` says of image i, from what `inspect` handed out, with a hint of at least `HINT` for a small picture."""
+        """The result of `check` for image i from that of `inspect`, whose hint must be at least `HINT` for a small picture."""
         picture = small_picture(seen.pixels, white(seen.pixels.numpy())) if small else None
         return Checked(seen.digest, seen.info, picture)
 
     def files(self) -> "FileImages | None":
-        """The images of the files that these come from, if they do."""
+        """The image files that these come from, if any."""
         return None
 
     def together(self, i: int, digest: bytes) -> bytes:
-        """What image i shares with those that belong into its split: its content, and of a page its file's. digest: its own."""
+        """A value that image i shares with images that must be in its split: its content hash, or for a page its file's. digest: its own."""
         return digest
 
     def pages(self, i: int) -> int:
-        """How many pages or frames the file of image i has, or VitralError."""
+        """How many pages or frames the file of image i has; raises VitralError."""
         return 1
 
     @abstractmethod
     def inspect(self, i: int, hint: int | None, page: int | None = None) -> Inspected:
-        """Read image i to its end, as `check` does, and hand out what was read; hint, page as in `read`."""
+        """Read image i to its end, as `check` does, and return what was read; hint, page as in `read`."""
 
     @abstractmethod
     def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> Tensor:
-        """Image i as [C,h,w] on the 0..255 scale, as `decode` gives it, or VitralError. page: default, as `reading` says."""
+        """Image i as [C, h, w] on the 0..255 scale, as from `decode`; raises VitralError. page: that of `reading` by default."""
 
     def _reading(self, page: int | None) -> Reading:
         return self.reading if page is None else replace(self.reading, page=page)
@@ -98,17 +98,17 @@ class Images(ABC):
         """The file of image i, if it has one."""
 
     def encoded(self, i: int) -> bytes:
-        """The file of image i as it stands, or VitralError."""
+        """The bytes of image i's file; raises VitralError."""
         path = self.path(i)
         assert path is not None, "pixels without a file"
         return read_file(path, self.names[i])[0]
 
 
 class FileImages(Images):
-    """Image files, named relative to a folder. `check` and `inspect` remember each file, so that `read` notices a changed one."""
+    """Image files, named relative to a folder. `check` and `inspect` remember each file, so that `read` detects a change."""
 
     cache: Cache | None = None
-    """What is known of them already, while they are scanned."""
+    """The cached facts about them, during a scan."""
 
     def __init__(self, root: Path, names: Sequence[str]) -> None:
         self.root = root
@@ -154,7 +154,7 @@ class FileImages(Images):
     def learn(self, i: int, seen: Inspected, *, small: bool, page: int | None = None) -> Checked:
         checked = super().learn(i, seen, small=small)
         if self.cache is not None and seen.status is not None:
-            digest = self._seen[i]["hash"].tobytes()  # the file's, where `seen` has its page's
+            digest = self._seen[i]["hash"].tobytes()  # the file's; `seen` has the page's
             self.cache.put(self.names[i], self._reading(page).page, seen.status, checked._replace(digest=digest))
         return checked
 
@@ -193,7 +193,7 @@ class ArrayImages(Images):
 
 @dataclass
 class PackedImages(Images):
-    """Encoded images (the bytes of files) one after the other in a buffer, image i from ends[i] to ends[i + 1]."""
+    """Encoded images (the bytes of files) in one buffer, image i from ends[i] to ends[i + 1]."""
 
     buffer: np.ndarray
     ends: np.ndarray
@@ -255,7 +255,7 @@ class PagedImages(Images):
         return checked._replace(digest=seen.digest)
 
     def _digest(self, i: int, of_file: bytes) -> bytes:
-        """A page's content hash; the file's own where that has no other page."""
+        """A page's content hash; the file's own if it has only one page."""
         self._digests[int(self.of[i])] = of_file
         if self.names[i] == self.base.names[int(self.of[i])]:
             return of_file
@@ -266,7 +266,7 @@ class PagedImages(Images):
         return self._named(i, lambda: self.base.read(file, channels, hint, number))
 
     def _named(self, i: int, get: Callable[[], T]) -> T:
-        """What `get` gives, its errors under the page's name."""
+        """The result of `get`, with errors under the page's name."""
         try:
             return get()
         except VitralError as error:

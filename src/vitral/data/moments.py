@@ -9,13 +9,13 @@ if TYPE_CHECKING:
     from vitral.data.sources import Split
 
 LOOKED_AT = 1000  # images
-SIDE = 64  # pixels: files may be decoded at a smaller scale, as long as that is left
+SIDE = 64  # pixels: files may be decoded at a smaller scale, down to this
 AT_ONCE = 2**22
-"""Pixels: an image that is no larger gives the very sums that it gives as a whole."""
+"""Pixels of a block: a smaller image is summed at once, with the same result."""
 
 
 def moments(split: "Split", channels: int) -> tuple[Tensor, Tensor, int]:
-    """Mean and deviation, float64 [C], of the pixels taken as 0..1, from up to 1,000 images evenly spaced; and of how many."""
+    """Mean and deviation, float64 [C], of the pixels as 0..1, from up to 1,000 evenly spaced images; and the number of these."""
     rows = range(0, len(split), -(-len(split) // LOOKED_AT))
     sums = torch.zeros(3, channels, dtype=torch.float64)  # count, sum, sum of squares
     for i in rows:
@@ -26,6 +26,6 @@ def moments(split: "Split", channels: int) -> tuple[Tensor, Tensor, int]:
 
 
 def _sums(part: Tensor) -> Tensor:
-    """Count, sum and sum of squares, float64 [3, C], of pixels [C, n] on the 0..255 scale, taken as 0..1."""
+    """Count, sum and sum of squares, float64 [3, C], of pixels [C, n] on the 0..255 scale, as 0..1."""
     pixels = part.double() / 255
     return torch.stack([torch.full((len(part),), pixels.shape[1]), pixels.sum(1), pixels.square().sum(1)])

@@ -1,9 +1,9 @@
-"""What can be done to an image's pixels, each with one strength: the operations of RandAugment, 3-Augment and colour jitter.
+"""The operations of RandAugment, 3-Augment and colour jitter, each with one strength.
 
-Images are numpy arrays [C, h, w] on the 0..255 scale, uint8 or (of more than 8 bits) float32, and are not written to. What needs red, green and
-blue (saturation, grey) leaves images of other channels as they are. Levels and thresholds are shares of the scale that a picture uses
-(`values.white`), which for pictures of 10 and 12 bits in 16-bit files is its lowest part. The results are Pillow's (ImageOps, ImageEnhance) but for
-rounding. numpy, because its uint8 arithmetic is several times faster than torch's on one core; only resampling is torch's.
+Images are numpy arrays [C, h, w] on the 0..255 scale, uint8 or (more than 8 bits) float32, and are not modified. Operations on colour (saturation,
+grey) leave images without three channels unchanged. Levels and thresholds are shares of the scale that a picture uses (`values.white`), which for 10
+and 12 bits in 16-bit files is the lowest part. Results equal Pillow's (ImageOps, ImageEnhance) up to rounding. They use numpy, whose uint8
+arithmetic is several times faster than torch's on one core; only resampling uses torch.
 """
 
 import math
@@ -21,12 +21,12 @@ Affine = tuple[float, float, float, float, float, float]
 
 
 def floats(image: np.ndarray) -> np.ndarray:
-    """A float32 copy, to be worked on in place."""
+    """A float32 copy, to be modified in place."""
     return image.astype(np.float32)
 
 
 def restore(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """float32 values, which are overwritten, back on the 0..255 scale and of the image's own kind."""
+    """float32 values, which are overwritten, clipped to 0..255 and in the image's own type."""
     np.clip(values, 0, 255, out=values)
     return np.rint(values, out=values).astype(np.uint8) if dtype == np.uint8 else values
 
@@ -36,16 +36,16 @@ def luma(values: np.ndarray) -> np.ndarray:
     return (LUMA @ values.reshape(3, -1)).reshape(values.shape[1:])
 
 
-# Towards or away from a plainer image, in place and not yet clipped: factor 0 gives the plain one, 1 changes nothing.
+# Blends with a plain image, in place and not yet clipped: factor 0 gives the plain image, 1 changes nothing.
 
 
 def brighten(values: np.ndarray, factor: float) -> None:
-    """Plain is black."""
+    """The plain image is black."""
     values *= np.float32(factor)
 
 
 def contrast(values: np.ndarray, factor: float) -> None:
-    """Plain is the mean of the grey version, of bands that of all of them."""
+    """The plain image is the mean of the grey version, or of all bands."""
     means = torch.from_numpy(values).mean((1, 2)).numpy()  # numpy's is slower
     mean = LUMA @ means if len(values) == 3 else means.mean()
     values *= np.float32(factor)
@@ -53,7 +53,7 @@ def contrast(values: np.ndarray, factor: float) -> None:
 
 
 def saturate(values: np.ndarray, factor: float) -> None:
-    """Plain is the grey version; images of other channels have no saturation and stay as they are."""
+    """The plain image is the grey version; images without three channels stay as they are."""
     if len(values) == 3:
         grey = luma(values) * np.float32(1 - factor)
         values *= np.float32(factor)
@@ -61,7 +61,7 @@ def saturate(values: np.ndarray, factor: float) -> None:
 
 
 def sharpen(values: np.ndarray, factor: float) -> None:
-    """Plain is Pillow's SMOOTH filter, 3x3 ones with a 5 in the middle, over 13; the outermost pixels stay."""
+    """The plain image is Pillow's SMOOTH filter: 3x3 ones with a 5 in the middle, divided by 13; the outermost pixels stay."""
     w = values.shape[2]
     if min(values.shape[1:]) < 3:
         return
@@ -82,14 +82,14 @@ def sharpen(values: np.ndarray, factor: float) -> None:
 
 
 def grey(image: np.ndarray) -> np.ndarray:
-    """The grey version in every channel; images that are not of three stay as they are."""
+    """The grey version in every channel; images without three channels stay as they are."""
     if len(image) != 3:
         return image
     return np.repeat(restore(luma(floats(image)), image.dtype)[None], 3, axis=0)
 
 
 def on_own_scale(image: np.ndarray, change: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """What `change` makes of the image where the scale that it uses is spread over 0..255, back on its own."""
+    """`change` of the image with its own scale stretched to 0..255, and back."""
     end = white(image)
     if end == 255:
         return change(image)
@@ -101,7 +101,7 @@ def invert(image: np.ndarray) -> np.ndarray:
 
 
 def solarize(image: np.ndarray, threshold: int) -> np.ndarray:
-    """Values from the threshold on are inverted."""
+    """Inverts values at and above the threshold."""
     if threshold > 255:
         return image
     # in uint8 the excess wraps around twice, to 255 - image
@@ -109,12 +109,12 @@ def solarize(image: np.ndarray, threshold: int) -> np.ndarray:
 
 
 def solarize_add(image: np.ndarray, addition: int) -> np.ndarray:
-    """The darker half of the scale gets brighter."""
+    """Brightens the darker half of the scale."""
     return on_own_scale(image, lambda x: x + (x < 128) * np.minimum(255 - x, min(addition, 255)))
 
 
 def posterize(image: np.ndarray, bits: int) -> np.ndarray:
-    """Only the highest bits are kept; with 0 the image is black."""
+    """Keeps the highest bits only; with 0 the image is black."""
     if bits >= 8:
         return image
     step = 2 ** (8 - bits)
@@ -122,7 +122,7 @@ def posterize(image: np.ndarray, bits: int) -> np.ndarray:
 
 
 def autocontrast(image: np.ndarray) -> np.ndarray:
-    """Each channel is stretched to the whole scale."""
+    """Stretches each channel to the whole scale."""
     return on_own_scale(image, _stretched)
 
 
@@ -138,7 +138,7 @@ def _stretched(image: np.ndarray) -> np.ndarray:
 
 
 def equalize(image: np.ndarray) -> np.ndarray:
-    """Each channel's values are spread so that all parts of the scale are equally frequent."""
+    """Equalises each channel's histogram."""
     return on_own_scale(image, _equalized)
 
 
@@ -162,7 +162,7 @@ def _equalized(image: np.ndarray) -> np.ndarray:
 
 
 def blur(image: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian blur with this deviation in pixels, cut off at three; the outermost pixels are repeated beyond the border."""
+    """Gaussian blur with this deviation in pixels, cut off at three deviations; border pixels are repeated outside."""
     radius = max(1, math.ceil(3 * sigma))
     taps = [math.exp(-0.5 * (k / sigma) ** 2) for k in range(-radius, radius + 1)]
     h, w = image.shape[1:]
@@ -179,7 +179,7 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
     return restore(sums[:, :, :w].div(sum(taps) ** 2).numpy(), image.dtype)
 
 
-# Moved: first where to, as a map that would serve for boxes and masks as well, then the pixels.
+# Geometric operations: first the affine map, which serves boxes and masks as well, then the pixels.
 
 
 def rotation(h: int, w: int, degrees: float) -> Affine:
@@ -193,7 +193,7 @@ def translation(x: float, y: float) -> Affine:
 
 
 def warp(image: np.ndarray, matrix: Affine, fill: np.ndarray) -> np.ndarray:
-    """The image moved by the map, bilinear, with the colour `fill` (float32 [C, 1, 1]) where the map leaves the image."""
+    """The image warped by the map, bilinear, with the colour `fill` (float32 [C, 1, 1]) outside."""
     a, b, c, d, e, f = matrix
     h, w = image.shape[1:]
     array = floats(image)
@@ -212,7 +212,7 @@ def warp(image: np.ndarray, matrix: Affine, fill: np.ndarray) -> np.ndarray:
 
 
 def shifted(values: torch.Tensor, axis: int, by: float) -> torch.Tensor:
-    """The values `by` pixels further along an axis, linear in between, zeros outside."""
+    """The values shifted by `by` pixels along an axis, linearly interpolated, zeros outside."""
     whole, side = math.floor(by), values.shape[axis]
     if by == 0:
         return values

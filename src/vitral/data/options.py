@@ -4,6 +4,7 @@ import functools
 import typing
 from dataclasses import dataclass, field
 from math import inf
+from pathlib import Path
 from typing import Any, Literal
 
 from vitral.errors import VitralError
@@ -239,3 +240,28 @@ def augreg(level: str) -> dict[str, object]:
         "increasing": False,
         "mixup": mixup,
     }
+
+
+@dataclass(frozen=True)
+class SceneOptions:
+    """What scenes are made of."""
+
+    images: int = 2000
+    """Scenes to train on."""
+    test: int = 300
+    """Scenes to test on."""
+    size: int = 192
+    """Height and width in pixels."""
+    classes: int = 8
+    """Classes: drawn shapes, or the first class folders of --cutouts."""
+    seed: int = 0
+    """Another number makes other scenes."""
+    cutouts: Path | None = None
+    """Folder of class folders with PNGs that have transparency, to lay into the scenes."""
+    backgrounds: Path | None = None
+    """Folder of photographs (JPEG or PNG) to lay them on."""
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("images", 1, 10**7), ("test", 0, 10**7), ("size", 32, 4096), ("classes", 1, 1000)):
+            if not least <= getattr(self, name) <= most:
+                raise VitralError(f"--{name} {getattr(self, name)}: give {least} to {most:,}")

@@ -1,7 +1,7 @@
-"""Where the images that a table names lie: beside it or in the folder that --images names, written with or without their ending, here or on Windows.
+"""The files that a table's paths mean: relative to the table or to --images, with or without suffix, written here or on Windows.
 
-Every rule that was needed to find a file is reported, a name that fits two files is an error, and where images are missing, the folder near by
-that holds them is suggested.
+Every rule that was needed to find a file is reported, a path that fits two files is an error, and if images are missing a nearby folder that holds
+them is suggested.
 """
 
 import os
@@ -15,26 +15,26 @@ from vitral.data.problem import Problem
 from vitral.data.walk import Walk
 from vitral.errors import counted, some
 
-_LOOKED = 2000  # folders that a search for missing images looks into
-_TRIED = 50  # missing images that it looks for
+_LOOKED = 2000  # folders searched for missing images, at most
+_TRIED = 50  # missing images searched for, at most
 
 
 @dataclass
 class Places:
-    """What the cells of a table name, as files under `root`."""
+    """The files under `root` that the cells of a table name."""
 
     root: Path
     missing: list[str] = field(default_factory=list)
-    """Cells of which there is no file."""
+    """Cells without a file."""
     double: list[str] = field(default_factory=list)
-    """Cells that could be several files: the cell and these."""
+    """Cells that fit several files, with these."""
     said: list[str] = field(default_factory=list)
     _folders: dict[str, dict[str, list[str]]] = field(default_factory=dict)
 
     def find(self, cells: Sequence[str], *, elsewhere: bool) -> list[str]:
-        """The name of each cell's file relative to the root; the cell itself where there is none.
+        """The path of each cell's file relative to the root; the cell itself if there is none.
 
-        elsewhere: whether the paths were written for another place, so that folders at their beginning may be left out, from all alike.
+        elsewhere: whether the paths were written for another place, so that leading folders may be dropped, the same number from all.
         """
         written = [self._as_here(cell) for cell in cells]
         elsewhere = elsewhere or all(re.match(r"[A-Za-z]:[\\/]|\\\\", cell) for cell in cells)  # on Windows
@@ -57,7 +57,7 @@ class Places:
         return names
 
     def _as_here(self, cell: str) -> list[str]:
-        """The parts of a path; backslashes divide it unless there is such a file."""
+        """The parts of a path; backslashes separate them unless a file has such a name."""
         if os.path.lexists(self.root / cell):
             return [cell]
         if "\\" in cell:
@@ -70,7 +70,7 @@ class Places:
         )
 
     def _match(self, parts: Sequence[str]) -> list[str]:
-        """The files that a path means: the one that is called so, or those that are called so but for their ending."""
+        """The files that a path means: the one of this name, or those that have this name plus a suffix."""
         if not parts:
             return []
         name = os.path.join(*parts)
@@ -81,7 +81,7 @@ class Places:
         return [os.path.join(folder, each) for each in found or []]
 
     def _stems(self, folder: str) -> dict[str, list[str]]:
-        """The image files in a folder by their names without ending."""
+        """The image files in a folder by their names without suffix."""
         if folder not in self._folders:
             stems: dict[str, list[str]] = {}
             try:
@@ -111,7 +111,7 @@ class Places:
             self.said.append(f"images {', '.join(how)}: {cell} is {name}")
 
     def problems(self, *, skipping: bool) -> list[Problem]:
-        """What is wrong. skipping: whether missing images are left out."""
+        """The faults found. skipping: whether missing images are left out."""
         found = []
         if self.double:
             text = (
@@ -128,7 +128,7 @@ class Places:
         return found
 
     def near(self) -> str:
-        """In which folder near by most of what is missing lies, and the flag for it; empty if in none."""
+        """A hint at the nearby folder that holds most of the missing files, with the flag for it; empty if there is none."""
         tails = [re.split(r"[\\/]", cell.rstrip())[-1] for cell in self.missing[:_TRIED]]
         best, most = None, 0
         walk = Walk(self.root.parent)
@@ -148,7 +148,7 @@ class Places:
 
 
 def _around(root: Path, walk: Walk) -> Iterator[Path]:
-    """The folders below a folder, the nearest first, then its parent and the folders in that; so many at most."""
+    """The folders below a folder, the nearest first, then its parent and the folders in that; at most `_LOOKED`."""
     level, looked = [root], 0
     while level and looked < _LOOKED:
         level = [inner for folder in level for inner in walk.entries(folder)[0]][: _LOOKED - looked]

@@ -23,11 +23,11 @@ TOP = 10.0  # the magnitude that the ranges below belong to
 
 @dataclass(frozen=True)
 class RandAugment:
-    """`operations` of the fifteen, one after another (https://arxiv.org/abs/1909.13719), as timm's `rand-m9-mstd0.5-inc1` has them.
+    """`operations` of the fifteen in a row (https://arxiv.org/abs/1909.13719), as in timm's `rand-m9-mstd0.5-inc1`.
 
-    Each happens with `probability`, at a strength from N(magnitude, std^2) cut to 0 to 10, or to `magnitude` if that is higher. Increasing: a
-    greater magnitude is a stronger change; else posterize and solarize weaken with it, and the enhancing ones go from 0.1 through 1 (no change)
-    to 1.9, as in the paper's code. Resampling is bilinear, where timm picks bilinear or bicubic by chance.
+    Each is applied with `probability`, at a strength from N(magnitude, std^2) clipped to 0..10, or to 0..magnitude if that is higher. Increasing: a
+    larger magnitude is a stronger change; else posterize and solarize weaken with it, and the enhancing operations go from 0.1 through 1 (no change)
+    to 1.9, as in the paper's code. Resampling is bilinear; timm chooses bilinear or bicubic at random.
     """
 
     operations: int
@@ -36,7 +36,7 @@ class RandAugment:
     std: float
     increasing: bool
     fill: np.ndarray
-    """float32 [C, 1, 1]: the colour that comes in from outside."""
+    """float32 [C, 1, 1]: the colour of pixels from outside the image."""
 
     @property
     def draws(self) -> int:
@@ -48,7 +48,7 @@ class RandAugment:
         return image
 
     def follow(self, view: View, u: np.ndarray) -> View:
-        """Where the pixels of the changed image lie."""
+        """The view after the operations."""
         for name, magnitude, sign in self.chosen(u):
             if (matrix := move(name, view.height, view.width, magnitude, sign)) is not None:
                 a, b, c, d, e, f = matrix  # of (x, y)
@@ -56,19 +56,19 @@ class RandAugment:
         return view
 
     def chosen(self, u: np.ndarray) -> Iterator[tuple[str, float, int]]:
-        """The operations that happen, each with its magnitude and its direction, 1 or -1."""
+        """The operations to apply, each with its magnitude and its direction, 1 or -1."""
         for which, whether, way, a, b in u.reshape(-1, OPERATION_DRAWS).tolist():
             if whether < self.probability:
                 yield OPERATIONS[int(which * len(OPERATIONS))], self.strength(a, b), 1 if way < 0.5 else -1
 
     def strength(self, a: float, b: float) -> float:
-        """A normal magnitude (Box and Muller 1958), cut."""
+        """A normally distributed magnitude (Box and Muller 1958), clipped."""
         normal = math.sqrt(-2 * math.log(1 - a)) * math.cos(2 * math.pi * b)
         return min(max(0.0, self.magnitude + self.std * normal), max(TOP, self.magnitude))
 
 
 def move(name: str, h: int, w: int, magnitude: float, sign: int) -> op.Affine | None:
-    """Where an operation of RandAugment takes the pixels of an image of h x w from; None of one that leaves them in their places."""
+    """The affine map by which an operation of RandAugment moves the pixels of an h x w image; None if it moves none."""
     m = sign * magnitude / TOP
     match name:
         case "Rotate":
@@ -87,7 +87,7 @@ def move(name: str, h: int, w: int, magnitude: float, sign: int) -> op.Affine | 
 def operate(
     name: str, image: np.ndarray, magnitude: float, sign: int, increasing: bool, fill: np.ndarray
 ) -> np.ndarray:
-    """One of RandAugment's operations. sign: 1 or -1, for those that have two directions. Ranges: timm's auto_augment.py."""
+    """One of RandAugment's operations. sign: 1 or -1, for operations with two directions. Ranges: timm's auto_augment.py."""
     if (matrix := move(name, image.shape[1], image.shape[2], magnitude, sign)) is not None:
         return op.warp(image, matrix, fill)
     m = magnitude / TOP
@@ -114,7 +114,7 @@ THREE_DRAWS = 2
 
 
 def three_augment(image: np.ndarray, u: np.ndarray) -> np.ndarray:
-    """Grey, solarized from 128 on, or blurred by 0.1 to 2 pixels: one of them, equally often (DeiT III, https://arxiv.org/abs/2204.07118)."""
+    """Grey, solarized from 128 on, or blurred by 0.1 to 2 pixels: one of these, equally likely (DeiT III, https://arxiv.org/abs/2204.07118)."""
     choice = int(u[0] * 3)
     if choice == 0:
         return op.grey(image)

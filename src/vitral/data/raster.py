@@ -1,7 +1,7 @@
-"""Pillow's side of decoding: every format and mode becomes an array [h,w,C], or an error that names it.
+"""Decoding with Pillow: every format and mode becomes an array [h, w, C], or an error that names it.
 
-Axes: h height, w width, C channels (1 grey, 3 RGB). Pillow itself cuts 16-bit colour to 8 bits; here such a
-file is decoded twice, once for the high and once for the low byte of each value.
+Axes: h height, w width, C channels (1 grey, 3 RGB). Pillow cuts 16-bit colour to 8 bits; here such a file is decoded twice, once for the high and
+once for the low byte of each value.
 """
 
 import io
@@ -23,9 +23,9 @@ MAX_PIXELS = 178_956_970  # the most that Pillow opens: twice its MAX_IMAGE_PIXE
 _ORIENTATION, _PHOTOMETRIC = 0x0112, 262  # EXIF and TIFF tags
 _GREY_MODES = frozenset({"1", "L", "LA", "La", "I;16", "I;16B", "I;16L", "I;16N", "F", "I"})
 _COLOUR_MODES = frozenset({"RGB", "RGBA", "RGBa", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV"})
-# Pillow scales the pixels of shallow PNGs, but not their transparent key
+# Pillow scales the pixels of PNGs with fewer than 8 bits, but not their transparent key
 _GREY_KEY_SCALE = {"1": 255, "L;2": 85, "L;4": 17}
-# Raw mode of 16-bit colour -> raw mode that hands out the other byte of each value
+# Raw mode of 16-bit colour -> raw mode that returns the other byte of each value
 _OTHER_BYTE = {
     "RGB;16B": "RGB;16L",
     "RGB;16L": "RGB;16B",
@@ -34,7 +34,7 @@ _OTHER_BYTE = {
     "RGB;16N": "RGB;16B" if struct.pack("=H", 1) == b"\1\0" else "RGB;16L",
     "RGBA;16N": "RGBA;16B" if struct.pack("=H", 1) == b"\1\0" else "RGBA;16L",
 }
-# Python's warning filters belong to the process, and headers are read in threads
+# Python's warning filters are shared by all threads, and headers are read in threads
 _header_lock = threading.Lock()
 
 
@@ -50,7 +50,7 @@ def open_frame(data: bytes, name: str, reader: str, frame: int = 0) -> Image.Ima
 
 
 def count_frames(image: Image.Image, name: str) -> int:
-    """Frames that follow each other; the previews that telephones append to a picture (MPO) and an icon's sizes are none."""
+    """The number of frames; previews that telephones append to a picture (MPO) and an icon's sizes do not count."""
     if image.format in ("MPO", "ICO", "ICNS"):
         return 1
     with named(name), quiet():
@@ -59,7 +59,7 @@ def count_frames(image: Image.Image, name: str) -> int:
 
 @dataclass(frozen=True)
 class Packing:
-    """How a file packs its picture, of which `image_pixels` leaves no trace."""
+    """How a file stores its picture, which the pixels of `image_pixels` no longer show."""
 
     format: str
     """JPEG, PNG, ..., as Pillow names it."""
@@ -68,11 +68,11 @@ class Packing:
     orientation: int
     """EXIF's, 1 to 8; 1 is upright."""
     transparent: bool
-    """Whether it has an alpha channel, or a colour that stands for nothing."""
+    """Whether it has an alpha channel or a transparent colour."""
 
 
 def packing(image: Image.Image, data: bytes) -> Packing:
-    """By the header alone; for a file that has been decoded already. A rare PNG's EXIF that lies behind its pixels is read with them."""
+    """From the header alone, for a file that was decoded before. The rare EXIF behind a PNG's pixels is read with the pixels."""
     plain = image.format == "PNG" and "exif" not in image.info and b"eXIf" not in data
     turned = 1 if plain else orientation(image)
     alpha = image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info
@@ -80,7 +80,7 @@ def packing(image: Image.Image, data: bytes) -> Packing:
 
 
 def check_pixels(height: int, width: int, name: str) -> None:
-    """Refuse what would not fit in memory, by the header alone."""
+    """Refuse an image that is too large, from the header alone."""
     if height * width > MAX_PIXELS:
         raise ImageError(
             f"{name}: {width:,} x {height:,} pixels, over the limit of {MAX_PIXELS:,}; cut it into tiles or shrink it",
@@ -89,10 +89,10 @@ def check_pixels(height: int, width: int, name: str) -> None:
 
 
 def image_info(image: Image.Image, data: bytes | None, name: str) -> ImageInfo:
-    """Header facts of an image, and of the file that it was opened from; VitralError for refused kinds."""
+    """Header facts of an image and the file that it was opened from. Raises VitralError for refused kinds."""
     channels, bit_depth = _kind(image, name)
     if image.format == "PNG" and data is not None and "exif" not in image.info and b"eXIf" not in data:
-        turn_by = 1  # asking Pillow would decode the pixels, to look behind them
+        turn_by = 1  # Pillow would decode the pixels to look for EXIF behind them
     else:
         turn_by = orientation(image)
     return ImageInfo(*turned_size(image.height, image.width, turn_by), channels, bit_depth)
@@ -103,8 +103,8 @@ def image_pixels(
 ) -> tuple[np.ndarray, ImageInfo]:
     """Pixels [h,w,C], upright, `uint8` or (of more than 8 bits) `float32` on the 0..255 scale, and the facts.
 
-    again: opens the file that the image comes from once more, if there is one. Loads the image. Raises VitralError for kinds that are refused and
-    for files that are damaged or cut short.
+    again: reopens the image's file, if there is one. Loads the image. Raises VitralError for refused kinds and for files that are damaged or cut
+    short.
     """
     raw = _raw_mode(image)
     stored, bit_depth = _kind(image, name)
@@ -123,13 +123,13 @@ def image_pixels(
 
 
 def orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 to 8; 1 where there is none, or where the metadata are too damaged to say."""
+    """EXIF orientation, 1 to 8; 1 if there is none or the metadata are damaged."""
     if image.format == "TIFF":
-        return 1  # Pillow turns TIFFs itself, and says the turned size
+        return 1  # Pillow turns TIFFs itself and gives the turned size
     with quiet():
         try:
             value = image.getexif().get(_ORIENTATION, 1)
-        except Exception:  # whatever Pillow's parser trips over: the pixels do not depend on it
+        except Exception:  # any error of Pillow's parser: the pixels do not depend on it
             return 1
     return value if value in range(1, 9) else 1
 
@@ -142,7 +142,7 @@ def turned_size(height: int, width: int, orientation: int) -> tuple[int, int]:
 def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
     """Apply an EXIF orientation to [h,w,C]: a view that shows the picture upright."""
     if orientation >= 5:
-        pixels = pixels.swapaxes(0, 1)  # mirrored along the diagonal; what is left is a flip, as below
+        pixels = pixels.swapaxes(0, 1)  # mirrored along the diagonal; a flip remains, as below
     flip_rows = orientation in (3, 4, 7, 8)
     flip_columns = orientation in (2, 3, 6, 7)
     return pixels[:: -1 if flip_rows else 1, :: -1 if flip_columns else 1]
@@ -150,7 +150,7 @@ def turn(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
 @contextmanager
 def named(name: str) -> Iterator[None]:
-    """Whatever Pillow raises on a damaged file, as a VitralError that names the file."""
+    """Convert whatever Pillow raises on a damaged file to a VitralError that names the file."""
     try:
         yield
     except (VitralError, MemoryError):
@@ -166,20 +166,20 @@ def named(name: str) -> Iterator[None]:
 
 
 def damaged(name: str, error: Exception | str) -> ImageError:
-    """The error for an image that starts well and cannot be decoded to its end."""
+    """The error for an image whose header is readable but whose pixels cannot be decoded to the end."""
     return ImageError(f"{name}: is damaged or cut short ({error}); restore it from its source or remove it", "damaged")
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No Pillow warnings about size or metadata: we decide on the one and do without the other."""
+    """Silence Pillow's warnings about size and metadata: vitral has its own limit on size and needs no metadata."""
     with _header_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 def _kind(image: Image.Image, name: str) -> tuple[int, int]:
-    """Channels (1 or 3) and bits a channel (8 or 16); VitralError where something would be lost."""
+    """Channels (1 or 3) and bits a channel (8 or 16). Raises VitralError if something would be lost."""
     raw = _raw_mode(image)
     known = image.mode in _GREY_MODES | _COLOUR_MODES and raw != "I;12"
     if not known or (_is_deep(image) and raw not in _OTHER_BYTE and raw != "LA;16B"):
@@ -190,7 +190,7 @@ def _kind(image: Image.Image, name: str) -> tuple[int, int]:
 
 
 def _raw_mode(image: Image.Image) -> str:
-    """How the file packs its pixels, in Pillow's words; empty for an image loaded or made in memory."""
+    """Pillow's raw mode of the file's pixels; empty for an image loaded or made in memory."""
     tiles = getattr(image, "tile", None)  # only images from files have it
     if not tiles:
         return ""
@@ -220,7 +220,9 @@ def _shallow_pixels(image: Image.Image, raw: str) -> np.ndarray:
     elif image.mode == "1":
         image = image.convert("L")
     elif image.mode == "CMYK":
-        if inverted:  # Pillow takes every CMYK JPEG to be inverted as Adobe's are; without its marker it is not
+        if (
+            inverted
+        ):  # Pillow assumes that every CMYK JPEG is inverted as Adobe's are; those without Adobe's marker are not
             image = Image.fromarray(255 - np.asarray(image), "CMYK")
         image = image.convert("RGB")
     elif image.mode not in ("L", "LA", "RGB", "RGBA"):
@@ -240,7 +242,7 @@ def _wide_pixels(image: Image.Image, reading: Reading, name: str) -> tuple[np.nd
     tags = getattr(image, "tag_v2", {})  # TIFF only
     values = np.asarray(image)[:, :, None]
     pixels, extremes = on_scale(values.astype(np.uint16) if image.mode.startswith("I;16") else values, reading, name)
-    if tags.get(_PHOTOMETRIC) == 0:  # white is zero; Pillow minds that for 8 bits only
+    if tags.get(_PHOTOMETRIC) == 0:  # white is zero, which Pillow handles for 8 bits only
         pixels = 255 - pixels
     return np.where(values == key, np.float32(255), pixels) if isinstance(key, int) else pixels, extremes
 
@@ -250,7 +252,7 @@ def _deep_pixels(
 ) -> tuple[np.ndarray, Range | None]:
     """Pixels [h,w,C] float32 of a 16-bit colour image, and their extremes; `again`: the same file, opened anew."""
     key = image.info.get("transparency")
-    if raw == "LA;16B":  # grey and alpha, two bytes each: read as if they were four channels
+    if raw == "LA;16B":  # grey and alpha, two bytes each: read as four channels
         _set_raw_mode(image, "RGBA")
         packed = np.asarray(image).astype(np.uint16)
         values = packed[:, :, 0::2] * np.uint16(256) + packed[:, :, 1::2]
@@ -272,7 +274,7 @@ def _set_raw_mode(image: Image.Image, raw: str) -> None:
 
 
 def over_white(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """[h,w,C] laid over white by their alpha [h,w,1], all on the 0..255 scale and not multiplied by it yet."""
+    """[h, w, C], not premultiplied, laid over white by the alpha [h, w, 1]; all on the 0..255 scale."""
     if colours.dtype == np.uint8:
         wide, share = colours.astype(np.uint16), alpha.astype(np.uint16)
         return ((wide * share + 255 * (255 - share) + 127) // 255).astype(np.uint8)  # at most 65,152: no overflow

@@ -21,19 +21,19 @@ class Rows:
 
     path: Path
     header: list[str]
-    """The columns' names; where there is no header their numbers, from 1."""
+    """The columns' names; without a header their numbers, from 1."""
     columns: dict[str, list[Any]]
     first_row: int = 1
-    """What a person calls the first row: 2 in a CSV file, whose line 1 is the header."""
+    """The number of the first row in messages: 2 in a CSV file, whose line 1 is the header."""
     classes: dict[str, list[str]] = field(default_factory=dict)
-    """Names that the table's metadata give to the numbers in a column (Hugging Face's ClassLabel)."""
+    """Class names by column, from the table's metadata (Hugging Face's ClassLabel)."""
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), []))
 
 
 def read_rows(path: Path, options: DataOptions) -> Rows:
-    """The table in a file, by its ending. VitralError where it is none."""
+    """The table in a file, by its suffix. Raises VitralError if it is none."""
     ending = path.suffix.lower()
     if ending in (".csv", ".tsv"):
         return _csv(path, options)
@@ -87,7 +87,7 @@ def _csv(path: Path, options: DataOptions) -> Rows:
 
 
 def _lines(text: str, delimiter: str) -> list[tuple[int, list[str]]]:
-    """(the number of its line, the fields) of each row; space after a delimiter does not count, so that a quote may follow it."""
+    """(line number, fields) of each row; space after a delimiter is ignored, so that a quote may follow it."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True, skipinitialspace=True)
     try:
         return [(reader.line_num, row) for row in reader if row]
@@ -149,5 +149,5 @@ def class_names(feature: Any) -> list[str] | None:
 
 
 def cells(column: list[Any]) -> Iterator[Any]:
-    """The cells of a column that hold something."""
+    """The cells of a column that are not empty."""
     return (cell for cell in column if cell is not None and cell != "")

@@ -1,4 +1,4 @@
-"""Every image is read once, in threads, before anything else happens; those whose files have not changed since are not read again."""
+"""Every image is read once, in threads, before anything else; images whose files have not changed since are not read again."""
 
 import contextlib
 import os
@@ -30,20 +30,20 @@ class UnreadableError(VitralError):
 
 @dataclass(frozen=True)
 class Scan:
-    """What was found in the images that can be read, in order, and which cannot."""
+    """Facts about the readable images, in order, and the unreadable ones."""
 
     rows: list[int]
-    """Where each image that can be read is among all."""
+    """The position of each readable image among all."""
     digests: list[bytes]
     """Their content hashes."""
     infos: list[ImageInfo]
     unreadable: list[tuple[str, str]]
     """(name, reason)"""
     small: list[NDArray[np.uint8]] = field(default_factory=list)
-    """Of each image that can be read its `small_picture`; empty if they were not asked for."""
+    """The `small_picture` of each readable image; empty if not asked for."""
 
     def take(self, kept: Sequence[int]) -> "Scan":
-        """Those of the images that can be read."""
+        """The same for these of the readable images."""
         rows, digests, infos = (
             [self.rows[k] for k in kept],
             [self.digests[k] for k in kept],
@@ -79,7 +79,7 @@ def scan(images: Images, progress: OnProgress | None, *, small: bool = False) ->
 
 @contextlib.contextmanager
 def remembered(images: Images) -> Iterator[None]:
-    """Within it `check` does not read files that have not changed since they were read before, and `learn` keeps what was read for the next time."""
+    """A context in which `check` skips files that have not changed since they were cached, and `learn` caches what was read."""
     files = images.files()
     if files is None:
         yield
@@ -88,12 +88,12 @@ def remembered(images: Images) -> Iterator[None]:
     try:
         yield
     finally:
-        files.cache.save()  # what was read before Ctrl-C, too
+        files.cache.save()  # also what was read before Ctrl-C
         files.cache = None
 
 
 def in_threads(each: Callable[[int], T], total: int, progress: OnProgress | None) -> list[T]:
-    """each(0) to each(total - 1), in order, computed in threads: for work that lets go of Python's lock, as the decoders do."""
+    """each(0) to each(total - 1), in order, computed in threads: for work that releases Python's lock, as decoding does."""
 
     def chunk(start: int) -> list[T]:
         return [each(i) for i in range(start, min(start + _CHUNK, total))]
@@ -106,5 +106,5 @@ def in_threads(each: Callable[[int], T], total: int, progress: OnProgress | None
             if progress is not None:
                 progress(len(done), total)
     finally:
-        pool.shutdown(cancel_futures=True)  # so that Ctrl-C does not wait for a million images
+        pool.shutdown(cancel_futures=True)  # or Ctrl-C would wait for all images
     return done

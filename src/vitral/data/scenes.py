@@ -1,7 +1,7 @@
-"""Made scenes with exact masks: drawn shapes, or cut-outs from files, over photographs. A pure function of (seed, split, number of the scene).
+"""Generated scenes with exact masks: drawn shapes, or cut-outs from files, over photographs. A pure function of (seed, split, scene number).
 
-Objects are laid one over the other, and a mask is what of its object one sees. Where a cut-out or a photograph is used in training it is not used in
-testing: files are divided by their names, and scikit-learn's two photographs in two parts each.
+Objects overlap, and a mask is the visible part of its object. A cut-out or photograph used for training is not used for testing: files are divided by
+their names, and each of scikit-learn's two photographs is cut in two.
 
 Axes: h height, w width of the scene, and s the side of an object.
 """
@@ -9,7 +9,6 @@ Axes: h height, w width of the scene, and s the side of an object.
 import io
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from vitral.data.formats.convert import fresh_folder
 from vitral.data.formats.maps import painted
 from vitral.data.formats.write import Writing, dump_json, save_map
 from vitral.data.images import PackedImages, content_hash
+from vitral.data.options import SceneOptions
 from vitral.data.raster import named, quiet
 from vitral.data.scan import in_threads
 from vitral.data.shapes import area_and_box, outlines, runs_of
@@ -30,30 +30,12 @@ from vitral.errors import VitralError
 from vitral.randomness import derive
 
 SHAPES = ("disc", "square", "triangle", "cross", "ring", "star", "crescent", "bar", "heart", "arrow")
-TESTED = 0.2  # share of the cut-outs and photographs that only test scenes have
-MOST = 6  # objects of a scene
+TESTED = 0.2  # share of the cut-outs and photographs that are for test scenes only
+MOST = 6  # objects in a scene
 SMALLEST, LARGEST = 0.14, 0.5  # side of an object, as a share of the scene's
-LEAST_SEEN = 0.3  # share of an object that must be seen,
-LEAST_PIXELS = 16  # and pixels
-FINE = 4  # points a pixel and direction at which edges are computed
-
-
-@dataclass(frozen=True)
-class SceneOptions:
-    """What scenes are made of."""
-
-    images: int = 2000
-    test: int = 300
-    size: int = 192
-    classes: int = 8
-    seed: int = 0
-    cutouts: Path | None = None
-    backgrounds: Path | None = None
-
-    def __post_init__(self) -> None:
-        for name, least, most in (("images", 1, 10**7), ("test", 0, 10**7), ("size", 32, 4096), ("classes", 1, 1000)):
-            if not least <= getattr(self, name) <= most:
-                raise VitralError(f"--{name} {getattr(self, name)}: give {least} to {most:,}")
+LEAST_SEEN = 0.3  # share of an object that must stay visible,
+LEAST_PIXELS = 16  # and the visible pixels
+FINE = 4  # sample points for each pixel and direction at which edges are drawn
 
 
 class Scenes:
@@ -74,11 +56,11 @@ class Scenes:
         self.grounds = {split: _grounds(options.backgrounds, split, options.size) for split in ("train", "test")}
 
     def __call__(self, split: str, number: int) -> tuple[NDArray[np.uint8], list[tuple[int, NDArray[np.bool_]]]]:
-        """The picture [h, w, 3] of scene `number`, and of each object, from back to front, its class and what one sees of it [h, w]."""
+        """The picture [h, w, 3] of scene `number`, and for each object, from back to front, its class and visible mask [h, w]."""
         rng = np.random.default_rng(derive(self.options.seed, f"scene {split}", number))
         size = self.options.size
         picture = self._ground(rng, split).astype(np.float32)
-        owner = np.zeros((size, size), np.int32)  # which object one sees, from 1
+        owner = np.zeros((size, size), np.int32)  # the visible object, from 1
         whole: list[tuple[int, int]] = []
         for _ in range(int(rng.integers(1, MOST + 1))):
             index = int(rng.integers(len(self.names)))
@@ -138,7 +120,7 @@ class Scenes:
 
 
 def _cutouts(folder: Path) -> list[tuple[str, list[Path]]]:
-    """The class folders of a folder, and the pictures in each, to any depth; their mirror images do not count."""
+    """The class folders of a folder and the pictures in each, to any depth, without files that are mirror images."""
     if not folder.is_dir():
         raise VitralError(
             f"{folder}: there is no such folder; give a folder of class folders with cut-outs (PNG with transparency)"
@@ -168,14 +150,14 @@ def _transparent(path: Path) -> bool:
 
 
 def of_split(paths: list[Path], split: str, seed: int) -> list[Path]:
-    """The files that scenes of this split are made of: one or more, none of them of the other split."""
+    """The files for scenes of this split: one or more, none of them used for the other split."""
     order = sorted(paths, key=lambda path: derive(seed, "split", *path.name.encode()))
     tested = max(1, round(TESTED * len(paths)))
     return order[:tested] if split == "test" else order[tested:]
 
 
 def _grounds(folder: Path | None, split: str, size: int) -> list[Image.Image]:
-    """The photographs under the objects."""
+    """The photographs behind the objects."""
     if folder is None:
         from sklearn.datasets import load_sample_images
 
@@ -208,7 +190,7 @@ def _grounds(folder: Path | None, split: str, size: int) -> list[Image.Image]:
 
 
 def drawn(rng: np.random.Generator, shape: str, side: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """A shape in random colours, turned at random: colours [s, s, 3] and opacity [s, s]. Colours say nothing of the class."""
+    """A shape in random colours at a random angle: colours [s, s, 3] and opacity [s, s]. Colours tell nothing about the class."""
     fine = (np.arange(side * FINE) + 0.5) / (side * FINE) * 2 - 1
     x, y = np.meshgrid(fine, fine)
     turn = rng.uniform(0, 2 * math.pi)
@@ -256,8 +238,9 @@ _INSIDE: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[
 
 
 def write_scenes(out: Path, options: SceneOptions, progress: OnProgress | None = None) -> AnnotatedData:
-    """Make all scenes and write them as COCO JSON with exact outlines, and as maps: annotations/instances_train.json, train/, masks/train/,
-    classes.json. Returns them. Raises VitralError where the folder holds something.
+    """Write all scenes as COCO JSON with exact outlines, and as maps: annotations/instances_train.json, train/, masks/train/, classes.json.
+
+    Returns them. Raises VitralError if the folder is not empty.
     """
     make = Scenes(options)
     with fresh_folder(out) as part:

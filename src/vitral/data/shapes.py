@@ -1,6 +1,6 @@
-"""Outlines and masks: polygons to pixels exactly as COCO's tools fill them, run lengths, areas, boxes, and outlines back from masks.
+"""Outlines and masks: polygons filled exactly as by COCO's tools, run lengths, areas, boxes, and outlines from masks.
 
-The work is faster-coco-eval's (extra `dense`), which is loaded when it is first needed. Axes: h height, w width.
+Computed by faster-coco-eval (extra `dense`), which is imported on first use. Axes: h height, w width.
 """
 
 from collections import defaultdict
@@ -29,7 +29,7 @@ def runs_of(mask: NDArray[np.bool_]) -> Runs:
 
 
 def as_runs(shape: Shape, height: int, width: int) -> Runs:
-    """A shape in an image of this size as run lengths. Raises ValueError for run lengths that are none, or of another size."""
+    """A shape in an image of this size as run lengths. Raises ValueError for invalid run lengths, or those of another size."""
     if isinstance(shape, Runs):
         if (shape.height, shape.width) != (height, width):
             raise ValueError(f"is of {shape.width} x {shape.height} pixels")
@@ -40,7 +40,7 @@ def as_runs(shape: Shape, height: int, width: int) -> Runs:
 
 
 def unpacked(height: int, width: int, counts: list[int]) -> Runs:
-    """Run lengths that are listed. Raises ValueError if they do not fill the mask."""
+    """Run lengths from a list. Raises ValueError if they do not fill the mask exactly."""
     if any(count < 0 for count in counts) or sum(counts) != height * width:
         raise ValueError(f"run lengths make {sum(counts):,} pixels, not {height} x {width}")
     return Runs(
@@ -61,7 +61,7 @@ def area_and_box(shape: Shape, height: int, width: int) -> tuple[int, Box]:
     """How many pixels a shape covers, and the box around them, (0, 0, 0, 0) of none. Raises ValueError as `as_runs`."""
     runs = as_runs(shape, height, width)
     if isinstance(shape, Runs):
-        mask_of(shape, height, width)  # the library looks at the length of all runs only as it unpacks them
+        mask_of(shape, height, width)  # the library checks the total length only when it unpacks the runs
     packed = {"size": [height, width], "counts": runs.counts}
     x, y, w, h = np.asarray(_coco().toBbox(packed)).ravel().tolist()
     return int(_coco().area(packed)), (x, y, x + w, y + h)
@@ -75,10 +75,10 @@ def bounds(polygons: Polygons) -> Box:
 
 
 def outlines(mask: NDArray[np.bool_]) -> Polygons | None:
-    """The edges of a mask [h, w] as polygons that fill to just this mask; None of a mask that is empty or has holes."""
+    """The edges of a mask [h, w] as polygons that fill to exactly this mask; None if the mask is empty or has holes."""
     padded = np.pad(mask, 1).astype(np.int8)
     following: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
-    for dy, dx in ((0, 1), (1, 0)):  # the edges between neighbours, each so directed that the mask lies to its right
+    for dy, dx in ((0, 1), (1, 0)):  # edges between neighbours, directed so that the mask lies to their right
         change = padded[dy:, dx:] - padded[: len(padded) - dy, : padded.shape[1] - dx]
         for y, x in np.argwhere(change).tolist():
             start, end = (x, y - 1), (x, y)  # of an upright edge, in pixels of the mask
@@ -93,7 +93,7 @@ def outlines(mask: NDArray[np.bool_]) -> Polygons | None:
         loop, came = [start], (0, 0)
         while True:
             ends = following[start]
-            if len(ends) > 1:  # two corners touch: turn right, so that the parts stay apart
+            if len(ends) > 1:  # two corners touch: turn right, so that the parts stay separate
                 right = (start[0] - came[1], start[1] + came[0])
                 ends.sort(key=lambda end, right=right: end == right)  # type: ignore[misc]
             end = ends.pop()
@@ -116,7 +116,7 @@ def outlines(mask: NDArray[np.bool_]) -> Polygons | None:
 
 
 def turned_points(points: NDArray[np.float64], height: int, width: int, orientation: int) -> NDArray[np.float64]:
-    """Points [n, 2] of an image of this size, as it is stored, in the upright one. orientation: EXIF's."""
+    """Points [n, 2] of the stored image, of this size, to the upright image. orientation: EXIF's."""
     x, y = points[:, 0], points[:, 1]
     if orientation in (2, 3, 7, 8):
         x = width - x

@@ -1,4 +1,4 @@
-"""What training will show the model, on one picture: images as they are evaluated, their augmented views, and mixed batches."""
+"""A contact sheet of what training will show the model: images in the evaluation view, augmented, and mixed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ INK, FAINT, PAPER = (32, 32, 32), (120, 120, 120), (255, 255, 255)
 
 
 def contact_sheet(batches: TrainingBatches, labels: Sequence[str], images: int = 6, views: int = 6) -> Image.Image:
-    """A row for each of the run's first `images` training images: as evaluated, then as in epochs 1 to `views` (of every kind of view, if there
-    are several). Below, if batches are mixed, two rows with the first image of each of the first batches, and the shares of its classes: a batch
-    has one weight, mostly near 0 or 1, so that one batch alone would show little.
+    """A row for each of the run's first `images` training images: in the evaluation view, then augmented as in epochs 1 to `views` (for every kind of
+    view, if there are several). If batches are mixed, two more rows with the first image of each of the first batches and the shares of its
+    classes: a batch has one weight, mostly near 0 or 1, so that a single batch would show little.
 
-    The pixels are those that the run with this seed sees, enlarged where tiny. labels: the classes' names in order.
+    The pixels are those that the run with this seed sees, enlarged if tiny. labels: class names in order.
     """
     targets = batches.split.targets
     _, indices, _ = batches.indices(0)
@@ -69,7 +69,7 @@ class Row:
 
 
 def picture(pixels: Tensor, bands: tuple[int, int, int] | None = None) -> Image.Image:
-    """[C, h, w] on the 0..255 scale, about as large as a sheet's cell: tiny images by whole factors, so that their pixels can be seen.
+    """[C, h, w] on the 0..255 scale, resized to about a sheet's cell: tiny images by whole factors, so that their pixels stay visible.
 
     bands: as in `to_rgb`.
     """

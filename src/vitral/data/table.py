@@ -29,11 +29,11 @@ from vitral.errors import VitralError, counted, some
 
 @dataclass
 class Part:
-    """One file of a data set that is several tables, or the only one."""
+    """One table file of a data set, or its only one."""
 
     rows: Rows
     inside: str = ""
-    """The folder, under the data set's, that its paths are relative to."""
+    """The folder that its paths are relative to, relative to the data set's."""
     split: str | None = None
     """The split that all its rows are of."""
 
@@ -45,12 +45,12 @@ class _Columns:
     labels: Labels
     splits: list[str] | None
     rows: list[str]
-    """What a person calls each row."""
+    """The name of each row in messages."""
     column: str
     """The images' column."""
     said: list[str] = field(default_factory=list)
     numbers: bool = False
-    """Whether the images are numbers, ids, which have become texts."""
+    """Whether the images are named by numbers (ids), converted to text."""
 
 
 def list_table(path: Path, options: DataOptions, *, training: bool = True, labelled: bool = True) -> Listing:
@@ -71,7 +71,7 @@ def list_parts(
     problems: Sequence[Problem] = (),
     said: Sequence[str] = (),
 ) -> Listing:
-    """The images of one or several tables, as one data set. name, where: what to call it, and in an error. folder: that paths are relative to."""
+    """The images of one or several tables, as one data set. name, where: its name, and its name in errors. folder: paths are relative to it."""
     columns = _joined(where, parts, options, labelled)
     wrong = [*problems, *_incomplete(columns, options)]
     given = None if columns.splits is None else [_split(cell, options) for cell in columns.splits]
@@ -103,7 +103,7 @@ def list_parts(
 
 
 def _joined(where: Path, parts: Sequence[Part], options: DataOptions, labelled: bool) -> _Columns:
-    """The columns of all parts, which must be called alike."""
+    """The columns of all parts, which must have the same names."""
     first: Chosen | None = None
     joined = _Columns([], [], [], [], "")
     labels: list[Any] = []
@@ -158,19 +158,19 @@ def _joined(where: Path, parts: Sequence[Part], options: DataOptions, labelled: 
 
 
 def _parts(cell: str, separator: str) -> frozenset[str]:
-    """The labels in a cell; space around them does not count, nor does a separator with nothing before or after it."""
+    """The labels in a cell, without surrounding space and empty parts between separators."""
     return frozenset(label for part in cell.split(separator) if (label := part.strip()))
 
 
 def _plain(cell: Any) -> str:
-    """A cell as text, a whole number without its point."""
+    """A cell as text; a whole number without decimal point."""
     if isinstance(cell, float) and cell.is_integer():
         cell = int(cell)
     return "" if cell is None else str(cell).strip()
 
 
 def _files_only(column: Sequence[Any]) -> Sequence[Any]:
-    """Hugging Face's structs without bytes as the paths that they hold."""
+    """Hugging Face's structs without bytes, as their paths."""
     structs = [cell for cell in column if isinstance(cell, dict)]
     if structs and all(struct.get("bytes") is None for struct in structs):
         return [cell.get("path") if isinstance(cell, dict) else cell for cell in column]
@@ -178,7 +178,7 @@ def _files_only(column: Sequence[Any]) -> Sequence[Any]:
 
 
 def _check_folds(where: Path, column: str, columns: _Columns, options: DataOptions) -> None:
-    """Folds must be told which is for what; a fold that was told must be there."""
+    """Raise VitralError if a column of folds has no --val-fold or --test-fold, or does not hold the one named."""
     assert columns.splits is not None
     values = sorted({cell for cell in columns.splits if cell}, key=lambda cell: (len(cell), cell))
     folds = f"column {column!r} holds {some([repr(value) for value in values])}"
@@ -204,11 +204,11 @@ def _split(cell: str, options: DataOptions) -> str:
         return {options.val_fold: "val", options.test_fold: "test"}.get(cell, "train" if cell else "")
     return (
         "" if cell.strip().casefold() == "dev" else split_of(cell) or ""
-    )  # dev is some people's test: --val-fold dev says
+    )  # dev may mean test to some: --val-fold dev decides
 
 
 def _incomplete(columns: _Columns, options: DataOptions) -> list[Problem]:
-    """What is missing in some rows, which are then taken out of the columns."""
+    """The problems of rows with missing cells; these rows are removed from the columns."""
     rows = range(len(columns.images))
 
     def blank(cells: Sequence[Any]) -> list[int]:

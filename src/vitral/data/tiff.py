@@ -1,7 +1,7 @@
-"""TIFF's side of decoding: what its tags say, and the files that Pillow cannot hold: more than three bands, floating point, 32 bits, planes apart.
+"""Decoding TIFF: its tags, and the files that Pillow cannot represent: more than three bands, floating point, 32 bits, separate planes.
 
-Adobe's TIFF 6.0; bands beyond those that the photometric interpretation needs are alpha where ExtraSamples says so (1, 2), else bands like
-the others (0, or nothing said). Read with tifffile. Axes: h height, w width, S samples a pixel, C bands.
+Adobe's TIFF 6.0: samples beyond those that the photometric interpretation needs are alpha if ExtraSamples says so (1, 2), else further bands
+(0 or missing). Read with tifffile. Axes: h height, w width, S samples a pixel, C bands.
 """
 
 import io
@@ -35,10 +35,10 @@ _ALPHA = (1, 2)
 
 @dataclass(frozen=True)
 class Page:
-    """One page of a TIFF, by its tags."""
+    """The tags of one page of a TIFF."""
 
     index: int
-    """Among all of the file's directories, smaller copies of a page included."""
+    """Its number among all directories of the file, which include smaller copies of pages."""
     height: int
     width: int
     bits: int
@@ -48,13 +48,13 @@ class Page:
     planar: bool
     """Whether each sample has a plane of its own."""
     extra: tuple[int, ...]
-    """What each sample beyond the colours is: 0 a band, 1 alpha that colours are multiplied by, 2 alpha."""
+    """The kind of each sample beyond the colours: 0 a band, 1 premultiplied alpha, 2 alpha."""
     orientation: int
     """EXIF's, 1 to 8."""
 
     @property
     def alpha(self) -> int | None:
-        """Which extra sample is alpha, if any."""
+        """The number of the extra sample that is alpha, if any."""
         return next((i for i, kind in enumerate(self.extra) if kind in _ALPHA), None)
 
     @property
@@ -65,18 +65,18 @@ class Page:
 
     @property
     def plain(self) -> bool:
-        """Whether Pillow holds it without loss."""
+        """Whether Pillow represents it without loss."""
         alone = self.format == _UNSIGNED and self.bits <= 16 and (self.bits <= 8 or not self.planar)
         return alone and (self.extra == () or (len(self.extra) == 1 and self.alpha is not None))
 
     @property
     def single(self) -> bool:
-        """Whether it is one band of a kind that Pillow holds as it is: 32-bit floating point, or signed integers."""
+        """Whether it is one band that Pillow represents without loss: 32-bit floating point, or signed integers."""
         return self.samples == 1 and (self.format, self.bits) in ((_FLOAT, 32), (_SIGNED, 16), (_SIGNED, 32))
 
 
 def pages(data: bytes, name: str) -> list[Page]:
-    """The pages of a TIFF, without the smaller copies of them that overviews are."""
+    """The pages of a TIFF, without overviews (smaller copies of pages)."""
     found, index, seen = [], 0, set()
     file = io.BytesIO(data)
     with named(name), quiet():
@@ -114,7 +114,7 @@ def _page(tags: ImageFileDirectory_v2, index: int, name: str) -> Page:
 
 
 def tiff_info(page: Page, name: str) -> ImageInfo | None:
-    """Facts of a page by its tags; None where Pillow knows them."""
+    """Facts about a page from its tags; None if Pillow knows them."""
     check_pixels(page.height, page.width, name)
     if page.plain:
         return None
@@ -148,7 +148,7 @@ def tiff_pixels(data: bytes, page: Page, reading: Reading, name: str) -> tuple[n
 
 def _stored(data: bytes, page: Page, name: str) -> np.ndarray:
     """The values of a page as they are stored: [h, w, S]."""
-    import tifffile  # which most TIFFs do without
+    import tifffile  # most TIFFs do not need it
 
     if page.photometric in (3, 5, 6):
         raise ImageError(

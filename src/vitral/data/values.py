@@ -1,7 +1,6 @@
-"""What the numbers of a file mean: from the values that it stores to the one scale, 0 (black) to 255 (white).
+"""From the values that a file stores to one scale, 0 (black) to 255 (white).
 
-Unsigned 8 and 16 bits say it themselves. Floating point, signed and 32-bit integers do not, and their range must be stated. Axes: h height,
-w width, C channels.
+Unsigned 8 and 16 bits have a known range. For floating point, signed and 32-bit integers it must be stated. Axes: h height, w width, C channels.
 """
 
 from collections.abc import Sequence
@@ -14,48 +13,48 @@ from vitral.errors import counted
 
 STATE_IT = "state what is black and what is white with --value-range LOW HIGH"
 _SCALES = (8, 10, 12)  # bits that cameras fill in a file of 16
-_LOST = 0.99  # share of values beyond a stated range that no window leaves out
+_LOST = 0.99  # share of values beyond a stated range from which the range must be wrong
 Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How files are read where they do not say it themselves; travels with the weights."""
+    """How to read files that do not state it themselves; stored with the weights."""
 
     value_range: Range | None = None
     """The values that are black and white in files of more than 8 bits; what lies beyond is black or white too."""
     page: int | None = None
-    """Of files with several pages or frames the one that is read, from 0; None: such files are refused."""
+    """The page or frame to read of files with several, from 0; None: such files are refused."""
 
 
 PLAIN = Reading()
 
 
 def reading(value_range: Range | None, page: str | None) -> Reading:
-    """As options and model files say it; of all pages none is the one."""
+    """From the options or a model file; with page "all" none is chosen."""
     return Reading(value_range, None if page in (None, "all") else int(page or 0))
 
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What a file holds: pixels (after EXIF orientation), channels and bits a channel."""
+    """Facts about a file: its size after EXIF orientation, channels and bits a channel."""
 
     height: int
     width: int
     channels: int
     """1 grey, 3 RGB, any other number: bands."""
     bit_depth: int
-    """8, or 16 for all that is read as floating point."""
+    """8, or 16 for anything that is read as floating point."""
     extremes: Range | None = None
-    """The least and the largest stored value, where there are more than 8 bits and the pixels have been read."""
+    """The smallest and largest stored value, if there are more than 8 bits and the pixels were read."""
     cut: int = 0
-    """Bits a channel in the file where its decoder keeps 8 of them; 0 where nothing is lost."""
+    """Bits a channel in the file if its decoder keeps only 8 of them; 0 if nothing is lost."""
 
 
 def on_scale(values: np.ndarray, reading: Reading, name: str) -> tuple[np.ndarray, Range | None]:
-    """Stored values [h,w,C] as `uint8` or `float32` on the 0..255 scale, and their extremes where they are no 8-bit values.
+    """Stored values [h, w, C] as `uint8` or `float32` on the 0..255 scale, and their extremes unless they are 8-bit values.
 
-    Raises ImageError where black and white are not known, or nothing is left between them.
+    Raises ImageError if black and white are unknown, or (nearly) no value lies between them.
     """
     if values.dtype == np.uint8:
         return values, None
@@ -86,7 +85,7 @@ def on_scale(values: np.ndarray, reading: Reading, name: str) -> tuple[np.ndarra
 
 
 def beyond(extremes: Range | None, value_range: Range | None) -> Range | None:
-    """The extremes, if values lie outside of the range and so are clipped to it."""
+    """The extremes, if they lie outside the range, so that values are clipped."""
     if extremes is None or value_range is None:
         return None
     return extremes if extremes[0] < value_range[0] or extremes[1] > value_range[1] else None
@@ -118,7 +117,7 @@ def _within(values: np.ndarray, value_range: Range, extremes: Range, name: str) 
 
 
 def _offered(least: float, most: float) -> str:
-    """A range that a person may have meant, for a file with these extremes."""
+    """A likely range for a file with these extremes."""
     for low, high in ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)):
         if low <= least and most <= high:
             return f"{low:g} {high:g}"
@@ -126,9 +125,9 @@ def _offered(least: float, most: float) -> str:
 
 
 def white(pixels: np.ndarray) -> float:
-    """Where the scale that a picture uses ends: 255, but for `float32` pixels that fit into 8, 10 or 12 of the 16 bits of their file.
+    """The end of the scale that a picture uses: 255, or less for `float32` pixels that fit into 8, 10 or 12 of the 16 bits of their file.
 
-    Cameras of 10 and 12 bits fill the lowest part of 16; an operation that thinks in shares of the scale (posterize, invert) must mean theirs.
+    Cameras of 10 and 12 bits fill the lowest part of 16 bits; operations on shares of the scale (posterize, invert) must use the same part.
     """
     if pixels.dtype == np.uint8 or not pixels.size:
         return 255.0

@@ -1,8 +1,8 @@
-"""Folders as they lie on a disk: what in them counts as an image, and what is left out, which is never left unsaid.
+"""Walking folders: which files count as images, and which are left out, as messages report.
 
-Left out are hidden files and what operating systems leave behind, folders that hold a run of ours (its pictures and pages are no data), and files
-that are no images: texts by their content, and companions of pictures (a database, an archive, a sidecar) by their ending. Whether a file
-without a known ending is an image is decided by its first bytes.
+Left out are hidden files and those of operating systems, folders that hold a vitral run (its pictures are no data), and files that are no images:
+texts by their content, and companions of pictures (a database, an archive, a sidecar) by their suffix. A file without a known suffix is judged by its
+first bytes.
 """
 
 import os
@@ -18,9 +18,9 @@ from vitral.errors import counted, some
 JUNK = frozenset(
     {"thumbs.db", "desktop.ini", "__macosx", "$recycle.bin", "icon\r", "lost+found", "system volume information", "ehthumbs.db"}
 )  # fmt: skip
-"""And all that starts with a dot."""
+"""Ignored, as is every name that starts with a dot."""
 RUN_MARKS = ("run.json", "beit.toml", "sweep.toml")
-"""Files of which a folder that holds one is a run, begun or finished."""
+"""A folder with one of these files is a run, begun or finished."""
 CLAIMED = "lock"
 """An empty file of this name is the first that a run writes."""
 COMPANIONS = frozenset(
@@ -36,26 +36,26 @@ _HEAD = 512  # bytes that tell a text from an image
 
 
 def starts_like_an_image(data: bytes) -> bool:
-    """Whether these first bytes are those of an image, of a kind that can be read here or not."""
+    """Whether these first bytes are an image's, of a kind that vitral reads or not."""
     found = recognise(data)
     return found is not None and found.picture
 
 
 def is_text(data: bytes) -> bool:
-    """Whether these bytes are the beginning of a text in UTF-8, or in UTF-16 with its mark; nothing at all is none."""
+    """Whether these bytes begin a text in UTF-8, or in UTF-16 with a byte order mark; False if there are none."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return b"\0\0" not in data
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        if error.start < len(data) - 3:  # else a character that is cut off
+        if error.start < len(data) - 3:  # else the last character is merely cut off
             return False
         text = data[: error.start].decode()
     return bool(text) and not re.search(r"[\0-\x08\x0e-\x1a\x1c-\x1f]", text)
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder holds a run of ours, or what is left of one that died at its start."""
+    """Whether a folder holds a vitral run, or the remains of one that failed at its start."""
     return any((folder / mark).is_file() for mark in RUN_MARKS) or _only_claimed(folder)
 
 
@@ -70,7 +70,7 @@ def _only_claimed(folder: Path) -> bool:
 
 @dataclass
 class Walk:
-    """One look through a folder; remembers what was left out on the way, all named relative to `root`."""
+    """A walk through a folder that remembers what was left out, named relative to `root`."""
 
     root: Path
     runs: list[str] = field(default_factory=list)
@@ -83,12 +83,12 @@ class Walk:
     _kinds: dict[Path, str] = field(default_factory=dict)
 
     def named(self, path: Path) -> str:
-        """A path as the data name it."""
-        above = len(self.root.as_posix().rstrip("/")) + 1  # pathlib's own way takes as long as to list the folders
+        """A path relative to the root."""
+        above = len(self.root.as_posix().rstrip("/")) + 1  # Path.relative_to takes as long as listing the folders
         return path.as_posix()[above:] or "."
 
     def entries(self, folder: Path) -> tuple[list[Path], list[Path]]:
-        """The folders and the files in a folder, sorted; broken links are files, which fail later, by name."""
+        """The folders and the files in a folder, sorted; broken links count as files, so that reading them raises an error."""
         if folder not in self._seen:
             self._seen[folder] = self._listed(folder)
         return self._seen[folder]
@@ -109,7 +109,7 @@ class Walk:
         )
 
     def kind(self, path: Path) -> str:
-        """What a file is meant as: image, other (a text or a companion of pictures, which is noted), or unknown, such as an empty file."""
+        """image, other (a text or a companion of pictures, which is reported), or unknown, such as an empty file."""
         if path.suffix.lower() in EXTENSIONS:
             return "image"
         if path not in self._kinds:
@@ -119,15 +119,15 @@ class Walk:
         return self._kinds[path]
 
     def images(self, files: list[Path]) -> list[Path]:
-        """Those of some files that are surely meant as images."""
+        """Those of the files that are certainly meant as images."""
         return [path for path in files if self.kind(path) == "image"]
 
     def under(self, folder: Path) -> list[Path]:
-        """Every file that counts as an image under a folder, to any depth, by name; those of unknown kinds do, to fail by name."""
+        """Every file under a folder that counts as an image, to any depth, by name; unknown kinds count, so that reading them raises an error."""
         return sorted(path for path in self._under(folder, ()) if self.kind(path) != "other")
 
     def _under(self, folder: Path, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
-        """All files under a folder, links followed, except into a folder that we are in already (a loop)."""
+        """All files under a folder; links are followed, except to a folder that is being walked already (a loop)."""
         try:
             status = os.stat(folder)
         except OSError:
@@ -142,7 +142,7 @@ class Walk:
             yield from self._under(inner, (*above, here))
 
     def left_out(self) -> list[str]:
-        """What a person should know was left out."""
+        """Messages on what was left out."""
         notes = []
         if self.runs:
             n = counted(len(self.runs), "folder that holds", "folders that hold")
@@ -155,7 +155,7 @@ class Walk:
 
 
 def _looked_into(path: Path) -> str:
-    """As `Walk.kind`, by the file's first bytes, without ever waiting on a pipe."""
+    """As `Walk.kind`, from the file's first bytes; never waits on a pipe."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         try:

@@ -1,6 +1,6 @@
-"""Batches computed ahead by loader processes. If these fail, the same batches are computed in this process, and the reason is told once.
+"""Batches computed ahead by loader processes. If these fail, the same batches are computed in this process, and the reason is reported once.
 
-A batch is a function of its number, so nothing but speed depends on which process computes it.
+A batch is a function of its number, so which process computes it affects speed alone.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from vitral.errors import VitralError
 
 T = TypeVar("T")
 Failed = Callable[[str], None]
-"""Is told, once, why the loader processes are given up."""
+"""Called once with the reason if the loader processes are given up."""
 SHARED = Path("/dev/shm")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -37,11 +37,11 @@ def tell(text: str) -> None:
 def stream(
     batches: Dataset[T], start: int, stop: int | None, workers: int, failed: Failed = tell, *, pinned: bool = False
 ) -> Iterator[T]:
-    """Batches start, start + 1, ... (without end if `stop` is None) in order, computed ahead by `workers` processes, or here if 0.
+    """Batches start, start + 1, ... (endless if `stop` is None) in order, computed ahead by `workers` processes, or here if 0.
 
-    pinned: batches lie in memory that a GPU can copy from while it computes; `Batch.pin_memory` moves them there.
+    pinned: whether batches are put into pinned memory (`Batch.pin_memory`), from which a GPU copies while it computes.
 
-    Raises VitralError as a batch does. A loader process that is killed or runs out of memory, shared memory or open files stops nothing.
+    Raises VitralError as a batch does. A loader process that is killed or runs out of memory, shared memory or open files does not stop the stream.
     """
     done = start
     if workers:
@@ -62,13 +62,13 @@ def _numbers(start: int, stop: int | None) -> Iterator[int]:
 
 
 class _LoadersFailed(Exception):
-    """Why the processes failed, for a person."""
+    """Why the loader processes failed, in words."""
 
 
 class _Carried(Dataset[T | VitralError | _LoadersFailed]):
-    """Batches in shared memory, with an error in place of the batch: it crosses from a worker process without its traceback.
+    """Batches in shared memory, or a VitralError in place of a batch, which thus crosses processes without a traceback.
 
-    The batch is put into shared memory here, and not when it is sent: where that fails, the loader would print a traceback and wait for ever.
+    The batch is put into shared memory here, not when it is sent: if that failed, the loader would print a traceback and wait for ever.
     """
 
     def __init__(self, batches: Dataset[T]) -> None:
@@ -101,8 +101,8 @@ def _tensors(item: object) -> Iterator[Tensor]:
 
 
 def _ahead(batches: Dataset[T], numbers: Iterator[int], workers: int, pinned: bool) -> Iterator[T]:
-    """The batches from worker processes; _LoadersFailed for whatever these die of."""
-    # The explicit generator keeps the loader's own draws away from the global one; nothing here uses what it draws.
+    """The batches from worker processes. Raises _LoadersFailed if these die."""
+    # With a generator of its own the loader does not draw from the global one; its draws are not used.
     generator = torch.Generator().manual_seed(0)
     with warnings.catch_warnings(), _deaths_wait():
         warnings.filterwarnings(
@@ -136,7 +136,7 @@ def _ahead(batches: Dataset[T], numbers: Iterator[int], workers: int, pinned: bo
 
 @contextlib.contextmanager
 def _deaths_wait() -> Iterator[None]:
-    """Without torch's handler, which raises in the main thread when a loader process dies, even within a step; the next batch raises instead."""
+    """Without torch's signal handler, which raises in the main thread when a loader process dies, even in a step; the next batch raises instead."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -148,7 +148,7 @@ def _deaths_wait() -> Iterator[None]:
 
 
 def _keep_quiet(worker: int) -> None:
-    """In a worker: the main process decides when to stop, though a signal reaches the whole group, and says what a worker died of."""
+    """In a worker, ignore signals to the process group: the main process decides when to stop, and reports what a worker died of."""
     for each in (signal.SIGINT, signal.SIGHUP):
         signal.signal(each, signal.SIG_IGN)
     for each in (signal.SIGBUS, signal.SIGSEGV, signal.SIGFPE):
@@ -156,7 +156,7 @@ def _keep_quiet(worker: int) -> None:
 
 
 def _why(error: Exception, codes: list[int]) -> str:
-    """Why the loader processes failed, from the exception and the exit codes of those that ended."""
+    """Why the loader processes failed, from the exception and the exit codes."""
     text, number = str(error), getattr(error, "errno", None)
     died = {-code for code in codes if code < 0}
     if signal.SIGBUS in died or number in FULL or "shared memory" in text or "No space left" in text:

@@ -10,17 +10,17 @@ GUARDED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")  # o
 
 
 def step_without_compiler(optimizers: Iterable[torch.optim.Optimizer]) -> None:
-    """Take the optimisers' steps as they are written, without the wrapper that loads torch's compiler at the first of them to tell it of a break."""
+    """Call the optimisers' `step` without torch's wrapper, which loads the compiler at the first step to mark a graph break."""
     for optimizer in optimizers:
         plain = inspect.unwrap(type(optimizer).step)
         optimizer.step = types.MethodType(torch.no_grad()(plain), optimizer)  # type: ignore[method-assign]
 
 
 def leave_compiler_out() -> None:
-    """Let optimisers be made without loading torch's compiler, and with it sympy, torch.distributed and scikit-learn: seconds of every start.
+    """Create optimisers without loading torch's compiler, and with it sympy, torch.distributed and scikit-learn, which takes seconds of every start.
 
-    torch loads it only to keep it away from some methods of an optimiser (`torch._compile._disable_dynamo`), which remembers in an attribute of the
-    method what it found; here each method is said to be kept away already. With a torch that remembers otherwise, nothing changes.
+    torch loads it only to exclude some methods of an optimiser from compilation (`torch._compile._disable_dynamo`), and caches that in an attribute
+    of the method. Here the attribute is set beforehand. With a torch that caches it elsewhere, this has no effect.
     """
     for name in GUARDED:
         plain = getattr(getattr(torch.optim.Optimizer, name), "__wrapped__", None)

@@ -1,12 +1,12 @@
-"""Other work on the cores of a run: noticed, and answered with the number of threads that is fastest beside it.
+"""Detects other work on the cores of a run and picks the number of threads that is fastest beside it.
 
-A step's products are divided over the threads, and all wait for the last: where another job holds one of two cores, two threads can take four times
-as long as one. The number of threads decides in which order sums are made and so the last digits of a result. Therefore a run whose budget is a time,
-whose length depends on the machine anyway, changes it; one of so many steps or epochs, which is to end with the same bits wherever it is repeated,
-keeps it and says what to do.
+Matrix products are divided over the threads, and all wait for the last: if another job holds one of two cores, two threads can take four times as
+long as one. But the number of threads decides the order of sums and so the last digits of a result. Therefore only a run with a budget of time, whose
+length depends on the machine anyway, changes it. A run of a number of steps or epochs must end with the same bits when repeated: it keeps the number,
+and a message says what to do.
 
-Linux counts what must be known (https://docs.kernel.org/filesystems/proc.html#miscellaneous-kernel-statistics-in-proc-stat and
-https://docs.kernel.org/scheduler/sched-stats.html); elsewhere nothing is seen.
+The measurements are Linux's (https://docs.kernel.org/filesystems/proc.html#miscellaneous-kernel-statistics-in-proc-stat and
+https://docs.kernel.org/scheduler/sched-stats.html); on other systems nothing is detected.
 """
 
 import contextlib
@@ -19,31 +19,31 @@ from pathlib import Path
 
 import torch
 
-EVERY = 10.0  # seconds between two looks: shorter ones see chance
+EVERY = 10.0  # seconds between two looks: shorter spans are noisy
 AGAIN = 60.0  # seconds between two measurements, at least
 SHARE = 0.02  # of the time that measurements may take
-WAITED = 0.2  # share of the time in which threads that could run had no core, from which a run is held up
-OTHERS = 0.25  # cores that others take: less is the system's own work
-FASTER = 1.2  # times, from which on fewer threads are worth it
-PASSES = 3  # forward passes that are measured with each number of threads
+WAITED = 0.2  # share of the time that runnable threads wait for a core, from which a run is slowed down
+OTHERS = 0.25  # cores that others take, from which it counts: less is the system's own work
+FASTER = 1.2  # speed-up from which fewer threads pay
+PASSES = 3  # forward passes measured with each number of threads
 
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds since some beginning."""
+    """Seconds since some starting point."""
 
     now: float
     busy: float
-    """Of all cores that this process may use, by anyone."""
+    """Busy time of all cores that this process may use, by any process."""
     own: float
-    """Of this process and the processes that it started."""
+    """Busy time of this process and its children."""
     ran: float
     waited: float
     """This process's threads: on a core, and waiting for one."""
 
 
 def read_times() -> Times | None:
-    """The times now; None where the system does not tell them."""
+    """The times now; None if the system does not provide them."""
     try:
         tick = os.sysconf("SC_CLK_TCK")
         cores = os.sched_getaffinity(0)
@@ -72,7 +72,7 @@ def _ticks(pid: int) -> int:
 
 
 class Contention:
-    """Measures now and then, and decides the number of threads."""
+    """Measures now and then, and chooses the number of threads."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class Contention:
         read: Callable[[], Times | None] = read_times,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """may_change: whether to change the number of threads, or only report what is noticed."""
+        """may_change: whether to change the number of threads, or only to report."""
         self.may_change, self.read, self.clock = may_change, read, clock
         self.usual = torch.get_num_threads()
         self.before = read()
@@ -89,9 +89,9 @@ class Contention:
         self.said = False
 
     def look(self, seconds_of: Callable[[int], float]) -> str | None:
-        """The message, if there is anything new, after changing the number of threads where that pays.
+        """Change the number of threads if that pays; returns a message if anything is new.
 
-        seconds_of: measures some work of the run with so many threads.
+        seconds_of: the seconds that some work of the run takes with a number of threads.
         """
         before = self.before
         if before is None or self.clock() - before.now < EVERY or (now := self.read()) is None:

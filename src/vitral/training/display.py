@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 PLAIN_EVERY = 10.0  # seconds between plain lines, at least
-PLAIN_SHARE = 0.05  # of the time so far: a log of ten hours has some hundred lines
+PLAIN_SHARE = 0.05  # and this share of the time so far, so that ten hours give some hundred lines
 WIDE = 100  # columns from which scores have a digit after the point
 
 
@@ -23,9 +23,9 @@ def clock(seconds: float) -> str:
 
 
 class Display:
-    """Throughput, losses, the last validation and the best, and time left; `say` prints a line that stays.
+    """Throughput, losses, the last and the best validation, and the time left; `say` prints a line that stays.
 
-    Where nobody reads any more (the terminal is closed, the pipe broken) it falls silent, and the run goes on.
+    If the terminal is closed or the pipe broken it falls silent, and the run goes on.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -61,19 +61,19 @@ class Display:
             self._out(lambda: print(text, file=sys.stderr, flush=True))
 
     def doing(self, text: str) -> None:
-        """What is being done, where it has no count, until the next line."""
+        """Show what is being done, without a count, until the next line."""
         if self.live is not None:
             self.live.update(self.task, description=text, total=None, text="", visible=True)
         else:
             self.say(text)
 
     def count(self, what: str, done: int, total: int) -> None:
-        """Progress of something counted, such as images checked."""
-        ended = done == total and (total >= 1000 or what == self.told)  # what was begun to be said is said to its end
+        """Show the progress of something counted, such as images checked."""
+        ended = done == total and (total >= 1000 or what == self.told)  # a count that was shown is shown to its end
         self._show(what, done / max(1, total), f"{done:,} of {total:,}", force=ended)
 
     def train(self, record: dict[str, float | int | str]) -> None:
-        """A line of metrics."""
+        """Show a line of metrics.jsonl."""
         share, spent = float(record["share"]), float(record["seconds"])
         left = clock(spent * (1 - share) / share) if share > 0 else "?"
         epoch, loss = float(record["epoch"]), float(record["loss"])
@@ -92,7 +92,7 @@ class Display:
     def validated(
         self, epoch: float, step: int, said: str, score: float | None, best: float | None, best_step: int, *, last: bool
     ) -> None:
-        """A validation and the best so far. said: its scores in words. last: whether it ends the run, and so is always printed."""
+        """Show a validation and the best so far. said: its scores in words. last: whether it ends the run, and so is always printed."""
         if self.live is not None:
             digits = 1 if self.console.width >= WIDE else 0
             now, top = ("-" if x is None else f"{x:.{digits}%}" for x in (score, best))
@@ -122,7 +122,7 @@ class Display:
         try:
             write()
             return True
-        except OSError:  # the reader is gone: from here on what anyone prints goes nowhere, and stops nothing
+        except OSError:  # the reader is gone: from here on output is discarded without an error
             with contextlib.suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
             return False

@@ -1,4 +1,4 @@
-"""What a run notes about its data and its answers, so that a reader of metrics.jsonl can tell why it goes well or not."""
+"""Facts about a run's data and outputs in metrics.jsonl, which show why it goes well or not."""
 
 import numpy as np
 
@@ -9,19 +9,19 @@ from vitral.data.sources import DataSet, Split
 from vitral.data.values import white
 from vitral.randomness import Permutation
 
-LOOKED_AT = 128  # training images that are looked at for contrast
+LOOKED_AT = 128  # training images that are checked for contrast
 LEAST, MOST = 32, 512  # training images that are scored at a validation
-SHARE = 32  # one in so many of them: what that costs is not seen
-COMPARED, PIXELS = 2000, 2**25  # images, and pixels of them all, up to which near copies are sought: a few seconds
+SHARE = 32  # one of so many training images is scored: too few to cost much
+COMPARED, PIXELS = 2000, 2**25  # images, and pixels in all, up to which near copies are sought: a few seconds
 Fact = dict[str, object]
 
 
 def data_facts(data: DataSet, preprocess: Preprocess, *, labelled: bool) -> Fact:
     """The line that opens metrics.jsonl.
 
-    flat: share of training images of a single colour. splits: of each, `images`, with one class an image the share of the commonest class
-    (`majority`) and every class's share (`shares`), and for what is not training `shared`, the images that are in training too, byte for byte,
-    and `near`, the share of images of which training has a near copy of the same framing, where these were sought.
+    flat: share of training images of a single colour. splits: for each, `images`; for one class an image the share of the commonest class
+    (`majority`) and of every class (`shares`); and outside training `shared`, the number of exact copies of training images, and `near`, if sought,
+    the share of images with a near copy of the same framing in training.
     """
     train = data.splits["train"]
     splits: dict[str, Fact] = {}
@@ -61,7 +61,7 @@ def _near_copies(data: DataSet, splits: dict[str, Fact]) -> None:
 
 
 def scored_training_images(train: Split, turn: int, *, last: bool) -> Split:
-    """Some training images to be scored like validation images, without augmentation: others at each turn, and more at the last."""
+    """Some training images to score like validation images, without augmentation: other ones at each validation, and more at the last."""
     count = min(len(train), max(LEAST, MOST if last else min(MOST, len(train) // SHARE)))
     order = Permutation(len(train), 0, 0)
     rows = order(np.arange(turn * count, (turn + 1) * count) % len(train))

@@ -1,9 +1,9 @@
-"""Which weights a run keeps: those of the best validation, by a rule that is not misled where validation images are few.
+"""Which weights a run keeps: those of the best validation, by a rule that holds for few validation images too.
 
-A better score wins; of equal scores the lower loss, and of equal losses the later step. Where the validation split is small, the score of a single
-validation is luck to a good part, and the first lucky one would be kept: there the mean of the last validations is compared. The loss alone, though
-it is finer, keeps a step far too early, because it rises while a model that overfits still learns to answer better. `benchmarks/keeping.py` compares:
-with 60 training and 16 validation images this rule keeps 34.2 % on test images, the first of the best 31.7 %, the lowest loss 27.0 %.
+A better score wins; of equal scores the lower loss, and of equal losses the later step. On a small validation split a single score is largely luck,
+so there the mean of the last validations is compared. The loss alone would keep a step far too early, because it rises while an overfitting model
+still learns to answer better. `benchmarks/keeping.py` compares: with 60 training and 16 validation images this rule reaches 34.2 % on test images,
+the first of the best scores 31.7 %, the lowest loss 27.0 %.
 """
 
 from vitral.errors import counted
@@ -15,13 +15,13 @@ EQUAL = 1e-9  # means of the same counts differ by rounding alone
 
 
 def consider(progress: Progress, score: float, loss: float, images: int) -> bool:
-    """Whether the weights of this validation are the ones to keep; if so, `progress` remembers them.
+    """Whether to keep the weights of this validation; if so, it is recorded in `progress`.
 
-    score: top-1 or mAP, 0..1. loss: on the same `images`.
+    score: the headline score, 0..1. loss: on the same `images`.
     """
     progress.recent = [*progress.recent, score][-SPAN:] if images < FEW else []
     mean = sum(progress.recent) / len(progress.recent) if progress.recent else score
-    before = progress.best if progress.best_mean is None else progress.best_mean  # of a run that knew no means
+    before = progress.best if progress.best_mean is None else progress.best_mean  # older runs have no means
     if before is not None:
         worse = mean < before - EQUAL
         tie = not worse and mean <= before + EQUAL
@@ -32,7 +32,7 @@ def consider(progress: Progress, score: float, loss: float, images: int) -> bool
 
 
 def in_words(step: int, steps_per_epoch: int, last: int, chosen: str) -> str:
-    """Which weights were kept, for a person. last: the run's last step. chosen: by what."""
+    """Which weights were kept, in words. last: the run's last step. chosen: the reason."""
     return f"step {step:,} of {last:,} (epoch {step / steps_per_epoch:.2f}), {chosen}"
 
 

@@ -1,4 +1,4 @@
-"""What the machine can do, and the settings under which it does it fastest."""
+"""The machine's devices, precisions and speeds, and the settings that are fastest on it."""
 
 import contextlib
 import ctypes
@@ -19,7 +19,7 @@ from vitral.checkpoints.atomic import write_atomically
 from vitral.data.files import cache_folder
 from vitral.errors import VitralError
 
-FASTER = 1.2  # times the rate of float32, from which on bfloat16 pays: casts cost something
+FASTER = 1.2  # times the rate of float32 from which bfloat16 pays, as casts cost something
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -50,7 +50,7 @@ def choose_precision(wanted: str, device: torch.device) -> str:
 
 
 def precision_cost(wanted: str, device: torch.device) -> str | None:
-    """A warning where bf16 was asked for on a processor without instructions for it; None elsewhere."""
+    """A warning if bf16 was asked for on a processor that emulates it; else None."""
     if wanted != "bf16" or device.type != "cpu" or choose_precision("auto", device) == "bf16":
         return None
     rates = product_rates()
@@ -72,19 +72,19 @@ class Rates:
 
 @functools.cache
 def product_rates() -> Rates:
-    """The rates, measured once (in less than a second) and kept in the user's cache for this processor, this torch and its limits on instructions.
+    """The rates, measured once (in less than a second) and cached for this processor, this torch and its limits on instructions.
 
-    Where bfloat16 is emulated it is ten to hundreds of times slower, where the processor has it two to three times faster: noise decides nothing.
+    Emulated bfloat16 is ten to hundreds of times slower than float32, native bfloat16 two to three times faster: noise does not matter.
     """
     place, key = cache_folder() / "machine.json", _machine()
     known: dict[str, dict[str, float]] = {}
-    with contextlib.suppress(OSError, ValueError):  # nothing was measured yet, or nothing that can be read
+    with contextlib.suppress(OSError, ValueError):  # nothing was measured yet, or the cache is damaged
         read = json.loads(place.read_text())
         known = read if isinstance(read, dict) else {}
     with contextlib.suppress(KeyError, TypeError):
         return Rates(**known[key])
     rates = measured_rates()
-    with contextlib.suppress(OSError, VitralError):  # a cache that cannot be written is done without
+    with contextlib.suppress(OSError, VitralError):  # without a cache it is measured again
         place.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(place, json.dumps(known | {key: asdict(rates)}).encode())
     return rates
@@ -100,7 +100,7 @@ def measured_rates() -> Rates:
 
 
 def _product_rate(dtype: torch.dtype) -> float:
-    """FLOP/s of the best of some products, of larger and larger matrices while one takes less than 20 ms."""
+    """FLOP/s of the fastest of some products, of growing matrices until one takes 20 ms."""
     rate = 0.0
     for side in (64, 256, 512):
         a = torch.ones(side, side, dtype=dtype)
@@ -123,7 +123,7 @@ def processor() -> str:
 
 
 def _cpuinfo() -> dict[str, str]:
-    """Linux's facts about the first core; none elsewhere."""
+    """Linux's facts about the first core; empty on other systems."""
     try:
         first = Path("/proc/cpuinfo").read_text().split("\n\n")[0]
     except OSError:
@@ -146,14 +146,14 @@ def _machine() -> str:
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory instead of returning it: each step allocates what the last one freed.
 
-    Otherwise every large activation is mapped and page-faulted anew (measured in benchmarks/training.py). Harmless where there is no glibc.
+    Otherwise every large activation is mapped and page-faulted anew (measured in benchmarks/training.py). No effect without glibc.
     """
     if not sys.platform.startswith("linux"):
         return
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
-        return  # musl: its allocator has no such switches
+        return  # musl's allocator has no such options
     trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8
     mallopt(arena_max, 1)  # the autograd thread shares the main heap
     mallopt(mmap_max, 0)

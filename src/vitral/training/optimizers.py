@@ -1,9 +1,9 @@
-"""Optimisers that torch lacks, or has in a form that not every machine computes fast.
+"""Optimisers that torch lacks, or whose torch version is slow on some machines.
 
-LAMB and LARS hold each tensor's step to a share of the tensor's own norm. Muon orthogonalises the momentum of whole matrices: all matrices of one
-shape at once, and in the precision that the machine multiplies fast (torch's takes them one by one and always in bfloat16).
+LAMB and LARS scale each tensor's step to the tensor's norm. Muon orthogonalises the momentum of whole matrices: all matrices of one shape at once, in
+the precision that the machine multiplies fast (torch's takes them one by one and always in bfloat16).
 
-Their state is tensors in `optimizer.state[parameter]`, so that checkpoints keep it; the loop sets the rates and clips the gradients.
+Their state is tensors in `optimizer.state[parameter]`, which checkpoints store; the loop sets the rates and clips the gradients.
 """
 
 import math
@@ -23,8 +23,8 @@ STACKED = 2**24  # numbers in one stack of matrices, so that a large model needs
 class Lamb(torch.optim.Optimizer):
     """Adam whose update of a tensor, its decay included, is scaled to the tensor's norm: https://arxiv.org/abs/1904.00962, algorithm 2.
 
-    As in apex and timm, with which DeiT III was trained: moments are corrected for their start, the scaling has no bounds, and
-    tensors without decay are left to Adam.
+    As in apex and timm, with which DeiT III was trained: moments are bias-corrected, the scaling has no bounds, and tensors without decay get
+    plain Adam.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Lamb(torch.optim.Optimizer):
             for p in params:
                 if not self.state[p]:
                     zeros = {key: torch.zeros_like(p) for key in ("exp_avg", "exp_avg_sq")}
-                    self.state[p] = {"step": torch.zeros(()), **zeros}  # steps stay on the processor
+                    self.state[p] = {"step": torch.zeros(()), **zeros}  # the step count stays on the CPU
             steps, means, squares = ([self.state[p][key] for p in params] for key in ("step", "exp_avg", "exp_avg_sq"))
             beta1, beta2 = group["betas"]
             torch._foreach_add_(steps, 1)
@@ -102,7 +102,7 @@ class Muon(torch.optim.Optimizer):
     """SGD with Nesterov momentum whose update of a matrix is orthogonalised: https://kellerjordan.github.io/posts/muon/.
 
     The update is scaled to the size of AdamW's (https://arxiv.org/abs/2502.16982, section 2.2), so that both share a learning rate and a decay.
-    The numbers are those of `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")`, if that computed in `dtype`.
+    The results equal `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")` computed in `dtype`.
 
     Args:
         groups: parameters or groups of them, all of two dimensions.

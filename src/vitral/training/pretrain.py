@@ -1,4 +1,4 @@
-"""What a run without labels is judged by, and what it shows: nearest neighbours among labelled images, and its objective's pictures."""
+"""A run without labels: its score by nearest neighbours among labelled images, and its objective's pictures."""
 
 import io
 from typing import TYPE_CHECKING, ClassVar
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
     from vitral.training.run import Run
 
 SHOWN = 8  # pictures
-KNOWN, ASKED = 5000, 1000  # images whose neighbours are sought, and among which
+KNOWN, ASKED = 5000, 1000  # training images, and validation images whose neighbours among them vote, at most
 
 
 class Pretraining:
-    """What a run without labels does at a validation and in the end. Its last weights are kept: nothing is chosen by neighbours."""
+    """What a run without labels does at a validation and at the end. Its last weights are kept; no choice is made by neighbours."""
 
     keeps_last = True
     scored_split = None
     labels: ClassVar[list[str]] = []
-    task = "classify"  # of a model without a head: what one would be for
+    task = "classify"  # the model has no head; this is what a head would be for
 
     def __init__(self, run: "Run") -> None:
         self.run = run
@@ -47,7 +47,7 @@ class Pretraining:
         return True, {}
 
     def finish(self) -> None:
-        """Draw what the objective makes of some images."""
+        """Save the objective's pictures of some images."""
         write_atomically(self.run.folder / "pictures.npz", pictures(self.run.loop))
 
 
@@ -59,7 +59,7 @@ def neighbours(predictor: Predictor, data: DataSet, precision: str) -> float:
 
 
 def pictures(loop: Loop) -> bytes:
-    """What the objective makes of the first images of the run, as an .npz of uint8 [n, H, W, C] by name, in the order of its steps."""
+    """The objective's pictures of the run's first images, as an .npz of uint8 [n, H, W, C] by name, in the order of its stages."""
     batch = next(loop.batches[0].split(SHOWN))
     loop.model.eval()
     with torch.inference_mode():

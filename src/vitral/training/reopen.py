@@ -1,4 +1,4 @@
-"""Data opened again for a model that is trained: read and divided as its run did it, so that no test image was a training image then."""
+"""Data opened again for a trained model: read and divided as in its run, so that no test image was a training image."""
 
 import json
 from collections import Counter
@@ -19,7 +19,7 @@ from vitral.training.config import Recipe
 from vitral.training.toml import read_recipe, stored_data_options
 
 DIVIDING = ("val_fraction", "test_fraction", "near_copies")
-"""Data options that ask for other splits than the run's."""
+"""Data options that change the splits."""
 
 
 def open_as_in_training(
@@ -33,11 +33,10 @@ def open_as_in_training(
     labelled: bool = True,
     strict: bool = True,
 ) -> DataSet:
-    """Any data, with the data options of the run that made the model; those of the run itself divided as they were then.
+    """Any data, with the data options of the model's run; the run's own data with the run's splits.
 
-    model: a run folder, or a model file, beside which its run may lie. said: fields of `DataOptions` that a person set; they go before the run's own.
-    progress, training, labelled, strict: as in `open_data`.
-    Raises VitralError as `open_data` does.
+    model: a run folder, or a model file in one. said: fields of `DataOptions` that the user set; they override the run's. progress, training,
+    labelled, strict, errors: as in `open_data`.
     """
     steps = card.preprocess
     options = replace(
@@ -57,7 +56,7 @@ def open_as_in_training(
 
 
 def data_of_run(model: Path, progress: OnProgress | None = None) -> DataSet | None:
-    """The data that a model (a run folder, or a file in one) was trained on, divided as they were then; None if no run lies beside it.
+    """The data that a model (a run folder, or a file in one) was trained on, with the run's splits; None if the model is in no run.
 
     progress: as in `open_data`. Raises VitralError if the data are gone, or their images or labels are no longer the same.
     """
@@ -74,10 +73,9 @@ def data_of_run(model: Path, progress: OnProgress | None = None) -> DataSet | No
 def training_images_left(
     model: Path, card: ModelCard, progress: OnProgress | None = None
 ) -> tuple[DataSet, Split, int] | None:
-    """(the data of a model's run as they are now, those of its training images that are still there, how many are gone); None if no run lies
-    beside it.
+    """(the data of a model's run as they are now, its training images that still exist, how many are gone); None if the model is in no run.
 
-    An image is known by its content, so one that was renamed or given another class is still there. progress: as in `open_data`.
+    An image is recognised by its content, even if it was renamed or moved to another class. progress: as in `open_data`.
 
     Raises:
         VitralError: the data are gone, or none of the training images is left, or the run is too old to know them and its data have changed.
@@ -105,7 +103,7 @@ def training_images_left(
 
 
 def _counted_once_each(contents: NDArray[np.uint64], seen: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """Positions of the contents that are among those seen, of each content no more than were seen."""
+    """Positions of the contents that are among those seen, each content no more often than it was seen."""
     left = Counter(seen.tolist())
     kept = []
     for position, content in enumerate(contents.tolist()):
@@ -116,7 +114,7 @@ def _counted_once_each(contents: NDArray[np.uint64], seen: NDArray[np.uint64]) -
 
 
 def source_of_run(model: Path) -> tuple[str, str, Recipe] | None:
-    """(the data as the run named them, their fingerprint, the recipe) of the run that a model lies in; None if it lies in none."""
+    """(the data as the run named them, their fingerprint, the recipe) of the run that a model is in; None if it is in none."""
     run = model if model.is_dir() else model.parent
     try:
         described = json.loads((run / "run.json").read_text())

@@ -1,4 +1,4 @@
-"""The learning rate and the weight decay as pure functions of where a run stands."""
+"""The learning rate and the weight decay as pure functions of a run's progress."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ LEAST = 1e-3  # of the peak: where a warm-up by the clock starts, as its first s
 
 @dataclass(frozen=True)
 class Schedule:
-    """Rates by `progress`, the share of the budget that is spent (0 to 1), and by `step`, the steps that were taken.
+    """Rates by `progress`, the share of the budget that is spent (0 to 1), and `step`, the number of steps taken.
 
     The rate is warmup_lr + (target - warmup_lr) * ramp. `ramp` rises from 0 to 1 in the warm-up. `target` is min_lr + (lr - min_lr) * shape, where
     shape stays at 1 in the warm-up and then declines to 0 (cosine, linear), or until the cool-down does not (constant) or slowly (rsqrt).
@@ -24,7 +24,7 @@ class Schedule:
 
     @classmethod
     def of(cls, options: OptimOptions, budget: int | None, steps_per_epoch: int) -> "Schedule":
-        """`budget` in steps, None for a budget of time: how many steps that will be is not known, so they decline from the start."""
+        """`budget` in steps; None for a budget of time, whose number of steps is unknown: the rate then declines from the start."""
         steps: float | None = options.warmup_steps
         if options.warmup_epochs is not None:
             steps = options.warmup_epochs * steps_per_epoch
@@ -33,7 +33,7 @@ class Schedule:
         return cls(options, steps, 0.0 if budget is None else min(1.0, steps / budget))
 
     def learning_rate(self, progress: float, step: int) -> float:
-        """The rate of the coming step; a layer's own share of it (layer_decay) comes on top."""
+        """The rate of the next step, before each layer's own factor (layer_decay)."""
         options = self.options
         assert options.lr is not None
         target = options.min_lr + (options.lr - options.min_lr) * self._shape(progress, step)
@@ -49,7 +49,7 @@ class Schedule:
         return first if last is None else last + (first - last) * _cosine(progress)
 
     def _shape(self, progress: float, step: int) -> float:
-        """Where the rate stands between lr (1) and min_lr (0)."""
+        """The rate's place between lr (1) and min_lr (0)."""
         options = self.options
         end = 1 - options.cooldown
         if options.schedule in ("cosine", "linear"):

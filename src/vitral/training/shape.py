@@ -1,4 +1,4 @@
-"""The shape of the model that a recipe asks for, and of the view that it gets of an image."""
+"""The configuration of the model that a recipe asks for, and its preprocessing."""
 
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import DataSet
@@ -11,18 +11,18 @@ from vitral.training.sizes import MODEL, row
 
 
 def width(model: ModelOptions) -> int:
-    """Width of the tokens, in a pyramid that of the last stage."""
+    """Width of the tokens; in a pyramid, of the last stage."""
     return model.get("dim") or row(model).token_width
 
 
 def shape(recipe: Recipe, data: DataSet) -> ModelConfig:
-    """The model's shape: the zoo's row with the recipe's changes, and what the data say about channels and classes."""
+    """The model's configuration: the zoo's row with the recipe's changes, and the data's channels and classes."""
     classes = len(data.labels) if recipe.objective.labelled else 0
     return open_shape(recipe, in_channels=data.channels, num_classes=classes)
 
 
 def open_shape(recipe: Recipe, **more: object) -> ModelConfig:
-    """The shape of what is trained, which the objective makes of the model's."""
+    """The configuration of the module that is trained, which the objective makes of the model's."""
     return recipe.objective.shape(open_config(recipe, **more))
 
 

@@ -1,8 +1,8 @@
-"""The model for images of a size where nobody says: patches, how they are made, width and depth. The one table of sizes, for plans and defaults.
+"""The default model for a size of images: patches, stem, width and depth. The one table of sizes, for plans and defaults.
 
-What the rules rest on was measured here (benchmarks/LOG.md): patches made by 3x3 convolutions (https://arxiv.org/abs/2106.14881) beat linear ones by
-points on small images in equal time, fixed positions and averaged patches are worth their while there, and a model that is too large for its time
-learns less than a small one that sees the images more often.
+The rules were measured (benchmarks/LOG.md): on small images, patches by 3x3 convolutions (https://arxiv.org/abs/2106.14881) beat linear ones by
+points in equal time, and fixed positions and averaged patches pay; a model too large for its time learns less than a small one that sees the images
+more often.
 """
 
 from dataclasses import dataclass

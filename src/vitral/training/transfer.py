@@ -1,8 +1,8 @@
-"""Where training starts and what it may change: the weights of another model, frozen parts, LoRA, a norm before the head.
+"""Initial weights and what training may change: another model's weights, frozen parts, LoRA, a norm before the head.
 
-Fine-tuning as in the ViT's paper (https://arxiv.org/abs/2010.11929, sections 3.2 and B.1.1): the head and the layer before it are replaced by one
-new layer that starts at zero, and positions are resized to the grid of the new image size. A masked autoencoder
-(https://arxiv.org/abs/2111.06377, appendix A.1) gives its encoder, whose last norm fine-tuning leaves out.
+Fine-tuning as in the ViT paper (https://arxiv.org/abs/2010.11929, sections 3.2 and B.1.1): one new layer that starts at zero replaces the head and
+the layer before it, and positions are resized to the grid of the new image size. From a masked autoencoder (https://arxiv.org/abs/2111.06377,
+appendix A.1) comes its encoder without the last norm.
 """
 
 from dataclasses import dataclass, field, fields, replace

@@ -1,4 +1,4 @@
-"""What a run measures of itself between two log lines, cheaply: losses, speed, waiting for images, gradients, and how far the weights move."""
+"""Cheap measurements between two log lines: losses, speed, waiting for images, gradients, and how far the weights move."""
 
 import signal
 import threading
@@ -35,7 +35,7 @@ class Window:
         self.since = time.monotonic()
 
     def next(self, stream: Iterator[Batch]) -> Batch:
-        """The next batch; the time until it is there counts as waiting."""
+        """The next batch; the time until it arrives counts as waiting."""
         began = time.monotonic()
         batch = next(stream)
         self.waited += time.monotonic() - began
@@ -73,7 +73,7 @@ class Window:
 
 
 class Signs:
-    """Whether a model's weights learn: a few numbers of each parameter, remembered from one log line to the next."""
+    """Tells whether a model's weights learn, from a few sampled entries of each parameter, compared from one log line to the next."""
 
     def __init__(self, model: nn.Module) -> None:
         self.parameters = [p for p in model.parameters() if p.numel()]
@@ -83,11 +83,11 @@ class Signs:
         self.dead = 0
 
     def _sample(self) -> np.ndarray:
-        """float32, up to `SAMPLED` numbers of each parameter, one after the other."""
+        """float32: up to `SAMPLED` entries of each parameter, concatenated."""
         return torch.cat([_some(p) for p in self.parameters]).float().cpu().numpy()
 
     def look_at_gradients(self) -> None:
-        """Count the parameters that learn by gradient and have none, or one of nothing but zeros; before the gradients are cleared."""
+        """Count the trainable parameters whose gradient is missing or zero; call before the gradients are cleared."""
         learning = [p for p in self.parameters if p.requires_grad]
         gradients = [p.grad for p in learning if p.grad is not None]
         zero = int((torch.stack(torch._foreach_norm(gradients)) == 0).sum()) if gradients else 0
@@ -118,19 +118,19 @@ class Signs:
 
 
 def _some(parameter: Tensor) -> Tensor:
-    """Up to `SAMPLED` numbers from all over a parameter."""
+    """Up to `SAMPLED` evenly spread entries of a parameter."""
     flat = parameter.detach().reshape(-1)
     return flat[:: -(-len(flat) // SAMPLED)]
 
 
 def check_pixels(batch: Batch, step: int, batches: TrainingBatches) -> None:
-    """Refuse a batch with a pixel that is not a number, by the image's name, before it spoils the weights."""
+    """Raise VitralError, with the image's name, for a batch with pixels that are not finite, before it spoils the weights."""
     for view in batch.views:
         if not view.is_floating_point() or bool(torch.isfinite(view).all()):
-            continue  # whole numbers always are
+            continue  # whole numbers are always finite
         spoiled = (~torch.isfinite(view)).flatten(1).any(1).nonzero().flatten().tolist()  # rows of the batch
         indices = batches.indices(step)[1].tolist()
-        # Mixup carries it into a second image, which is not to blame.
+        # Mixup spreads it to a second image, which is not the cause.
         guilty = [i for i in indices if not bool(torch.isfinite(batches.read(i).float()).all())]
         name = batches.split.names[guilty[0] if guilty else indices[spoiled[0]]]
         where = "as it is read" if guilty else "after augmentation"

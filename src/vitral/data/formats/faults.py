@@ -59,7 +59,7 @@ KINDS = {
                              "look which is right", "as the outline has it"),
     "clipped": FaultKind("note", "object reaches out of its image by up to 1 %, cut off", "objects reach out of their images by up to 1 %, cut off",
                          "nothing to do", "cut off at the edge"),
-    "left_out": FaultKind("note", "shape is left out", "shapes are left out", "nothing to do, if it is meant so", "left out"),
+    "left_out": FaultKind("note", "shape is left out", "shapes are left out", "check that this is intended", "left out"),
 }  # fmt: skip
 
 

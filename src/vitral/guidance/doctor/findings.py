@@ -24,6 +24,7 @@ from vitral.training.options import ModelOptions
 from vitral.training.sizes import patch_for
 
 SEVERITIES = ("error", "warning", "note")
+INTENDED = "check that this is intended"  # the remedy for notes on how data were understood
 TINY = 16  # pixels: a side that holds next to nothing,
 TINY_SHARE = 0.25  # where the others are at least four times as large
 LONG = 3.0  # sides' ratio that a square crop or resize harms,
@@ -79,9 +80,7 @@ def layout_findings(listing: Listing) -> list[Finding]:
         text = f"{counted(len(listing.ignored), 'file or folder', 'files or folders')} that do not count: no images, or a run of vitral"
         found.append(Finding("stray_files", "note", text, "nothing to do", [Item((name,)) for name in listing.ignored]))
     found += [
-        Finding("reading", "note", said, "nothing to do, if it is meant so")
-        for said in listing.understood
-        if not said.startswith("left out")
+        Finding("reading", "note", said, INTENDED) for said in listing.understood if not said.startswith("left out")
     ]
     numbers = [label for label in listing.labels if label.lstrip("+-").isdigit()]
     if len(numbers) == len(listing.labels) > 1 and numbers != sorted(numbers):

@@ -1,4 +1,4 @@
-// The answer: the classes that lead, as bars; one can be chosen to be explained.
+// The answer: the top classes as bars; one can be chosen to be explained.
 
 import { el, percent } from "viewer/dom.js";
 
@@ -19,7 +19,7 @@ export function createAnswer(root, { choose }) {
         : lens.why ?? "This model was trained without labels: it has no answer.";
       note.hidden = !note.textContent;
     },
-    /** The class that is explained; null for the one that leads. */
+    /** The class that is explained; null for the top one. */
     show(target) {
       list.querySelectorAll("button").forEach((button, i) => {
         button.setAttribute("aria-pressed", target === null ? i === 0 : top[i].index === target);

@@ -1,10 +1,10 @@
-// Answers of the server, or in an exported page those that were recorded in it.
+// Answers of the server, or in an exported page the recorded ones.
 
-const KEPT = 160; // answers that are kept
+const KEPT = 160; // answers in the cache
 export const LOST = "The server does not answer; see whether `vitral view` still runs.";
 const recorded = JSON.parse(document.getElementById("recorded")?.textContent ?? "null");
-const kept = new Map(); // path -> answer, the one used last at the end
-const asked = new Map(); // path -> {promise, waiting, controller} of questions under way
+const kept = new Map(); // path -> answer, the most recently used at the end
+const asked = new Map(); // path -> {promise, waiting, controller} of pending requests
 
 export class ApiError extends Error {
   constructor(message, status) {
@@ -19,10 +19,10 @@ export const api = {
 
   about: () => api.get("/api/about"),
 
-  /** Whether `get` answers from here, at once. */
+  /** Whether `get` answers from the cache. */
   has: (path) => (recorded ? path in recorded : kept.has(path)),
 
-  /** The answer to a path, kept; `fresh` asks again. Aborting a question that others wait for too only leaves them. */
+  /** The answer to a path, cached; `fresh` asks again. Aborting does not cancel a request that others wait for. */
   async get(path, { signal, fresh = false } = {}) {
     signal?.throwIfAborted();
     if (recorded) {
@@ -74,7 +74,7 @@ function shared(path, signal) {
         return answer;
       })
       .finally(() => asked.get(path) === question && asked.delete(path));
-    promise.catch(() => {}); // nobody may be left to hear it
+    promise.catch(() => {}); // every waiter may have gone
     question = { promise, controller, waiting: 0 };
     asked.set(path, question);
   }
@@ -116,7 +116,7 @@ export function bytes(text) {
   return found;
 }
 
-/** A packed map {grid, extent, low, high, even, data} to the same with values: Float32Array in its own unit, in place of data. */
+/** A packed map {grid, extent, low, high, even, data} with `values`, a Float32Array in the map's own unit, in place of data. */
 export function unpack({ grid, extent, low, high, even, data }) {
   const values = Float32Array.from(bytes(data), (byte) => low + (byte / 255) * (high - low));
   return { grid, extent, low, high, even, values };

@@ -1,13 +1,13 @@
-// The attention mode: the attention of the chosen reader in all layers and heads, one of them in the large picture, and a walk through the layers.
+// The attention mode: the attention of the chosen query in all layers and heads, one of them in the large picture, and a walk through the layers.
 
 import { el, percent } from "viewer/dom.js";
 import { createMatrix } from "viewer/matrix.js";
 import { createReadings } from "viewer/readings.js";
 import { createWalk, flow } from "viewer/walk.js";
 
-const PREVIEW_AFTER = 40; // ms that the pointer rests on a patch before its reading is asked for
+const PREVIEW_AFTER = 40; // ms that the pointer rests on a patch before its attention is requested
 
-/** {layer, head} that are shown: the last layer where none is chosen, the mean where the layer has no such head. */
+/** The {layer, head} shown: the last layer if none is chosen, the mean if the layer has no such head. */
 export function chosen(now, look) {
   const last = look.layers.length - 1;
   const layer = now.layer === null ? last : Math.min(now.layer, last);
@@ -15,7 +15,7 @@ export function chosen(now, look) {
   return { layer, head: now.head === "mean" || now.head >= heads ? "mean" : now.head };
 }
 
-/** Who reads, in words. */
+/** The query in words. */
 export function readerName(query, look) {
   if (query === "own") return look.own;
   if (query === "mean") return "the average patch";
@@ -89,7 +89,7 @@ function open(me, look) {
   me.app.picture.key(null);
 }
 
-/** To the next layer, or from the last to the first; whether there is one after it. */
+/** Go to the next layer, or from the last to the first; returns whether another follows. */
 function step(me) {
   if (!me.look?.layers.length) return false;
   const last = me.look.layers.length - 1;
@@ -100,13 +100,13 @@ function step(me) {
   return next < last;
 }
 
-/** Show what is under the pointer in place of what is chosen. */
+/** Show the patch under the pointer in place of the chosen one. */
 function peekAt(me, part) {
   me.peek = { ...me.peek, ...part };
   move(me);
 }
 
-/** The patch under the pointer is outlined at once; its reading follows, at once if it is here, else when the pointer rests. */
+/** Outline the patch under the pointer at once; its attention follows at once if cached, else when the pointer rests. */
 function pointAt(me, patch) {
   clearTimeout(me.timer);
   if (!me.look.layers.length) return;
@@ -116,7 +116,7 @@ function pointAt(me, patch) {
   me.timer = setTimeout(() => peekAt(me, { query }), wait);
 }
 
-/** Draw what is asked for, once for changes that come together; what the server has to say first comes when it comes. */
+/** Draw the current choice, once for changes that come together, and again when the server answers. */
 function move(me) {
   if (!me.look?.layers.length) return;
   const query = me.peek.query ?? me.now().query;
@@ -145,7 +145,7 @@ async function ask(me, query) {
   }
 }
 
-/** The layer and head that are shown, and what is read there: {about, at, head, read: null until it is known, query}. */
+/** The layer and head shown, and the attention there: {about, at, head, read: null until it is known, query}. */
 function seen(me) {
   const { now, look, peek, read } = me;
   const given = now();

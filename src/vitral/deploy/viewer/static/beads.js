@@ -1,4 +1,4 @@
-// Beads beside the picture: the readers that are no patches, such as the class token. A bead shines by the attention that it gets.
+// Beads beside the picture: the queries that are no patches, such as the class token. A bead shines by the attention that it receives.
 
 import { el, percent } from "viewer/dom.js";
 

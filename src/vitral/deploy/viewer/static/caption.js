@@ -1,4 +1,4 @@
-// What stands below a picture: the scale of its colours, and on a picture that is saved the words that go with it.
+// The foot of a picture: its colour scale, and on a saved picture the caption.
 
 import { COOL, light, ramp } from "viewer/colour.js";
 import { canvasOf } from "viewer/glass.js";
@@ -64,7 +64,7 @@ export function footOf(key, style, caption, width, unit) {
   };
 }
 
-/** The scale between its numbers, and where there are two directions which colour is which: [{width, draw(context, x, y)}]. */
+/** The scale between its numbers, and for two directions the meaning of each colour: [{width, draw(context, x, y)}]. */
 function partsOf({ low, high, from = 0, to = 1 }, style, unit, wide, soft) {
   const gap = 8 * unit;
   const text = (words, context, x, y) => ((context.fillStyle = soft), context.fillText(words, x, y));
@@ -89,7 +89,7 @@ function partsOf({ low, high, from = 0, to = 1 }, style, unit, wide, soft) {
   return from < 0 ? [scale, swatch(-0.8, "speaks against it"), swatch(0.8, "speaks for it")] : [scale];
 }
 
-/** Parts beside each other, in as many rows as they need: [[{part, x}]]. */
+/** Parts side by side, in as many rows as needed: [[{part, x}]]. */
 function flowed(parts, inside, gap) {
   const rows = [];
   let x = Infinity;

@@ -1,16 +1,16 @@
-// Small charts in SVG of something by layer: a dot for each head, and lines. What is in them is said in their title and description.
+// Small SVG charts of a value by layer: a dot for each head, and lines. Their title and description say what they show.
 
 import { svg } from "viewer/curves.js";
 
 const WIDTH = 340;
 const HEIGHT = 190;
 const [LEFT, RIGHT, TOP, BOTTOM] = [44, 12, 12, 34];
-const TICKS = 8; // along the layers, at most about so many
+const TICKS = 8; // along the layers, at most about this many
 
 /**
  * A chart of `count` layers. `form` writes a value; `top` is the highest, 0 the lowest, or with `logarithmic` the lowest is found.
- * `dots` are {x, y, text, head}; `lines` {kind, text, points: [[x, y]]}. `pick({x, head})` hears of a click on a layer's column, with the
- * head whose dot was hit, else null. Returns {root, choose(x)} which marks a layer, or with null none.
+ * `dots` are {x, y, text, head}; `lines` {kind, text, points: [[x, y]]}. `pick({x, head})` is called for a click on a layer's column, with the
+ * head whose dot was hit, else null. Returns {root, choose(x)}; choose marks a layer, or none with null.
  */
 export function layerChart({ title, description, xLabel, count, top, form, dots = [], lines = [], logarithmic = false, pick = null }) {
   const scale = logarithmic ? logScale([...dots.map(({ y }) => y), ...lines.flatMap(({ points }) => points.map(([, y]) => y))]) : linear(top);

@@ -1,4 +1,4 @@
-// Colours: scales of a map's values, and a picture as dark lead and as glass with light behind it.
+// Colours: scales for a map's values, and a picture as dark lead or as glass with light behind it.
 
 // Scales at nine equal steps, linear between. "light" is amber glass, from dark lead to a bright window, for maps without their picture;
 // those of vitral's own pictures come from the server.
@@ -8,7 +8,7 @@ const ANCHORS = {
 const AMBER = [255, 186, 84];
 const SUN = [1, 0.95, 0.82];
 export const COOL = [96, 178, 255];
-export const CHOSEN = "112 199 255"; // of what the reader chose, as rgb() takes it
+export const CHOSEN = "112 199 255"; // marks the user's choice, as rgb() takes it
 
 const made = new Map();
 
@@ -32,10 +32,10 @@ export function ramp(name) {
   return made.get(name);
 }
 
-/** How much of the light a weight in [0, 1] lets through: middling weights stay visible, faint noise stays faint. */
+/** The light that a weight in [0, 1] lets through: medium weights stay visible, faint noise stays faint. */
 export const light = (value) => Math.max(0, Math.min(1, value)) ** 0.65;
 
-/** Of a small map without contrast, which the server tells: neither dark nor light. */
+/** For a map without contrast, as the server marks it: neither dark nor light. */
 export const EVEN = [72, 73, 78];
 
 /** RGBA pixels as dark lead: grey, dim and a little blue. Changes them in place. */
@@ -48,7 +48,7 @@ export function leaden(pixels) {
   }
 }
 
-/** RGBA pixels as glass with the sun behind: fuller and warmer, and dark glass glows amber, so that black is seen to be lit as well. */
+/** RGBA pixels as glass with the sun behind: more saturated and warmer; dark glass glows amber, so that lit black is visible too. */
 export function glowing(pixels) {
   for (let i = 0; i < pixels.length; i += 4) {
     const grey = 0.299 * pixels[i] + 0.587 * pixels[i + 1] + 0.114 * pixels[i + 2];
@@ -60,7 +60,7 @@ export function glowing(pixels) {
   }
 }
 
-/** RGBA pixels half-way to grey and a little darker, as the ground of a heat map. Changes them in place. */
+/** RGBA pixels half-way to grey and a little darker, as the background of a heat map. Changes them in place. */
 export function calm(pixels) {
   for (let i = 0; i < pixels.length; i += 4) {
     const grey = 0.299 * pixels[i] + 0.587 * pixels[i + 1] + 0.114 * pixels[i + 2];
@@ -68,7 +68,7 @@ export function calm(pixels) {
   }
 }
 
-/** RGBA [h * w * 4] of a map's values in [0, 1]: what lies over the calmed picture. */
+/** RGBA [h * w * 4] of a map's values in [0, 1], to lay over the calmed picture. */
 export function heated(values, strength = 0.72) {
   const colours = ramp("inferno");
   const out = new Uint8ClampedArray(values.length * 4);
@@ -81,7 +81,7 @@ export function heated(values, strength = 0.72) {
   return out;
 }
 
-/** RGBA [h * w * 4]: amber, as opaque as light falls through. */
+/** RGBA [h * w * 4]: amber, its opacity the light that falls through. */
 export function lit(values) {
   const out = new Uint8ClampedArray(values.length * 4);
   for (let i = 0; i < values.length; i++) {
@@ -91,7 +91,7 @@ export function lit(values) {
   return out;
 }
 
-/** RGBA [h * w * 4]: cool glass where a value is below 0 and so speaks against, as opaque as it does; nothing elsewhere. */
+/** RGBA [h * w * 4]: cool glass where a value is below 0 (evidence against), its opacity the size of the value; nothing elsewhere. */
 export function against(values) {
   const out = new Uint8ClampedArray(values.length * 4);
   for (let i = 0; i < values.length; i++) {

@@ -1,4 +1,4 @@
-// The compare mode: two methods, or two models, on one picture, each with its curves; and which is the more faithful.
+// The compare mode: two methods, or two models, on one picture, each with its curves; and which one is more faithful.
 
 import { path } from "viewer/api.js";
 import { curves } from "viewer/curves.js";
@@ -27,7 +27,7 @@ export function mount(root, app) {
     app.state.set({ left, right, [name]: text });
   }
 
-  /** The place that is pointed at on one side, on both. */
+  /** Mark on both sides the place under the pointer. */
   function hovered(from, patch) {
     for (const side of sides) side.point(from, patch);
   }
@@ -99,10 +99,10 @@ export function compared({ left, right, model, target }, models) {
   return [first, second].map((side) => ({ ...side, target: targetIn(models[side.model], models[model], target) }));
 }
 
-/** The methods that a model has, those first that should be compared first. */
+/** The methods that a model has, those worth comparing first in front. */
 const defined = ({ methods, preferred }) => preferred.map((name) => methods.find((method) => method.name === name));
 
-/** The class of the state, which is one of the chosen model's, in a model that may number its classes otherwise. */
+/** The state's class, which is one of the chosen model's, in a model that may number its classes differently. */
 function targetIn(model, chosen, target) {
   if (target === null || model === chosen) return target;
   const index = model.labels.indexOf(chosen.labels[target]);
@@ -112,11 +112,11 @@ function targetIn(model, chosen, target) {
 const targetsOf = (both) => both.map(({ target, method }, i) =>
   target === null || !method.takes.includes("target") ? "" : `&${["left", "right"][i]}_target=${target}`).join("");
 
-/** A caution for two models. */
+/** A warning for two models. */
 const apart = ([left, right]) => left.model === right.model ? ""
   : " Each map is tested on its own model, and its gain also depends on how sure that model is.";
 
-/** [row, column] of another grid that lies over the middle of a patch of this one, both {grid, extent, box}; null where there is none. */
+/** [row, column] of the other grid's patch at the centre of a patch of this grid, both {grid, extent, box}; null if there is none. */
 function sameIn(from, to, { row, column }) {
   const middle = (i, axis) => from.box[axis] + ((i + 0.5) / from.grid[axis]) * from.extent[axis] * from.box[axis + 2];
   const place = (at, axis) => Math.floor(((at - to.box[axis]) / (to.extent[axis] * to.box[axis + 2])) * to.grid[axis]);
@@ -139,7 +139,7 @@ function createSide(name, app, { hovered, choose }) {
   let controller = null;
   const me = {
     root,
-    /** Outline the place of this map that lies over a patch of a look, which may be of the other model; none without a patch. */
+    /** Outline the place of this map over a patch of a look, which may be the other model's; nothing without a patch. */
     point(from, patch) {
       const { grid, extent } = picture.shown();
       const place = patch && look && sameIn(from, { grid, extent, box: look.box }, patch);

@@ -6,10 +6,10 @@ const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 260;
 const HEIGHT = 170;
 const LEFT = 38;
-const RIGHT = 60; // for the words at the curves' ends
+const RIGHT = 60; // for the labels at the curves' ends
 const TOP = 12;
 const BOTTOM = 34;
-const APART = 14; // between two words
+const APART = 14; // between two labels
 
 const across = (share) => LEFT + share * (WIDTH - LEFT - RIGHT);
 const up = (p) => TOP + (1 - p) * (HEIGHT - TOP - BOTTOM);
@@ -25,7 +25,7 @@ export function svg(tag, properties = {}, ...children) {
   return made;
 }
 
-/** Where words at these heights go so that none covers another: in the same order, moved as little as needed. */
+/** Heights for labels so that none covers another: in the same order, moved as little as possible. */
 function spread(heights, lowest = HEIGHT - BOTTOM) {
   const order = heights.map((_, i) => i).sort((a, b) => heights[a] - heights[b]);
   const placed = [...heights];
@@ -38,7 +38,7 @@ function spread(heights, lowest = HEIGHT - BOTTOM) {
   return placed;
 }
 
-/** Where along the shares the map is furthest from the random orders' mean: words stand there, where the curves are apart. */
+/** The share at which the map is furthest from the random orders' mean: labels are placed there. */
 function furthest(own, mean) {
   let best = 0;
   for (let i = 1; i < own.length; i++) if (Math.abs(own[i] - mean[i]) > Math.abs(own[best] - mean[best])) best = i;
@@ -97,7 +97,7 @@ function words(shares, lines, at) {
 
 const percentOf = (p) => `${Math.round(100 * p)} %`;
 
-/** Both charts and the table of areas under them: what a map is worth, of the answer of `score`. */
+/** Both charts and the table of areas under them, from an answer of `score`. */
 export function curves(score, name) {
   const rows = [
     ["the map", "map", score.map.deletion, score.map.insertion],

@@ -13,7 +13,7 @@ export function el(tag, properties = {}, ...children) {
   return made;
 }
 
-/** 0.1234 to "12.3 %"; as many digits as the size deserves. */
+/** 0.1234 to "12.3 %"; smaller numbers get more digits. */
 export function percent(share) {
   const hundred = 100 * share;
   if (hundred > 0 && hundred < 0.1) return "<0.1 %";
@@ -23,7 +23,7 @@ export function percent(share) {
 
 /**
  * A segmented control: one of several, with roving focus.
- * `choices` are {value, text, title?, why?}; one with a `why` cannot be chosen and says why.
+ * `choices` are {value, text, title?, why?}; one with a `why` is disabled and says why.
  * Returns {root, show(value)}.
  */
 export function segmented(label, choices, choose) {

@@ -1,4 +1,4 @@
-// Pictures that come in: dropped anywhere, pasted, or chosen.
+// New pictures: dropped anywhere, pasted, or chosen.
 
 import { el } from "viewer/dom.js";
 
@@ -6,10 +6,10 @@ import { el } from "viewer/dom.js";
 export function receive(veil, take, refuse) {
   const input = el("input", { type: "file", accept: "image/*", hidden: true, onchange: () => {
     if (input.files.length) take(input.files[0]);
-    input.value = ""; // the same file again is a choice too
+    input.value = ""; // so that the same file can be chosen again
   } });
   document.body.append(input);
-  let depth = 0; // of elements that the drag has entered
+  let depth = 0; // the number of nested elements that the drag has entered
   const carries = (event) => event.dataTransfer?.types.includes("Files");
   const show = (on) => (veil.hidden = !on);
   addEventListener("dragenter", (event) => carries(event) && show(++depth > 0));

@@ -1,4 +1,4 @@
-// The explanation mode: what speaks for a class, by a chosen method, and a test of how faithful that is to the model.
+// The explanation mode: the evidence for a class, by a chosen method, and a test of how faithful the map is to the model.
 
 import { path, bytes, unpack } from "viewer/api.js";
 import { patchOf, readerName } from "viewer/attention.js";
@@ -6,14 +6,14 @@ import { curves } from "viewer/curves.js";
 import { el, rove, segmented } from "viewer/dom.js";
 import { refuse } from "viewer/feedback.js";
 
-const SUGGESTED = 40; // class names that are offered while one is typed
+const SUGGESTED = 40; // class names offered while typing
 
-/** The method that is chosen, or the first that the model allows. */
+/** The chosen method, or the first that the model allows. */
 export const methodOf = ({ method }, { methods }) => methods.find(({ name, why }) => name === method && !why) ?? methods.find(({ why }) => !why);
 
 /** The parameters of a request for a map: those of the state that the method takes. */
 export function asked(method, { target, layer, query }) {
-  const reader = method.name === "similarity" && !patchOf(query) ? "own" : query; // it takes patches, no other tokens
+  const reader = method.name === "similarity" && !patchOf(query) ? "own" : query; // similarity takes patches only
   return {
     method: method.name,
     target: method.takes.includes("target") ? target : null,
@@ -23,9 +23,8 @@ export function asked(method, { target, layer, query }) {
 }
 
 /**
- * An answer of `explain` as `picture.paint` and `picture.key` take it: a map from its smallest to its largest value, or, where there is a
- * value that counts for nothing, from there, with what speaks against as negative values in the same unit. A map without contrast is drawn
- * without; its words say so.
+ * An answer of `explain` as `picture.paint` and `picture.key` take it: a map from its smallest to its largest value, or, if the method has a neutral
+ * value, from that, with evidence against the class as negative values in the same unit. A map without contrast is drawn evenly, and its key says so.
  */
 export function drawn(answer, style) {
   const { grid, extent, low, high, values } = unpack(answer.map);
@@ -49,12 +48,12 @@ export function drawn(answer, style) {
   };
 }
 
-/** Why a model cannot be scored, or a map of it; null where it can. */
+/** Why a model, or a map of it, cannot be scored; null if it can. */
 export function unscored(model, method) {
   return model.removals.mean ?? method.unscored;
 }
 
-/** The removal that is chosen, or mean where the model does not allow it. */
+/** The chosen removal, or mean if the model does not allow it. */
 export const removalOf = ({ removal }, model) => (model.removals[removal] ? "mean" : removal);
 
 /** A control for what becomes of removed patches. */
@@ -154,7 +153,7 @@ export function mount(root, app) {
     app.picture.marks({ query: asked(method(), now()).query ? patchOf(now().query) : null, ghost });
   }
 
-  /** The curves come after the map, for they take hundreds of forward passes. */
+  /** The curves come after the map, as they take hundreds of forward passes. */
   async function test(one) {
     const why = unscored(model, one);
     if (why) return void score.replaceChildren(el("h3", { text: "How true is it?" }), el("p", { class: "note", text: why }));

@@ -1,12 +1,12 @@
-// Feedback: that something is being computed, what went wrong, and, for screen readers, what is shown.
+// Feedback: work in progress, errors, and for screen readers what is shown.
 
 const BUSY_AFTER = 80; // ms before work is shown as such
-const SAY_AFTER = 250; // ms: of quick changes only the last is spoken
+const SAY_AFTER = 250; // ms without a change before the last one is announced
 
 let working = 0;
 let saying = null;
 
-/** Shows that something is under way until the promise is settled, and gives it back. */
+/** Shows a busy sign until the promise is settled; returns the promise. */
 export function busy(promise) {
   let counted = 0;
   const count = (by) => {
@@ -39,7 +39,7 @@ export function dismiss() {
   document.getElementById("error").hidden = true;
 }
 
-/** Says it to screen readers when things have come to rest. */
+/** Announces a text to screen readers once changes have stopped. */
 export function announce(text) {
   clearTimeout(saying);
   saying = setTimeout(() => (document.getElementById("live").textContent = text), SAY_AFTER);

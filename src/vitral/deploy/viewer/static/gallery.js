@@ -3,7 +3,7 @@
 import { api } from "viewer/api.js";
 import { el, rove } from "viewer/dom.js";
 
-const OFFERED = 6; // pictures to begin with
+const OFFERED = 6; // pictures on the start page
 const SMALL = 64; // pixels under which a picture is shown pixel by pixel
 
 function thumbnail({ id, width, height }, side) {
@@ -11,7 +11,7 @@ function thumbnail({ id, width, height }, side) {
   return el("img", { src: api.pictureURL(id, side), alt: "", loading: "lazy", class: kind });
 }
 
-/** `show(images, id of the one that is shown)`; hidden where there is nothing to choose. Calls choose(id). */
+/** `show(images, id of the one shown)`; hidden if there is nothing to choose. Calls choose(id). */
 export function createStrip(root, choose) {
   rove(root, () => [...root.children]);
   root.setAttribute("role", "group");

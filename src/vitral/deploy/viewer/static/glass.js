@@ -6,7 +6,7 @@ import { against, calm, CHOSEN, glowing, heated, leaden, lit } from "viewer/colo
 const LEAD = "rgb(9 10 13)";
 const COOL = `rgb(${CHOSEN})`;
 const BEVELLED = 14; // pixels of the page from which a pane has a bevel
-const SEEN = 8; // pixels of the page from which a patch is large enough to show its borders
+const SEEN = 8; // pixels of the page from which a patch's borders are shown
 
 export function canvasOf(width, height) {
   const canvas = document.createElement("canvas");
@@ -19,7 +19,7 @@ export function canvasOf(width, height) {
 export function groundsOf(image, { width, height }) {
   const plain = canvasOf(width, height);
   const context = plain.getContext("2d", { willReadFrequently: true });
-  context.imageSmoothingEnabled = width / image.naturalWidth < 3; // the pixels of a small picture are meant to be seen
+  context.imageSmoothingEnabled = width / image.naturalWidth < 3; // the pixels of a small picture stay visible
   context.imageSmoothingQuality = "high";
   context.drawImage(image, 0, 0, plain.width, plain.height);
   const changed = (change) => {
@@ -35,7 +35,7 @@ export function groundsOf(image, { width, height }) {
   };
 }
 
-/** Where a grid lies: its corner and the size of one patch. The last patches may reach beyond the box. */
+/** A grid's corner and the size of one patch. The last patches may reach beyond the box. */
 export function tiling({ box }, [h, w], [reachH, reachW]) {
   const [left, top, width, height] = box;
   return { left, top, cellW: (width * reachW) / w, cellH: (height * reachH) / h };
@@ -79,7 +79,7 @@ function inFull(colours) {
   return out;
 }
 
-/** RGBA [h * w * 4] as a canvas of a pixel a patch, always the same one. */
+/** RGBA [h * w * 4] as a canvas with one pixel a patch; the canvas is reused. */
 function smallMap({ small }, [h, w], rgba) {
   if (small.width !== w || small.height !== h) [small.width, small.height] = [w, h];
   small.getContext("2d").putImageData(new ImageData(rgba, w, h), 0, 0);
@@ -95,12 +95,12 @@ function layMap(context, frame, { grid, extent, smooth }, map, opacity) {
   context.globalAlpha = 1;
 }
 
-/** Each pane lets as much light through as it weighs, and shines a little on those beside it. */
+/** Each pane lets light through by its weight, and shines a little on its neighbours. */
 function shine(context, { glow, scratch }, frame, painted, map) {
   const through = scratch.getContext("2d");
   through.globalCompositeOperation = "copy";
   through.drawImage(glow, 0, 0);
-  through.globalCompositeOperation = "destination-in"; // beyond the grid's place nothing is left
+  through.globalCompositeOperation = "destination-in"; // clears everything outside the grid
   layMap(through, frame, painted, map, 1);
   context.drawImage(scratch, 0, 0);
   context.globalCompositeOperation = "screen";
@@ -108,7 +108,7 @@ function shine(context, { glow, scratch }, frame, painted, map) {
   context.globalCompositeOperation = "source-over";
 }
 
-/** The lead between the panes, where they are large enough for it to be seen, and the bevel of the larger ones. */
+/** The lead between the panes, if they are large enough, and the bevel of larger ones. */
 function leadLines(context, frame, { values, grid, extent, style, colours }) {
   const { left, top, cellW, cellH } = tiling(frame, grid, extent);
   const cell = Math.min(cellW, cellH);
@@ -147,7 +147,7 @@ function bevel(context, frame, { left, top, cellW, cellH }) {
   context.globalCompositeOperation = "source-over";
 }
 
-/** What the model does not see is darker, and the part that it sees is framed. */
+/** Darkens what the model does not see, and frames what it sees. */
 function leaveOut(context, { width, height, box: [left, top, boxW, boxH], unit }) {
   if (boxW >= width - 1 && boxH >= height - 1) return;
   context.fillStyle = "rgb(9 10 13 / 0.66)";
@@ -190,7 +190,7 @@ function paintBorders(context, frame, { rows, columns }, { grid, extent }) {
   context.globalAlpha = 1;
 }
 
-/** Patches that are taken away: dark panes, hatched so that they are none of the picture's own. */
+/** Removed patches: dark panes, hatched to tell them from dark parts of the picture. */
 function paintMasked(context, frame, masked, { grid, extent }) {
   const { left, top, cellW, cellH } = tiling(frame, grid, extent);
   context.beginPath();
@@ -214,7 +214,7 @@ function paintMasked(context, frame, masked, { grid, extent }) {
   context.restore();
 }
 
-/** Dark beneath and beside, so that it is seen on any picture; never smaller than can be seen. */
+/** With a dark edge, to be visible on any picture; never smaller than can be seen. */
 function outline(context, frame, [row, column], { grid, extent }, colour, thick) {
   const { left, top, cellW, cellH } = tiling(frame, grid, extent);
   const grow = Math.max(0, (SEEN * frame.unit - Math.min(cellW, cellH)) / 2);

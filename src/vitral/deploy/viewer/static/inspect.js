@@ -1,4 +1,4 @@
-// The inspect mode: what is inside the model, and what it does with this picture layer by layer; one map at a time in the large picture.
+// The inspect mode: what is inside the model and what it does with this picture, layer by layer; one map at a time in the large picture.
 
 import { bytes, path, unpack } from "viewer/api.js";
 import { patchOf } from "viewer/attention.js";
@@ -7,9 +7,9 @@ import { CHOSEN, EVEN, light, ramp } from "viewer/colour.js";
 import { el, percent, rove } from "viewer/dom.js";
 
 const THUMB = 72; // pixels of a small map's longer side, at least
-const MANY = 1e4; // norms from here on are written short
+const MANY = 1e4; // norms from here on are abbreviated
 
-/** What of an inspection is in the picture: {kind: "positions" or "norms", i}, or null where the model has neither. */
+/** The part of an inspection in the picture: {kind: "positions" or "norms", i}, or null if the model has neither. */
 export function inspected(now, found) {
   const [kind, i] = [now.inspected[0] === "p" ? "positions" : "norms", Number(now.inspected.slice(1))];
   if (found[kind]) return { kind, i: Math.min(i, found[kind].length - 1) };
@@ -64,13 +64,13 @@ export function mount(root, app) {
       if (ends.length) draw();
     } catch (error) {
       if (error.name === "AbortError") return;
-      look = null; // so that it is asked again
+      look = null; // so that it is requested again
       cards.replaceChildren();
       app.fail(error);
     }
   }
 
-  /** The patch whose position is shown: the one under the pointer, else the chosen one, else the middle. */
+  /** The patch whose position is shown: the one under the pointer, else the chosen one, else the central one. */
   const asked = () => hovered ?? patchOf(now().query) ?? look.grid.map((side) => Math.floor(side / 2));
 
   function draw() {
@@ -120,7 +120,7 @@ export function mount(root, app) {
 const card = (kind, title, ...inside) => el("section", { class: `finding ${kind}` }, el("h3", { text: title }), ...inside);
 const said = (text) => el("p", { class: "soft", text });
 
-/** A button that shows something in the large picture, pressed while it is shown. */
+/** A toggle button for something in the large picture. */
 function chooserOf(text, value, is, choose, choosers, ...children) {
   const button = el("button", { type: "button", onclick: () => choose(value) }, ...children, text);
   choosers.push((what) => button.setAttribute("aria-pressed", is(what)));
@@ -189,7 +189,7 @@ function filterCard({ filters: { title, words, picture } }) {
   return [card("filters", title, el("img", { src: picture, alt: title, class: "exact" }), said(words))];
 }
 
-/** A dot for each head, their mean, and the value of a head that reads all patches alike. */
+/** A dot for each head, their mean, and the value of a head that attends to all patches equally. */
 function headChart(app, { title, values, top, form, uniform = [] }) {
   const measured = values.flatMap((heads, x) => (heads ? [[x, heads]] : []));
   const mean = measured.map(([x, heads]) => [x, heads.reduce((sum, y) => sum + y, 0) / heads.length]);

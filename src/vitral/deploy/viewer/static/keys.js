@@ -1,4 +1,4 @@
-// The keyboard: one table for what keys do and for the page that says so.
+// The keyboard: one table for what keys do and for their help.
 
 import { chosen, patchOf } from "viewer/attention.js";
 import { el } from "viewer/dom.js";
@@ -56,7 +56,7 @@ function moveHead(look, { key }) {
   state.set({ head: next === heads ? "mean" : next }, { replace: true });
 }
 
-/** Nothing runs while something is typed or a dialog is open, nor for keys that what has the focus took itself. */
+/** Nothing runs while the user types or a dialog is open, nor for keys that the focused element handled. */
 export function bindKeys(table) {
   const found = new Map(table.flatMap((entry) => entry.keys.map((key) => [key, entry])));
   document.addEventListener("keydown", (event) => {

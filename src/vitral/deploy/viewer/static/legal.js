@@ -1,11 +1,11 @@
-// Fits a state to what the page can show: a link may be old, cut short or from another model.
+// Fits a state to what the page can show: a link may be old, cut short or for another model.
 
 import { patchOf } from "viewer/attention.js";
 import { fromSpans, START, toSpans } from "viewer/state.js";
 
 /**
- * The state with what this page can show in place of what it cannot: `about` as the server tells it, `look` of the state's picture and
- * model, or null while that is not known, and `exported` for a recorded page.
+ * The state with everything that this page cannot show replaced: `about` from the server, `look` for the state's picture and model, or null
+ * while unknown, and `exported` for a recorded page.
  */
 export function fitting(values, about, look, exported) {
   const first = about.given[0]?.id ?? null;
@@ -30,7 +30,7 @@ export function fitting(values, about, look, exported) {
   return look ? { ...found, ...within(found, look, ownLayers) } : found;
 }
 
-/** What has to lie in the picture's grids and among the model's layers, unless a method counts layers of its own. */
+/** The parts of the state that must lie in the picture's grids and among the model's layers, unless a method counts its own layers. */
 function within({ query, layer, head, masked }, look, ownLayers) {
   const { layers, removal: { grid: [h, w] } } = look;
   return {
@@ -41,7 +41,7 @@ function within({ query, layer, head, masked }, look, ownLayers) {
   };
 }
 
-/** Whether this picture and model have such a reader. */
+/** Whether this picture and model have such a query. */
 function asks(query, { grid, prefix, layers }) {
   const patch = patchOf(query);
   if (!layers.length) return false;

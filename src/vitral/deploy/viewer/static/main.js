@@ -41,12 +41,12 @@ app.beads = createBeads($("beads"), {
 const answer = createAnswer($("answer"), { choose: explainClass });
 const strip = createStrip($("strip"), choose);
 const panes = {}; // mode -> promise of {root, pane}
-let images = []; // all that can be chosen
+let images = []; // the pictures to choose from
 let look = null; // the server's look of the shown model at the shown picture
 let current = null; // the {root, pane} that is shown
 let looking = null; // AbortController of the request for a look
 let refused = null; // the error of the state's picture
-let coming = null; // the object URL of a picture that is being uploaded
+let coming = null; // the object URL of a picture during its upload
 
 start().catch(fail);
 
@@ -67,13 +67,13 @@ async function start() {
 
 function route(now, changed, bar) {
   bar.show(now);
-  if (changed.has("mode")) announce(""); // what another mode said is no longer so
+  if (changed.has("mode")) announce(""); // the other mode's announcement no longer holds
   document.body.dataset.mode = now.mode;
   if (changed.has("image") || changed.has("model")) lookAt(now);
   else if (look) show(now, changed);
 }
 
-/** The wanted state as far as this page can show it; says so where something that was named cannot be shown. */
+/** The wanted state as far as this page can show it; announces what cannot be shown. */
 function mended(values) {
   const now = state.get();
   const of = values.image === now.image && values.model === now.model ? look : null;
@@ -95,7 +95,7 @@ async function lookAt({ model, image }) {
   const question = path(model, image, "look");
   const known = api.has(question);
   try {
-    if (!known && !coming) app.picture.preview(api.pictureURL(image)).catch(() => {}); // the look says what is wrong
+    if (!known && !coming) app.picture.preview(api.pictureURL(image)).catch(() => {}); // the look's error is shown
     const found = await (known ? api.get(question) : busy(api.get(question, { signal })));
     if (signal.aborted) return;
     await app.picture.load(found);
@@ -107,7 +107,7 @@ async function lookAt({ model, image }) {
     app.beads.load(found);
     $("main").dataset.ready = "";
     const wanted = state.get();
-    state.set({}, { replace: true }); // it is known now what there is to ask for
+    state.set({}, { replace: true }); // fit the state to the look, which is known now
     if (state.get() === wanted) show(wanted, ALL);
   } catch (error) {
     if (signal.aborted) return;
@@ -117,7 +117,7 @@ async function lookAt({ model, image }) {
   }
 }
 
-/** After an error with the state's picture: show it plain beside the others, or the start page where it is gone. */
+/** After an error with the state's picture: show it without maps beside the others, or the start page if it is gone. */
 function giveUp(error) {
   refused = error;
   document.title = "vitral";
@@ -165,7 +165,7 @@ async function mounted(mode) {
   const module = await busy(import(`viewer/${mode}.js`)).catch((error) => {
     throw error instanceof TypeError ? new ApiError(LOST, 0) : error; // a module that cannot be fetched is a TypeError
   });
-  const root = el("div", { class: `mode ${mode}`, hidden: true }); // until it is its turn: the mode may have changed meanwhile
+  const root = el("div", { class: `mode ${mode}`, hidden: true }); // until it is shown: the mode may have changed meanwhile
   $("pane").append(root);
   return { root, pane: module.mount(root, app) };
 }
@@ -261,7 +261,7 @@ async function take(file) {
   const mine = coming;
   looking?.abort();
   leave(true);
-  const seen = app.picture.preview(coming).catch(() => {}); // what is no picture the server refuses, in a sentence
+  const seen = app.picture.preview(coming).catch(() => {}); // the server refuses what is no picture, and says why
   try {
     const stored = await busy(api.upload(file));
     await seen;
@@ -274,7 +274,7 @@ async function take(file) {
     if (coming !== mine) return;
     forgetComing();
     fail(error);
-    if (refused) giveUp(refused); // and this error is the one that is read
+    if (refused) giveUp(refused); // show this error last, so that it is the one that stays
     else lookAt(state.get());
   }
 }

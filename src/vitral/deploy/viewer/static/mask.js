@@ -1,13 +1,13 @@
-// The mask mode: remove patches by painting and see the answer change, or find few patches whose removal flips it.
+// The mask mode: remove patches by painting and see the answer change, or find a few patches whose removal changes it.
 
 import { path } from "viewer/api.js";
 import { el, percent } from "viewer/dom.js";
 import { removalChoice, removalOf, sentence } from "viewer/explanation.js";
 import { fromSpans, toSpans } from "viewer/state.js";
 
-const FEW = 80; // patches, up to which the search tries every one at each step and needs no map to guide it
-const STEP = 90; // ms a patch, as the found ones are shown
-const LONGEST = 2400; // ms for all
+const FEW = 80; // patches up to which the search tries every one at each step and needs no map to guide it
+const STEP = 90; // ms for each patch found, when they are shown
+const LONGEST = 2400; // ms for all of them
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 const HINT = "Paint over the picture to remove patches. To put them back, begin on a removed one, or hold Alt or the right button. "
   + "Keys: arrows and space.";
@@ -26,7 +26,7 @@ export function mount(root, app) {
     flips);
   const hint = el("p", { class: "note", text: HINT });
   const why = el("p", { class: "note", hidden: true });
-  // What is pressed stands above what grows and shrinks, so that no button moves away under the pointer.
+  // Buttons stand above everything that grows and shrinks, so that none moves away under the pointer.
   const body = el("div", { class: "masking" }, count, acts, removal, words, bars, hint);
   root.append(el("div", { class: "pane-head" }, el("h2", { text: "Without some patches" })), why, body);
 
@@ -35,8 +35,8 @@ export function mount(root, app) {
   let cursor = null; // [row, column] that the keys move
   let over = null; // where the pointer is
   let erasing = false; // in this stroke
-  let [sent, waiting] = [null, false]; // the question under way; whether another comes after it
-  let shown = null; // the question whose answer is shown
+  let [sent, waiting] = [null, false]; // the pending request; whether another follows
+  let shown = null; // the request whose answer is shown
   let playing = null; // AbortController of a search and of showing what it found
   let ends = [];
   const now = () => app.state.get();
@@ -62,7 +62,7 @@ export function mount(root, app) {
     app.picture.marks({ masked: masked(), maskGrid: grid(), maskExtent: look.removal.extent, cursor: over ?? cursor });
   }
 
-  /** Get the answer for the masked patches; of the requests that come meanwhile only the last is sent. */
+  /** Get the answer for the masked patches; of requests made meanwhile only the last is sent. */
   async function ask() {
     const question = JSON.stringify({ removed: [...masked()].sort((a, b) => a - b), removal: removalOf(now(), model) });
     const { model: number, image } = now();
@@ -89,7 +89,7 @@ export function mount(root, app) {
     }
   }
 
-  /** The classes in their order at first, each as a bar with a tick where it was. */
+  /** The classes in their original order, each as a bar with a tick at its original value. */
   function draw({ before, after, answer }) {
     const rows = new Map([...bars.children].map((row) => [row.dataset.index, row]));
     bars.replaceChildren(...after.map(({ index, label, p }, i) => {
@@ -151,7 +151,7 @@ export function mount(root, app) {
     return able.includes(now().method) ? now().method : able[0] ?? null;
   }
 
-  /** Show the patches in the order of the search, then those that are needed. */
+  /** Show the patches in the order of the search, then only the necessary ones. */
   async function animate({ steps, patches }, signal) {
     if (!still.matches) {
       const pause = Math.min(STEP, LONGEST / steps.length);

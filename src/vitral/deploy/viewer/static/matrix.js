@@ -4,7 +4,7 @@ import { CHOSEN, EVEN, light, ramp } from "viewer/colour.js";
 import { el, percent } from "viewer/dom.js";
 
 const GAP = 3;
-const [SMALLEST, FINGER, LARGEST, SHALLOW] = [15, 44, 76, 170]; // pixels of a thumbnail; of one of few layers in a large window
+const [SMALLEST, FINGER, LARGEST, SHALLOW] = [15, 44, 76, 170]; // pixels of a thumbnail: least, for touch, most, and most with few layers
 const LINE = 16; // heads in a line, at most
 const LENS = [104, 190]; // pixels of the early answer: at least, at most
 const UNDER = 24; // pixels of a line for it below the thumbnails
@@ -119,16 +119,16 @@ function early(look, i) {
   }, el("b", { text: label }), el("small", { text: percent(p) }), bar);
 }
 
-/** A whole number of pixels a patch, where little is lost by it: uneven patches look like another map. */
+/** A whole number of pixels a patch if that costs little size: patches of uneven size look like another map. */
 function snapped(cell, patches, unit) {
   const even = (Math.floor((cell * unit) / patches) * patches) / unit;
   return even >= 0.87 * cell ? even : cell;
 }
 
 /**
- * Where everything is, in pixels of the page: {names, area, lens, wide, high, unit, rows: [{line, cell, tall, y}]}. Cells are as large as
- * the place allows, and large enough for a finger where fingers point; layers with few heads, in a pyramid those of the finest grids, get
- * larger ones. Where a window is high enough, the early answers stand below the thumbnails, which then get their width.
+ * The layout, in pixels of the page: {names, area, lens, wide, high, unit, rows: [{line, cell, tall, y}]}. Cells are as large as the space allows,
+ * and large enough for a finger on touch screens; layers with few heads, such as a pyramid's finest grids, get larger ones. In a tall window the
+ * early answers stand below the thumbnails, which then use their width.
  */
 function layoutOf(look, wide) {
   const beside = laidOut(look, wide, false);
@@ -163,7 +163,7 @@ function laidOut(look, wide, below) {
   return { names, area, lens, under, wide: names + area + lens, high: y, unit, rows };
 }
 
-/** Lays everything out anew where the place has changed; returns whether it has. */
+/** Renews the layout if the space has changed; returns whether it has. */
 function fit(root, grid, canvas, me) {
   const size = layoutOf(me.look, root.clientWidth);
   if (JSON.stringify(size) === JSON.stringify(me.size)) return false;
@@ -214,7 +214,7 @@ function drawAll(canvas, me) {
   for (const [borders, grid, place] of lined) windowLines(context, borders, grid, place);
 }
 
-/** One map, pixel by pixel: patches as they are, and where a map is finer than its thumbnail the brightest of each few. */
+/** Draws one map pixel by pixel; if the map is finer than its thumbnail, a pixel shows its brightest patch. */
 function fillCell(words, stride, [x, y, width, height], all, start, [h, w], colours) {
   const [tops, bottoms] = spans(h, height);
   const [lefts, rights] = spans(w, width);
@@ -242,7 +242,7 @@ function fillEven(words, stride, [x, y, width, height]) {
 
 const known = new Map();
 
-/** [from, to) of `count` places that each of so many pixels shows: at least one. */
+/** For each pixel, the range [from, to) of the `count` patches that it shows, at least one. */
 function spans(count, pixels) {
   const key = `${count} ${pixels}`;
   if (!known.has(key)) {

@@ -6,7 +6,7 @@ import { el, percent } from "viewer/dom.js";
 const AGAIN = 700; // ms between two requests for the progress of the index
 const SMALL = 64; // pixels of a side up to which each is shown as a square
 
-/** The question for a picture's neighbours. */
+/** The request for a picture's neighbours. */
 export const question = ({ model, image }) => path(model, image, "neighbours");
 
 export function mount(root, app) {
@@ -29,7 +29,7 @@ export function mount(root, app) {
       show(...(found.state === "none" ? absent(found) : answer(found)));
     } catch (error) {
       if (error.name === "AbortError") return;
-      asked = null; // so that it is asked again
+      asked = null; // so that it is requested again
       place.replaceChildren();
       app.fail(error);
     }

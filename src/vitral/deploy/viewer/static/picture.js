@@ -5,8 +5,8 @@ import { drawScale, footOf } from "viewer/caption.js";
 import { el } from "viewer/dom.js";
 import { canvasOf, groundsOf, paintMap, paintMarks, tiling } from "viewer/glass.js";
 
-const SAVED = 1200; // saved pictures have at least so many
-const LEAST = 0.5; // of the longer side: the width of one that is saved
+const SAVED = 1200; // pixels of a saved picture's longer side, at least
+const LEAST = 0.5; // a saved picture's least width, as a share of its longer side
 const NOTHING = { values: null, even: false, grid: [1, 1], extent: [1, 1], colours: null, style: "light", smooth: false };
 
 /**
@@ -99,7 +99,7 @@ export function createPicture(root) {
   };
 }
 
-/** The canvas as large as its place allows, in the picture's shape. Returns whether anything is to be drawn anew. */
+/** Makes the canvas as large as its place allows, in the picture's shape. Returns whether it must be redrawn. */
 function resize(stage, canvas, above, me) {
   const { naturalWidth, naturalHeight } = me.image;
   const tallest = parseFloat(getComputedStyle(stage).maxHeight) || Infinity;
@@ -159,7 +159,7 @@ async function toPNG(me, caption) {
   return new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
 }
 
-/** Pointer to patches: of the grid that is painted away where there is one, else of the one whose patches ask. */
+/** Pointer to patches: of the grid that is masked if there is one, else of the queries' grid. */
 function listen(canvas, me, emit) {
   let over = null;
   let stroke = null; // {erase, last} while the pointer is down
@@ -209,7 +209,7 @@ function listen(canvas, me, emit) {
   });
 }
 
-/** The patches on the way from one to another, the last included: a fast stroke leaves no gaps. */
+/** The patches on the line from one to another, the last included, so that a fast stroke leaves no gaps. */
 function between(from, to) {
   const steps = Math.max(Math.abs(to.row - from.row), Math.abs(to.column - from.column), 1);
   const mix = (a, b, i) => Math.round(a + ((b - a) * i) / steps);

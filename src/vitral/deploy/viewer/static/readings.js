@@ -1,8 +1,8 @@
-// The attention of a query in each layer: requested, decoded, and for the neighbours of a patch requested ahead.
+// The attention of a query in each layer: requested and decoded, and requested ahead for the neighbours of a patch.
 
 import { bytes, path } from "viewer/api.js";
 
-const REST = 150; // ms without another question before the neighbours are asked for
+const REST = 150; // ms without another request before the neighbours are requested
 
 /**
  * `known(now, query)` says whether an answer is here; `read(now, query)` is a promise of its layers, which a later question calls off with
@@ -35,7 +35,7 @@ export function createReadings({ api, busy }) {
       const beside = [[row, column + 1], [row + 1, column], [row, column - 1], [row - 1, column]];
       timer = setTimeout(async () => {
         for (const [r, c] of beside.filter(([r, c]) => r >= 0 && c >= 0 && r < h && c < w)) {
-          await api.get(question(now, `${r},${c}`), { signal }).catch(() => {}); // only a wish: who asks for it sees the error
+          await api.get(question(now, `${r},${c}`), { signal }).catch(() => {}); // errors are shown when it is requested for real
           if (signal.aborted) return;
         }
       }, REST);

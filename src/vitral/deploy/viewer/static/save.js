@@ -74,7 +74,7 @@ function nameOf(now, look) {
   return [stem(look.picture.name), now.mode, ...parts].join("-");
 }
 
-/** The line below a picture that is saved: which picture and model, what is shown, the class and its probability. */
+/** The caption of a saved picture: picture and model, what is shown, the class and its probability. */
 async function captionOf(now, look, app) {
   const model = app.about.models[now.model];
   const said = ({ label, p }) => (p === undefined ? label : `${label} ${percent(p)}`);
@@ -99,14 +99,14 @@ async function captionOf(now, look, app) {
   return [...parts, "vitral"].join(" · ");
 }
 
-/** Gives a Blob to the person as a file. */
+/** Downloads a Blob as a file. */
 function hand(blob, name) {
   const url = URL.createObjectURL(blob);
   el("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-/** Copies a text; where the browser does not allow it, shows it to be copied by hand. */
+/** Copies a text; if the browser forbids it, shows the text to be copied by hand. */
 async function copy(text, menu, app) {
   try {
     await navigator.clipboard.writeText(text);
@@ -129,7 +129,7 @@ async function pageOf({ model, image }, app) {
   return response.blob();
 }
 
-/** What is shown, in numbers: which model, which picture, and the mode's own. */
+/** What is shown as JSON: the model, the picture and the mode's own numbers. */
 async function dataOf(now, look, app) {
   const { name, architecture } = app.about.models[now.model];
   const { width, height, ...picture } = look.picture;
@@ -184,7 +184,7 @@ const NUMBERS = {
   },
 };
 
-/** A map's numbers, by the question `parameters` of explanation.js. */
+/** A map's numbers, for the request `parameters` of explanation.js. */
 async function explained({ api, about }, image, model, parameters) {
   const found = await api.get(path(model, image, "explain", parameters));
   const { grid, extent, values } = unpack(found.map);

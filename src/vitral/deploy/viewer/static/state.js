@@ -1,9 +1,9 @@
-// What is looked at, as one frozen object, mirrored in the URL's fragment: a link shows the same again, and back goes back.
+// The page's state, one frozen object, mirrored in the URL's fragment, so that links and the back button work.
 
 const MODES = ["attention", "explanation", "mask", "compare", "inspect", "neighbours"];
-const WRITE_EVERY = 150; // ms, on average; browsers refuse pages that write their address much more often
-const AT_ONCE = 20; // steps of the history that may come sooner after each other, so that quick choices are steps of their own
-const REST = 200; // ms without a change before one that is no step of the history is written: writing takes longer than drawing
+const WRITE_EVERY = 150; // ms between writes, on average; browsers throttle pages that write their URL much more often
+const AT_ONCE = 20; // history entries that may follow each other faster, so that quick choices get entries of their own
+const REST = 200; // ms without a change before a change without a history entry is written: writing takes longer than drawing
 
 const oneOf = (...values) => (text) => (values.includes(text) ? text : undefined);
 const matching = (pattern) => (text) => (pattern.test(text) ? text : undefined);
@@ -28,9 +28,9 @@ const FIELDS = {
 };
 export const START = Object.freeze(Object.fromEntries(Object.entries(FIELDS).map(([name, [start]]) => [name, start])));
 
-let fit = (values) => values; // to what there is to show
+let fit = (values) => values; // replaces values that cannot be shown
 let now = fromFragment(location.hash);
-let due = null; // {push} of a write that waits
+let due = null; // {push} of a pending write
 let timer = null;
 let written = -Infinity;
 let spare = AT_ONCE; // of AT_ONCE those that are left, one more every WRITE_EVERY
