@@ -1,4 +1,4 @@
-"""Faults that show only where training and validation are compared, and faults of time."""
+"""Faults that show when training and validation are compared, and faults of time."""
 
 import math
 
@@ -9,19 +9,19 @@ from vitral.guidance.coach.history import History, mean
 from vitral.guidance.coach.symptoms import LINES, SIGMAS, Remark
 from vitral.training.config import seconds
 
-BEGUN = 0.3  # share of the budget: before it most runs are far from what they will know
+BEGUN = 0.3  # share of the budget before which most runs are far from their final accuracy
 ABOVE = 0.1  # by which validation must be better than training, both without augmentation
-ALIKE = 1.7  # `repeated`: 1 where mistakes come at random; on digits and Fashion-MNIST 2.3 and more at every stage of training
-UNSURE = 0.75  # `separation`: 0.5 where chance decided which labels are wrong, 0.85 and more where some images are harder than others
-KINDS = 4  # classes: with fewer, there are too few kinds of mistakes to tell
-MISTAKES = 50  # on validation, or `repeated` is chance
+ALIKE = 1.7  # `repeated`: 1 for random mistakes; on digits and Fashion-MNIST 2.3 and more at every stage of training
+UNSURE = 0.75  # `separation`: 0.5 if labels are wrong at random, 0.85 and more if some images are harder than others
+KINDS = 4  # classes: with fewer there are too few kinds of mistakes
+MISTAKES = 50  # on validation: with fewer `repeated` is chance
 
 
 def noise(run: History) -> Remark | None:
     """Wrong labels.
 
-    A network learns what is right before it learns wrong labels by heart (early learning, https://arxiv.org/abs/2007.00151): with clean validation
-    labels it is then better there than on training. With wrong labels in both its mistakes are of all kinds, and it is as sure of them.
+    A network learns the right labels before it memorises the wrong ones (early learning, https://arxiv.org/abs/2007.00151): with clean validation
+    labels it is then better there than on training. With wrong labels in both, its mistakes are of all kinds, and it is as confident in them.
     """
     if not _judged(run):
         return None
@@ -31,7 +31,7 @@ def noise(run: History) -> Remark | None:
     if images and val - train > max(ABOVE, SIGMAS * error):
         seen = f"right are {_on(run, val)} and only {portion(train, images, 'training image')} in the same view"
         return Remark("noise", seen, "many training labels are wrong (or validation is easier)", doctor)
-    # What was learned by heart says nothing: there clean labels give such mistakes too.
+    # After memorising, clean labels give such mistakes too.
     if not _random_mistakes(run) or train - val > max(GAP, SIGMAS * error):
         return None
     top1 = mean(run.val[-LINES:], "top1")
@@ -44,7 +44,7 @@ def _on(run: History, share: float) -> str:
 
 
 def _random_mistakes(run: History) -> bool:
-    """Whether the mistakes on validation look like labels that are wrong by chance."""
+    """Whether the mistakes on validation look like labels that are wrong at random."""
     lines = [
         line for line in run.val[-LINES:] if line.get("repeated") is not None and line.get("separation") is not None
     ]
@@ -56,12 +56,12 @@ def _random_mistakes(run: History) -> bool:
     return learned and enough and mean(lines, "repeated") <= ALIKE and mean(lines, "separation") <= UNSURE
 
 
-APART = 0.3  # by which the classes' shares differ more than a split of so few images makes them by chance
+APART = 0.3  # difference of the classes' shares beyond what a random split of so few images gives
 LEAST = 5  # validation images
 
 
 def unlike(run: History) -> Remark | None:
-    """Validation images unlike those of training: of other classes, or answered worse than by guessing."""
+    """Validation images unlike the training images: of other classes, or answered worse than by guessing."""
     shares, here = run.split("train").get("shares"), run.split("val").get("shares")
     images, doctor = run.size("val"), f"vitral doctor {run.source()}"
     if not shares or not here or images < LEAST or not run.one_class_an_image:
@@ -91,9 +91,9 @@ def unlike(run: History) -> Remark | None:
 
 
 BY_HEART = 0.1  # above chance on training images
-SOME = 0.25  # of the way from chance to training's top-1: validation that is as far has learned something
-FAR = 0.5  # of that way, which validation does not reach by luck: it lies above Wilson's interval
-OFTEN = 2.5  # standard errors of that interval, as it is looked at after every validation
+SOME = 0.25  # of the way from chance to training's top-1, from which validation shows learning
+FAR = 0.5  # of that way, which must lie above validation's Wilson interval
+OFTEN = 2.5  # standard errors of that interval, as it is checked after every validation
 
 
 def memorised(run: History) -> Remark | None:
@@ -115,11 +115,11 @@ def memorised(run: History) -> Remark | None:
     return Remark("memorised", seen, cause, f"vitral doctor {run.source()}")
 
 
-AROUND = 5  # validations whose mean loss is compared: on few images single ones go up and down
+AROUND = 5  # validations whose mean loss is compared: on few images single ones fluctuate
 RISEN = 1.25  # the mean validation loss over its lowest
 GAP = 0.1  # in top-1, while the loss rises
-WIDE = 0.2  # in top-1, whatever the loss does (smoothing holds it down)
-MASTERED = 0.9  # top-1 on training images, in the wide case
+WIDE = 0.2  # in top-1, whatever the loss does (label smoothing keeps it low)
+MASTERED = 0.9  # top-1 on training images, in this case
 PARTED = (
     2.0  # times the loss on training images that the loss on validation is: beside it a gap of few images is no chance
 )
@@ -132,7 +132,7 @@ def overfitting(run: History) -> Remark | None:
     if not _judged(run) or not images or len(run.val) < AROUND or "train_loss" not in run.val[-AROUND]:
         return None
     if val <= run.chance("val") and train < MASTERED:
-        return None  # it may yet show that the labels have no rule
+        return None  # it may still turn out that the labels are random
     error = (run.noise(train, images) ** 2 + run.noise(val, run.size("val")) ** 2) ** 0.5
     losses, gap = [line["loss"] for line in run.val], train - val
     means = [sum(losses[i : i + AROUND]) / AROUND for i in range(len(losses) - AROUND + 1)]
@@ -160,7 +160,7 @@ MODEL_FLAGS = ("model", "dim", "depth", "num_heads", "patch_size", "image_size")
 
 
 def _against_overfitting(run: History, best: float | None) -> list[str]:
-    """Commands to try, the likeliest to help first. best: the epoch from which the validation loss rose, if it did."""
+    """Commands to try, the most promising first. best: the epoch from which the validation loss rose, if it did."""
     augment, transfer = run.recipe.augment, run.recipe.transfer
     if augment.crop == "none":
         more = run.again(crop=None, hflip=None, policy="randaugment")
@@ -182,8 +182,8 @@ def _judged(run: History) -> bool:
     return run.one_class_an_image and late and len(run.val) >= LINES and run.val[-1].get("train_top1") is not None
 
 
-STARVED = 0.6  # share of the time that is spent waiting; a small model on small images waits for a fifth of it
-FELT = 2.0  # seconds waited in all: less is not worth a word
+STARVED = 0.6  # share of the time spent waiting; a small model on small images waits for a fifth of it
+FELT = 2.0  # seconds of waiting in all from which it is reported
 
 
 def starved(run: History) -> Remark | None:
@@ -200,12 +200,12 @@ def starved(run: History) -> Remark | None:
     return Remark("starved", seen, cause, run.again(workers=max(2, 2 * workers)))
 
 
-FEW_EPOCHS = 1.0  # from scratch: not even every image is seen
+FEW_EPOCHS = 1.0  # from scratch: below it not every image is seen
 FEW_FINE_TUNING = 0.3  # trained weights adapt within an epoch
-TRIAL = 5.0  # seconds: whoever gives no more tries something out
+TRIAL = 5.0  # seconds: a shorter budget is a mere try
 GOOD_EPOCHS = 10  # to aim for
 TIMED = 0.1  # share of the budget after which the speed is known
-ENDLESS = 24 * 3600.0  # seconds: what nobody waits for unawares
+ENDLESS = 24 * 3600.0  # seconds: a longer run is probably not intended
 
 
 def budget(run: History) -> Remark | None:

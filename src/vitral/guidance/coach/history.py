@@ -1,4 +1,4 @@
-"""A run so far: its recipe, run.json and the lines of metrics.jsonl, and what chance alone would score."""
+"""A run so far: its recipe, run.json and the lines of metrics.jsonl, and the scores of chance."""
 
 import math
 import shlex
@@ -17,7 +17,7 @@ POOLED = 8  # validations whose few scored training images are taken together
 
 @dataclass
 class History:
-    """Grows by a line at a time; everything else is computed from it."""
+    """Grows line by line; everything else is computed from the lines."""
 
     recipe: Recipe
     described: Line
@@ -42,21 +42,21 @@ class History:
 
     @property
     def one_class_an_image(self) -> bool:
-        """Whether the run learns one class for each image: what is said about top-1 and its chance level then holds."""
+        """Whether the run learns one class an image, so that it has a top-1 and a chance level."""
         return self.recipe.objective.labelled and any("top1" in line for line in self.train[-1:])
 
     @property
     def learned(self) -> ClassifyOptions:
-        """How the labels are learned, of a run that learns them."""
+        """The options of the objective, for a run that learns labels."""
         assert isinstance(self.recipe.objective, ClassifyOptions)
         return self.recipe.objective
 
     def split(self, name: str) -> Line:
-        """What the first line says of a split; empty in runs of earlier versions."""
+        """The first line's facts about a split; empty in runs of earlier versions."""
         return self.data.get("splits", {}).get(name, {})
 
     def shares(self) -> list[float]:
-        """Each class's share of what training sees."""
+        """Each class's share of the training images, as sampled."""
         objective = self.learned
         known = self.split("train").get("shares")
         if known is None or objective.sampling == "balanced" or objective.class_weights == "balanced":
@@ -64,14 +64,14 @@ class History:
         return known
 
     def chance(self, split: str) -> float:
-        """Top-1 of always naming the commonest class."""
+        """Top-1 of always predicting the commonest class."""
         return max(1 / self.classes, float(self.split(split).get("majority", 0.0)))
 
     def chance_loss(self) -> float | None:
-        """The training loss of answering every image with the classes' shares: their entropy, ln K where all are alike.
+        """The training loss of predicting the classes' shares for every image: their entropy, ln K if all are equal.
 
-        Smoothing (https://arxiv.org/abs/1512.00567, section 7) moves the targets towards 1 / K; Mixup leaves their mean as it is. None where the
-        loss is not of the labels alone.
+        Smoothing (https://arxiv.org/abs/1512.00567, section 7) moves the targets towards 1 / K; Mixup keeps their mean. None if the loss is not of
+        the labels alone.
         """
         objective = self.learned
         if objective.teacher is not None or objective.binarise:
@@ -82,7 +82,7 @@ class History:
         return sum(-p * math.log(p) for p in smooth if p > 0)
 
     def usual_lr(self) -> float:
-        """The learning rate that vitral would have chosen itself."""
+        """The learning rate that vitral would have chosen."""
         recipe, train = self.recipe, self.recipe.train
         assert train.batch_size is not None
         optim = replace(recipe.optim, lr=None, lr_per=None)
@@ -91,11 +91,11 @@ class History:
         return lr
 
     def past_warmup(self) -> list[Line]:
-        """The training lines since the learning rate was at its highest."""
+        """The training lines since the learning rate peaked."""
         peak = max((line["lr"] for line in self.train), default=0.0)
         start = next((i for i, line in enumerate(self.train) if line["lr"] >= 0.95 * peak), 0)
         warm = self.train[start:]
-        # A rate that still rises is not at its peak.
+        # A rate that still rises has not peaked.
         return [] if self.train and self.train[-1]["lr"] >= 0.999 * peak and self._rising() else warm
 
     def _rising(self) -> bool:
@@ -106,9 +106,9 @@ class History:
         return (train.batch_size or 1) * train.accumulation
 
     def seen_score(self) -> tuple[float, float, int]:
-        """Top-1 of the training images that the last validations scored, that of validation at the same times, and how many training images.
+        """Top-1 of the training images scored at the last validations, of validation at the same times, and the number of training images.
 
-        No validation makes new images: however often a split is scored, it counts once. 0 images where there are none.
+        Validation images count once, however often they are scored. 0 images if there are none.
         """
         lines = [line for line in self.val[-POOLED:] if "train_top1" in line]
         images = sum(line["train_images"] for line in lines)
@@ -119,7 +119,7 @@ class History:
         return train, val, min(images, self.size("train"))
 
     def noise(self, share: float, images: int) -> float:
-        """Standard error of a share measured on so many images; a share of 0 or 1 is not known exactly either (Agresti and Coull 1998)."""
+        """Standard error of a share measured on so many images; not 0 for a share of 0 or 1 either (Agresti and Coull 1998)."""
         images = max(1, images)
         middle = (share * images + 2) / (images + 4)
         return math.sqrt(middle * (1 - middle) / (images + 4))
@@ -129,10 +129,10 @@ class History:
         return int(self.split(split).get("images", self.described["images"].get(split, 0)))
 
     def again(self, **changes: object) -> str:
-        """The run's own command with these flags changed (None: left out) and a new run folder."""
+        """The run's command with these flags changed (None: left out) and a new run folder."""
         words = shlex.split(self.described["command"]) or ["vitral", "train", self.described["data"]]
         drop = {"--out", *(f"--{name.replace('_', '-')}" for name in changes)}
-        kept, going, values = [], False, 0  # going: whether the words that follow belong to a flag that goes
+        kept, going, values = [], False, 0  # going: whether the next words belong to a dropped flag
         for word in words:
             if (
                 going and not word.startswith("--") and (values == 0 or _is_number(word))

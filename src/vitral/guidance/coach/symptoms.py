@@ -1,7 +1,7 @@
 """What can go wrong in a run: one function a fault, from the run's history to a remark with the number that shows it, or None.
 
-A wrong remark costs more trust than a missing one: shares are compared by their standard errors, and what every run looks like at its start
-is no fault. Each threshold is a named constant with its reason.
+A wrong remark costs more trust than a missing one: shares are compared by their standard errors, and what is normal at the start of a run is no
+fault. Each threshold is a named constant with its reason.
 """
 
 import math
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from vitral.errors import portion
 from vitral.guidance.coach.history import History, Line, mean
 
-LINES = 3  # log lines in a row: what holds in one may be chance
-SIGMAS = 4.0  # standard errors that a difference of shares must have: looked at after every validation, 3 would come by chance
+LINES = 3  # log lines in a row: a single one may be chance
+SIGMAS = 4.0  # standard errors of a difference of shares: checked after every validation, 3 would occur by chance
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ WIDE_STD = 30.0  # normalised by a deviation far below the images' own
 
 
 def inputs(run: History) -> Remark | None:
-    """Images that show nothing, or that are normalised out of range."""
+    """Images that show nothing, or are normalised out of range."""
     doctor = f"vitral doctor {run.source()}"
     flat = run.data.get("flat", 0.0)
     if flat >= FLAT:
@@ -61,9 +61,9 @@ def inputs(run: History) -> Remark | None:
     return None
 
 
-LEAK = 0.01  # share of a split that is in training: some data sets have a handful of copies, which move no score
-NEAR = 0.05  # share of a split that is almost in training
-NEAR_OVER = 3.0  # times as often as training images resemble each other, or the images are just alike
+LEAK = 0.01  # share of a split that is in training too: a handful of copies does not change scores
+NEAR = 0.05  # share of a split with a near copy in training,
+NEAR_OVER = 3.0  # and so many times the share among training images, or the images are simply similar
 
 
 def leak(run: History) -> Remark | None:
@@ -87,8 +87,8 @@ def _of_split(share: float, images: int, name: str) -> str:
     return portion(share, images, "validation image" if name == "val" else f"{name} image")
 
 
-STILL = 0.1  # share of the parameters: in a run that learns every one moves in each window
-LATE = 0.1  # of the peak learning rate: below it steps may be too small for float32 to show
+STILL = 0.1  # share of the parameters: in a healthy run every one changes in each window
+LATE = 0.1  # of the peak learning rate: below it steps may vanish in float32's rounding
 
 
 def frozen(run: History) -> Remark | None:
@@ -99,7 +99,7 @@ def frozen(run: History) -> Remark | None:
         return None
     still, all_ = min(line["still"] for line in lines), lines[-1]["tensors"]
     asked = run.recipe.transfer.freeze != "none" or run.recipe.transfer.lora_rank > 0
-    partly_meant = asked or not run.recipe.objective.labelled  # decoders and teachers have fixed parts
+    partly_meant = asked or not run.recipe.objective.labelled  # decoders and teachers have frozen parts
     if still < (all_ if partly_meant else max(2, STILL * all_)):
         return None
     what = "nothing learns" if still == all_ else f"only {all_ - still} learn"
@@ -108,7 +108,7 @@ def frozen(run: History) -> Remark | None:
     return Remark("frozen", seen, cause, run.again(freeze="none"))
 
 
-DEAD = 0.1  # share of the parameters that learn: single ones may be unused
+DEAD = 0.1  # share of the trainable parameters: single ones may be unused
 VANISHED = (
     1e-7  # gradient norm, with a loss that is still high; a model that has learned all there is has a small loss too
 )
@@ -138,8 +138,8 @@ def dead(run: History) -> Remark | None:
     return Remark("dead", seen, cause, run.again(lr=f"{run.usual_lr() / 3:.1g}"))
 
 
-EXPLODED = 100.0  # times the norm at the start; up to 10 is what healthy runs show once they begin to learn
-HUGE = 1e4  # a norm that no model of usual size and loss has
+EXPLODED = 100.0  # times the norm at the start; healthy runs reach up to 10 when they begin to learn
+HUGE = 1e4  # a norm beyond any usual model and loss
 
 
 def exploding(run: History) -> Remark | None:
@@ -160,13 +160,13 @@ def exploding(run: History) -> Remark | None:
     return Remark("exploding", seen, f"the learning rate ({_rate(run)})", run.again(lr=f"{_lower(run):.1g}"))
 
 
-OFF = 3.0  # times the usual learning rate, or that part of it; within, much else decides
-TRIED = 100  # steps at the full rate after which a run has learned something
+OFF = 3.0  # times the usual learning rate, or one part in so many; in between other things matter more
+TRIED = 100  # steps at the full rate after which a run should have learned something
 SHARE = 0.25  # of the budget
 LITTLE = 0.25  # of the way from chance to all right, and
-LITTLE_LOSS = 0.9  # of the loss of chance
-DIVERGED = 1.15  # of the loss of chance: answering by chance would be better
-LOST = 0.5  # of what the loss had fallen by, given up again
+LITTLE_LOSS = 0.9  # times the loss of chance
+DIVERGED = 1.15  # times the loss of chance: worse than guessing
+LOST = 0.5  # share of the loss's fall that was lost again
 
 
 def rate_high(run: History) -> Remark | None:
@@ -206,8 +206,10 @@ def rate_low(run: History) -> Remark | None:
     return Remark("rate_low", seen, cause, run.again(lr=f"{run.usual_lr():.1g}"))
 
 
-STUCK_LOSS = 0.98  # of the loss of chance
-FALLING = 0.003  # of the loss of chance, from one half of the steps looked at to the next: a beginning
+STUCK_LOSS = 0.98  # times the loss of chance
+FALLING = (
+    0.003  # times the loss of chance: a fall from the first half of the steps to the second that shows a beginning
+)
 LONG = 500  # steps of less than two epochs
 SLOW = 2  # times as many steps for what starts slowly: mixed images, a yes or no for each class, optimisers without a rate for each weight
 
@@ -244,14 +246,14 @@ def _starts_slowly(run: History) -> bool:
 
 
 def _above_chance(run: History, lines: list[Line]) -> bool:
-    """Whether top-1 in these lines, each of 10 steps, is higher than naming the commonest class would reach by luck."""
+    """Whether top-1 in these lines, each of 10 steps, is higher than the commonest class would reach by luck."""
     level = max(run.shares())
     steps = lines[-1]["step"] - lines[0]["step"] + 10
     return mean(lines, "top1") > level + 3 * run.noise(level, steps * run.images_a_step())
 
 
 def _one_answer(run: History) -> str:
-    """Words for a model that gives every image the same answer; empty for others."""
+    """Words if the model gives every image the same answer; else empty."""
     largest = run.val[-1].get("largest", 0.0) if run.val else 0.0
     if largest < COLLAPSED:
         return ""
@@ -259,7 +261,7 @@ def _one_answer(run: History) -> str:
 
 
 COLLAPSED = 0.95  # share of the answers that are one class
-CLEAR = 0.1  # by which the commonest class must be rarer than that
+CLEAR = 0.1  # by which the commonest class must be rarer
 
 
 def collapsed(run: History) -> Remark | None:
@@ -285,7 +287,7 @@ def collapsed(run: History) -> Remark | None:
 
 
 def _tried(run: History, steps: int = TRIED) -> bool:
-    """Whether the run has made so many steps at the full rate, and enough of its budget."""
+    """Whether the run has made `TRIED` steps at the full rate, and enough of its budget."""
     warm = run.past_warmup()
     return bool(warm) and warm[-1]["step"] - warm[0]["step"] >= steps and run.train[-1]["share"] >= SHARE
 
@@ -299,7 +301,7 @@ def _learned_little(run: History, chance: float) -> bool:
 
 
 def _far_too_low(run: History) -> bool:
-    """A rate so low that float32 weights need not show a step."""
+    """Whether the rate is so low that a step may vanish in float32's rounding."""
     return run.one_class_an_image and (run.recipe.optim.lr or 0.0) < run.usual_lr() / 100
 
 
@@ -319,5 +321,5 @@ def _rate(run: History) -> str:
 
 
 def _lower(run: History) -> float:
-    """The usual rate, or a third of the run's own where that is lower."""
+    """The usual rate, or a third of the run's if that is lower."""
     return min(run.usual_lr(), (run.recipe.optim.lr or math.inf) / OFF)

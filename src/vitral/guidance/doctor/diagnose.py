@@ -1,4 +1,4 @@
-"""What is wrong with a data set, found in one go without changing it: layout, files, copies, classes and labels."""
+"""What is wrong with a data set, found in one pass without changing it: layout, files, copies, classes and labels."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +30,7 @@ from vitral.guidance.doctor.reading import Looks, Unusable, look
 from vitral.guidance.doctor.suspects import Judgement, described, judge
 from vitral.predict import Predictor
 
-LEAST_JUDGED = 20  # images without which the labels are not judged
+LEAST_JUDGED = 20  # images from which labels are judged
 RANKED = 0.1  # share of the images that the ranking by suspicion holds
 EXTREMES = 4  # example images at each end of a spread
 
@@ -48,9 +48,9 @@ class Diagnosis:
     ranking: list[Item]
     """The tenth of the images whose label looks the most wrong, the worst first; empty where the judge does not know the classes."""
     agreement: float | None
-    """Share of the labels that a classifier which has not seen the images gives too; None where there is no ranking."""
+    """Share of the labels that a classifier agrees with which has not seen the images; None without a ranking."""
     precision: float | None
-    """About what share of the labels that look wrong are wrong; None where none does, or the judge is too weak to tell."""
+    """Estimated share of wrong labels among those that look wrong; None if none does, or the judge is too weak."""
     extremes: dict[str, list[Item]]
     """Examples: darkest, brightest, smallest, largest, widest, tallest."""
     show_bands: tuple[int, int, int] | None = None
@@ -118,7 +118,7 @@ def diagnose(
 def _judged(
     listing: Listing, looks: Looks, copies: list[Copies], predictor: Predictor | None
 ) -> tuple[NDArray[np.int64], Judgement] | None:
-    """Positions of the judged images among those read, and the judgement; None with too few images or one class."""
+    """Positions of the judged images among the readable ones, and the judgement; None for too few images or a single class."""
     least = 1 if predictor is None else predictor.card.preprocess.min_size
     which = np.flatnonzero(looks.least_sides >= least)
     targets = listing.targets.take(looks.rows[which])
@@ -135,7 +135,7 @@ def _judged(
 
 
 def _doubts(doubted: list[Item], judgement: Judgement) -> Finding:
-    """The labels that look wrong, and how many of them are, by labels that were exchanged on purpose."""
+    """The labels that look wrong, and how many of them are, estimated from labels exchanged on purpose."""
     wrong = max(1, min(9, round(10 * judgement.strength.precision)))
     text = f"{counted(len(doubted), 'image')} whose label looks wrong"
     text += f", the likeliest first: about {wrong} of 10 are wrong" if doubted[1:] else f": {10 * wrong} % likely"
@@ -143,7 +143,7 @@ def _doubts(doubted: list[Item], judgement: Judgement) -> Finding:
 
 
 def _unjudged(judgement: Judgement, predictor: Predictor | None) -> Finding:
-    """The judge does not know these classes, so its doubts are worth nothing."""
+    """The judge cannot tell these classes apart, so its doubts mean nothing."""
     text = (
         f"the labels could not be judged: {_judge(predictor)} does not tell these classes apart: {judgement.in_words()}"
     )
@@ -151,7 +151,7 @@ def _unjudged(judgement: Judgement, predictor: Predictor | None) -> Finding:
 
 
 def _weakly_judged(judgement: Judgement, images: int, classes: int, predictor: Predictor | None) -> Finding:
-    """The judge knows the classes too little: among the labels that it would doubt most are right."""
+    """The judge is too weak: most labels that it would doubt are right."""
     text = (
         f"wrong labels could not be told from right ones: {_judge(predictor)} agrees with {judgement.agreement:.0%} of the labels, and of 10 "
         f"that it would doubt about {judgement.strength.right_of_ten} are right"
@@ -267,13 +267,13 @@ def as_json(diagnosis: Diagnosis) -> dict[str, Any]:
 
 
 def split_rows(listing: Listing, looks: Looks) -> dict[str, NDArray[np.int64]]:
-    """The images that can be read of each split that the data give."""
+    """The readable images of each split that the data name."""
     given = np.array(listing.given or [])
     return {split: looks.rows[given[looks.rows] == split] for split in SPLITS if split in given}
 
 
 def class_rows(listing: Listing, looks: Looks) -> list[dict[str, Any]]:
-    """How many images of each class can be read, in all and by the splits that the data give."""
+    """The readable images of each class, in all and by the splits that the data name."""
     total = class_counts(listing, looks.rows)
     inside = {split: class_counts(listing, rows) for split, rows in split_rows(listing, looks).items()}
     return [
@@ -298,7 +298,7 @@ def spread(looks: Looks) -> dict[str, dict[str, float]]:
 
 
 def check_page_place(page: Path, data: str) -> None:
-    """VitralError where the page would lie among the data, which doctor never changes."""
+    """Raise VitralError if the page would lie among the data, which doctor never changes."""
     root = Path(data)
     if root.is_dir() and page.resolve().is_relative_to(root.resolve()):
         raise VitralError(f"{page}: lies in the data, which doctor never changes; name a place elsewhere with --out")

@@ -1,7 +1,6 @@
-"""The kinds of findings: what is wrong with data or worth knowing, how bad it is and what to do.
+"""The kinds of findings: what is wrong with data or worth knowing, how severe it is and what to do.
 
-error: training stops for it, or the data's own test scores would be wrong for certain. warning: probably a mistake. note: nothing to mend, or a
-question.
+error: training refuses the data, or their test scores would certainly be wrong. warning: probably a mistake. note: nothing to correct, or a question.
 """
 
 import os
@@ -25,14 +24,14 @@ from vitral.training.sizes import patch_for
 
 SEVERITIES = ("error", "warning", "note")
 INTENDED = "check that this is intended"  # the remedy for notes on how data were understood
-TINY = 16  # pixels: a side that holds next to nothing,
-TINY_SHARE = 0.25  # where the others are at least four times as large
-LONG = 3.0  # sides' ratio that a square crop or resize harms,
-LONG_TIMES = 2.0  # where the others' is half of it at most
+TINY = 16  # pixels of a side up to which an image counts as tiny,
+TINY_SHARE = 0.25  # if it is at most this share of the others'
+LONG = 3.0  # ratio of the sides from which an image counts as long,
+LONG_TIMES = 2.0  # if it is so many times the others'
 BLANK = 1.0  # deviation of grey values
 FEW = 10  # images of a class
 UNEVEN = 10  # times as many images of one class as of another
-UNUSABLE = {  # kind: (what is the matter with one, with several, remedy)
+UNUSABLE = {  # kind: (text for one, for several, remedy)
     "missing": ("image is named but not there", "images are named but not there", "correct each path, or remove its row"),
     "empty": ("file is empty", "files are empty", "restore each from its source or remove it"),
     "not_an_image": ("file is no image that can be opened", "files are no images that can be opened", "replace each or remove it"),
@@ -55,7 +54,7 @@ class Item:
     names: tuple[str, ...]
     note: str = ""
     images: tuple[int, ...] = ()
-    """Where the images are in the listing, if these are images that can be shown."""
+    """Positions of the images in the listing, if they can be shown."""
 
 
 @dataclass
@@ -70,14 +69,14 @@ class Finding:
     stops: bool = False
     """Whether training refuses the data for it."""
     named: bool = False
-    """Whether the text names the cases, at least the first of them."""
+    """Whether the text names the cases, or the first of them."""
 
 
 def layout_findings(listing: Listing) -> list[Finding]:
-    """What is found before any image is opened."""
+    """Findings before any image is opened."""
     found = [_problem(problem) for problem in listing.problems]
     if listing.ignored:
-        text = f"{counted(len(listing.ignored), 'file or folder', 'files or folders')} that do not count: no images, or a run of vitral"
+        text = f"{counted(len(listing.ignored), 'file or folder', 'files or folders')} skipped: no images, or a run of vitral"
         found.append(Finding("stray_files", "note", text, "nothing to do", [Item((name,)) for name in listing.ignored]))
     found += [
         Finding("reading", "note", said, INTENDED) for said in listing.understood if not said.startswith("left out")
@@ -85,12 +84,14 @@ def layout_findings(listing: Listing) -> list[Finding]:
     numbers = [label for label in listing.labels if label.lstrip("+-").isdigit()]
     if len(numbers) == len(listing.labels) > 1 and numbers != sorted(numbers):
         text = f"class names are numbers, ordered by number, not by character: {', '.join(numbers[:12])}"
-        found.append(Finding("label_order", "note", text, "mind it when comparing with tools that sort by character"))
+        found.append(
+            Finding("label_order", "note", text, "remember it when comparing with tools that sort by character")
+        )
     return found
 
 
 def system_files(root: Path) -> list[Finding]:
-    """Hidden files and what operating systems leave in folders, which are never read."""
+    """Hidden files and those of operating systems, which are never read."""
     found = sorted(
         (Path(folder) / name).relative_to(root).as_posix()
         for folder, _, names in os.walk(root)
@@ -109,7 +110,7 @@ def _problem(problem: Problem) -> Finding:
 
 
 def file_findings(listing: Listing, looks: Looks, unusable: dict[int, Unusable], *, skipping: bool) -> list[Finding]:
-    """Files that cannot be used, and those that are opened but may not be what they seem. skipping: whether training leaves the first out."""
+    """Files that cannot be used, and usable files that may not be what they seem. skipping: whether training leaves out the unusable."""
     return [
         *_unusable(listing, unusable, skipping),
         *_bands(listing, looks),
@@ -135,7 +136,7 @@ def _unusable(listing: Listing, unusable: dict[int, Unusable], skipping: bool) -
 
 
 def _too_small(listing: Listing, looks: Looks) -> list[Finding]:
-    """Images that are smaller than one patch of the model that training would choose for data of this size."""
+    """Images smaller than one patch of the model that training would choose for these data."""
     side = patch_of(listing, looks)
     if side < 2:
         return []
@@ -149,7 +150,7 @@ def _too_small(listing: Listing, looks: Looks) -> list[Finding]:
 
 
 def patch_of(listing: Listing, looks: Looks) -> int:
-    """The side of a patch that training without options takes, from the median size of the images to train on; 1 where there are none."""
+    """The side of the default model's patch, from the median size of the training images; 1 if there are none."""
     trained = [k for k, row in enumerate(looks.rows) if listing.given is None or listing.given[row] == "train"]
     infos = [looks.infos[k] for k in trained] or looks.infos
     if not infos:
@@ -159,7 +160,7 @@ def patch_of(listing: Listing, looks: Looks) -> int:
 
 
 def _bands(listing: Listing, looks: Looks) -> list[Finding]:
-    """Images with other bands than most: a model takes one set of bands."""
+    """Images whose bands differ from those of most: a model takes one set of bands."""
     names = [listing.images.names[row] for row in looks.rows]
     _, differ = count_channels(looks.infos, names, None)
     if differ is None:
@@ -194,7 +195,7 @@ def _odd_pixels(listing: Listing, looks: Looks) -> list[Finding]:
 
 
 def _odd_packings(listing: Listing, looks: Looks) -> list[Finding]:
-    """Images stored in a way that other tools, or their owner, may not know of."""
+    """Images stored in a way that other tools, or the user, may not expect."""
     packings, depths = looks.packings, [info.bit_depth for info in looks.infos]
     deep = "warning" if set(depths) == {8, 16} else "note"
     keeps = "training keeps all bits; where the others have 8, make sure that black and white mean the same in both"
@@ -227,7 +228,7 @@ def _odd(
     odd: Iterable[bool],
     notes: Sequence[str],
 ) -> list[Finding]:
-    """A finding of the images that are odd; empty where none is. odd, notes: one a read image."""
+    """A finding with the images that are odd; empty if none is. odd, notes: one for each readable image."""
     items = [
         Item((listing.images.names[row],), note, (row,))
         for row, is_odd, note in zip(looks.rows.tolist(), odd, notes, strict=True)
@@ -252,7 +253,7 @@ def _emptied(listing: Listing, looks: Looks, unusable: dict[int, Unusable]) -> l
 
 
 def copy_findings(listing: Listing, looks: Looks, copies: Sequence[Copies]) -> list[Finding]:
-    """Copies by the harm they do: one image under two labels, in two splits, or merely twice."""
+    """Copies by the harm they do: under two labels, in two splits, or merely twice."""
     groups: dict[tuple[bool, str], list[Item]] = defaultdict(list)
     for pair in copies:
         i, j = int(looks.rows[pair.first]), int(looks.rows[pair.second])
@@ -267,7 +268,7 @@ def copy_findings(listing: Listing, looks: Looks, copies: Sequence[Copies]) -> l
             groups[exact, "splits"].append(Item(names, f"{splits[0]} = {splits[1]}, {pair.how}", (i, j)))
         else:
             groups[exact, "alike"].append(Item(names, pair.how, (i, j)))
-    made = listing.given is None  # and exact copies always share a split that we make
+    made = listing.given is None  # exact copies always share a split that vitral makes
     alike = "nothing to do, unless they should count once"
     if made:
         alike = "keep one of each: where one is trained on and the other tested on, scores are too good"
@@ -304,7 +305,9 @@ def class_findings(listing: Listing, looks: Looks) -> list[Finding]:
     ):
         if labels:
             items = [Item((label,), counted(total[label], "image")) for label in labels]
-            remedy = "add images, or merge or remove them: what is learned and scored on so few is chance"
+            remedy = (
+                "add images, or merge or remove the classes: on so few images learning and scores are largely chance"
+            )
             found.append(Finding(kind, "warning", f"{counted(len(labels), *what)} {words}", remedy, items))
     most, least = max(total.values(), default=0), min((n for n in total.values() if n), default=1)
     if most >= UNEVEN * least:
@@ -312,7 +315,7 @@ def class_findings(listing: Listing, looks: Looks) -> list[Finding]:
         ends = [ordered[0], next(label for label in reversed(ordered) if total[label])]
         items = [Item((label,), counted(total[label], "image")) for label in ends]
         text = f"the largest {what[0]} has {most / least:.0f} times as many images as the smallest"
-        found.append(Finding("imbalance", "note", text, "mind the scores of each class, not top-1 alone", items))
+        found.append(Finding("imbalance", "note", text, "look at the scores of each class, not top-1 alone", items))
     return found
 
 

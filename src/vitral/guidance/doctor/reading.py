@@ -1,4 +1,4 @@
-"""The one pass over the pixels that every check of the data shares: what each file is, and a small picture of it.
+"""The one pass over the pixels that all checks of the data share: facts about each file, and a small picture of it.
 
 Axes: n images, h height, w width, C channels. Images are squashed to a square, so that a copy of another size has the same small picture.
 """
@@ -40,17 +40,17 @@ class Looks:
     """The n readable images."""
 
     rows: NDArray[np.int64]
-    """[n]: where each is among all images of the listing."""
+    """[n]: the position of each among all images of the listing."""
     digests: list[bytes]
     infos: list[ImageInfo]
     packings: list[Packing | None]
-    """None for images that come from no file."""
+    """None for images without a file."""
     grey: NDArray[np.uint8]
     """[n, 64, 64], of bands their mean. Pictures that use the lowest 8, 10 or 12 bits of 16 are on their own scale, as all that is judged by these
     is what training's values show.
     """
     small: NDArray[np.uint8]
-    """[n, 32, 32], by which copies are told."""
+    """[n, 32, 32], by which copies are recognised."""
     colour: NDArray[np.uint8]
     """[n, C, 16, 16], on the same scale; C is 3, or the number of bands if that is more."""
     light: NDArray[np.float32]
@@ -81,7 +81,7 @@ def look(images: Images, progress: OnProgress | None) -> tuple[Looks, dict[int, 
         small = images.learn(i, seen, small=True).small
         return (seen.digest, seen.info, how, small, *thumbnails(seen.pixels))
 
-    with remembered(images):  # so that training need not read them again
+    with remembered(images):  # so that training does not read them again
         seen = in_threads(each, len(images.names), progress)
     unusable = {i: one for i, one in enumerate(seen) if isinstance(one, Unusable)}
     usable = [one for one in seen if not isinstance(one, Unusable)]

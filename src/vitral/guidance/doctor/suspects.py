@@ -1,13 +1,13 @@
-"""Images whose label looks wrong, by a judge that has not seen them; and how far the judge itself is to be trusted.
+"""Images whose label looks wrong, by a judge that has not seen them; and how far that judge can be trusted.
 
-As in confident learning (https://arxiv.org/abs/1911.00068) each image is judged by a classifier fitted to the other folds: ridge regression from
-random Fourier features (Rahimi and Recht, "Random Features for Large-Scale Kernel Machines", NeurIPS 2007) of what the pixels show, or of a model's
-features. A label is the more suspicious the more likely another class looks than the label's own.
+As in confident learning (https://arxiv.org/abs/1911.00068) each image is judged by a classifier fitted to the other folds: ridge regression on random
+Fourier features (Rahimi and Recht, "Random Features for Large-Scale Kernel Machines", NeurIPS 2007) of descriptors of the pixels, or of a model's
+features. A label's suspicion is how much more likely another class looks than its own.
 
-How suspicious is suspicious enough is measured: some labels are exchanged on purpose and everything is judged again. If a share q of the exchanged
-labels, and a share s of the others, reach a suspicion, then at most s / q of all labels are wrong. The least of this over all q estimates how many
-are (mixture proportion estimation: Blanchard, Lee and Scott, JMLR 11, 2010), and q times it, over s, is the share of wrong labels among those that
-would be shown. Where right labels look as suspicious as wrong ones that bound is loose, and nothing is shown.
+The threshold is measured: some labels are exchanged on purpose and all are judged again. If a share q of the exchanged labels, and a share s of the
+others, exceed a threshold, then at most s / q of all labels are wrong. The minimum over all q estimates how many are (mixture proportion estimation:
+Blanchard, Lee and Scott, JMLR 11, 2010), and q times it, over s, is the share of wrong labels among those that would be shown. If right labels look
+as suspicious as wrong ones, the bound is loose, and nothing is shown.
 
 Axes: n images, D features, K classes.
 """
@@ -26,39 +26,39 @@ from vitral.guidance.doctor.reading import COLOUR_SIDE, Looks
 from vitral.randomness import derive
 
 FOLDS = 5
-COMPONENTS = 128  # principal components that are kept
-LEAST_WAVES, MOST_WAVES = 512, 2048  # random Fourier features; between the two as many as images
+COMPONENTS = 128  # principal components
+LEAST_WAVES, MOST_WAVES = 512, 2048  # random Fourier features: as many as images, within these limits
 WIDTH = 2.0  # of the kernel, in median distances between images
 PENALTY = 1e-2  # of the ridge, times the mean of the eigenvalues
 CELLS, DIRECTIONS = 8, 8  # of the histograms of gradients
 _BLOCK = 256  # images at once, so that they stay in the cache
 PLANTED = 0.05  # share of the labels that are exchanged in a round; about what is wrong in real data sets (https://arxiv.org/abs/2103.14749: 3.3 %)
-PLANTED_OF_CLASS = 0.1  # of a class at most, or a rare class would not be known any more
+PLANTED_OF_CLASS = 0.1  # of a class at most, so that rare classes can still be learned
 ENOUGH, ROUNDS = 800, 20  # exchanged labels over all rounds, and rounds at most
-LEVELS = np.arange(0.3, 0.951, 0.05)  # shares q of the exchanged labels that a suspicion is to find
-FOUND = 0.8  # share of the exchanged labels by which the judge's strength is told
-HALF = 0.5  # of the labels shown that are to be wrong
+LEVELS = np.arange(0.3, 0.951, 0.05)  # shares q of the exchanged labels that a threshold finds
+FOUND = 0.8  # share of the exchanged labels at which the judge's strength is measured
+HALF = 0.5  # share of the labels shown that must be wrong
 STRONG = 0.6  # of those that it doubts to find FOUND of PLANTED, with which a judge may accuse: at a half, sets of 500 images were accused unjustly
 HALF_OF_FOLDS = (FOLDS - 1) // 2
-MOST = 10.0  # times as many images: what is further off is not foreseen
+MOST = 10.0  # times as many images, up to which it is predicted how many would help
 
 
 @dataclass(frozen=True)
 class Strength:
-    """What the judge finds of labels that were exchanged on purpose."""
+    """How well the judge finds labels that were exchanged on purpose."""
 
     wrong: float
-    """Estimated share of the labels that are wrong: at most, and where the judge is strong, about."""
+    """Estimated share of wrong labels: an upper bound, and a good estimate if the judge is strong."""
     mistaken: float
-    """Share of the right labels that look as suspicious as FOUND of the wrong ones."""
+    """Share of right labels above the threshold that finds FOUND of the wrong ones."""
     shown: float
-    """Share of the labels to show so that at least half of them are wrong."""
+    """Share of the labels to show, so that at least half of them are wrong."""
     precision: float
-    """Share of these that are wrong, as estimated; 0 where none is to be shown."""
+    """Estimated share of these that are wrong; 0 if none is shown."""
 
     @property
     def right_of_ten(self) -> int:
-        """Of ten labels that the judge would doubt to find most of the wrong ones, if PLANTED of all were wrong, how many would be right."""
+        """How many of ten doubted labels would be right, if PLANTED of all were wrong and the judge had to find most of these."""
         found = PLANTED * FOUND
         return round(10 * self.mistaken / (self.mistaken + found))
 
@@ -72,25 +72,25 @@ class Strength:
 
 @dataclass
 class Judgement:
-    """What a classifier that has not seen an image makes of its label."""
+    """The judgement of each image's label by a classifier that has not seen the image."""
 
     scores: NDArray[np.float32]
-    """[n, K]: about the probability of each class, or label."""
+    """[n, K]: roughly the probability of each class or label."""
     suspicion: NDArray[np.float32]
-    """[n]: how much more likely another answer is than the label, from -1 to 1; the higher the likelier it is wrong."""
+    """[n]: how much more likely another answer is than the label, from -1 to 1; the higher, the more likely the label is wrong."""
     likely: NDArray[np.int64]
-    """[n]: the class that looks likelier than the label; of several labels an image, the one that looks wrong (there or missing)."""
+    """[n]: the class that looks more likely than the label; with several labels an image, the one that looks wrong (present or missing)."""
     doubted: NDArray[np.bool_]
-    """[n]: whether the label counts as wrong; none where the judge is too weak to tell."""
+    """[n]: whether the label counts as wrong; all False if the judge is too weak."""
     agreement: float
-    """Share of the labels that the classifier gives too."""
+    """Share of the labels that the classifier agrees with."""
     commonest: float
-    """Share of the labels that always saying the commonest class (of several labels an image: answer) gives."""
+    """Share of the labels that the commonest class (with several labels an image: the commonest answer) would agree with."""
     images: int
-    """Of which copies count once."""
+    """The number of images, copies counted once."""
     strength: "Strength"
     times: float | None
-    """So many times as many images would make the judge strong enough; None where it is, or where more of them would hardly help."""
+    """How many times as many images would make the judge strong enough; None if it is, or if more would hardly help."""
 
     @property
     def tells(self) -> bool:
@@ -103,7 +103,7 @@ class Judgement:
 
 
 def described(looks: Looks) -> NDArray[np.float32]:
-    """[n, D]: what an image shows, without a model: histograms of gradients over 8 x 8 cells, colours at 8 x 8 places, and a histogram of colours."""
+    """[n, D]: descriptors without a model: histograms of gradients over 8 x 8 cells, colours at 8 x 8 places, and a histogram of colours."""
     parts = []
     for at in range(0, len(looks), _BLOCK):
         grey = torch.from_numpy(looks.grey[at : at + _BLOCK]).float() / 255
@@ -205,7 +205,7 @@ def _whitened(x: Tensor) -> Tensor:
 
 
 def _waves(x: Tensor) -> Tensor:
-    """[n, D] to [n, up to 2048 + 1] whose products are about a Gaussian kernel of the distances, and a constant."""
+    """[n, D] to [n, up to 2048 + 1] whose products approximate a Gaussian kernel of the distances, and a constant."""
     generator = torch.Generator().manual_seed(derive(0, "waves"))
     some = x[torch.randperm(len(x), generator=generator)[:1000]]
     width = WIDTH * float(torch.pdist(some).median()) if len(some) > 1 else 1.0
@@ -216,7 +216,7 @@ def _waves(x: Tensor) -> Tensor:
 
 
 class Folds:
-    """Ridge regression from x [n, D] on other folds: what does not depend on the labels is solved once."""
+    """Ridge regression from x [n, D] on the other folds; the parts that do not depend on the labels are solved once."""
 
     def __init__(self, x: Tensor, folds: Tensor) -> None:
         self.rows = [torch.nonzero(folds == fold)[:, 0] for fold in range(FOLDS)]
@@ -225,7 +225,7 @@ class Folds:
         self.factors: dict[int, list[Tensor]] = {}
 
     def scores(self, yes: NDArray[np.bool_], learned: int = FOLDS - 1) -> NDArray[np.float32]:
-        """[n, K]: what the labels of so many other folds say of each image, about the probability of each class."""
+        """[n, K]: roughly the probability of each class for each image, from the labels of so many other folds."""
         wanted = torch.from_numpy(yes).float()
         products = [part.T @ wanted[rows] for part, rows in zip(self.parts, self.rows, strict=True)]
         scores = torch.zeros_like(wanted)
@@ -251,8 +251,8 @@ def _next(parts: list[Tensor], fold: int, count: int) -> Tensor:
 def _suspicion(
     scores: NDArray[np.float32], yes: NDArray[np.bool_], *, several: bool
 ) -> tuple[NDArray[np.float32], NDArray[np.int64], NDArray[np.bool_]]:
-    """[n]: how much likelier another answer is than the label; [n]: which; [n], of several labels [n, K]: whether the judge agrees."""
-    if several:  # each label is a question of its own, with two answers
+    """[n]: how much more likely another answer is than the label; [n]: which; [n] or (several labels) [n, K]: whether the judge agrees."""
+    if several:  # each label is its own question with two answers
         wrong = np.where(yes, 1 - 2 * scores, 2 * scores - 1)  # [n, K]: the other answer's score less this one's
         return wrong.max(1), wrong.argmax(1), wrong < 0
     others = np.where(yes, -1, scores)
@@ -261,7 +261,7 @@ def _suspicion(
 
 
 def _strength(ridge: Folds, yes: NDArray[np.bool_], *, several: bool) -> Strength:
-    """Exchange labels on purpose, round after round, and see how suspicious they look beside the others."""
+    """Exchange labels on purpose, round after round, and compare their suspicion with the others'."""
     rng = np.random.default_rng(derive(0, "planted"))
     planted, others, count = [], [], 0
     for _ in range(ROUNDS):
@@ -278,7 +278,7 @@ def _strength(ridge: Folds, yes: NDArray[np.bool_], *, several: bool) -> Strengt
 def _times(
     ridge: Folds, yes: NDArray[np.bool_], agreement: float, strength: Strength, *, several: bool
 ) -> float | None:
-    """How many times as many images would do, by how much the errors fall from half the images to all; None if MOST or more."""
+    """How many times as many images would be enough, from how much the errors fall from half the images to all; None if MOST or more."""
     with_half = float(_suspicion(ridge.scores(yes, HALF_OF_FOLDS), yes, several=several)[2].mean())
     if not with_half < agreement < 1:
         return None
@@ -316,7 +316,7 @@ def exchange(
 
 
 def weigh(planted: NDArray[np.floating], others: NDArray[np.floating], images: int) -> Strength:
-    """What the suspicions of labels that are wrong and of labels as they came, [p] and [m], say of a judge of so many images."""
+    """The strength of a judge of so many images, from the suspicions of exchanged labels [p] and of the labels as given [m]."""
     if not len(planted) or not len(others):
         return Strength(1.0, 1.0, 0.0, 0.0)
     falling = np.sort(planted)[::-1]
@@ -325,7 +325,7 @@ def weigh(planted: NDArray[np.floating], others: NDArray[np.floating], images: i
     there = np.array([(others >= level).mean() for level in levels])
     wrong = float((there / found).min())
     mistaken = max(0.0, float((there - wrong * found)[np.searchsorted(LEVELS, FOUND - 1e-6)]))
-    sure = max(0.0, wrong - mistaken / 2)  # right labels that look the most suspicious of all are in `wrong` too
+    sure = max(0.0, wrong - mistaken / 2)  # `wrong` includes the most suspicious right labels
     precise = sure * found / np.maximum(there, 1e-12)
     fit = np.flatnonzero((precise >= HALF) & (sure * found * images >= 1))
     if not len(fit):

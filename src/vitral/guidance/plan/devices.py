@@ -1,4 +1,4 @@
-"""Accelerators that a plan can be made for without having them: memory, the rate of their matrix products, and how much of it training reaches.
+"""Accelerators for which a plan can be made without having one: memory, the rate of matrix products, and the share of it that training reaches.
 
 Memory and dense half-precision rates (float32 accumulation) are NVIDIA's data sheets'. The share is what is published of ViT training in plain
 PyTorch: 0.41 (ViT-S) to 0.61 (ViT-L) on an RTX 3090 (timm, results/benchmark-train-amp-nhwc-pt112-cu113-rtx3090.csv), 0.43 to 0.45 (ViT-g) on an
@@ -19,7 +19,7 @@ class Device:
     rate: float
     """Dense half-precision multiply-adds a second, twice which are FLOP/s."""
     share: float
-    """Of that rate which training a ViT of middle size reaches."""
+    """Share of that rate which training a medium-sized ViT reaches."""
     precision: str
 
 

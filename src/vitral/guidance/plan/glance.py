@@ -1,6 +1,6 @@
-"""What a run over few images costs, from a few steps in this process: less than a second, where a trial takes ten.
+"""The cost of a run over few images from a few steps in this process: less than a second, where a trial takes ten.
 
-It does not measure validation, peak memory or the first epoch's decoding, as a trial does. For few images all of that is little.
+Unlike a trial it does not measure validation, peak memory or the first epoch's decoding, which matter little for few images.
 """
 
 import time
@@ -13,7 +13,7 @@ from vitral.training.settle import Settled
 from vitral.training.start import draft
 
 FEW_IMAGES = 1000  # of training
-STEPS = 3  # the first warms up
+STEPS = 3  # the first is warm-up
 
 
 class Silent(Display):
@@ -27,9 +27,9 @@ class Silent(Display):
 
 
 def glance(settled: Settled) -> Estimate | None:
-    """The cost of a pass over few images; None for more, which need a trial.
+    """The cost of a pass over few images; None for many, which need a trial.
 
-    An image to validate is counted like one to train on; the memory is that of this process.
+    Validation images count like training images; the memory is this process's.
     """
     data = settled.data
     if len(data.splits["train"]) > FEW_IMAGES:

@@ -1,4 +1,4 @@
-"""How often images are worth being seen, and which size of model a time budget chooses for that."""
+"""How often a run should see its images, and the size of model that a time budget allows for that."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,17 +14,17 @@ FEWEST, MOST = 8.0, 300.0  # passes
 
 
 def passes_worth(images: int) -> float:
-    """How often a run should see each of its training images at least: the fewer there are the more often, by the square root."""
+    """How often a run should see each of its training images at least: more often for fewer images, by the square root."""
     return min(MOST, max(FEWEST, PASSES * math.sqrt(AT / images)))
 
 
 def open_size(recipe: Recipe) -> bool:
-    """Whether the model's width was left open, so that a plan may decide it; weights to start from bring their own."""
+    """Whether the model's width is open, so that a plan may choose it; initial weights bring their own."""
     return recipe.transfer.init is None and recipe.model.name is None and recipe.model.get("dim") is None
 
 
 def climb(sizes: Sequence[Size], passes: Callable[[Size], float], worth: float) -> Size:
-    """The largest size that makes as many passes as are worth having, asking about few of them; the smallest if none does."""
+    """The largest size that makes enough passes, found with few estimates; the smallest if none does."""
     low, high = 0, len(sizes) - 1
     while low < high:
         middle = (low + high + 1) // 2

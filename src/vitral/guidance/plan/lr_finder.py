@@ -1,7 +1,7 @@
-"""The learning-rate range test: training at rates that grow from step to step shows where learning begins and where it breaks.
+"""The learning-rate range test: training at a rate that grows with each step shows where learning begins and where it breaks down.
 
 Smith 2015, https://arxiv.org/abs/1506.01186, section 3.3, and 2018, https://arxiv.org/abs/1803.09820, section 2. The rate grows exponentially, as in
-most implementations since. The groups of the optimiser keep their shares of it (layer decay), and the weights are thrown away.
+most implementations since. The optimiser's groups keep their factors (layer decay), and the weights are discarded.
 """
 
 import math
@@ -19,11 +19,11 @@ from vitral.training.start import draft
 from vitral.training.state import Progress
 
 LOWEST, HIGHEST, STEPS = 1e-6, 1.0, 100
-# As shares of the steps, so that their number does not move the suggestion.
+# As shares of the steps, so that the suggestion does not depend on their number.
 SMOOTHING = 0.1  # reach of the running mean
 SLOPE = 0.16  # width over which the descent is measured
-FALL = 0.01  # of the first loss: less is no learning
-CLEAR = 6.0  # deviations of the smoothed loss: of 100 curves of nothing but noise, 1 falls by more
+FALL = 0.01  # of the first loss: a smaller fall is no learning
+CLEAR = 6.0  # deviations of the smoothed loss: of 100 curves of pure noise, 1 falls by more
 BROKEN = 4.0  # times the best smoothed loss
 
 
@@ -49,12 +49,12 @@ class Curve:
     """The rate that the recipe has."""
 
     def unbroken(self) -> int:
-        """How many entries come before the loss rises to half above its start: those that are drawn."""
+        """How many entries to draw: those before the loss rises to 1.5 times its start."""
         return next((i for i, loss in enumerate(self.smoothed) if loss > 1.5 * self.smoothed[0]), len(self.smoothed))
 
 
 class Silent:
-    """Listens to a loop without a run: passes on its messages and writes nothing."""
+    """A listener for a loop without a run: passes on its messages and writes nothing."""
 
     def __init__(self, display: Display) -> None:
         self.display = display
@@ -106,7 +106,7 @@ def lr_find(
 
 
 def _losses(loop: Loop, rates: Sequence[float], display: Display) -> list[float]:
-    """The loss of each step until it breaks; one that is not finite is left out."""
+    """The loss of each step until it breaks down, without one that is not finite."""
     loop.budget = Budget(len(rates), None)
     losses: list[float] = []
     best, listener = math.inf, Silent(display)
@@ -125,7 +125,7 @@ def _losses(loop: Loop, rates: Sequence[float], display: Display) -> list[float]
 
 
 def smooth(losses: Sequence[float], steps: int) -> list[float]:
-    """The running mean up to each step of `steps`, without a pull to its start (Adam's correction)."""
+    """The running mean up to each step of `steps`, bias-corrected as in Adam."""
     kept = 1 - 1 / (SMOOTHING * steps)
     means, mean = [], 0.0
     for i, loss in enumerate(losses, start=1):
@@ -135,7 +135,7 @@ def smooth(losses: Sequence[float], steps: int) -> list[float]:
 
 
 def noise(losses: Sequence[float], smoothed: Sequence[float], steps: int) -> float:
-    """The deviation that chance from batch to batch leaves in the smoothed loss, by the changes between steps up to where that is lowest."""
+    """The deviation of the smoothed loss due to the choice of batches, from the changes between steps up to the lowest loss."""
     changes = [(b - a) ** 2 for a, b in pairwise(losses[: _lowest(smoothed) + 1])]
     each = fmean(changes) / 2 if changes else 0.0  # variance of a loss
     kept = 1 - 1 / (SMOOTHING * steps)

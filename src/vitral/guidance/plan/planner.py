@@ -16,15 +16,15 @@ from vitral.training.settle import Settled
 from vitral.training.sizes import UNSAID, Size, model_for, side_of_photographs, sizes_for
 from vitral.training.transfer import Initial, open_initial
 
-PATIENCE = 1800.0  # seconds: the longest that a plan trains if nobody said how long it may
-ENOUGH = 3.0  # times the passes that are worth having: more than that is not planned unasked
+PATIENCE = 1800.0  # seconds: the longest that a plan trains without a given budget
+ENOUGH = 3.0  # times the passes worth having: the most that is planned without being asked for
 FEW = 20  # images a class: too few to change a whole encoder, enough for a new head (the ViT paper's few-shot probes have 5 to 25)
 REPORT = 10.0  # seconds of making a report: pictures with their attention, and charts
-SCORING = 0.4  # of what an image takes in training: a forward pass, of forward and backward
+SCORING = 0.4  # of an image's time in training: the forward pass alone
 STARVED = (
     100  # images a class: with fewer a network from scratch is about level with edges and colours (docs/small-data.md)
 )
-SCORABLE = 50  # images: with fewer a top-1 is known to 14 points at best
+SCORABLE = 50  # images: with fewer a top-1 is uncertain by 14 points or more
 FINE_TUNED = 3.0  # passes worth having from scratch over those from trained weights
 
 
@@ -55,14 +55,14 @@ class Estimate:
 @dataclass
 class Plan:
     settled: Settled
-    """What a run of it begins with."""
+    """What a run of the plan starts from."""
     asked: Recipe
     """The recipe with the plan's choices, before the rest was decided from the data."""
     choices: list[Choice]
     estimate: Estimate | None
-    """None in a brief plan that had nothing to find out."""
+    """None in a brief plan that needed no estimate."""
     passes: float
-    """Over the training images; not a number where a brief plan has no need to know."""
+    """Passes over the training images; NaN if a brief plan did not need them."""
     longer: str
     """What twice the time would change."""
     baselines: dict[str, float] = field(default_factory=dict)
@@ -84,7 +84,7 @@ class Plan:
 
     @property
     def whole_seconds(self) -> float | None:
-        """Training and what follows it; None where the one or the other is not measured here."""
+        """Seconds of training, scoring and report; None if they were not measured here."""
         if self.estimate is None or not self.estimate.measured or self.training_seconds is None:
             return None
         splits = self.settled.data.splits
@@ -93,7 +93,7 @@ class Plan:
 
     @property
     def foreseen(self) -> dict[str, float]:
-        """`epochs` and `seconds` of training, where they were measured here."""
+        """`epochs` and `seconds` of training, if measured here; else empty."""
         if self.estimate is None or not self.estimate.measured or self.training_seconds is None:
             return {}
         return {"epochs": round(self.passes, 2), "seconds": round(self.training_seconds, 1)}
@@ -122,12 +122,12 @@ class Plan:
 
 @dataclass
 class Planner:
-    """Decides step by step. `estimate` says what a recipe costs, given as it could be run and as it is settled: trials here, a table elsewhere."""
+    """Decides step by step. `estimate` gives the cost of a recipe, from the recipe and its settled form: by trials here, by a table elsewhere."""
 
     data: DataSet
     device: str
     budget: float | None
-    """Seconds; None: as long as it is worth, up to `PATIENCE`."""
+    """Seconds; None: as long as it pays, up to `PATIENCE`."""
     estimate: Callable[[Recipe, Settled], Estimate]
     choices: list[Choice] = field(default_factory=list)
     known: dict[Size, Estimate] = field(default_factory=dict)
@@ -167,7 +167,7 @@ class Planner:
         return Plan(self.settled(recipe), recipe, self.choices, estimate, passes, longer)
 
     def undecided(self, recipe: Recipe, size: Size | None) -> bool:
-        """Whether what a run costs still decides something: its length, or by that the size or whether a range test is worth its time."""
+        """Whether the cost still matters: for the length, for the size, or for whether a range test is worth its time."""
         if recipe.train.steps is not None or recipe.train.epochs is not None:
             return False
         return self.budget is None or size is not None or recipe.optim.lr is None
@@ -204,7 +204,7 @@ class Planner:
         return recipe
 
     def size(self, recipe: Recipe, worth: float) -> Size:
-        """The largest model that sees the images often enough in the time."""
+        """The largest model that sees the images often enough in the given time."""
         sizes, enough = sizes_for(recipe.model, self.images), f"more parameters gain little from {self.images:,} images"
         if recipe.train.steps is not None or recipe.train.epochs is not None:
             self.say_model(recipe, sizes[-1], enough)
