@@ -110,7 +110,7 @@ def trained(name: str, work: Path) -> dict[str, Any]:
     if not (folder / "scores.json").exists():
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"})
     described = json.loads((folder / "run.json").read_text())
-    kept = ("name", "images", "labels", "baselines", "foreseen", "seed", "machine")
+    kept = ("name", "images", "labels", "foreseen", "seed", "machine")
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return {
         "described": {key: described[key] for key in kept if key in described}

@@ -16,7 +16,8 @@ from statistics import mean, stdev
 from runs import Results, vitral
 from vitral.data.options import DataOptions
 from vitral.data.sources import open_data
-from vitral.guidance.plan.baseline import baselines
+from vitral.evaluation.beside import baselines
+from vitral.evaluation.probes import k_nn, pixels
 from vitral.report.folds import Folded
 from vitral.training.config import Recipe
 from vitral.training.defaults import resolve
@@ -72,7 +73,15 @@ def untrained(name: str, data: str) -> dict[str, list[float]]:
     for part in parts:
         opened = open_data(data, DataOptions(train_fraction=fraction, fold=part))
         recipe, _ = resolve(Recipe(), opened, "cpu")
-        for what, top1 in baselines(opened, preprocess(recipe, opened, shape(recipe, opened)), scored="test").items():
+        steps, (train, test) = (
+            preprocess(recipe, opened, shape(recipe, opened)),
+            (opened.splits[name] for name in ("train", "test")),
+        )
+        near = k_nn(pixels(train, steps), train.targets.values, pixels(test, steps)) == test.targets.values
+        for what, top1 in {
+            **baselines(opened, "test", steps),
+            "nearest neighbours on pixels": float(near.mean()),
+        }.items():
             found.setdefault(what, []).append(top1)
     return found
 
@@ -105,7 +114,7 @@ def main() -> None:
         data = PLACES.get(name) or str(given.cutouts)
         if name not in PLACES and given.cutouts is None:
             continue
-        if (name, "commonest class", 0) not in RESULTS.rows():
+        if (name, "the commonest answer to all", 0) not in RESULTS.rows():
             for what, top1 in untrained(name, data).items():
                 spread = {"deviation": stdev(top1)} if len(top1) > 1 else {}
                 RESULTS.add({"set": name, "way": what, "seed": 0, "seen": 0, "top1": mean(top1), **spread})

@@ -57,7 +57,7 @@ def test_the_page_has_the_mean_over_the_folds_beside_what_needs_no_training(whol
     page = (whole / "report.html").read_text()
     top1 = [json.loads((whole / f"fold-{k}" / "scores.json").read_text())["top1"] for k in (1, 2, 3)]
     assert f"{np.mean(top1):.1%} ± {np.std(top1, ddof=1):.1%}" in page
-    assert "without training: linear on pixels" in page
+    assert "without training: a linear classifier on pixels" in page
     assert 'href="fold-2/report.html"' in page
 
 

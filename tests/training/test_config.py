@@ -66,6 +66,13 @@ def test_mistakes_are_named(tmp_path):
         path.write_text(text)
         with pytest.raises(VitralError, match=what):
             read_recipe(path)
+    path.write_text(
+        "nam = 1\n[model]\ndepht = 3\ndim = 'wide'\n[objective]\nsmothing = 0.1\n[train]\nsteps = 1.5\nbatch = 8\n"
+    )
+    with pytest.raises(VitralError, match="6 things to fix") as caught:  # all at once
+        read_recipe(path)
+    for each in ("nam", "depht", "wide", "smothing", "steps = 1.5", "the nearest is 'batch_size'"):
+        assert each in str(caught.value)
     with pytest.raises(VitralError, match=r"no such recipe; there are r.toml"):
         read_recipe(tmp_path / "s.toml")
 

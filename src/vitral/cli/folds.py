@@ -87,7 +87,6 @@ def _foreseen(count: int, each: float | None) -> str:
 
 def _all(folder: Path, recipe: Recipe, asked: dict[str, Any], display: "Display", workers: int | None = None) -> int:
     """Run what is not finished, then write down what all of them say."""
-    from vitral.guidance.plan.baseline import baselines
     from vitral.report.folds import TABLE, TESTED, Folded, write_folds, write_tested
     from vitral.report.run import report_run
     from vitral.training.display import Display
@@ -118,7 +117,7 @@ def _all(folder: Path, recipe: Recipe, asked: dict[str, Any], display: "Display"
             return 130
         display.doing("writing the report")
         report_run(inner, run.data)
-        write_tested(inner, run.data, baselines(run.data, run.preprocess, scored="test"))
+        write_tested(inner, run.data)
     folded = Folded.of(folder, count)
     page = write_folds(folder, folded)
     display.say(f"\n{folded.summary()}")

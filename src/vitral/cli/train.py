@@ -219,8 +219,7 @@ def _started(given: Any, words: list[str], command: str, display: "Display") -> 
     choose_device(given.settings.train.device)  # a plan could be for another machine, a run cannot
     made = make_plan(given.data, given.settings, display, brief=True)
     settled = replace(made.settled, reasons=(*made.brief(), *made.settled.reasons))
-    found = {"baselines": made.baselines, "foreseen": made.foreseen}
-    return begin(settled, out, display, spoken, found, fresh=fresh)
+    return begin(settled, out, display, spoken, made.foreseen, fresh=fresh)
 
 
 def _check_data(given: Any, command: str) -> None:

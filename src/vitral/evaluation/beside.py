@@ -1,10 +1,11 @@
-"""A model's answers beside those that need no training, on the same images: the commonest answer to all, and linear classifiers.
+"""Answers that need no training, and a model's beside them on the same images: the commonest answer to all, and linear classifiers.
 
 Axes: n images, K classes or labels.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -12,11 +13,12 @@ from vitral.data.preprocess import Preprocess
 from vitral.data.sources import DataSet, Split, spread
 from vitral.evaluation.evaluate import EVALUATORS
 from vitral.evaluation.metrics import wilson
-from vitral.evaluation.probes import FEW_SHOT_L2, L2_GRID, Ridge, edges_and_colours, pixels
+from vitral.evaluation.probes import FEW_SHOT_L2, L2_GRID, Ridge, edges_and_colours, features, pixels
 from vitral.evaluation.words import Told
+from vitral.predict import Predictor
 
 SEEN = 2000  # training images that a linear classifier learns from, at most; with more a network learns better edges and colours
-SCORED = 2000  # images that both answer, at most
+SCORED = 2000  # images that are answered, at most
 
 
 @dataclass(frozen=True)
@@ -25,59 +27,73 @@ class Beside:
 
     name: str
     right: float
-    """Share of the images that it answers wholly right."""
+    """Share of the images that it answers entirely right."""
     told: Told
-    """How the model is, by the images that only one of the two answers right (McNemar's comparison, by Wilson's 95 % interval)."""
+    """How the model compares, by the images that only one of the two gets right (McNemar's comparison, by Wilson's 95 % interval)."""
 
 
 def beside(data: DataSet, split: str, steps: Preprocess, outputs: np.ndarray) -> list[Beside]:
-    """The commonest answer and linear ones beside a model's outputs [n, K] on a split; none where a task has no answers that are wholly right.
-
-    steps: how the model gets its images. A linear classifier reads them averaged to sides of up to 16 pixels; of few images another one reads
-    their edges and colours.
-    """
-    right = EVALUATORS[data.task].right
+    """What needs no training beside a model's outputs [n, K] on a split; empty for a task without right and wrong answers. steps: the model's."""
     chosen = spread(len(data.splits[split]), SCORED)
     scored = data.splits[split].take(chosen)
-    ours = right(outputs[chosen], scored.targets.values)
+    ours = EVALUATORS[data.task].right(outputs[chosen], scored.targets.values)
     if ours is None:
         return []
-    train = data.splits["train"].thinned(SEEN)
-    # [1, K]: the largest is the commonest class; of several labels those that most images have are above 0
+    found = _untrained(data, scored, steps)
+    return [Beside(name, float(theirs.mean()), stands(ours, theirs)) for name, theirs in found.items()]
+
+
+def baselines(data: DataSet, split: str, steps: Preprocess, frozen: Predictor | None = None) -> dict[str, float]:
+    """By name, the share of a split's images that what needs no training answers entirely right: what a run has to beat. steps: the run's.
+
+    frozen: the weights that training starts from; their features are read instead of pixels. Empty without the split, and for a task without
+    right and wrong answers.
+    """
+    if split not in data.splits:
+        return {}
+    found = _untrained(data, data.splits[split].thinned(SCORED), steps, frozen)
+    return {name: float(right.mean()) for name, right in found.items()}
+
+
+def _untrained(
+    data: DataSet, scored: Split, steps: Preprocess, frozen: Predictor | None = None
+) -> dict[str, np.ndarray]:
+    """By name, bool [n]: which of the images what needs no training answers entirely right.
+
+    A linear classifier reads frozen features, or images averaged to sides of up to 16 pixels; for few images another one reads edges and colours.
+    """
+    right, train = EVALUATORS[data.task].right, data.splits["train"].thinned(SEEN)
+    # [1, K]: the commonest class is the largest; of several labels those that most images have are above 0
     commonest = (data.splits["train"].targets.counts(len(data.labels)) / len(data.splits["train"]) - 0.5)[None]
     answers = {"the commonest answer to all": np.repeat(commonest, len(scored), 0)}
+    if right(commonest, scored.targets.values[:1]) is None:
+        return {}
     if len(np.unique(train.targets.values, axis=0)) > 1:
-        answers["a linear classifier on pixels"] = _linear(pixels, train, scored, steps, len(data.labels))
-        if len(data.splits["train"]) <= SEEN:
-            described = _linear(edges_and_colours, train, scored, steps, len(data.labels), chosen=True)
-            answers["a linear classifier on edges and colours"] = described
-    found = []
-    for name, given in answers.items():
-        theirs = right(given, scored.targets.values)
-        assert theirs is not None
-        found.append(Beside(name, float(theirs.mean()), stands(ours, theirs)))
-    return found
+        linear = partial(_linear, train, scored, len(data.labels))
+        if frozen is not None:
+            answers["a linear classifier on frozen features"] = linear(lambda split: features(frozen, split))
+        else:
+            answers["a linear classifier on pixels"] = linear(lambda split: pixels(split, steps))
+            if len(data.splits["train"]) <= SEEN:
+                described = linear(lambda split: edges_and_colours(split, steps), chosen=True)
+                answers["a linear classifier on edges and colours"] = described
+    found = {name: right(outputs, scored.targets.values) for name, outputs in answers.items()}
+    return {name: each for name, each in found.items() if each is not None}
 
 
 def _linear(
-    read: Callable[[Split, Preprocess], np.ndarray],
-    train: Split,
-    scored: Split,
-    steps: Preprocess,
-    classes: int,
-    *,
-    chosen: bool = False,
+    train: Split, scored: Split, classes: int, read: Callable[[Split], np.ndarray], *, chosen: bool = False
 ) -> np.ndarray:
-    """Outputs [n, K] of a ridge on what `read` makes of the images. chosen: by the training images that are left out one by one."""
-    ridge = Ridge(read(train, steps), train.targets.values)
+    """Outputs [n, K] of ridge regression on what `read` makes of a split's images. chosen: its penalty is, by leaving out one image at a time."""
+    ridge = Ridge(read(train), train.targets.values)
     outputs = np.full((len(scored), classes), -np.inf)
     l2 = min(L2_GRID, key=ridge.left_out) if chosen else FEW_SHOT_L2
-    outputs[:, ridge.classes] = ridge.scores(read(scored, steps), l2)
+    outputs[:, ridge.classes] = ridge.scores(read(scored), l2)
     return outputs
 
 
 def stands(ours: np.ndarray, theirs: np.ndarray) -> Told:
-    """How answers stand to others of the same images; both bool [n], whether each is right."""
+    """How answers compare with others to the same images; both bool [n], whether each is right."""
     only_ours, only_theirs = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
     if only_ours == only_theirs:
         return "no better"

@@ -8,7 +8,7 @@ Axes: n images, D features, K classes.
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -173,18 +173,15 @@ def linear(
     train_features: np.ndarray,
     train_targets: np.ndarray,
     test_features: np.ndarray,
-    val: tuple[np.ndarray, np.ndarray] | Literal["left out"] | None,
+    val: tuple[np.ndarray, np.ndarray] | None,
 ) -> tuple[np.ndarray, float]:
     """Classes, int64 [n], of the test images by `Ridge` on all training images, and its penalty.
 
-    val: features and targets that choose the penalty, the strongest of the best; without them it is that of the few-shot probe, or with "left out"
-    that of the least error on training images left out one by one.
+    val: features and targets that choose the penalty, the strongest of the best; None: the few-shot probe's penalty.
     """
     ridge = Ridge(train_features, train_targets)
     l2 = FEW_SHOT_L2
-    if val == "left out":
-        l2 = min(L2_GRID, key=ridge.left_out)
-    elif val is not None:
+    if val is not None:
         l2 = max(L2_GRID, key=lambda each: (float((ridge.predict(val[0], each) == val[1]).mean()), each))
     return ridge.predict(test_features, l2), l2
 

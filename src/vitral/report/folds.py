@@ -39,7 +39,7 @@ class Fold:
     seconds: float
     """Of training."""
     without: dict[str, float]
-    """By name, the headline on the same images of what needs no training."""
+    """By name, the share of the same images that what needs no training answers entirely right."""
 
     @classmethod
     def of(cls, folder: Path, number: int) -> "Fold":
@@ -48,8 +48,11 @@ class Fold:
         with np.load(folder / "predictions.npz") as stored:
             outputs, targets = stored["logits"], stored["targets"]
         value = scores[EVALUATORS[tested["task"]].scores.HEADLINE]
-        seconds = scores["training_seconds"]
-        return cls(number, tested["names"], outputs, targets, value, scores["loss"], seconds, tested["without"])
+        seconds, without = (
+            scores["training_seconds"],
+            {each["name"]: each["right"] for each in scores.get("beside", ())},
+        )
+        return cls(number, tested["names"], outputs, targets, value, scores["loss"], seconds, without)
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,9 @@ class Folded:
         return "\n".join(lines)
 
 
-def write_tested(folder: Path, data: DataSet, without: dict[str, float]) -> None:
-    """Remember beside a fold's run which images it was tested on, and how what needs no training does on them: the fold is done."""
-    tested = {"task": data.task, "labels": data.labels, "names": list(data.splits["test"].names), "without": without}
+def write_tested(folder: Path, data: DataSet) -> None:
+    """Write beside a fold's run which images it was tested on: the fold is done."""
+    tested = {"task": data.task, "labels": data.labels, "names": list(data.splits["test"].names)}
     write_atomically(folder / TESTED, json.dumps(tested).encode())
 
 

@@ -56,13 +56,13 @@ def begin(
     out: Path,
     display: Display,
     command: str = "",
-    found: Mapping[str, Mapping[str, float]] | None = None,
+    foreseen: Mapping[str, float] | None = None,
     *,
     fresh: bool = False,
 ) -> Run:
     """A new run in the folder `out`, claimed against other processes; it must not hold a run that has a checkpoint.
 
-    found: a plan's figures, kept with the run: `foreseen`, the `epochs` and `seconds` of training by its trial. fresh: in `out`, or if it exists in
+    foreseen: the `epochs` and `seconds` of training by a plan's trial. fresh: in `out`, or if it exists in
     the first of out-2, out-3, ... that does not.
     """
     run, initial = draft(settled, out, display)
@@ -71,7 +71,7 @@ def begin(
     assert run.claim is not None
     try:
         check_place(run.folder, run.claim)
-        _write_down(run, settled, initial, command, found or {})
+        _write_down(run, settled, initial, command, foreseen or {})
     except BaseException:
         run.claim.undo()
         raise
@@ -79,7 +79,7 @@ def begin(
 
 
 def _write_down(
-    run: Run, settled: Settled, initial: Initial | None, command: str, found: Mapping[str, Mapping[str, float]]
+    run: Run, settled: Settled, initial: Initial | None, command: str, foreseen: Mapping[str, float]
 ) -> None:
     """Write all that is known before the first step into the folder, and show it."""
     dataset, recipe, out = run.data, run.recipe, run.folder
@@ -97,9 +97,7 @@ def _write_down(
         "inputs": inputs(recipe),
         "notes": notes,
         "reasons": reasons,
-        "baselines": {},
-        "foreseen": {},
-        **found,
+        "foreseen": foreseen,
         "command": command,
         "seed": recipe.train.seed,
         "version": vitral.__version__,

@@ -1,11 +1,12 @@
 """Recipes as TOML: read with every key and type checked, merged over the defaults, and written so that they read back equal."""
 
+import contextlib
 import dataclasses
 import difflib
 import json
 import tomllib
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from vitral.data.options import DataOptions
@@ -16,12 +17,12 @@ from vitral.training.options import ModelArguments, ModelOptions
 from vitral.typed import fitted
 
 T = typing.TypeVar("T")
-# Data options of runs whose recipes say nothing of them, as there were none yet.
+# Data options of runs from before these options existed.
 BEFORE: dict[str, object] = {"near_copies": "apart"}
 
-FLAGS = "the command line"  # where values come from that were given as flags
+FLAGS = "the command line"  # the origin of values from flags
 
-# What others call a field of ours.
+# Other common names of fields.
 ALIASES = {
     "learning_rate": "lr",
     "wd": "weight_decay",
@@ -42,9 +43,9 @@ ALIASES = {
 
 
 def read_recipe(path: str | Path, *, stored: bool = False) -> Recipe:
-    """The recipe of a TOML file: its values over the defaults; an unknown key is an error with the nearest name.
+    """The recipe of a TOML file: its values over the defaults. Raises VitralError with the nearest name of each unknown key.
 
-    stored: whether a run wrote it down, so that what it does not say is as it was then.
+    stored: whether a run wrote it, so that missing fields have the defaults of that time.
     """
     path = Path(path)
     try:
@@ -64,7 +65,21 @@ def read_recipe(path: str | Path, *, stored: bool = False) -> Recipe:
 
 
 def merge(base: T, table: Mapping[str, object], where: str) -> T:
-    """`base` with the fields that `table` names replaced, nested tables likewise, every value checked against its type."""
+    """`base` with the fields that `table` names replaced, nested tables likewise, every value checked against its type.
+
+    Raises VitralError with all unknown keys and wrong values together.
+    """
+    wrong: list[str] = []
+    merged = _merged(base, table, where, wrong)
+    if wrong:
+        raise VitralError(
+            wrong[0] if len(wrong) == 1 else f"{len(wrong)} things to fix:\n" + "\n".join(f"- {each}" for each in wrong)
+        )
+    return merged
+
+
+def _merged(base: T, table: Mapping[str, object], where: str, wrong: list[str]) -> T:
+    """`merge`, adding to `wrong` instead of raising."""
     known = {f.name: f for f in dataclasses.fields(base) if f.name != "said"}  # type: ignore[arg-type]
     hints = typing.get_type_hints(type(base))
     changes: dict[str, object] = {}
@@ -72,27 +87,36 @@ def merge(base: T, table: Mapping[str, object], where: str) -> T:
         base = base.under(  # type: ignore[assignment]
             f"{name}.{key}" for name, section in table.items() if isinstance(section, dict) for key in section
         )
+    before = len(wrong)
     for key, value in table.items():
-        if key not in known:
-            raise VitralError(f"{where}: unknown key {key!r}; {_meant(key, list(known), isinstance(base, Recipe))}")
-        current = getattr(base, key)
-        if dataclasses.is_dataclass(current):
-            if not isinstance(value, dict):
+        with _noting(wrong):
+            if key not in known:
+                raise VitralError(f"{where}: unknown key {key!r}; {_meant(key, list(known), isinstance(base, Recipe))}")
+            current = getattr(base, key)
+            if not dataclasses.is_dataclass(current):
+                changes[key] = fitted(value, hints[key], f"{where}: {key} = {value!r}")
+            elif not isinstance(value, dict):
                 raise VitralError(f"{where}: {key} is a section; write its fields under [{key}]")
-            inner = f"{where} [{key}]"
-            if isinstance(current, ModelOptions):
-                changes[key] = _model(current, value, inner)
+            elif isinstance(current, ModelOptions):
+                changes[key] = _model(current, value, f"{where} [{key}]", wrong)
             elif isinstance(current, ObjectiveOptions):
-                changes[key] = _objective(current, value, inner)
+                changes[key] = _objective(current, value, f"{where} [{key}]", wrong)
             else:
-                changes[key] = merge(current, value, inner)
-        else:
-            changes[key] = fitted(value, hints[key], f"{where}: {key} = {value!r}")
-    return dataclasses.replace(base, **changes)  # type: ignore[type-var]
+                changes[key] = _merged(current, value, f"{where} [{key}]", wrong)
+    return base if wrong[before:] else dataclasses.replace(base, **changes)  # type: ignore[type-var]
 
 
-def _model(base: ModelOptions, table: dict[str, object], where: str) -> ModelOptions:
-    """`base` with the name and arguments of the table; whether the family takes them shows where its shape is made."""
+@contextlib.contextmanager
+def _noting(wrong: list[str]) -> Iterator[None]:
+    """Add a VitralError's text to `wrong` instead of raising it."""
+    try:
+        yield
+    except VitralError as error:
+        wrong.append(str(error))
+
+
+def _model(base: ModelOptions, table: dict[str, object], where: str, wrong: list[str]) -> ModelOptions:
+    """`base` with the name and arguments of the table; the family checks them when its configuration is made."""
     hints = typing.get_type_hints(ModelArguments)
     if not table.keys() <= hints.keys():
         from vitral.models.zoo import argument_types  # which loads torch, as most recipes need not
@@ -100,16 +124,17 @@ def _model(base: ModelOptions, table: dict[str, object], where: str) -> ModelOpt
         hints = argument_types() | hints
     changes = {}
     for key, value in table.items():
-        if key not in hints:
-            raise VitralError(f"{where}: unknown key {key!r}; {_meant(key, list(hints), top=False)}")
-        changes[key] = fitted(value, hints[key], f"{where}: {key} = {value!r}")
+        with _noting(wrong):
+            if key not in hints:
+                raise VitralError(f"{where}: unknown key {key!r}; {_meant(key, list(hints), top=False)}")
+            changes[key] = fitted(value, hints[key], f"{where}: {key} = {value!r}")
     return ModelOptions(**changes).over(base)  # type: ignore[arg-type]
 
 
-def _objective(base: ObjectiveOptions, table: dict[str, object], where: str) -> ObjectiveOptions:
-    """The objective that the table names with its fields, or `base` with them where it names no other.
+def _objective(base: ObjectiveOptions, table: dict[str, object], where: str, wrong: list[str]) -> ObjectiveOptions:
+    """The objective that the table names, or `base`, with the table's fields.
 
-    A field of another objective is refused, unless it is at its default, as recipes of runs had all of them once.
+    A field of another objective is refused unless it has its default, as the recipes of older runs held all of them.
     """
     name = table.get("name", base.name)
     if str(name) not in OBJECTIVES:
@@ -120,13 +145,14 @@ def _objective(base: ObjectiveOptions, table: dict[str, object], where: str) -> 
         homes = [each for each in OBJECTIVES.values() if key in _fields(each)]
         others = f"is for {', '.join(each.name for each in homes)}; this is {name}: leave it out"
         if kind in homes:
-            changes[key] = fitted(value, hints[key], f"{where}: {key} = {value!r}")
+            with _noting(wrong):
+                changes[key] = fitted(value, hints[key], f"{where}: {key} = {value!r}")
         elif homes and where.startswith(FLAGS):
-            raise VitralError(f"--{key.replace('_', '-')} {others}")
+            wrong.append(f"--{key.replace('_', '-')} {others}")
         elif homes and literal(value) not in [literal(getattr(each, key)) for each in homes]:
-            raise VitralError(f"{where}: {key} {others}")
+            wrong.append(f"{where}: {key} {others}")
         elif not homes and key != "name":
-            raise VitralError(f"{where}: unknown key {key!r}; {_meant(key, ['name', *_fields(kind)], top=False)}")
+            wrong.append(f"{where}: unknown key {key!r}; {_meant(key, ['name', *_fields(kind)], top=False)}")
     return dataclasses.replace(base if type(base) is kind else kind(), **changes)
 
 
@@ -135,7 +161,7 @@ def _fields(kind: type) -> list[str]:
 
 
 def _keys(section: object) -> list[str]:
-    """What a section can say, whichever model or objective it names."""
+    """The keys of a section, for any model or objective."""
     if isinstance(section, ModelOptions):
         return _fields(ModelArguments)
     if isinstance(section, ObjectiveOptions):
@@ -144,7 +170,7 @@ def _keys(section: object) -> list[str]:
 
 
 def _meant(key: str, known: list[str], top: bool) -> str:
-    """What a person may have meant by an unknown key of a section, or of the whole recipe (`top`)."""
+    """What an unknown key of a section, or of the whole recipe (`top`), may have been meant as."""
     homes = {key: section for section in SECTIONS for key in _keys(getattr(Recipe(), section))}
     name = ALIASES.get(key, key)
     if name in known:
@@ -158,7 +184,7 @@ def _meant(key: str, known: list[str], top: bool) -> str:
 
 
 def stored_data_options(stored: dict[str, object]) -> DataOptions:
-    """How the data of a finished run were read and divided, from the recipe in its model file."""
+    """How a finished run read and divided its data, from the recipe in its model file."""
     section = stored.get("data", {})
     assert isinstance(section, dict)
     return merge(merge(DataOptions(), BEFORE, "before"), section, "the model file's recipe [data]")
