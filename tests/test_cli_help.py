@@ -17,6 +17,7 @@ from vitral.cli.help import COMMON, everything, screen
 from vitral.cli.options import argument, options_of
 from vitral.cli.parse import parse, spellings
 from vitral.errors import VitralError
+from vitral.models.heads.options import HEADS
 from vitral.objectives.options import OBJECTIVES
 from vitral.training.config import SECTIONS, Recipe
 from vitral.training.options import ModelArguments
@@ -71,7 +72,7 @@ def test_a_new_field_needs_no_list():
     page = everything(KINDS["train"], "train")
     said = {option.path[1:] for option in options_of(KINDS["train"]) if option.path[0] == "settings"}
     kinds = {name: [type(getattr(Recipe(), name))] for name in SECTIONS}
-    kinds |= {"model": [ModelArguments], "objective": [*OBJECTIVES.values()]}
+    kinds |= {"model": [ModelArguments], "objective": [*OBJECTIVES.values()], "head": [*HEADS.values()]}
     fields = {
         (name, each.name)
         for name in kinds
@@ -79,7 +80,7 @@ def test_a_new_field_needs_no_list():
         for each in dataclasses.fields(kind)
         if each.metadata.get("flag", each.name)
     }
-    assert said == fields | {("objective", "name")}
+    assert said == fields | {("objective", "name"), ("head", "name")}
     assert "--norm-eps" not in page  # recipe files alone say what no command line offers
     headings = [line for line in page.splitlines() if re.fullmatch(r"[A-Z][\w ]+", line)]
     assert headings == [
@@ -239,7 +240,10 @@ printf '%s\n' "${COMPREPLY[@]}"
         (["train", "dig"], {"digits"}),
         (["train", "--no-zero"], {"--no-zero-head"}),
         (["predict", "--top"], {"--top-k"}),
-        (["pretrain", "digits", "--objective", ""], {"classify", "mae", "beit", "patch", "dino", "tokenizer"}),
+        (
+            ["pretrain", "digits", "--objective", ""],
+            {"classify", "segment", "mae", "beit", "patch", "dino", "tokenizer"},
+        ),
         (["train", "--objective", "=", "m"], {"mae"}),
         (["train", "--device", "=", ""], {"auto", "cpu", "cuda", "mps"}),
         (["train", "--model", "resnet1"], {"resnet18", "resnet101"}),

@@ -11,7 +11,7 @@ import vitral
 from vitral.data.options import DataOptions
 from vitral.data.sources import open_data
 from vitral.errors import VitralError
-from vitral.evaluation.evaluate import evaluate, merged, split_logits
+from vitral.evaluation.evaluate import evaluate, merged
 from vitral.explain.explain import visualize_attention
 from vitral.predict import find_images
 
@@ -83,13 +83,15 @@ def test_options_that_a_method_does_not_have_are_refused(predictor, tiny_vit):
 def test_prediction_is_evaluation(predictor, shapes_folder):
     data = open_data(shapes_folder, DataOptions())
     split = data.splits["test"]
-    scores, logits = evaluate(predictor, split, data.labels, batch_size=4)
+    scores, found = evaluate(predictor, split, data.labels, batch_size=4)
+    logits = found.kept()["logits"]
     labels = [predictor.predict(split.path(i)).label for i in range(len(split))]
     assert labels == [predictor.labels[k] for k in logits.argmax(1)]
     assert scores.top1 == np.mean(
         [label == data.labels[t] for label, t in zip(labels, split.targets.values, strict=True)]
     )
-    assert np.allclose(logits, split_logits(predictor, split, batch_size=100), atol=1e-4)
+    at_once = evaluate(predictor, split, data.labels, batch_size=100)[1].kept()["logits"]
+    assert np.allclose(logits, at_once, atol=1e-4)
     assert len(merged(data)) == 90
 
 

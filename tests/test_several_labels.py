@@ -112,7 +112,8 @@ def test_evaluate_agrees_with_the_runs_own_scores(capsys, trained, place):
 
 def test_predictions_in_every_format(capsys, trained, place, data):
     vit = vitral.load(trained)
-    _, logits = evaluate(vit, data.splits["test"], data.labels)
+    _, found = evaluate(vit, data.splits["test"], data.labels)
+    logits = found.kept()["logits"]
     paths = [data.splits["test"].path(i) for i in range(len(logits))]
     wanted = [[(vit.labels[k], sigmoid(row)[k]) for k in np.argsort(-row) if row[k] >= 0] for row in logits]
     assert {len(labels) for labels in wanted} & {0}

@@ -20,7 +20,8 @@ from vitral.evaluation.evaluator import Gathering, Scores
 from vitral.objectives.classify import Classify
 from vitral.objectives.objective import Objective
 from vitral.report import page
-from vitral.report.sections import Sections, Verdict
+from vitral.report.sections import WholeSections
+from vitral.report.verdict import Verdict
 from vitral.training import tasks
 
 TASK = "brightness"
@@ -67,7 +68,7 @@ class Share(answers.Answer):
 class ShareAnswers(answers.Answers):
     independent = True
 
-    def __call__(self, outputs, names, top_k):
+    def __call__(self, outputs, names, top_k, placed):
         return [Share(name, value) for name, value in zip(names, outputs[:, 0].tolist(), strict=True)]
 
     def probabilities(self, outputs):
@@ -110,7 +111,7 @@ class FitEvaluator(Gathering):
         return Fit(len(wanted), 1 - error / float(wanted.var()), error)
 
 
-class FitSections(Sections):
+class FitSections(WholeSections):
     def counted(self, scores):
         return "one number"
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from vitral.data.decode import PageOf, count_pages, decode_seen
 from vitral.data.files import read_file
 from vitral.data.options import DataOptions
 from vitral.data.values import Range, beyond
+from vitral.data.view import Placed
 from vitral.data.walk import Walk, is_text, starts_like_an_image
 from vitral.errors import VitralError, counted, some
 from vitral.models.common import ImageModel
@@ -107,11 +108,26 @@ class Predictor:
         pixels = with_channels(array_pixels(pages[0], steps.reading, "array")[0], steps.channels, "array")
         return torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)  # [h, w, C] -> [C, h, w]
 
-    @torch.inference_mode()
     def logits(self, batch: Tensor) -> Tensor:
-        """[B, C, H, W] as `preprocess` makes them to [B, K], float32 on the CPU."""
+        """[B, C, H, W] as `preprocess` makes them to [B, K], float32 on the CPU. Raises VitralError for a model whose answers are of places."""
+        self.check_whole()
+        found = self.outputs(batch)
+        assert isinstance(found, Tensor)
+        return found
+
+    @torch.inference_mode()
+    def outputs(self, batch: Tensor) -> Any:
+        """[B, C, H, W] as `preprocess` makes them to the model's outputs, float32 on the CPU: logits [B, K], or `Maps` or `Found`."""
         self.check_head()
-        return self.model(batch.to(next(self.model.parameters()).device)).float().cpu()
+        return self.model(batch.to(next(self.model.parameters()).device)).float().to("cpu")
+
+    def check_whole(self) -> None:
+        """A VitralError where the model answers places in an image, and so has no one answer of it."""
+        if not self.answers.of_whole:
+            raise VitralError(
+                f"this model ({self.card.model}) answers places in an image (task {self.card.task}), and this is for models with one answer an "
+                "image; see what it finds with vitral predict"
+            )
 
     def check_head(self) -> None:
         """Raise VitralError if the model was trained without labels and so predicts nothing."""
@@ -126,18 +142,25 @@ class Predictor:
         return self.answers.probabilities(logits)
 
     def predict(self, image: ImageLike, top_k: int = 5) -> Answer:
-        """The model's answer for one image: its class, or all its labels if it can have several."""
-        return self.predict_batch([self.preprocess(image)], [_name(image)], top_k)[0]
+        """The model's answer for one image: its class, or all its labels if it can have several, or the class of each pixel."""
+        pixels = self.decode(image)
+        return self.predict_batch([self.card.preprocess(pixels)], [_name(image)], [self.placed(pixels)], top_k)[0]
 
-    def predict_batch(self, inputs: Sequence[Tensor], names: Sequence[str], top_k: int = 5) -> Sequence[Answer]:
-        """Answers for preprocessed images, in one forward pass."""
+    def placed(self, pixels: Tensor) -> Placed:
+        """Where the model's pixels lie in an image [C, h, w]."""
+        h, w = pixels.shape[1:]
+        return Placed(h, w, self.card.preprocess.where(h, w))
+
+    def predict_batch(
+        self, inputs: Sequence[Tensor], names: Sequence[str], placed: Sequence[Placed], top_k: int = 5
+    ) -> Sequence[Answer]:
+        """Answers for preprocessed images, in one forward pass. placed: where the model's pixels lie in each, as `placed` gives it."""
         if top_k < 1:
             raise VitralError(f"top_k {top_k}: ask for at least 1 class")
-        if len({x.shape for x in inputs}) > 1:  # preprocessing without a fixed size
-            logits = torch.cat([self.logits(x[None]) for x in inputs])
-        else:
-            logits = self.logits(torch.stack(list(inputs)))  # [B, K]
-        return self.answers(logits, names, top_k)
+        if len({x.shape for x in inputs}) > 1:  # preprocessing without a common size
+            pairs = zip(inputs, names, placed, strict=True)
+            return [self.answers(self.outputs(x[None]), [name], top_k, [place])[0] for x, name, place in pairs]
+        return self.answers(self.outputs(torch.stack(list(inputs))), names, top_k, placed)
 
 
 def load(path: str | Path) -> Predictor:
@@ -165,7 +188,8 @@ def _adopt(source: str) -> Predictor:
         missing = "class names" if opened.labels is None else "preprocessing (preprocessor_config.json)"
         raise VitralError(f"{source}: has no {missing} to predict with; see vitral convert {source} OUT.safetensors")
     arguments = opened.model.config.arguments()
-    card = ModelCard(opened.architecture, arguments, opened.labels, opened.preprocess, task=opened.task)
+    head = None if opened.head is None else opened.head.to_json()
+    card = ModelCard(opened.architecture, arguments, opened.labels, opened.preprocess, task=opened.task, head=head)
     card.data = {"source": source}
     return Predictor(opened.model, card)
 
@@ -248,12 +272,12 @@ def predict_stream(
 
     clipped: dict[str, Range] = {}
 
-    def prepare(item: tuple[str, str | bytes | PageOf]) -> tuple[str, Tensor | VitralError]:
+    def prepare(item: tuple[str, str | bytes | PageOf]) -> tuple[str, tuple[Tensor, Placed] | VitralError]:
         try:
             pixels, extremes = predictor.decode_seen(item[1])
             if extremes is not None:
                 clipped[item[0]] = extremes
-            return item[0], predictor.card.preprocess(pixels)
+            return item[0], (predictor.card.preprocess(pixels), predictor.placed(pixels))
         except VitralError as error:
             return item[0], error
         except (MemoryError, RuntimeError) as error:  # PyTorch's allocator raises RuntimeError
@@ -265,11 +289,15 @@ def predict_stream(
     with ThreadPoolExecutor(2) as pool:
         while batch := list(islice(source, batch_size)):
             prepared = list(pool.map(prepare, batch))
-            good = [(name, x) for name, x in prepared if isinstance(x, Tensor)]
-            inputs, names = [x for _, x in good], [name for name, _ in good]
-            answers = iter(predictor.predict_batch(inputs, names, top_k) if good else [])
+            good = [(name, *x) for name, x in prepared if isinstance(x, tuple)]
+            names, inputs, placed = (
+                [name for name, _, _ in good],
+                [x for _, x, _ in good],
+                [each for _, _, each in good],
+            )
+            answers = iter(predictor.predict_batch(inputs, names, placed, top_k) if good else [])
             for name, x in prepared:
-                yield replace(next(answers), clipped=clipped.pop(name, None)) if isinstance(x, Tensor) else (name, x)
+                yield replace(next(answers), clipped=clipped.pop(name, None)) if isinstance(x, tuple) else (name, x)
 
 
 def _name(image: object) -> str:

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from test_page import EVIL, Page, report
 
 from vitral.evaluation.multilabel import score_labels, sigmoid
+from vitral.report.examples import Example
 from vitral.report.labels import LabelSections
-from vitral.report.page import Example
 from vitral.report.sections import RIGHT, WRONG, Verdict
 
 PIXELS = np.zeros((4, 4, 3), np.uint8)

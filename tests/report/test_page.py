@@ -13,9 +13,11 @@ from vitral.drawing.charts import Series, line_chart, running_mean, thinned, tic
 from vitral.errors import VitralError
 from vitral.evaluation.metrics import score
 from vitral.report.classes import ClassSections
+from vitral.report.examples import Example, galleries
 from vitral.report.frame import About, short
-from vitral.report.page import Example, write_report
-from vitral.report.sections import RIGHT, WRONG, Verdict
+from vitral.report.page import write_report
+from vitral.report.sections import RIGHT, WRONG
+from vitral.report.verdict import Verdict
 
 EVIL = "<script>alert('1')</script>"
 VOID = {"meta", "br", "img"}
@@ -89,7 +91,7 @@ def report(folder, classes=10, **changes):
     }
     given = arguments | changes
     about = About(*(given.pop(name) for name in ("title", "command", "curves", "facts", "recipe")))
-    path = write_report(folder, about, **given)
+    path = write_report(folder, about, pictures=galleries(given.pop("examples")), **given)
     return path, path.read_text("utf-8")
 
 

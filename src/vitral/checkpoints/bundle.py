@@ -12,8 +12,10 @@ from vitral.checkpoints.atomic import read_safetensors, write_safetensors
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError, some
 from vitral.models.common import ImageModel
+from vitral.models.heads.dense import build_model
+from vitral.models.heads.options import head_options
 from vitral.models.words import model_in_words
-from vitral.models.zoo import build, model_config
+from vitral.models.zoo import model_config
 
 FORMAT = "2"
 READABLE = ("1", "2")  # the first had no steps in its preprocessing
@@ -36,12 +38,20 @@ class ModelCard:
     """Name and fingerprint of the training data."""
     task: str = "classify"
     """classify (one class an image) or multilabel (several labels or none: each output is a yes or no of its own)."""
+    head: dict[str, object] | None = None
+    """Name and options of a dense task's head; None where the architecture's own head answers."""
     version: str = vitral.__version__
 
     @property
     def model(self) -> str:
         """What the model is, in words."""
-        return model_in_words(model_config(self.architecture, **self.arguments), self.architecture)
+        words = model_in_words(model_config(self.architecture, **self.arguments), self.architecture)
+        return words if self.head is None else f"{words}, {self.head['name']} head"
+
+    def build(self) -> ImageModel:
+        """A model of this shape, freshly initialised. Raises VitralError, or TypeError for options of a later version."""
+        config = model_config(self.architecture, **self.arguments)
+        return build_model(config, None if self.head is None else head_options(self.head))
 
     def to_json(self) -> str:
         return json.dumps({**self.__dict__, "preprocess": self.preprocess.to_json(), "format": FORMAT})
@@ -80,7 +90,7 @@ def load_model(path: Path) -> tuple[ImageModel, ModelCard]:
     tensors, metadata = read_safetensors(path)
     card = read_card(path, metadata)
     try:
-        model = build(model_config(card.architecture, **card.arguments))
+        model = card.build()
     except (TypeError, VitralError) as error:
         raise VitralError(f"{path}: needs a model that this version cannot build ({error}); upgrade vitral") from error
     fill(model, tensors, str(path))

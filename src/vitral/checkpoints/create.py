@@ -12,6 +12,8 @@ from vitral.checkpoints.describe import describe
 from vitral.checkpoints.recognise import Source, is_source, read_source
 from vitral.data.preprocess import Preprocess
 from vitral.models.common import ImageModel
+from vitral.models.heads.dense import build_model
+from vitral.models.heads.options import HeadOptions
 from vitral.models.zoo import build, model_config, replaced
 
 
@@ -29,6 +31,8 @@ class Opened:
     source: Source
     task: str
     """What its outputs answer, as in `ModelCard`."""
+    head: HeadOptions | None = None
+    """Of a model for a dense task."""
     unprepared: str = ""
     """Why `preprocess` is None, where the source has preprocessing that is not supported here."""
 
@@ -80,11 +84,13 @@ def open_model(
     source = read_source(name, allow_pickle)
     found = describe(source, architecture)
     config = replaced(found.config, str(name), arguments)
-    model = build(config)
+    model = build_model(config, found.head)
     report = place(model, source, resize=resize, strict=strict, new_head=new_head)
     labels, preprocess = (None if new_head else found.labels), found.preprocess
     if preprocess is not None and config.in_channels != preprocess.channels:
         preprocess = None  # its means and deviations are those of other channels
     elif preprocess is not None and config.image_size != found.config.image_size:
         preprocess = preprocess.sized(*config.image_size)
-    return Opened(model, report, found.architecture, labels, preprocess, source, found.task, found.unprepared)
+    return Opened(
+        model, report, found.architecture, labels, preprocess, source, found.task, found.head, found.unprepared
+    )

@@ -15,6 +15,7 @@ from vitral.checkpoints.timm_pixels import read_timm
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError
 from vitral.models.common import ModelConfig
+from vitral.models.heads.options import HeadOptions, head_options
 from vitral.models.hybrid import HybridConfig
 from vitral.models.mae import MAEConfig
 from vitral.models.vit import ViTConfig
@@ -29,6 +30,8 @@ class Description:
     labels: list[str] | None = None
     preprocess: Preprocess | None = None
     task: str = "classify"
+    head: HeadOptions | None = None
+    """Of a dense task."""
     unprepared: str = ""
     """Why `preprocess` is None, where the source has preprocessing that is not supported here."""
 
@@ -38,7 +41,8 @@ def describe(source: Source, architecture: str | None = None) -> Description:
     if "vitral" in source.metadata:
         card = read_card(Path(source.name), source.metadata)
         config = model_config(card.architecture, **card.arguments)
-        return Description(config, card.architecture, card.labels, card.preprocess, card.task)
+        head = None if card.head is None else head_options(card.head)
+        return Description(config, card.architecture, card.labels, card.preprocess, card.task, head)
     if "model_type" in source.config:
         return _of_transformers(source)
     if "architecture" in source.config:
@@ -79,7 +83,7 @@ def _of_transformers(source: Source) -> Description:
         shape = config.in_channels, config.image_size, getattr(config, "patch_size", 1)
         preprocess, why = _or_why(lambda: read_processor(source.processor, c["model_type"], *shape), source.name)
     task = next((task for task, kind in PROBLEM_TYPES.items() if kind == c.get("problem_type")), "classify")
-    return Description(config, family_of(config), labels, preprocess, task, why)
+    return Description(config, family_of(config), labels, preprocess, task, unprepared=why)
 
 
 def _or_why(read: Callable[[], Preprocess], name: str) -> tuple[Preprocess | None, str]:

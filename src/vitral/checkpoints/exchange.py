@@ -57,9 +57,9 @@ def exchange(
             assumed.append(f"preprocessing is not in the source; assumed: {about}")
         origin: dict[str, object] = {"converted from": source}
         arguments = model.config.arguments()
-        save_model(
-            out, model, ModelCard(opened.architecture, arguments, labels or [], steps, data=origin, task=opened.task)
-        )
+        head = None if opened.head is None else opened.head.to_json()
+        card = ModelCard(opened.architecture, arguments, labels or [], steps, data=origin, task=opened.task, head=head)
+        save_model(out, model, card)
     else:
         if opened.unprepared:
             raise VitralError(f"{opened.unprepared}; choose --to vitral, or remove that file for the weights alone")

@@ -87,6 +87,7 @@ def explain(given: Explain, words: list[str]) -> int:
     from vitral.predict import load
 
     predictor = given.reading.read_by(load(given.model))
+    predictor.check_whole()
     out = given.out or Path(f"{'compared' if given.compare else given.method}.png")
     if given.all:
         attention = attention_maps(predictor, given.image)

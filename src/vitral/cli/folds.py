@@ -25,6 +25,7 @@ def of_fold(recipe: Recipe, number: int, count: int) -> Recipe:
 
 def cross_validate(given: Any, out: Path, spoken: str, display: "Display", *, fresh: bool) -> int:
     """Plan once, write down what was asked, and run the folds. out: the folder, or with `fresh` the first free one of its kind."""
+    from vitral.answers import ANSWERS
     from vitral.checkpoints.atomic import write_atomically
     from vitral.checkpoints.claim import Claim, claim_unused
     from vitral.cli.parse import unused
@@ -42,6 +43,10 @@ def cross_validate(given: Any, out: Path, spoken: str, display: "Display", *, fr
     if recipe.transfer.init is not None:
         recipe = replace(recipe, transfer=replace(recipe.transfer, init=rooted(recipe.transfer.init)))
     made = make_plan(given.data, recipe, display, brief=True)
+    if not ANSWERS[made.settled.data.task].of_whole:
+        raise VitralError(
+            f"folds: join the answers to whole images, and task {made.settled.data.task} answers places in them; train once"
+        )
     train, optim, own = made.asked.train, made.asked.optim, made.recipe
     recipe = replace(
         made.asked,

@@ -58,6 +58,7 @@ GROUPS = {  # the topic of each section
     "OptimOptions": "Optimiser",
     "TransferOptions": "Transfer",
     "ObjectiveOptions": "Objective",
+    "HeadOptions": "Model",
     "ReadingOptions": "Images",
 }
 ELSEWHERE = {  # options under another topic than their section's

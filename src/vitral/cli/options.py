@@ -13,10 +13,12 @@ import re
 import sys
 import types
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from vitral.objectives.options import OBJECTIVES, ClassifyOptions, ObjectiveOptions
+from vitral.models.heads.options import HEADS, HeadOptions
+from vitral.objectives.options import OBJECTIVES, ObjectiveOptions
 from vitral.training.options import ModelArguments, ModelOptions
 
 DEFAULT = re.compile(r"(?:^|[;.,] )default:? ", re.IGNORECASE)  # before the default in words, at the end of a sentence
@@ -29,6 +31,11 @@ PLACEHOLDERS = {  # where a name tells more than the type
     "scale": "FROM TO", "local_scale": "FROM TO", "ratio": "FROM TO", "num_heads": "N ...", "host": "ADDRESS", "family": "NAME", "cutouts": "FOLDER",
     "backgrounds": "FOLDER",
 }  # fmt: skip
+CHOICES = {
+    "objective": f"What is learned: {', '.join(name for name, kind in OBJECTIVES.items() if not kind.labelled)} need no labels, "
+    f"{' and '.join(name for name, kind in OBJECTIVES.items() if kind.labelled)} do.",
+    "head": "What reads the backbone's maps, for dense tasks; default: by the task, and whether the model is a pyramid.",
+}
 WORDS: dict[object, str] = {
     int: "a whole number",
     float: "a number",
@@ -195,7 +202,9 @@ def _walk(kind: type, path: tuple[str, ...], values: object) -> typing.Iterator[
         if isinstance(value, ModelOptions):
             yield from _walk(ModelArguments, where, None)
         elif isinstance(value, ObjectiveOptions):
-            yield from _of_objectives(where, value)
+            yield from _of_table(where, value.name, OBJECTIVES, ObjectiveOptions)
+        elif isinstance(value, HeadOptions):
+            yield from _of_table(where, None, HEADS, HeadOptions)
         elif dataclasses.is_dataclass(value):
             yield from _walk(type(value), where, value)
         elif name := each.metadata.get("flag", each.name):
@@ -205,17 +214,17 @@ def _walk(kind: type, path: tuple[str, ...], values: object) -> typing.Iterator[
             )  # fmt: skip
 
 
-def _of_objectives(path: tuple[str, ...], chosen: ObjectiveOptions) -> typing.Iterator[Option]:
-    """The name of the objective, and each option that any of them has, once."""
-    without = [name for name, kind in OBJECTIVES.items() if not kind.labelled]
-    doc = f"What is learned: {', '.join(without)} need no labels, {ClassifyOptions.name} does."
-    names = Literal[tuple(OBJECTIVES)]  # type: ignore[valid-type]
-    yield Option("objective", (*path, "name"), ObjectiveOptions, names, chosen.name, doc)
-    options = {kind.name: {each.name: each for each in _walk(kind, path, None)} for kind in OBJECTIVES.values()}
+def _of_table(
+    path: tuple[str, ...], chosen: str | None, kinds: Mapping[str, type], section: type
+) -> typing.Iterator[Option]:
+    """The name of a row, and each option that any of the rows has, once."""
+    names = Literal[tuple(kinds)] if chosen is not None else Literal[tuple(kinds)] | None
+    yield Option(path[-1], (*path, "name"), section, names, chosen, CHOICES[path[-1]])
+    options = {name: {each.name: each for each in _walk(kind, path, None)} for name, kind in kinds.items()}
     for name in dict.fromkeys(itertools.chain(*options.values())):
         first, *others = [(kind, own[name]) for kind, own in options.items() if name in own]
-        option = dataclasses.replace(first[1], section=ObjectiveOptions)
-        if others:
+        option = dataclasses.replace(first[1], section=section)
+        if others and (others[0][1].doc, others[0][1].value) != (option.doc, option.value):
             listed = ", ".join(f"{each.default} ({kind})" for kind, each in (first, *others))
             option = dataclasses.replace(option, doc=f"{option.doc.removesuffix('.')}; default: {listed}.")
         yield option

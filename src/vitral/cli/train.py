@@ -241,16 +241,20 @@ def _placed(given: Any, command: str) -> tuple[Path, bool]:
 
 def _after_training(run: "Run") -> list[str]:
     """Commands to try on a finished run."""
+    from vitral.answers import ANSWERS
     from vitral.explain.methods import undefined
 
     assert run.purpose.scored_split is not None
     image = run.data.splits[run.purpose.scored_split].path(0) or run.folder / "example.png"
     vitral, folder, data, picture = program(), *(shlex.quote(str(x)) for x in (run.folder, run.source, image))
+    again = f"{vitral} evaluate {folder} {data} --split {run.purpose.scored_split}"
+    if not ANSWERS[run.data.task].of_whole:
+        return [f"{vitral} predict {folder} {picture} --out {folder}/predicted", again]
     no_attention = undefined(run.loop.image_model, "attention") is not None
     return [
         f"{vitral} predict {folder} {picture}",
         f"{vitral} explain {folder} {picture}{' --method grad_cam' if no_attention else ''} -o {folder}/explained.png",
-        f"{vitral} evaluate {folder} {data} --split {run.purpose.scored_split}",
+        again,
         f"{vitral} view {folder} {picture}",
     ]
 

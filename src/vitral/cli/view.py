@@ -65,6 +65,8 @@ def view(given: View, words: list[str]) -> int:
 
     paths = [given.model, *([given.against] if given.against else [])]
     models = [given.reading.read_by(load(path)) for path in paths]
+    for model in models:
+        model.check_whole()
     if given.neighbours is not None:
         check_data(given.neighbours, models)
     images = Images(steps=[model.card.preprocess for model in models])

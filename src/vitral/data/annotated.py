@@ -117,6 +117,8 @@ class Annotated:
     """Of a panoptic map."""
     turn: int = 1
     """EXIF orientation by which the map is to be turned: 1 if it lies as the upright image."""
+    values: tuple[int, ...] | None = None
+    """That occur in its semantic map, where its reading has shown them."""
     unlabelled: bool = False
     """Whether there is no annotation at all, rather than one that says that there is nothing."""
 

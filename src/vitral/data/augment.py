@@ -136,6 +136,37 @@ def padded_crop(preprocess: Preprocess, options: AugmentOptions) -> Transform:
     return Transform("padded_crop", 2, apply, follow)
 
 
+def jittered_crop(preprocess: Preprocess, options: AugmentOptions) -> Transform:
+    """Scale jitter for dense tasks (https://arxiv.org/abs/2012.07177, section 3): the image in its proportions at a random factor of the size at
+    which it just fits, of which a random window of the model's size is cut out, or which lies somewhere in it, padded.
+    """
+    H, W = preprocess.height, preprocess.width
+    low, high = options.zoom
+
+    def placed(h: int, w: int, u: np.ndarray) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Height and width of an image of h x w, and top and left of the window in it, below 0 where that is padded."""
+        factor = min(H / h, W / w) * (low + float(u[0]) * (high - low))
+        size = max(1, round(h * factor)), max(1, round(w * factor))
+        top, left = (
+            int(each * (own - side + 1)) if own >= side else -int(each * (side - own + 1))
+            for each, own, side in zip(u[1:].tolist(), size, (H, W), strict=True)
+        )
+        return size, (top, left)
+
+    def apply(image: Tensor, u: np.ndarray) -> Tensor:
+        (h, w), (top, left) = placed(image.shape[1], image.shape[2], u)
+        y, x = max(0, top), max(0, left)
+        region = (y, x, min(h, top + H) - y, min(w, left + W) - x)
+        inside = resample.resize(image.numpy(), h, w, preprocess.interpolation, region)
+        return torch.from_numpy(steps.padded(inside, y - top, x - left, H, W, preprocess.fill))
+
+    def follow(view: View, u: np.ndarray) -> View:
+        size, (top, left) = placed(view.height, view.width, u)
+        return view.resized(*size).cropped(top, left, H, W)
+
+    return Transform("jittered_crop", 3, apply, follow)
+
+
 MIRRORED = 4  # pixels
 
 
@@ -257,6 +288,8 @@ def first_view(options: AugmentOptions, preprocess: Preprocess) -> Transform:
         return padded_crop(preprocess, options)
     if options.crop == "reflected":
         return reflected_crop(preprocess)
+    if options.crop == "jittered":
+        return jittered_crop(preprocess, options)
     return Transform("view", 0, lambda image, u: preprocess.view(image), lambda view, u: preprocess.follow(view))
 
 
@@ -281,8 +314,9 @@ class Augmentation:
         ]
         self.transforms = [step for step in steps if step is not None]
         # The smallest crop of a decoded image must still have the model's resolution.
-        smallest = (options.scale or WHOLE_RANGE)[0] if options.crop in ("resized", "framed") else 1.0
-        self.hint = math.ceil(preprocess.hint / math.sqrt(smallest))
+        smallest = math.sqrt((options.scale or WHOLE_RANGE)[0]) if options.crop in ("resized", "framed") else 1.0
+        smallest = 1 / options.zoom[1] if options.crop == "jittered" else smallest
+        self.hint = math.ceil(preprocess.hint / smallest)
 
     def draw(self, seed: int, epoch: int, indices: np.ndarray) -> list[np.ndarray]:
         """For each transform, every sample's random numbers: float64 [len(indices), draws]."""

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vitral.data.images import FileImages
-from vitral.data.listing import Listing, build_listing, split_of
+from vitral.data.listing import Listing, build_listing
 from vitral.data.options import DataOptions
 from vitral.data.problem import Problem
+from vitral.data.splits import split_of
 from vitral.data.walk import CLAIMED, RUN_MARKS, Walk, is_run
 from vitral.errors import VitralError, counted, some
 
@@ -35,16 +36,19 @@ class _Found:
     """Files beside the class folders that are no images, for messages."""
 
 
-def list_folder(root: Path, options: DataOptions, *, training: bool = True, labelled: bool = True) -> Listing:
+def list_folder(
+    root: Path, options: DataOptions, *, training: bool = True, labelled: bool = True, walk: Walk | None = None
+) -> Listing:
     """The images under a folder, and the faults of its layout. Raises VitralError if there is no image.
 
     Hidden files, those that operating systems leave behind, folders that hold a run, and texts and other companions of pictures are skipped; any
     other file in a class folder counts as an image. training: whether there must be two classes or more, each with training images. labelled: False
-    if images need no class; then, if some lie in the folder itself, all images at any depth are listed without a class.
+    if images need no class; then, if some lie in the folder itself, all images at any depth are listed without a class. walk: a fresh one of this
+    folder, if there is one already.
     """
     root = Path(os.path.abspath(root))
     check_no_run(root)
-    walk = Walk(root)
+    walk = walk or Walk(root)
     folders, loose = walk.entries(root)
     if not labelled and (walk.images(loose) or not folders):
         return list_flat(walk, skipping=options.skip_unreadable)

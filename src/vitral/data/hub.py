@@ -8,10 +8,11 @@ from pathlib import Path
 
 from vitral.data.columns import LABELS, plain_name
 from vitral.data.folder import check_no_run, closed_folders
-from vitral.data.listing import Listing, split_of
+from vitral.data.listing import Listing
 from vitral.data.options import DataOptions
 from vitral.data.problem import Problem
 from vitral.data.rows import read_rows
+from vitral.data.splits import split_of
 from vitral.data.table import Part, list_parts
 from vitral.data.walk import Walk
 from vitral.errors import VitralError, counted, some

@@ -11,19 +11,6 @@ from vitral.data.problem import Problem
 from vitral.data.targets import TARGETS, Labels, Targets
 from vitral.errors import VitralError
 
-_SPLIT_WORDS = {
-    "training": "train", "train": "train", "trn": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val",
-    "testing": "test", "test": "test", "tst": "test",
-}  # fmt: skip
-_BESIDE = "datasets?|data|sets?|splits?|parts?|subset|images?|imgs?|pictures?|pics?|photos?|files?|samples?|folder|dir|seg|cls|crops?|raw"
-_SPLIT_NAME = re.compile(f"(?:{_BESIDE})*({'|'.join(_SPLIT_WORDS)})(?:{_BESIDE})*")
-
-
-def split_of(name: str) -> str | None:
-    """The split (train, val or test) that a folder's or table cell's name means, as Training, seg_train, TEST_SET, validationImages do; else None."""
-    found = _SPLIT_NAME.fullmatch(re.sub(r"[\W\d_]+", "", unicodedata.normalize("NFKC", name).casefold()))
-    return _SPLIT_WORDS[found[1]] if found else None
-
 
 @dataclass
 class Listing:

@@ -1,7 +1,8 @@
 """Batches by number: batch `step` of a run is a pure function of (data, seed, step), in any process and any order."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +13,13 @@ from vitral.data.augment import Augmentation
 from vitral.data.mix import MIX_DRAWS, Mix
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import Split
+from vitral.data.view import Placed
 from vitral.data.workers import Failed, stream, tell
 from vitral.errors import VitralError
 from vitral.randomness import Permutation, derive, keys, uniforms
 
 REMEMBERED = 2**30  # bytes
-Pixels = tuple[Tensor, Tensor]  # [B, C, H, W] on the 0..255 scale, targets
+Pixels = tuple[Tensor, Any]  # [B, C, H, W] on the 0..255 scale, and what outputs are compared with
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,12 @@ class Batch:
 
     views: tuple[Tensor, ...]
     """Each [B, C, H, W]: one view of every image, or several for objectives that compare them; each view has its own size."""
-    targets: Tensor
-    """Classes int64 [B], or shares of classes float32 [B, K]."""
+    targets: Any
+    """Classes int64 [B], shares of classes float32 [B, K], or what the task's `Targets.batch` gives."""
     keys: Tensor
     """int64 [B]: `vitral.randomness.keyed` derives a sample's own random numbers from its key."""
+    whole: float | None = None
+    """Of an objective that counts otherwise than by images, its count of the whole step's batch, whatever part of it this is."""
 
     @property
     def images(self) -> Tensor:
@@ -43,16 +47,17 @@ class Batch:
         """The batch in parts of up to `size` samples."""
         for start in range(0, len(self), size):
             part = slice(start, start + size)
-            yield Batch(tuple(view[part] for view in self.views), self.targets[part], self.keys[part])
+            views = tuple(view[part] for view in self.views)
+            yield replace(self, views=views, targets=self.targets[part], keys=self.keys[part])
 
     def to(self, device: torch.device) -> "Batch":
         """Pixels and targets on the device; the keys stay on the CPU, where numpy reads them."""
         views = tuple(view.to(device, non_blocking=True) for view in self.views)
-        return Batch(views, self.targets.to(device, non_blocking=True), self.keys)
+        return replace(self, views=views, targets=self.targets.to(device, non_blocking=True))
 
     def pin_memory(self) -> "Batch":
         """Pixels and targets in pinned memory, from which a GPU copies while it computes."""
-        return Batch(tuple(view.pin_memory() for view in self.views), self.targets.pin_memory(), self.keys)
+        return replace(self, views=tuple(view.pin_memory() for view in self.views), targets=self.targets.pin_memory())
 
 
 class TrainingBatches(Dataset[Batch]):
@@ -77,7 +82,8 @@ class TrainingBatches(Dataset[Batch]):
         self.split, self.preprocess, self.augmentations = split, preprocess, augmentations
         self.batch_size, self.seed, self.mix, self.repeats = batch_size, seed, mix, repeats
         self.steps_per_epoch = -(-len(split) // batch_size)
-        self.read = Reader(split, preprocess, max(augmentation.hint for augmentation in augmentations))
+        hint = None if split.targets.in_place else max(augmentation.hint for augmentation in augmentations)
+        self.read = Reader(split, preprocess, hint)
         self.members = split.targets.members() if balanced else None
 
     def indices(self, step: int) -> tuple[int, np.ndarray, np.ndarray]:
@@ -110,11 +116,17 @@ class TrainingBatches(Dataset[Batch]):
     def _made(self, step: int, epoch: int, indices: np.ndarray, repetition: np.ndarray) -> Batch:
         occasions = indices * self.repeats + repetition
         images = [self.read(i) for i in indices.tolist()]
-        views = []
-        for augmentation in self.augmentations:
-            draws = augmentation.draw(self.seed, epoch, occasions)
-            views.append(stack([augmentation(image, [d[row] for d in draws]) for row, image in enumerate(images)]))
-        targets = self.split.targets.batch(indices)
+        drawn = [augmentation.draw(self.seed, epoch, occasions) for augmentation in self.augmentations]
+        views = [
+            stack([augmentation(image, [d[row] for d in draws]) for row, image in enumerate(images)])
+            for augmentation, draws in zip(self.augmentations, drawn, strict=True)
+        ]
+
+        def placed(k: int) -> Placed:
+            h, w = images[k].shape[1:]
+            return Placed(h, w, self.augmentations[0].where(h, w, [d[k] for d in drawn[0]]))
+
+        targets = self.split.targets.batch(indices, placed)
         if self.mix is not None:
             views[0], targets = self.mix(
                 views[0], targets, uniforms(self.seed, "mix", 0, np.array([step]), MIX_DRAWS)[0]
@@ -136,9 +148,14 @@ class EvaluationBatches(Dataset[Pixels]):
         self.read = Reader(split, preprocess)
 
     def __getitem__(self, number: int) -> Pixels:
-        rows = range(number * self.batch_size, min((number + 1) * self.batch_size, len(self.split)))
-        images = [self.preprocess.view(self.read(i)) for i in rows]
-        return stack(images), self.split.targets.batch(slice(rows.start, rows.stop))
+        rows = np.arange(number * self.batch_size, min((number + 1) * self.batch_size, len(self.split)))
+        images = [self.read(i) for i in rows.tolist()]
+
+        def placed(k: int) -> Placed:
+            h, w = images[k].shape[1:]
+            return Placed(h, w, self.preprocess.where(h, w))
+
+        return stack([self.preprocess.view(image) for image in images]), self.split.targets.truth(rows, placed)
 
     def stream(self, workers: int, failed: Failed = tell) -> Iterator[Pixels]:
         return stream(self, 0, -(-len(self.split) // self.batch_size), workers, failed)

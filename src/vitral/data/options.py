@@ -138,11 +138,14 @@ AUGREG = {  # level: RandAugment's operations and magnitude, Mixup's alpha
 class AugmentOptions:
     """What training does to an image before the model sees it."""
 
-    crop: Literal["resized", "framed", "padded", "reflected", "none"] | None = None
+    crop: Literal["resized", "framed", "padded", "reflected", "jittered", "none"] | None = None
     """How an image is cropped: resized (a random box, resized), framed (the same of the image as it is squashed or padded in use), padded (a
-    random shift over a border of zeros), reflected (resized whole, then a random shift over 4 mirrored pixels: DeiT III's simple crop) or none;
-    default: by the images' size and --resize.
+    random shift over a border of zeros), reflected (resized whole, then a random shift over 4 mirrored pixels: DeiT III's simple crop), jittered
+    (in its proportions larger or smaller by --zoom, then cut or padded: for maps and boxes) or none; default: by the images' size and --resize, and
+    by the task.
     """
+    zoom: tuple[float, float] = (0.5, 2.0)
+    """Smallest and largest factor of a jittered crop, over the size at which the whole image just fits."""
     scale: tuple[float, float] | None = None
     """Smallest and largest share of the image's area that a resized crop takes; default: by the number of images."""
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -198,7 +201,7 @@ class AugmentOptions:
         for name in ("hflip", "vflip", "erase", "operation_probability", "switch", "mix_probability"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise VitralError(f"{name} {getattr(self, name)}: a probability lies in 0 to 1")
-        for name, (low, high) in (("scale", self.scale or (1.0, 1.0)), ("ratio", self.ratio)):
+        for name, (low, high) in (("scale", self.scale or (1.0, 1.0)), ("ratio", self.ratio), ("zoom", self.zoom)):
             if not 0 < low <= high:
                 raise VitralError(f"{name} {low} {high}: give a smaller and a larger positive number")
         if self.augreg is not None and (self.policy != "none" or self.mixup):

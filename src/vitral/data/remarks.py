@@ -80,8 +80,11 @@ def _unreadable(scan: Scan) -> str:
 
 def _emptied_classes(listing: Listing, scan: Scan, training: bool) -> list[str]:
     """Without the unreadable images, every class must have some to train on."""
-    left = {label for i in scan.rows if listing.given is None or listing.given[i] == "train" for label in listing.of(i)}
-    empty = [label for label in listing.labels if label not in left]
+    trained = [i for i in range(len(listing.images.names)) if listing.given is None or listing.given[i] == "train"]
+    kept = set(scan.rows)
+    left = {label for i in trained if i in kept for label in listing.of(i)}
+    lost = {label for i in trained if i not in kept for label in listing.of(i)} - left
+    empty = [label for label in listing.labels if label in lost]
     if training and empty and listing.targets.by_label:
         return [
             f"without the unreadable images nothing is left to train on of: {', '.join(empty)}; "

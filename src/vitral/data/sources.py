@@ -5,6 +5,7 @@ splits that vitral makes, and the fingerprint identifies the data. The result is
 """
 
 import csv
+import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,8 +17,10 @@ from torch import Tensor
 
 from vitral.data.bands import count_channels
 from vitral.data.builtin import BUILTIN
+from vitral.data.dense import list_annotated
 from vitral.data.divide import Held, compares, divide, fingerprint
 from vitral.data.folder import UNLABELLED, list_folder
+from vitral.data.formats.files import Tree
 from vitral.data.given import look_at
 from vitral.data.hub import list_hub
 from vitral.data.images import Images, PagedImages
@@ -133,19 +136,19 @@ def open_data(
 ) -> DataSet:
     """Find, read, check and divide a data set.
 
-    data: a folder of class folders, or of train, val and test folders of class folders; a CSV, TSV or Parquet file; or a built-in name (digits,
-    fashion-mnist, elpv). training: whether there must be two classes or more, each with training images. labelled: False if images need no class,
-    as in pre-training; then a folder without class folders is accepted. least_side: from the images' median height and width to the least pixels a
-    side must have (one patch). progress: called now and then with (images checked, all images). strict: False to look only: images that cannot be
-    read or are too small go to `skipped`, and only data without any image are an error. held: the splits of an earlier run, kept if the data are
-    the same.
+    data: a folder of class folders, or of train, val and test folders of class folders; a CSV, TSV or Parquet file; annotated data as
+    `vitral.data.formats` reads them; or a built-in name (digits, fashion-mnist, elpv). training: whether there must be two classes or more, each
+    with training images. labelled: False if images need no class, as in pre-training; then a folder without class folders is accepted. least_side:
+    from the images' median height and width to the least pixels a side must have (one patch). progress: called now and then with (images checked,
+    all images). strict: False to look only: images that cannot be read or are too small go to `skipped`, and only data without any image are an
+    error. held: the splits of an earlier run, kept if the data are the same.
 
     Raises:
         VitralError: one error with all that is wrong with layout, labels and images; without reading the images where there are none, or more
             than `READ_ANYWAY` and the layout or labels are wrong already.
         UnreadableError: a VitralError that lists every image that cannot be read.
     """
-    listing = list_data(data, options, training=training, labelled=labelled)
+    listing = list_data(data, options, training=training, labelled=labelled, progress=progress)
     if training and options.fold is not None:
         _can_be_folded(data, listing)
     if listing.labels == [UNLABELLED]:
@@ -212,12 +215,20 @@ def write_skipped(dataset: DataSet, path: str | Path) -> None:
         raise VitralError(f"{path}: cannot be written ({error.strerror}); choose a folder that can be") from error
 
 
-def list_data(data: str | Path, options: DataOptions, *, training: bool = True, labelled: bool = True) -> Listing:
+def list_data(
+    data: str | Path,
+    options: DataOptions,
+    *,
+    training: bool = True,
+    labelled: bool = True,
+    progress: OnProgress | None = None,
+) -> Listing:
     """The images of `open_data` and their labels, before any image is opened. What training stops for is in its `problems`.
 
-    Only `options.page` "all" opens files, to count their pages. Raises VitralError if nothing can be listed.
+    Files are opened of annotated data alone, and with `options.page` "all", to count their pages. progress: as in `open_data`. Raises VitralError
+    if nothing can be listed.
     """
-    return _read_as(_listed(data, options, training, labelled), options)
+    return _read_as(_listed(data, options, training, labelled, progress), options)
 
 
 def _read_as(listing: Listing, options: DataOptions) -> Listing:
@@ -244,10 +255,17 @@ def _read_as(listing: Listing, options: DataOptions) -> Listing:
     )
 
 
-def _listed(data: str | Path, options: DataOptions, training: bool, labelled: bool) -> Listing:
+def _listed(
+    data: str | Path, options: DataOptions, training: bool, labelled: bool, progress: OnProgress | None
+) -> Listing:
     path, built_in = Path(data), data in BUILTIN
     look_at(data)
     folder = path.is_dir() and not built_in
+    tree = Tree(Path(os.path.abspath(path))) if folder else None
+    if not built_in:
+        annotated = list_annotated(path, tree, options, training=training, labelled=labelled, progress=progress)
+        if annotated is not None:
+            return annotated
     if folder and (listing := list_hub(path, options, training=training and labelled, labelled=labelled)) is not None:
         return listing
     if options.label_separator is not None and (built_in or folder):
@@ -256,8 +274,8 @@ def _listed(data: str | Path, options: DataOptions, training: bool, labelled: bo
         )
     if built_in:
         return BUILTIN[str(data)](options)
-    if folder:
-        return list_folder(path, options, training=training and labelled, labelled=labelled)
+    if tree is not None:
+        return list_folder(path, options, training=training and labelled, labelled=labelled, walk=tree.walk.again())
     if path.suffix.lower() in TABLES:
         return list_table(path, options, training=training, labelled=labelled)
     raise VitralError(

@@ -5,6 +5,8 @@ image therefore gets the same split whatever its folder, order or file name, and
 by its least hash and counted as the number of its contents.
 """
 
+import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,6 +14,19 @@ from dataclasses import dataclass, field
 SPLITS = ("train", "val", "test")
 _LEAST = 3  # units that a class needs before any of them leaves train
 _OWN_SHARE = 10  # distinct contents from which a set of labels is a stratum of its own
+
+_SPLIT_WORDS = {
+    "training": "train", "train": "train", "trn": "train", "validation": "val", "valid": "val", "val": "val", "dev": "val",
+    "testing": "test", "test": "test", "tst": "test",
+}  # fmt: skip
+_BESIDE = "datasets?|data|sets?|splits?|parts?|subset|images?|imgs?|pictures?|pics?|photos?|files?|samples?|folder|dir|seg|cls|crops?|raw"
+_SPLIT_NAME = re.compile(f"(?:{_BESIDE})*({'|'.join(_SPLIT_WORDS)})(?:{_BESIDE})*")
+
+
+def split_of(name: str) -> str | None:
+    """The split (train, val or test) that a folder's or table cell's name means, as Training, seg_train, TEST_SET, validationImages do; else None."""
+    found = _SPLIT_NAME.fullmatch(re.sub(r"[\W\d_]+", "", unicodedata.normalize("NFKC", name).casefold()))
+    return _SPLIT_WORDS[found[1]] if found else None
 
 
 @dataclass

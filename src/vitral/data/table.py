@@ -18,11 +18,12 @@ import numpy as np
 from vitral.data.columns import Chosen, choose, labels_of
 from vitral.data.folder import UNLABELLED
 from vitral.data.images import FileImages, Images, PackedImages
-from vitral.data.listing import Listing, build_listing, split_of
+from vitral.data.listing import Listing, build_listing
 from vitral.data.options import DataOptions
 from vitral.data.places import Places
 from vitral.data.problem import Problem
 from vitral.data.rows import Rows, read_rows
+from vitral.data.splits import split_of
 from vitral.data.targets import Labels, in_words
 from vitral.errors import VitralError, counted, some
 

@@ -1,112 +1,24 @@
-"""Targets, a class for each task: how they are read from labels, balanced over splits, counted and batched.
+"""Targets, a class for each task, and the table of all: how they are read from labels, balanced over splits, counted and batched.
 
 Axes: n images, K labels (class names, in order).
 """
 
 import json
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from vitral.data.maps import SemanticMaps
 from vitral.data.problem import Problem
 from vitral.data.splits import common, keep_in_train
+from vitral.data.target import Labels, Targets, in_words, untrained
+from vitral.data.things import Boxes, Masks, Segments
 from vitral.errors import VitralError
 
-Labels = Sequence[str] | Sequence[frozenset[str]]
-"""Each image's label, or the set of its labels."""
-
-
-class Targets(ABC):
-    """The targets of n images."""
-
-    task: ClassVar[str]
-    each: ClassVar[str]
-    """What one image has, in messages."""
-    nouns: ClassVar[tuple[str, str]] = ("class", "classes")
-    """A label and several, in messages."""
-    by_label: ClassVar[bool] = True
-    """Whether images can be counted by label."""
-
-    def __init__(self, values: NDArray[Any]) -> None:
-        self.values = values
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    @classmethod
-    @abstractmethod
-    def read(cls, labels: Labels, name: str) -> tuple[list[str], Self]:
-        """Label names in order, and the targets. name: the data's. Raises VitralError if the labels do not suit this task."""
-
-    @classmethod
-    def joined(cls, parts: Sequence["Targets"]) -> "Targets":
-        """The targets of all parts, which are of one task, in order."""
-        return type(parts[0])(np.concatenate([part.values for part in parts]))
-
-    def take(self, rows: NDArray[Any] | Sequence[int]) -> Self:
-        """The targets of these images: numbers or a mask."""
-        return type(self)(self.values[rows])
-
-    def batch(self, rows: NDArray[np.int64] | slice) -> Tensor:
-        """[B, ...]: a batch of targets for the objective."""
-        return torch.from_numpy(self.values[rows])
-
-    def named(self, i: int, labels: Sequence[str]) -> list[str]:
-        """The labels of image i, in order."""
-        return []
-
-    def describe(self, i: int, labels: Sequence[str]) -> str:
-        """The target of image i in a message."""
-        return in_words(self.named(i, labels))
-
-    @abstractmethod
-    def key(self, i: int, labels: Sequence[str]) -> str:
-        """The target of image i as text; different targets have different texts."""
-
-    def counts(self, classes: int) -> NDArray[np.int64]:
-        """[K]: images of each label."""
-        return np.zeros(classes, np.int64)
-
-    def groups(self, keys: Sequence[str]) -> list[str]:
-        """The group of each image, from its key: `train_fraction` keeps the same share of every group."""
-        return [""] * len(self)
-
-    def strata(self, keys: Sequence[str], contents: Sequence[bytes]) -> list[str]:
-        """The stratum of each image, from its key and content hash: splits that vitral makes are balanced over strata."""
-        return self.groups(keys)
-
-    def members(self) -> list[NDArray[np.int64]]:
-        """For each distinct target, the numbers of its images: int64 [m]."""
-        _, kind = np.unique(self.values, axis=0, return_inverse=True)
-        return [np.flatnonzero(kind == k) for k in range(kind.max() + 1)]
-
-    def mend_splits(
-        self, splits: list[str], given: Sequence[str] | None, units: Sequence[bytes], named: Sequence[Sequence[str]]
-    ) -> None:
-        """Adjust splits that vitral made, in place, where the task needs it. units: equal ones share a split. named: each one's labels."""
-        return
-
-    def problems(self, labels: Sequence[str], given: Sequence[str] | None) -> list[Problem]:
-        """Reasons that make training impossible. given: the splits that the data name."""
-        return []
-
-    def remarks(self) -> list[str]:
-        """Facts worth telling the user."""
-        return []
-
-    def facts(self, classes: int) -> dict[str, object]:
-        """Facts about a split's targets that a run records."""
-        return {}
-
-    def reordered(self, position: NDArray[np.int64], classes: int) -> Self:
-        """The same targets for a list of `classes` labels, in which label k is at position[k]."""
-        return self
+__all__ = ["TARGETS", "Classes", "LabelSets", "Labels", "Targets", "in_words", "order_labels"]
 
 
 class Classes(Targets):
@@ -140,9 +52,9 @@ class Classes(Targets):
 
     def problems(self, labels: Sequence[str], given: Sequence[str] | None) -> list[Problem]:
         if len(labels) != 1:
-            return _untrained(self, labels, given)
+            return untrained(self, labels, given)
         text = f"there is one class only ({labels[0]}); a classifier needs two or more, each with a folder or label of its own"
-        return [Problem("one_class", text, tuple(labels)), *_untrained(self, labels, given)]
+        return [Problem("one_class", text, tuple(labels)), *untrained(self, labels, given)]
 
     def facts(self, classes: int) -> dict[str, object]:
         """majority: the share of the commonest class; shares: every class's."""
@@ -192,10 +104,10 @@ class LabelSets(Targets):
 
     def problems(self, labels: Sequence[str], given: Sequence[str] | None) -> list[Problem]:
         if len(np.unique(self.values, axis=0)) > 1:
-            return _untrained(self, labels, given)
+            return untrained(self, labels, given)
         same = self.named(0, labels)
         text = f"all images have the same labels ({in_words(same)}), so there is nothing to tell apart; add images with others"
-        return [Problem("same_labels", text, tuple(same)), *_untrained(self, labels, given)]
+        return [Problem("same_labels", text, tuple(same)), *untrained(self, labels, given)]
 
     def remarks(self) -> list[str]:
         held = self.values.sum(1)  # [n]
@@ -209,12 +121,9 @@ class LabelSets(Targets):
         return type(self)(values)
 
 
-TARGETS: dict[str, type[Targets]] = {kind.task: kind for kind in (Classes, LabelSets)}
-
-
-def in_words(labels: Sequence[str]) -> str:
-    """A label, several, or none, in a message."""
-    return ", ".join(labels) or "no label"
+TARGETS: dict[str, type[Targets]] = {
+    kind.task: kind for kind in (Classes, LabelSets, SemanticMaps, Boxes, Masks, Segments)
+}
 
 
 def order_labels(labels: set[str]) -> list[str]:
@@ -222,19 +131,3 @@ def order_labels(labels: set[str]) -> list[str]:
     if all(re.fullmatch(r"[+-]?\d+", label) for label in labels):
         return sorted(labels, key=lambda label: (int(label), label))
     return sorted(labels)
-
-
-def _untrained(targets: Targets, labels: Sequence[str], given: Sequence[str] | None) -> list[Problem]:
-    """Problems with the named splits: no train split, or classes without training images."""
-    if not given:
-        return []
-    inside = np.array(given) == "train"
-    if not inside.any():
-        there = sorted(set(given))
-        return [Problem("no_train_split", f"there is no train split, only {', '.join(there)}; add it", tuple(there))]
-    trained = targets.take(inside).counts(len(labels))
-    only = [label for label, count in zip(labels, trained.tolist(), strict=True) if not count]
-    if not only:
-        return []
-    text = f"these classes have no image in the train split: {', '.join(only)}; add some, correct the label, or remove the class"
-    return [Problem("untrained_classes", text, tuple(only))]

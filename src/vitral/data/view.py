@@ -5,12 +5,15 @@ Coordinates are (y, x) in pixels, counted from the upper left corner of the uppe
 """
 
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 Row = tuple[float, float, float]
 Box = tuple[int, int, int, int]  # top, left, height, width
+NUDGE = 1e-6
+"""Pixels: a middle that falls between two pixels is in the latter, whatever its arithmetic rounded off."""
 
 
 @dataclass(frozen=True)
@@ -72,3 +75,41 @@ class View:
             [round(round(v, 6)) for v in edge] for edge in (corners.min(0).tolist(), corners.max(0).tolist())
         )
         return top, left, bottom - top, right - left
+
+    def middles(self) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+        """Where the middles of its rows lie in the original, and those of its columns; None where it is turned, so that both depend on both."""
+        (a, b, c), (d, e, f) = self.rows
+        if b or d:
+            return None
+        rows, columns = (np.arange(side, dtype=np.float64) + 0.5 for side in (self.height, self.width))
+        return (rows - c) / a, (columns - f) / e
+
+    def nearest(self, values: NDArray[np.generic], fill: int) -> NDArray[Any]:
+        """What of the original's values [h, w] lies under the middle of each of its pixels: [height, width], `fill` beyond the original."""
+        h, w = values.shape
+        middles = self.middles()
+        if middles is not None:
+            (ys, y_inside), (xs, x_inside) = (_places(each, size) for each, size in zip(middles, (h, w), strict=True))
+            found = values[ys[:, None], xs]
+            found[~y_inside] = fill
+            found[:, ~x_inside] = fill
+            return found
+        grid = np.stack(np.meshgrid(np.arange(self.height) + 0.5, np.arange(self.width) + 0.5, indexing="ij"), -1)
+        places = self.original(grid)  # [height, width, 2]
+        ys, y_inside = _places(places[..., 0], h)
+        xs, x_inside = _places(places[..., 1], w)
+        return np.where(y_inside & x_inside, values[ys, xs], values.dtype.type(fill))
+
+
+def _places(middles: NDArray[np.float64], size: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """The pixels of a line of `size` that these places lie in, and which of them do."""
+    whole = np.floor(middles + NUDGE).astype(np.int64)
+    return whole.clip(0, size - 1), (whole >= 0) & (whole < size)
+
+
+class Placed(NamedTuple):
+    """An image's own height and width, and where a model's pixels lie in it."""
+
+    height: int
+    width: int
+    view: View

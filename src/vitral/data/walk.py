@@ -82,6 +82,10 @@ class Walk:
     _seen: dict[Path, tuple[list[Path], list[Path]]] = field(default_factory=dict)
     _kinds: dict[Path, str] = field(default_factory=dict)
 
+    def again(self) -> "Walk":
+        """Another look without looking at the disk: folders are as they were, and nothing is left out yet."""
+        return Walk(self.root, [*self.runs], closed=[*self.closed], _seen=self._seen)
+
     def named(self, path: Path) -> str:
         """A path relative to the root."""
         above = len(self.root.as_posix().rstrip("/")) + 1  # Path.relative_to takes as long as listing the folders

@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 PAPER, INK = (255, 255, 255), (28, 30, 38)
 VEIL = 0.45  # share of the colour where a mask lies
+COVERED = 0.6  # share of the colour where every pixel has a class
 
 
 def class_colours(classes: int) -> NDArray[np.uint8]:
@@ -81,3 +82,14 @@ def sheet(pictures: Sequence[tuple[Image.Image, str]], columns: int = 4, gap: in
             pen.text((left, top + picture.height + 2), text, INK, font)
         top += height
     return page
+
+
+NO_CLASS = (150, 150, 150)
+
+
+def veiled(picture: NDArray[np.uint8], classes: NDArray[np.integer]) -> NDArray[np.uint8]:
+    """A picture [h, w, 3] under the colours of its classes [h, w], grey where there is none (below 0)."""
+    colours = np.concatenate([class_colours(256), np.array([NO_CLASS], np.uint8)]).astype(np.float32)  # -1 is the last
+    own = colours[np.where(classes < 0, -1, classes % 256)]
+    found: NDArray[np.uint8] = ((1 - COVERED) * picture + COVERED * own).round().astype(np.uint8)
+    return found

@@ -12,6 +12,7 @@ import numpy as np
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import DataSet, Split, spread
 from vitral.evaluation.evaluate import EVALUATORS
+from vitral.evaluation.evaluator import Evaluator, Gathering
 from vitral.evaluation.metrics import wilson
 from vitral.evaluation.probes import FEW_SHOT_L2, L2_GRID, Ridge, edges_and_colours, features, pixels
 from vitral.evaluation.words import Told
@@ -32,15 +33,17 @@ class Beside:
     """How the model compares, by the images that only one of the two gets right (McNemar's comparison, by Wilson's 95 % interval)."""
 
 
-def beside(data: DataSet, split: str, steps: Preprocess, outputs: np.ndarray) -> list[Beside]:
-    """What needs no training beside a model's outputs [n, K] on a split; empty for a task without right and wrong answers. steps: the model's."""
+def beside(data: DataSet, split: str, steps: Preprocess, ours: Evaluator) -> list[Beside]:
+    """What needs no training beside a model's own answers on a split; empty for a task without right and wrong answers. steps: the model's."""
+    if not isinstance(ours, Gathering):
+        return []
     chosen = spread(len(data.splits[split]), SCORED)
     scored = data.splits[split].take(chosen)
-    ours = EVALUATORS[data.task].right(outputs[chosen], scored.targets.values)
-    if ours is None:
+    right = ours.right(ours.kept()["logits"][chosen], scored.targets.values)
+    if right is None:
         return []
     found = _untrained(data, scored, steps)
-    return [Beside(name, float(theirs.mean()), stands(ours, theirs)) for name, theirs in found.items()]
+    return [Beside(name, float(theirs.mean()), stands(right, theirs)) for name, theirs in found.items()]
 
 
 def baselines(data: DataSet, split: str, steps: Preprocess, frozen: Predictor | None = None) -> dict[str, float]:

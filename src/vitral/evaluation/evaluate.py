@@ -1,5 +1,6 @@
 """A predictor's outputs on a split, and their scores."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,13 +8,18 @@ import numpy as np
 from vitral.data.sources import DataSet, Split
 from vitral.data.targets import TARGETS
 from vitral.errors import VitralError
-from vitral.evaluation.evaluator import Evaluator, Scores
+from vitral.evaluation.evaluator import Evaluator, Kept, Scores
 from vitral.evaluation.metrics import ClassEvaluator
 from vitral.evaluation.multilabel import LabelEvaluator
-from vitral.evaluation.outputs import outputs
+from vitral.evaluation.outputs import answered
+from vitral.evaluation.semantic import MapEvaluator
 from vitral.predict import Predictor
 
-EVALUATORS: dict[str, type[Evaluator]] = {"classify": ClassEvaluator, "multilabel": LabelEvaluator}
+EVALUATORS: dict[str, type[Evaluator]] = {
+    "classify": ClassEvaluator,
+    "multilabel": LabelEvaluator,
+    "semantic": MapEvaluator,
+}
 
 
 def headlines() -> dict[str, str]:
@@ -22,13 +28,8 @@ def headlines() -> dict[str, str]:
     return {key: title.capitalize() if title.islower() else title for key, title in titles.items()}
 
 
-def split_logits(predictor: Predictor, split: Split, *, batch_size: int = 256, **options: Any) -> np.ndarray:
-    """float32 [n, K] in the split's order. options: those of `outputs`."""
-    return outputs(predictor, split, predictor.model, batch_size=batch_size, **options)
-
-
-def match_targets(split: Split, data_labels: list[str], predictor: Predictor, name: str) -> np.ndarray:
-    """The split's targets in the order of the model's labels.
+def matched(split: Split, data_labels: list[str], predictor: Predictor, name: str) -> Split:
+    """The split with its targets in the order of the model's labels.
 
     Raises:
         VitralError: the model lacks one of the classes, or was trained for another task.
@@ -46,26 +47,28 @@ def match_targets(split: Split, data_labels: list[str], predictor: Predictor, na
             f"{', ...' if len(labels) > 8 else ''}); evaluate on data with the model's classes"
         )
     position = np.array([labels.index(label) for label in data_labels], np.int64)
-    return split.targets.reordered(position, len(labels)).values
+    return replace(split, targets=split.targets.reordered(position, len(labels)))
 
 
 def evaluate(
-    predictor: Predictor, split: Split, data_labels: list[str], *, name: str | None = None, **options: object
-) -> tuple[Scores, np.ndarray]:
-    """Scores on a split of a data set with these labels, and the outputs [n, K] behind them.
+    predictor: Predictor, split: Split, data_labels: list[str], *, name: str | None = None, **options: Any
+) -> tuple[Scores, Evaluator]:
+    """Scores on a split of a data set with `data_labels`, and the evaluator that they come from, with what it kept.
 
-    name: of the data, for errors; the split's by default. options: as in `split_logits`.
+    name: of the data, for errors; default the split's. options: as in `answered`.
     """
     predictor.check_head()
-    targets = match_targets(split, data_labels, predictor, name or split.name)
-    found = split_logits(predictor, split, **options)  # type: ignore[arg-type]
-    return score_split(found, targets, predictor), found
-
-
-def score_split(outputs: np.ndarray, targets: np.ndarray, predictor: Predictor) -> Scores:
-    """Outputs [n, K] and targets from `match_targets` to the scores of the predictor's task."""
+    split = matched(split, data_labels, predictor, name or split.name)
     evaluator = EVALUATORS[predictor.card.task](predictor.labels)
-    evaluator.add(outputs, targets)
+    for outputs, targets in answered(predictor, split, **options):
+        evaluator.add(outputs, targets)
+    return evaluator.result(), evaluator
+
+
+def score_kept(kept: Kept, task: str, labels: list[str]) -> Scores:
+    """The scores of what an evaluator kept."""
+    evaluator = EVALUATORS[task](labels)
+    evaluator.take(kept)
     return evaluator.result()
 
 

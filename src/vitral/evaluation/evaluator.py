@@ -48,6 +48,10 @@ class Scores(ABC):
         return {}
 
 
+Kept = dict[str, np.ndarray]
+"""Arrays by name, as they are stored in a file."""
+
+
 class Evaluator(ABC):
     """Takes a model's outputs and targets batch by batch, and scores them."""
 
@@ -57,8 +61,16 @@ class Evaluator(ABC):
         self.labels = labels
 
     @abstractmethod
-    def add(self, outputs: np.ndarray, targets: np.ndarray) -> None:
-        """The next batch in the split's order: outputs [B, K] and its targets' values."""
+    def add(self, outputs: Any, targets: Any) -> None:
+        """A batch in the split's order: the model's outputs, float32 on the CPU, and what `Targets.truth` has of its images."""
+
+    @abstractmethod
+    def kept(self) -> Kept:
+        """What was taken of all that was added: enough for the scores and the report, and small."""
+
+    @abstractmethod
+    def take(self, kept: Kept) -> None:
+        """Add what another evaluator of this kind kept."""
 
     @abstractmethod
     def result(self) -> Scores:
@@ -69,21 +81,34 @@ class Evaluator(ABC):
         """bool [n]: whether the answer of each row of outputs [n, K] is entirely right; None for a task where that has no meaning."""
         return None
 
+    def spread(self) -> dict[str, object]:
+        """Further figures on how the outputs are distributed; none by default."""
+        return {}
+
 
 class Gathering(Evaluator):
-    """An evaluator that keeps all outputs and scores them together."""
+    """An evaluator that scores all outputs [n, K] at once: kept are logits [n, K] and the values of the targets [n, ...]."""
 
     def __init__(self, labels: list[str]) -> None:
         super().__init__(labels)
         self.outputs: list[np.ndarray] = []
         self.targets: list[np.ndarray] = []
 
-    def add(self, outputs: np.ndarray, targets: np.ndarray) -> None:
-        self.outputs.append(outputs)
-        self.targets.append(targets)
+    def add(self, outputs: Any, targets: Any) -> None:
+        self.outputs.append(np.asarray(outputs))
+        self.targets.append(np.asarray(targets))
+
+    def kept(self) -> Kept:
+        return {"logits": np.concatenate(self.outputs), "targets": np.concatenate(self.targets)}
+
+    def take(self, kept: Kept) -> None:
+        self.add(kept["logits"], kept["targets"])
 
     def result(self) -> Scores:
-        return self.score(np.concatenate(self.outputs), np.concatenate(self.targets))
+        return self.score(*self.kept().values())
+
+    def spread(self) -> dict[str, object]:
+        return self.result().spread(*self.kept().values())
 
     @abstractmethod
     def score(self, outputs: np.ndarray, targets: np.ndarray) -> Scores:

@@ -55,3 +55,23 @@ def over(
         if progress:
             progress(done, len(split))
     return np.concatenate(parts)
+
+
+def answered(
+    predictor: Predictor,
+    split: Split,
+    *,
+    batch_size: int = 256,
+    workers: int = 0,
+    precision: str = "fp32",
+    progress: Callable[[int, int], None] | None = None,
+    failed: Failed = tell,
+) -> Iterator[tuple[Any, Any]]:
+    """The model's outputs, float32 on the CPU, and the targets of batch after batch of a split, in its order; options as in `over`."""
+    done, steps = 0, predictor.card.preprocess
+    with in_use(predictor.model, precision) as device:
+        for pixels, targets in EvaluationBatches(split, steps, batch_size).stream(workers, failed):
+            yield predictor.model(steps.normalise(pixels.to(device))).float().to("cpu"), targets
+            done += len(pixels)
+            if progress:
+                progress(done, len(split))

@@ -123,6 +123,7 @@ def explain(
         VitralError: the method does not exist, is undefined for the model, or does not take an option that was given; or there is no such
             class, layer, head or query.
     """
+    predictor.check_whole()
     model, steps = _defined(predictor.model, method), predictor.card.preprocess
     _check_options(method, {"layer": layer, "head": head, "query": query})
     pixels = predictor.decode(image)

@@ -151,6 +151,11 @@ class ImageModel(nn.Module, ABC):
         return (CLASS_TOKEN, *(f"register {i}" for i in range(1, self.num_prefix)))[: self.num_prefix]
 
     @property
+    def widths(self) -> list[int]:
+        """Widths of the maps that `features` gives; a pyramid says its own."""
+        return [self.config.token_width] * len(self.strides)
+
+    @property
     def backbone(self) -> "ImageModel":
         """What is fine-tuned: the model itself, or the encoder of a model that is for pre-training only."""
         return self

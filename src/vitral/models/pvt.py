@@ -160,6 +160,7 @@ class PyramidVisionTransformer(ImageModel):
     `patch_size` is the stride of the last map.
     """
 
+    config: PvtConfig
     pyramid = True
 
     def __init__(self, config: PvtConfig) -> None:
@@ -194,6 +195,10 @@ class PyramidVisionTransformer(ImageModel):
         self.norm = nn.LayerNorm(c.dims[-1], eps=c.norm_eps)
         self.head = nn.Linear(c.dims[-1], c.num_classes) if c.num_classes else nn.Identity()
         self.initialise()
+
+    @property
+    def widths(self) -> list[int]:
+        return list(self.config.dims)
 
     @torch.no_grad()
     def initialise(self) -> None:
@@ -283,6 +288,7 @@ class PyramidVisionTransformerV2(ImageModel):
     """PVT v2: forward = head(pool(encode(embed(images), grid))), maps [B, h, w, D] throughout. `patch_size` is the last map's stride."""
 
     pyramid = True
+    config: PvtV2Config
     without_positions = "PVT v2 has no positions: the convolutions inside its MLPs carry them"
 
     def __init__(self, config: PvtV2Config) -> None:
@@ -299,6 +305,10 @@ class PyramidVisionTransformerV2(ImageModel):
         )
         self.head = nn.Linear(c.dims[-1], c.num_classes) if c.num_classes else nn.Identity()
         self.initialise()
+
+    @property
+    def widths(self) -> list[int]:
+        return list(self.config.dims)
 
     @torch.no_grad()
     def initialise(self) -> None:

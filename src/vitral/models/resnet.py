@@ -120,6 +120,11 @@ class ResNet(ImageModel):
         self.head = nn.Linear(channels, config.num_classes) if config.num_classes else nn.Identity()
         self.initialise()
 
+    @property
+    def widths(self) -> list[int]:
+        expansion = Bottleneck.expansion if self.config.bottleneck else BasicBlock.expansion
+        return [self.config.width * 2**i * expansion for i in range(len(self.config.depths))]
+
     @torch.no_grad()
     def initialise(self) -> None:
         """As timm: Kaiming-normal convolutions by fan-out, and each block begun as its shortcut (https://arxiv.org/abs/1706.02677, 5.1)."""

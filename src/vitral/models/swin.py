@@ -291,6 +291,10 @@ class WindowTransformer(ImageModel):
         ]
         return Stage(self.merging(dim // 2) if i else nn.Identity(), blocks, windows)
 
+    @property
+    def widths(self) -> list[int]:
+        return [self.config.dim * 2**i for i in range(len(self.config.depths))]
+
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.embed(images)  # [B, h, w, D]
         tokens = self.encode(tokens, self.grid_of(images))  # [B, h', w', D']

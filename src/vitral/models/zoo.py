@@ -364,6 +364,11 @@ def build(config: ModelConfig) -> ImageModel:
     return next(model for kind, model in FAMILIES.values() if kind is type(config))(config)
 
 
+def is_pyramid(config: ModelConfig) -> bool:
+    """Whether its maps shrink from stage to stage."""
+    return FAMILIES[family_of(config)][1].pyramid
+
+
 def family_of(config: ModelConfig) -> str:
     """The family's name, a key of FAMILIES."""
     return next(name for name, (kind, _) in FAMILIES.items() if kind is type(config))

@@ -18,6 +18,12 @@ class Objective(ABC):
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """`loss`, the mean over the batch, is minimised; `correct`, where there is one, counts top-1 hits; the others are logged."""
 
+    def count(self, batch: Batch) -> float | None:
+        """Of what the loss is the mean over the whole batch of a step, however it is cut: how many there are in a batch. Then `loss` and the others
+        of a part are sums over `Batch.whole`, and add up. None: of images, of which each part gives its own mean.
+        """
+        return None
+
     def stepped(self, model: nn.Module, share: float) -> None:  # noqa: B027
         """Called after each optimiser step; share: of the budget that is spent, 0 to 1."""
 

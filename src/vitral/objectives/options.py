@@ -83,6 +83,14 @@ class ClassifyOptions(ObjectiveOptions):
 
 
 @dataclass(frozen=True)
+class SegmentOptions(ObjectiveOptions):
+    """A class for each pixel; it has no options of its own."""
+
+    name = "segment"
+    labelled = True
+
+
+@dataclass(frozen=True)
 class PretextOptions(ObjectiveOptions, ABC):
     """An objective without labels."""
 
@@ -234,5 +242,6 @@ class TokenizerOptions(PretextOptions):
 
 
 OBJECTIVES: dict[str, type[ObjectiveOptions]] = {
-    kind.name: kind for kind in (ClassifyOptions, MaeOptions, BeitOptions, PatchOptions, DinoOptions, TokenizerOptions)
+    kind.name: kind
+    for kind in (ClassifyOptions, SegmentOptions, MaeOptions, BeitOptions, PatchOptions, DinoOptions, TokenizerOptions)
 }

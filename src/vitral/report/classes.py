@@ -11,13 +11,14 @@ from vitral.evaluation.metrics import Evaluation
 from vitral.evaluation.words import calibration_words
 from vitral.report.parts import calibration_cards, meter, percent, table
 from vitral.report.parts import escape as _e
-from vitral.report.sections import Sections, Verdict, examples
+from vitral.report.sections import WholeSections, examples
+from vitral.report.verdict import Verdict
 
 MATRIX_CLASSES = 40  # a larger confusion matrix cannot be read; its most confused pairs can
 PAIRS = 30
 
 
-class ClassSections(Sections):
+class ClassSections(WholeSections):
     """One class an image."""
 
     def counted(self, scores: Evaluation) -> str:

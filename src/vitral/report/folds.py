@@ -75,7 +75,7 @@ class Folded:
         """Of every image, by the model that did not learn from it."""
         evaluator = EVALUATORS[self.task](self.labels)
         for fold in self.folds:
-            evaluator.add(fold.outputs, fold.targets)
+            evaluator.take({"logits": fold.outputs, "targets": fold.targets})
         return evaluator.result()
 
     def spread(self, values: list[float]) -> str:
@@ -165,7 +165,7 @@ def _write_table(path: Path, folded: Folded) -> None:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", "fold", "truth", *answers.columns(count, SEPARATOR)])
     for fold in folded.folds:
-        told = answers(torch.from_numpy(fold.outputs), fold.names, count)
+        told = answers(torch.from_numpy(fold.outputs), fold.names, count, ())
         for target, answer in zip(fold.targets, told, strict=True):
             truth = [folded.labels[k] for k in np.flatnonzero(target)] if np.ndim(target) else [folded.labels[target]]
             writer.writerow([answer.name, fold.number, SEPARATOR.join(truth), *answer.cells(count, SEPARATOR)])

@@ -11,10 +11,11 @@ from vitral.errors import counted
 from vitral.evaluation.multilabel import MultiLabelEvaluation, sigmoid
 from vitral.evaluation.words import OF_YES, calibration_words
 from vitral.report.parts import calibration_cards, escape, meter, percent, table
-from vitral.report.sections import Sections, Verdict, examples
+from vitral.report.sections import WholeSections, examples
+from vitral.report.verdict import Verdict
 
 
-class LabelSections(Sections):
+class LabelSections(WholeSections):
     """Several labels an image, or none."""
 
     def counted(self, scores: MultiLabelEvaluation) -> str:

@@ -9,17 +9,14 @@ import numpy as np
 from PIL import Image
 
 from vitral.checkpoints.atomic import write_atomically
-from vitral.data.sources import DataSet, Split
+from vitral.data.sources import DataSet
 from vitral.drawing.figure import png
 from vitral.errors import VitralError
-from vitral.evaluation.evaluate import score_split
-from vitral.explain.explain import explain
-from vitral.explain.methods import undefined
-from vitral.predict import Predictor, load
+from vitral.evaluation.evaluate import score_kept
+from vitral.predict import load
 from vitral.report.frame import About
-from vitral.report.page import SECTIONS, Example, write_report
+from vitral.report.page import SECTIONS, write_report
 from vitral.report.pretraining import write_pretraining_report
-from vitral.report.sections import Verdict
 from vitral.report.seen import seen_images
 from vitral.training.config import Recipe
 from vitral.training.display import clock
@@ -27,7 +24,6 @@ from vitral.training.reopen import data_of_run
 from vitral.training.toml import read_recipe
 
 Curves = list[dict[str, Any]]
-ENLARGED = 160  # pixels: overlays of smaller images are enlarged to at least this
 
 
 def report_run(run: Path, data: DataSet | None = None, worth: Sequence[str] = ()) -> Path:
@@ -59,18 +55,13 @@ def _scored(run: Path, described: dict[str, Any], curves: Curves, data: DataSet 
         assert data is not None, "its run.json has been read"
     split = data.splits[scores["split"]]
     with np.load(run / "predictions.npz") as stored:
-        answers = {name: stored[name] for name in ("logits", "targets")}
-    task, outputs, targets = predictor.card.task, answers["logits"], answers["targets"]
-    sections = SECTIONS[task]
-    examples = [
-        _example(predictor, split, i, sections.verdict(outputs[i], targets[i], predictor.labels))
-        for i in sections.choose(outputs, targets)
-    ]
-    steps = predictor.card.preprocess
+        kept = {name: stored[name] for name in stored.files}
+    task, steps = predictor.card.task, predictor.card.preprocess
     write_atomically(run / "example.png", png(Image.fromarray(steps.shown(split.read(0, steps.channels)))))
     about = _about(run, predictor.card.model, described, curves, scores["training_seconds"], scores.get("kept"), worth)
     return write_report(
-        run, about, score_split(outputs, targets, predictor), examples, split=scores["split"], task=task,
+        run, about, score_kept(kept, task, predictor.labels), split=scores["split"], task=task,
+        pictures=SECTIONS[task].pictures(predictor, split, kept),
         baselines={each["name"]: each["right"] for each in scores.get("beside", ())},  # which older runs do not have
         seen=seen_images(split, steps),
     )  # fmt: skip
@@ -121,14 +112,3 @@ def _why(run: Path, error: Exception) -> str:
     if not isinstance(error, FileNotFoundError):
         return f"its files cannot be read: {error}); restore them, or train again"
     return f"it has no scores yet); train it to the end with vitral train --resume {run}"
-
-
-def _example(predictor: Predictor, split: Split, index: int, verdict: Verdict) -> Example:
-    """One image, and the attention of the last layer over it where that is defined."""
-    pixels = split.read(index, predictor.card.preprocess.channels)
-    overlay, even = None, ""
-    if undefined(predictor.model, "attention") is None:
-        explanation = explain(predictor, pixels)
-        overlay = np.asarray(explanation.overlay(scale=max(1, -(-ENLARGED // max(pixels.shape[1:])))))
-        even = explanation.even
-    return Example(split.names[index], verdict, predictor.card.preprocess.shown(pixels), overlay, even)

@@ -2,23 +2,18 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from vitral.data.sources import Split
+from vitral.evaluation.evaluator import Kept
+from vitral.predict import Predictor
+from vitral.report.examples import example, galleries
+from vitral.report.verdict import Verdict
+
 WRONG, RIGHT = 12, 6
 """Images of each kind that a report shows at most."""
-
-
-class Verdict(NamedTuple):
-    """One image's truth and prediction, as text."""
-
-    label: str
-    predicted: str
-    probability: float | None
-    """Of `predicted`; where an image can have several labels, of `furthest`."""
-    furthest: str | None = None
-    """Of several answers (a label, or "no" and a label) the one furthest from the truth."""
 
 
 def examples(badness: np.ndarray, correct: np.ndarray) -> list[int]:
@@ -46,6 +41,21 @@ class Sections(ABC):
     @abstractmethod
     def body(self, scores: Any) -> str:
         """HTML: the scores in detail."""
+
+    @abstractmethod
+    def pictures(self, predictor: Predictor, split: Split, kept: Kept) -> str:
+        """HTML: single images, the worst mistakes first. kept: what the evaluator kept of the split."""
+
+
+class WholeSections(Sections):
+    """Of a task with one answer an image, whose attention is shown over it."""
+
+    def pictures(self, predictor: Predictor, split: Split, kept: Kept) -> str:
+        outputs, targets = kept["logits"], kept["targets"]
+        return galleries([
+            example(predictor, split, i, self.verdict(outputs[i], targets[i], predictor.labels))
+            for i in self.choose(outputs, targets)
+        ])  # fmt: skip
 
     @abstractmethod
     def choose(self, outputs: np.ndarray, targets: np.ndarray) -> list[int]:

@@ -8,7 +8,7 @@ from vitral.data.preprocess import Preprocess
 from vitral.data.sources import DataSet
 from vitral.layers.block import Block
 from vitral.models.common import ModelConfig
-from vitral.models.zoo import build
+from vitral.models.heads.dense import build_model
 from vitral.objectives.classify import Classify
 from vitral.objectives.distill import Distill, Teacher
 from vitral.objectives.objective import Objective
@@ -23,7 +23,7 @@ def assemble(
     recipe: Recipe, data: DataSet, config: ModelConfig, preprocess: Preprocess, initial: Initial | None = None
 ) -> tuple[nn.Module, Objective]:
     """The module to train, with the `initial` weights or random ones, and its objective."""
-    model = build(config)
+    model = build_model(config, recipe.head if recipe.head.name else None)
     options = recipe.objective
     if isinstance(options, ClassifyOptions) and isinstance(model.head, nn.Linear):
         nn.init.constant_(model.head.bias, options.head_bias)
@@ -35,9 +35,8 @@ def assemble(
             module.recompute = recipe.train.gradient_checkpointing
     if isinstance(options, PretextOptions):
         return options.learner(model, preprocess)
-    assert isinstance(options, ClassifyOptions)
     objective = LEARNING[data.task].objective(options, data)
-    if options.teacher is None:
+    if not isinstance(options, ClassifyOptions) or options.teacher is None:
         return model, objective
     assert isinstance(objective, Classify), "LEARNING refuses a teacher for other tasks"
     teacher = Teacher(load(options.teacher), data.labels, preprocess)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.errors import VitralError
+from vitral.models.heads.options import HeadOptions, NoHead
 from vitral.objectives.options import ClassifyOptions, ObjectiveOptions, PretextOptions
 from vitral.training.options import (
     ModelOptions,
@@ -27,6 +28,7 @@ class Recipe:
     augment: AugmentOptions = field(default_factory=AugmentOptions)
     transfer: TransferOptions = field(default_factory=TransferOptions)
     objective: ObjectiveOptions = field(default_factory=ClassifyOptions)
+    head: HeadOptions = field(default_factory=NoHead)
     optim: OptimOptions = field(default_factory=OptimOptions)
     train: TrainOptions = field(default_factory=TrainOptions)
     said: frozenset[str] = field(default=frozenset(), compare=False, repr=False, metadata={"flag": ""})

@@ -10,9 +10,10 @@ from vitral.data.options import AugmentOptions, augreg
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import DataSet
 from vitral.errors import VitralError
+from vitral.models.heads.options import HeadOptions
 from vitral.models.shapes import shapes_only
-from vitral.models.zoo import build
-from vitral.objectives.options import ClassifyOptions, PretextOptions
+from vitral.models.zoo import build, is_pyramid
+from vitral.objectives.options import PretextOptions
 from vitral.training.config import BUDGETS, Recipe
 from vitral.training.options import (
     ModelOptions,
@@ -22,10 +23,11 @@ from vitral.training.options import (
     ViewOptions,
 )
 from vitral.training.shape import open_config, open_shape, width
-from vitral.training.sizes import SIZES, SMALL, model_for, patch_for, side_of_photographs, sizes_for
-from vitral.training.tasks import LEARNING
+from vitral.training.sizes import SIZES, SMALL, model_for, patch_for, row, side_of_photographs, sizes_for
+from vitral.training.tasks import learning_of, objective_for, refuse_for_places
 
 KEPT = 0.9  # of an image: where the largest crop of the model's shape is less, what it leaves out can be what counts
+SAME = 0.99  # of an image: where the model's shape keeps that much, images are stretched to it
 BETWEEN = 1000  # training images from one validation to the next: of few images a validation takes as long as an epoch
 NARROW = 1 / 6  # of the deviation that the weights know: 12 bits in a file of 16 have a sixteenth
 PRETRAINED = SIZES[1]  # what learns without labels if no size was said
@@ -71,37 +73,70 @@ def _budgets(recipe: Recipe) -> list[str]:
 def resolve(recipe: Recipe, data: DataSet, device: str, own: Preprocess | None = None) -> tuple[Recipe, Reasons]:
     """The recipe without open fields, and a line for each decision. own: how the weights that training starts from were shown images."""
     budgets = _budgets(recipe)
-    asked = recipe.objective
-    reasons: Reasons = LEARNING[data.task].settle(asked) if isinstance(asked, ClassifyOptions) else []
+    learning = learning_of(data.task) if recipe.objective.labelled else None
+    asked = recipe.objective if learning is None else objective_for(recipe, data.task)
+    reasons: Reasons = [] if learning is None else learning.settle(asked)
+    places = learning is not None and learning.dense
+    if places:
+        refuse_for_places(recipe, data.task)
     small = max(data.height, data.width) <= SMALL
     pretext = recipe.pretext
-    model = _model(recipe.model, pretext, data, device, reasons)
+    model = _model(recipe.model, pretext, data, device, reasons, places=places)
     objective = asked.settled(width(model))
+    head = settle_head(recipe.head, model, data.task if learning is not None else None, reasons)
     view = recipe.view
     if view.resize is None or view.crop_fraction is None:
-        view = _framing(view, data, model, small, reasons)
+        view = _framing(view, data, model, small, reasons, places=places)
     if view.mean is None and view.std is None and own is not None and own.channels == data.channels:
         view = _as_the_weights(view, own, data, reasons)
     elif view.mean is None or view.std is None:
         view = _normalisation(view, data, reasons)
-    augment = _augment(recipe.augment, view, pretext, data, small, reasons)
-    train = _train(recipe.train, data, bool(budgets), asked.labelled, reasons)
+    augment = _augment(recipe.augment, view, pretext, data, small, reasons, places=places)
+    train = _train(recipe.train, data, bool(budgets), asked.labelled, reasons, places=places)
     assert train.batch_size is not None
     optim = settle_optim(recipe.optim, recipe.transfer, width(model), train.batch_size * train.accumulation, reasons)
     options = replace(recipe.data, task=data.task)
     return replace(
-        recipe, data=options, model=model, view=view, augment=augment, objective=objective, optim=optim, train=train
+        recipe,
+        data=options,
+        model=model,
+        view=view,
+        augment=augment,
+        objective=objective,
+        head=head,
+        optim=optim,
+        train=train,
     ), reasons
 
 
+def settle_head(head: HeadOptions, model: ModelOptions, task: str | None, reasons: Reasons) -> HeadOptions:
+    """The head of a dense task, by the family where none was named. task: None for an objective without labels."""
+    make = None if task is None else learning_of(task).head
+    if make is None:
+        if head.name:
+            raise VitralError(f"head {head.name}: is for tasks that answer places in an image; leave it out")
+        return head
+    if head.name:
+        return head
+    head = make(is_pyramid(row(model)))
+    reasons.append(f"{head.name} head on the backbone's maps: --head chooses another")
+    return head
+
+
 def _model(
-    said: ModelOptions, pretext: PretextOptions | None, data: DataSet, device: str, reasons: Reasons
+    said: ModelOptions,
+    pretext: PretextOptions | None,
+    data: DataSet,
+    device: str,
+    reasons: Reasons,
+    *,
+    places: bool = False,
 ) -> ModelOptions:
     """What was said of the model, and the rest by the table of sizes."""
     # Without labels images are seen far more often, and no trial says how long that takes.
     size = PRETRAINED if pretext is not None else sizes_for(said, len(data.splits["train"]))[-1]
     side = side_of_photographs(device)
-    model = model_for(said, size, data.height, data.width, side, pretext)
+    model = model_for(said, size, data.height, data.width, side, pretext, places=places)
     height, width = model.get("image_size")
     patch = patch_for(model, height, width, pretext)
     if said.get("image_size") is None and (height, width) == (data.height, data.width):
@@ -111,7 +146,11 @@ def _model(
         why = (
             "a third of the work of 224x224, as there is no GPU" if device == "cpu" else "the usual size of photographs"
         )
-        reasons.append(f"{side}x{side} pixels: {why}")
+        reasons.append(
+            f"{height}x{width} pixels: {why}"
+            if not places
+            else f"{height}x{width} pixels, as places need twice the usual"
+        )
     padded = [-(-length // patch) * patch for length in (height, width)]
     if padded != [height, width]:
         reasons.append(
@@ -126,11 +165,20 @@ def _model(
     return model
 
 
-def _framing(view: ViewOptions, data: DataSet, model: ModelOptions, small: bool, reasons: Reasons) -> ViewOptions:
+def _framing(
+    view: ViewOptions, data: DataSet, model: ModelOptions, small: bool, reasons: Reasons, *, places: bool = False
+) -> ViewOptions:
     """The whole image, squashed, where a crop of the model's shape would leave much of it out; else the middle."""
     height, width = model.get("image_size")
     shape = width / height
     kept = sum(min(own / shape, shape / own) for own in data.aspects) / len(data.aspects)
+    if places:
+        how = view.resize or ("squash" if kept > SAME else "pad")
+        if view.resize is None and how == "pad":
+            reasons.append(
+                "whole images in their proportions, the mean colour around them: every place is to be answered"
+            )
+        return replace(view, resize=how, crop_fraction=1.0)
     how = view.resize or ("squash" if view.crop_fraction is None and kept < KEPT else "crop")
     fraction = view.crop_fraction or (1.0 if small or how != "crop" else 0.875)
     if view.resize is None and how == "squash":
@@ -188,12 +236,18 @@ def _augment(
     data: DataSet,
     small: bool,
     reasons: Reasons,
+    *,
+    places: bool = False,
 ) -> AugmentOptions:
     """Shifts for small images, crops for photographs and pre-training, wider ones where there are many."""
     count = len(data.splits["train"])
     if augment.augreg is not None:
         reasons.append(f"RandAugment and Mixup at AugReg's level {augment.augreg}")
         augment = replace(augment, augreg=None, **augreg(augment.augreg))  # type: ignore[arg-type]
+    if augment.crop is None and places:
+        augment = replace(augment, crop="jittered")
+        low, high = augment.zoom
+        reasons.append(f"augmentation by scale, {low:g} to {high:g} times, then cut or padded: --zoom says otherwise")
     if augment.crop is None:
         shifted = small and pretext is None
         augment = replace(augment, crop="padded" if shifted else "resized" if view.resize == "crop" else "framed")
@@ -221,11 +275,13 @@ def _augment(
     return augment
 
 
-def _train(train: TrainOptions, data: DataSet, budgeted: bool, labelled: bool, reasons: Reasons) -> TrainOptions:
+def _train(
+    train: TrainOptions, data: DataSet, budgeted: bool, labelled: bool, reasons: Reasons, *, places: bool = False
+) -> TrainOptions:
     """Batch, budget and loader by the number of images."""
     count = len(data.splits["train"])
     if train.batch_size is None:
-        size = 128 if count >= 4_000 else 64
+        size = 16 if places else 128 if count >= 4_000 else 64  # each pixel is an example
         size = max(1, min(size, -(-count // 8)))
         steps = -(-count // (size * train.accumulation))
         train = replace(train, batch_size=size)

@@ -125,11 +125,13 @@ class Loop:
     def _accumulate(self, batch: Batch) -> dict[str, float]:
         """Each named loss as its mean over the batch; `correct` and `images` as counts."""
         outcome, noted = {"images": float(len(batch))}, []
+        batch = replace(batch, whole=self.objective.count(batch))
         for micro, part in enumerate(batch.split(self.progress.batch_size)):
             torch.manual_seed(derive(self.recipe.train.seed, "model", self.progress.step, micro))  # dropout, drop path
             with autocast(self.device, self.precision):
                 losses = self.objective(self.model, self.ready(part))
-            share = len(part) / len(batch)  # a short last part weighs as much as its images
+            # a short last part weighs as much as its images
+            share = 1.0 if batch.whole is not None else len(part) / len(batch)
             self.scaler.scale(losses["loss"] * share).backward()
             noted += [(name, value.detach(), 1 if name == "correct" else share) for name, value in losses.items()]
         values = torch.stack([value.float() for _, value, _ in noted]).tolist()  # one wait for the device a step

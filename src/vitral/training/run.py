@@ -110,6 +110,7 @@ class Run:
             labels=self.purpose.labels,
             task=self.purpose.task,
             preprocess=self.preprocess,
+            head=self.recipe.head.to_json() if self.recipe.head.name else None,
             recipe=dict(to_table(self.recipe)),
             scores=scores,
             data={"name": self.data.name, "fingerprint": self.data.fingerprint},

@@ -82,20 +82,43 @@ def convolved(model: ModelOptions, pretext: PretextOptions | None) -> bool:
     return model.name is None and pretext is None and model.get("stem") != ()
 
 
+LARGEST = 2  # times the side at which photographs are shown: so large are those whose places are answered
+FINE = 8  # pixels of their patches
+
+
+def shown_for_places(height: int, width: int, side: int) -> tuple[int, int]:
+    """Height and width at which images are shown whose places are to be answered: their own, up to twice the side of other photographs."""
+    factor = min(1.0, LARGEST * side / max(height, width))
+    if factor == 1:
+        return height, width
+    return max(32, round(height * factor / 32) * 32), max(32, round(width * factor / 32) * 32)
+
+
 def model_for(
-    said: ModelOptions, size: Size, height: int, width: int, side: int, pretext: PretextOptions | None = None
+    said: ModelOptions,
+    size: Size,
+    height: int,
+    width: int,
+    side: int,
+    pretext: PretextOptions | None = None,
+    *,
+    places: bool = False,
 ) -> ModelOptions:
     """What was said of the model, and all else of it for images whose median is height x width; photographs are shown at `side` pixels.
 
-    A model that was named is as the zoo has it, but that small images get patches of their size; one that was not is a ViT of `size`.
+    places: whether places in the image are answered, for which it is shown larger, in smaller patches. A model that was named is as the zoo has
+    it, but that small images get patches of their size; one that was not is a ViT of `size`.
     """
     small = max(height, width) <= SMALL
-    shown = said.get("image_size") or ((height, width) if small else (side, side))
+    usual = shown_for_places(height, width, side) if places else (height, width) if small else (side, side)
+    shown = said.get("image_size") or usual
     if said.name is not None or (pretext is not None and not small):
         patch = {"patch_size": patch_for(said, height, width)} if small and row(said).any_patch else {}
         return said.over(ModelOptions(MODEL, {"image_size": shown} | patch))
     small = max(shown) <= SMALL
     patch_size, dim = patch_for(said, shown[0], shown[1], pretext), said.get("dim") or size.dim
+    if places and said.get("patch_size") is None:
+        patch_size = min(FINE, patch_size)
     heads = next(n for n in range(size.heads, 0, -1) if dim % n == 0)
     planned: dict[str, object] = {"image_size": shown, "patch_size": patch_size}
     planned |= {"dim": dim, "depth": size.depth, "num_heads": heads, "mlp_ratio": 2.0}

@@ -12,7 +12,7 @@ from vitral.checkpoints.bundle import ModelCard, save_model
 from vitral.data.sources import Split
 from vitral.evaluation.beside import beside
 from vitral.evaluation.evaluate import EVALUATORS, evaluate
-from vitral.evaluation.evaluator import Scores
+from vitral.evaluation.evaluator import Evaluator, Scores
 from vitral.models.common import ImageModel
 from vitral.predict import Predictor, load
 from vitral.training.display import clock
@@ -43,31 +43,29 @@ class Supervised:
         """Score the validation split. Returns whether to keep these weights, and the scores for the model file."""
         run = self.run
         predictor = Predictor(model, run.card(model, {}))
-        scores, outputs = self._score(predictor, run.data.splits["val"])
+        scores, found = self._score(predictor, run.data.splits["val"])
         value, epoch = scores.headline, progress.step / run.loop.batches.steps_per_epoch
         # No score if no label occurs in the split: then keep the last weights.
         better = value is None or consider(progress, value, scores.loss, scores.images)
         run.record({"event": "val", "step": progress.step, "epoch": epoch,
                     "loss": scores.loss, scores.HEADLINE: value, "seconds": progress.elapsed,
-                    **self._answers(predictor, scores, outputs, progress)})  # fmt: skip
+                    **self._answers(predictor, found, progress)})  # fmt: skip
         run.display.validated(
             epoch, progress.step, scores.line(), value, progress.best, progress.best_step, last=run.done
         )
         return better, {"val": {scores.HEADLINE: value, "loss": scores.loss, "images": scores.images}}
 
-    def _answers(
-        self, predictor: Predictor, scores: Scores, outputs: np.ndarray, progress: Progress
-    ) -> dict[str, object]:
+    def _answers(self, predictor: Predictor, found: Evaluator, progress: Progress) -> dict[str, object]:
         """The spread of the outputs on the validation split, and the scores of some training images in the evaluation view."""
         batches = self.run.loop.batches
         turn = progress.step // batches.steps_per_epoch
         own, _ = self._score(predictor, scored_training_images(batches.split, turn, last=self.run.done))
         return {
-            **scores.spread(outputs, self.run.data.splits["val"].targets.values),
+            **found.spread(),
             **{"train_loss": own.loss, f"train_{own.HEADLINE}": own.headline, "train_images": own.images},
         }
 
-    def _score(self, predictor: Predictor, split: Split) -> tuple[Scores, np.ndarray]:
+    def _score(self, predictor: Predictor, split: Split) -> tuple[Scores, Evaluator]:
         run, loop = self.run, self.run.loop
         predictor.model.to(loop.device)
         return evaluate(
@@ -83,7 +81,7 @@ class Supervised:
             run.message("no test or validation split: the model is not scored and has no report")
             return
         predictor = load(run.folder)
-        scores, outputs = self._score(predictor, run.data.splits[split])
+        scores, found = self._score(predictor, run.data.splits[split])
         predictor.model.to("cpu")
         card, kept = predictor.card, self._kept(predictor.card)
         known = {**card.scores, "kept": kept, split: _brief(card, split) | scores.brief()}
@@ -93,12 +91,12 @@ class Supervised:
             "training_seconds": round(run.loop.progress.elapsed, 1),
             "step": card.scores["step"],
             "kept": kept,
-            "beside": [vars(each) for each in beside(run.data, split, run.preprocess, outputs)],
+            "beside": [vars(each) for each in beside(run.data, split, run.preprocess, found)],
             **scores.to_json(),
         }
         write_atomically(run.folder / "scores.json", json.dumps(result, indent=1).encode())
         arrays = io.BytesIO()
-        np.savez(arrays, logits=outputs, targets=run.data.splits[split].targets.values)
+        np.savez(arrays, **found.kept())  # type: ignore[arg-type]
         write_atomically(run.folder / "predictions.npz", arrays.getvalue())
         run.display.say(
             f"\n{split} split: {scores.summary()}\nkept and scored: {kept}\n{clock(run.loop.progress.elapsed)} of training"

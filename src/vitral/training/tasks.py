@@ -1,23 +1,36 @@
 """For each task learned from labels: the options it refuses, and its objective."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 
 from vitral.data.sources import DataSet
 from vitral.errors import VitralError
+from vitral.models.heads.options import HeadOptions, LinearOptions, SegformerOptions
 from vitral.objectives.classify import Classify, balanced_weights
 from vitral.objectives.objective import Objective
-from vitral.objectives.options import ClassifyOptions
+from vitral.objectives.options import ClassifyOptions, ObjectiveOptions, SegmentOptions
+from vitral.objectives.segment import Segment
+from vitral.training.config import Recipe
 
 
 @dataclass(frozen=True)
 class Learning:
-    """objective: made from options and data. settle: raises VitralError for options without meaning for the task; returns reasons to log."""
+    """objective: made from options and data. settle: raises VitralError for options without meaning for the task; returns reasons to log. options:
+    of the objective. head: of a dense task, from whether the model is a pyramid; None where the architecture's own head answers.
+    """
 
-    objective: Callable[[ClassifyOptions, DataSet], Objective]
-    settle: Callable[[ClassifyOptions], list[str]]
+    objective: Callable[[Any, DataSet], Objective]
+    settle: Callable[[Any], list[str]]
+    options: type[ObjectiveOptions] = ClassifyOptions
+    head: Callable[[bool], HeadOptions] | None = None
+
+    @property
+    def dense(self) -> bool:
+        """Whether places in the image are answered, so that all of it must be seen."""
+        return self.head is not None
 
 
 def _classes(options: ClassifyOptions, data: DataSet) -> Classify:
@@ -46,7 +59,60 @@ def _settle_label_sets(options: ClassifyOptions) -> list[str]:
     return ["loss bce, a yes or no for each label: an image can have several labels, or none"]
 
 
+def _every_pixel(options: SegmentOptions, data: DataSet) -> Segment:
+    return Segment()
+
+
+def _map_head(pyramid: bool) -> HeadOptions:
+    return SegformerOptions() if pyramid else LinearOptions()
+
+
 LEARNING = {
     "classify": Learning(_classes, lambda options: []),
     "multilabel": Learning(_label_sets, _settle_label_sets),
+    "semantic": Learning(
+        _every_pixel,
+        lambda options: ["a class for each pixel (cross-entropy); void is left out"],
+        SegmentOptions,
+        _map_head,
+    ),
 }
+
+
+def learning_of(task: str) -> Learning:
+    """The row of a task. Raises VitralError where none is learned yet."""
+    if task not in LEARNING:
+        raise VitralError(f"task {task}: cannot be trained yet; choose --task of {', '.join(LEARNING)}")
+    return LEARNING[task]
+
+
+def objective_for(recipe: Recipe, task: str) -> ObjectiveOptions:
+    """The options of the objective: those of the recipe, or of the task where it leaves the objective open. VitralError where the two differ."""
+    asked, kind = recipe.objective, learning_of(task).options
+    if isinstance(asked, kind):
+        return asked
+    said = [each.name for each in fields(asked) if getattr(asked, each.name) != each.default]
+    if said or not isinstance(asked, ClassifyOptions):
+        what = f"objective.{said[0]}: is for {asked.name}" if said else f"objective {asked.name}: is for other data"
+        raise VitralError(f"{what}, and these are for {kind.name} (task {task}); leave it out, or give another --task")
+    return kind()
+
+
+def refuse_for_places(recipe: Recipe, task: str) -> None:
+    """VitralError for options that lose which place of the image is meant."""
+    for name, value, fine, instead in (
+        ("augment.mixup", recipe.augment.mixup, 0.0, "0"),
+        ("augment.cutmix", recipe.augment.cutmix, 0.0, "0"),
+        ("train.progressive", recipe.train.progressive, 1.0, "1"),
+        ("transfer.head_norm", recipe.transfer.head_norm, False, "none"),
+        (
+            "view.resize",
+            None if recipe.view.resize != "crop" else "crop",
+            None,
+            "pad or squash, which show all of an image",
+        ),
+    ):
+        if value != fine:
+            raise VitralError(
+                f"{name} {value}: is for answers to whole images, and task {task} answers places in them; choose {instead}"
+            )

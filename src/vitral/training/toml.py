@@ -11,12 +11,14 @@ from pathlib import Path
 
 from vitral.data.options import DataOptions
 from vitral.errors import VitralError
+from vitral.models.heads.options import HEADS, HeadOptions
 from vitral.objectives.options import OBJECTIVES, ClassifyOptions, ObjectiveOptions
 from vitral.training.config import SECTIONS, Recipe
 from vitral.training.options import ModelArguments, ModelOptions
 from vitral.typed import fitted
 
 T = typing.TypeVar("T")
+N = typing.TypeVar("N", ObjectiveOptions, HeadOptions)
 # Data options of runs from before these options existed.
 BEFORE: dict[str, object] = {"near_copies": "apart"}
 
@@ -100,7 +102,9 @@ def _merged(base: T, table: Mapping[str, object], where: str, wrong: list[str]) 
             elif isinstance(current, ModelOptions):
                 changes[key] = _model(current, value, f"{where} [{key}]", wrong)
             elif isinstance(current, ObjectiveOptions):
-                changes[key] = _objective(current, value, f"{where} [{key}]", wrong)
+                changes[key] = _named(current, OBJECTIVES, value, f"{where} [{key}]", wrong)
+            elif isinstance(current, HeadOptions):
+                changes[key] = _named(current, HEADS, value, f"{where} [{key}]", wrong)
             else:
                 changes[key] = _merged(current, value, f"{where} [{key}]", wrong)
     return base if wrong[before:] else dataclasses.replace(base, **changes)  # type: ignore[type-var]
@@ -131,25 +135,27 @@ def _model(base: ModelOptions, table: dict[str, object], where: str, wrong: list
     return ModelOptions(**changes).over(base)  # type: ignore[arg-type]
 
 
-def _objective(base: ObjectiveOptions, table: dict[str, object], where: str, wrong: list[str]) -> ObjectiveOptions:
-    """The objective that the table names, or `base`, with the table's fields.
+def _named(base: N, kinds: Mapping[str, type[N]], table: dict[str, object], where: str, wrong: list[str]) -> N:
+    """The row of `kinds` that the table names, or `base`, with the table's fields.
 
-    A field of another objective is refused unless it has its default, as the recipes of older runs held all of them.
+    A field of another row is refused unless it has its default, as the recipes of older runs held those of all objectives.
     """
-    name = table.get("name", base.name)
-    if str(name) not in OBJECTIVES:
-        raise VitralError(f"{where}: name = {name!r}: choose one of {', '.join(OBJECTIVES)}")
-    kind = OBJECTIVES[str(name)]
+    name = str(table.get("name", base.name))
+    if name not in kinds and (name or "name" in table):
+        raise VitralError(f"{where}: name = {table['name']!r}: choose one of {', '.join(kinds)}")
+    kind: type[N] = kinds.get(name, type(base))
     hints, changes = typing.get_type_hints(kind), {}
     for key, value in table.items():
-        homes = [each for each in OBJECTIVES.values() if key in _fields(each)]
-        others = f"is for {', '.join(each.name for each in homes)}; this is {name}: leave it out"
+        homes = [each for each in kinds.values() if key in _fields(each)]
+        others = f"is for {', '.join(each.name for each in homes)}; " + (
+            f"this is {name}: leave it out" if name else "say which one"
+        )
         if kind in homes:
             with _noting(wrong):
                 changes[key] = fitted(value, hints[key], f"{where}: {key} = {value!r}")
         elif homes and where.startswith(FLAGS):
             wrong.append(f"--{key.replace('_', '-')} {others}")
-        elif homes and literal(value) not in [literal(getattr(each, key)) for each in homes]:
+        elif homes and literal(value) not in [literal(getattr(each(), key)) for each in homes]:
             wrong.append(f"{where}: {key} {others}")
         elif not homes and key != "name":
             wrong.append(f"{where}: unknown key {key!r}; {_meant(key, ['name', *_fields(kind)], top=False)}")
@@ -164,8 +170,9 @@ def _keys(section: object) -> list[str]:
     """The keys of a section, for any model or objective."""
     if isinstance(section, ModelOptions):
         return _fields(ModelArguments)
-    if isinstance(section, ObjectiveOptions):
-        return ["name", *dict.fromkeys(key for kind in OBJECTIVES.values() for key in _fields(kind))]
+    kinds = OBJECTIVES if isinstance(section, ObjectiveOptions) else HEADS if isinstance(section, HeadOptions) else None
+    if kinds is not None:
+        return ["name", *dict.fromkeys(key for kind in kinds.values() for key in _fields(kind))]
     return _fields(type(section))
 
 
@@ -200,13 +207,15 @@ def _table(section: object) -> dict[str, object]:
     if isinstance(section, ModelOptions):
         return {"name": section.name, **section.arguments}
     own = dataclasses.asdict(section)  # type: ignore[call-overload]
-    return {"name": section.name, **own} if isinstance(section, ObjectiveOptions) else own
+    return {"name": section.name or None, **own} if isinstance(section, ObjectiveOptions | HeadOptions) else own
 
 
 def to_toml(recipe: Recipe) -> str:
     """The recipe as a file that `read_recipe` reads back to an equal one."""
     lines = []
     for name, section in to_table(recipe).items():
+        if not section:
+            continue
         lines += [f"[{name}]", *(f"{key} = {literal(value)}" for key, value in section.items()), ""]
     return "\n".join(lines)
 

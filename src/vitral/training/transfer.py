@@ -36,19 +36,24 @@ class Initial:
     preprocess: Preprocess | None
     notes: list[str] = field(default_factory=list)
     """What was changed or left out, line by line."""
+    whole: ImageModel | None = None
+    """The model with what is not fine-tuned: a decoder, or the head of a dense task."""
 
     def fill(self, model: ImageModel, labels: list[str], zero_head: bool) -> None:
         """Bring the weights into `model`, whose head answers `labels`. A VitralError where the two have other shapes."""
-        tensors = self.model.state_dict()
-        kept = self._head(model, labels)
+        tensors, backbone = self.model.state_dict(), model.backbone
+        kept = self._head(model, labels) if backbone is model else {}
         tensors = {name: t for name, t in tensors.items() if not name.startswith("head.")} | kept
         rule = model.config.position_resize
-        report = place(model, Source(self.source, tensors), strict=False, new_head=not kept, resize=rule)
+        report = place(backbone, Source(self.source, tensors), strict=False, new_head=not kept, resize=rule)
         self.notes += report.notes
         self._refuse_other_shapes(report, model.replaceable)
         for what, names in (("left out", report.unexpected), ("starts afresh", report.missing)):
             if names:
                 self.notes.append(f"{what}, as the model was changed: {some(names)}")
+        if backbone is not model:
+            self._fill_dense_head(model, labels)
+            return
         if kept:
             same = self.labels == labels
             self.notes.append(
@@ -64,6 +69,17 @@ class Initial:
         self.notes.append(
             f"a new head of {len(labels)} classes, begun {'at zero' if zero_head else 'at random'}: {why}"
         )
+
+    def _fill_dense_head(self, model: ImageModel, labels: list[str]) -> None:
+        """Keep the source's head where it is the same one for the same classes; else the new one stays as it is."""
+        assert self.whole is not None
+        old, new = self.whole.head.state_dict(), model.head.state_dict()
+        same = {name: t.shape for name, t in old.items()} == {name: t.shape for name, t in new.items()}
+        if same and self.labels == labels and self.whole is not self.model:
+            model.head.load_state_dict(old)
+            self.notes.append("the head is kept: it knows these classes")
+        else:
+            self.notes.append(f"a new head for {len(labels)} classes, begun at random")
 
     def _head(self, model: ImageModel, labels: list[str]) -> dict[str, Tensor]:
         """The head's tensors with their rows in the order of `labels`; none where it answers other classes or reads something else."""
@@ -105,7 +121,7 @@ def open_initial(recipe: Recipe) -> tuple[Recipe, Initial | None]:
         f"starts from {options.init}: {model_in_words(opened.model.config, opened.architecture)}",
         *opened.report.notes,
     ]
-    initial = Initial(options.init, model, opened.labels or [], opened.preprocess, told)
+    initial = Initial(options.init, model, opened.labels or [], opened.preprocess, told, opened.model)
     changes: dict[str, object] = {"image_size": size, "position_resize": rule, "representation_dim": 0}
     whole = options.freeze != "encoder" and not options.lora_rank
     if whole and masked(opened) and not {"pooling", "fc_norm"} & asked.arguments.keys():
@@ -156,7 +172,7 @@ def restrict(model: ImageModel, options: TransferOptions) -> None:
             parameter.requires_grad_(name.startswith("head."))
         elif options.freeze == "embed" and name in embedding:
             parameter.requires_grad_(False)
-    if options.lora_rank and not add_lora(model, options.lora_rank, options.lora_alpha):
+    if options.lora_rank and not add_lora(model.backbone, options.lora_rank, options.lora_alpha):
         raise VitralError(
             f"lora_rank {options.lora_rank}: this {type(model).__name__} has no matrix in attention or MLP that is larger; choose a lower "
             "rank, or a Transformer"

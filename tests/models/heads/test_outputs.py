@@ -25,4 +25,4 @@ def test_casting_and_moving_reach_the_earlier_stages():
 
 
 def test_maps_are_sliced_too():
-    assert Maps(torch.arange(6.0).view(3, 2, 1, 1))[2:].logits.flatten().tolist() == [4, 5]
+    assert Maps(torch.arange(6.0).view(3, 2, 1, 1), 4)[2:].logits.flatten().tolist() == [4, 5]

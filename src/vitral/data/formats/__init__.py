@@ -46,23 +46,35 @@ FORMATS = {
 }
 
 
-def recognise(data: Path) -> str | None:
-    """The format of a folder or a file, by what lies in it; None if it is none of them."""
+def recognise(data: Path, tree: Tree | None = None) -> str | None:
+    """The format of a folder or a file, by what lies in it; None if it is none of them. tree: of the folder, if it was looked at already."""
+    try:
+        return _recognised(data, tree)
+    except VitralError:
+        return None  # whoever wants annotations is told why by `read_annotated`
+
+
+def _recognised(data: Path, tree: Tree | None = None) -> str | None:
     if data.is_file():
-        if data.suffix.lower() in (".yaml", ".yml"):
-            return "yolo"
-        if data.suffix.lower() == ".parquet":
-            return "parquet" if parquet.shards(Tree(data.absolute().parent), data.absolute()) else None
-        return _of_json(read_json(data, str(data))) if data.suffix.lower() == ".json" else None
-    if not data.is_dir():
-        return None
-    tree = Tree(data.absolute())
+        return _of_file(data)
+    return _of_tree(tree or Tree(data.absolute())) if data.is_dir() else None
+
+
+def _of_file(data: Path) -> str | None:
+    if data.suffix.lower() in (".yaml", ".yml"):
+        return "yolo"
+    if data.suffix.lower() == ".parquet":
+        return "parquet" if parquet.shards(Tree(data.absolute().parent), data.absolute()) else None
+    return _of_json(read_json(data, str(data))) if data.suffix.lower() == ".json" else None
+
+
+def _of_tree(tree: Tree) -> str | None:
     name = largest_json(tree)
     try:
         if name is not None and (format := _of_json(read_json(tree.root / name, name))) is not None:
             return format
     except VitralError:
-        pass  # whoever wants annotations is told why by `read_annotated`
+        pass  # another of its files may tell
     if voc.recognised(tree):
         return "voc"
     if yolo.recognised(tree, tree.root):
@@ -87,7 +99,7 @@ def read_annotated(data: str | Path, format: str | None = None, progress: OnProg
     look_at(data)
     if format is not None and format not in FORMATS:
         raise VitralError(f"format {format!r}: choose one of {', '.join(FORMATS)}")
-    found = format or recognise(path)
+    found = format or _recognised(path)
     if found is None:
         if path.is_dir() and (name := largest_json(tree := Tree(path.absolute()))) is not None:
             read_json(tree.root / name, name)  # which says why, if it is broken

@@ -2,9 +2,10 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -178,10 +179,6 @@ def _objects_to_semantic(planned: Planned, progress: OnProgress | None) -> None:
         (0, *range(1, len(data.classes) + 1)), (background, *data.classes.names), void=frozenset({void})
     )
     annotated = data.annotated
-
-    def render(i: int) -> NDArray[np.int32]:
-        return painted(annotated[i], lambda each: void if each.crowd or each.hard else each.index + 1)
-
     objects = [each for one in annotated for each in one.objects]
     planned.leave(
         sum(not (each.crowd or each.hard) for each in objects),
@@ -192,16 +189,24 @@ def _objects_to_semantic(planned: Planned, progress: OnProgress | None) -> None:
         sum(each.crowd or each.hard for each in objects), "crowd or difficult object", f"becomes void ({void})"
     )
     planned.leave(sum(map(_hidden, annotated)), "outline that lies partly under another", "the smaller one shows")
-    planned.data = replace(data, kind="semantic", classes=classes, render=render)
+    planned.data = replace(data, kind="semantic", classes=classes, render=partial(_classes_of, annotated, void))
+
+
+def _classes_of(annotated: Sequence[Annotated], void: int, i: int) -> NDArray[np.int32]:
+    """The objects of image i as a map of their classes from 1, crowds and hard ones void."""
+    return painted(annotated[i], lambda each: void if each.crowd or each.hard else each.index + 1)
+
+
+def _numbers_of(annotated: Sequence[Annotated], i: int) -> NDArray[np.int32]:
+    """The objects of image i as a map of their numbers from 1."""
+    place = {id(each): k for k, each in enumerate(annotated[i].objects, 1)}
+    return painted(annotated[i], lambda each: place[id(each)])
 
 
 def _objects_to_panoptic(planned: Planned, progress: OnProgress | None) -> None:
     _outlined(planned)
     data = planned.data
-
-    def render(i: int) -> NDArray[np.int32]:
-        place = {id(each): k for k, each in enumerate(data.annotated[i].objects, 1)}
-        return painted(data.annotated[i], lambda each: place[id(each)])
+    render = partial(_numbers_of, data.annotated)
 
     def segments(i: int) -> tuple[Segment, ...]:
         there = set(np.unique(render(i)).tolist())
@@ -231,8 +236,7 @@ def _semantic_to_panoptic(planned: Planned, progress: OnProgress | None) -> None
     place = np.zeros(65536, np.int32)
     place[list(data.classes.ids)] = np.arange(1, len(data.classes) + 1)
 
-    def render(i: int) -> NDArray[np.int32]:
-        return place[values_of(data, i)]
+    render = partial(_looked_up, data, place)
 
     def segments(i: int) -> tuple[Segment, ...]:
         return tuple(Segment(k, k - 1) for k in np.unique(render(i)).tolist() if k)
@@ -243,20 +247,27 @@ def _semantic_to_panoptic(planned: Planned, progress: OnProgress | None) -> None
     planned.data = replace(data, kind="panoptic", annotated=rows, classes=classes, render=render)
 
 
+def _looked_up(data: AnnotatedData, place: NDArray[np.int32], i: int) -> NDArray[np.int32]:
+    """The map of image i with each value replaced by its place."""
+    return place[values_of(data, i)]
+
+
+def _segment_classes(data: AnnotatedData, values: Sequence[int], void: int, i: int) -> NDArray[np.int32]:
+    """The segments of image i as a map of their classes' values."""
+    stored = values_of(data, i)
+    found = np.full(stored.shape, void, np.int32)
+    for segment in data.annotated[i].segments:
+        found[stored == segment.id] = values[segment.index]
+    return found
+
+
 def _panoptic_to_semantic(planned: Planned, progress: OnProgress | None) -> None:
     data = planned.data
     ids = data.classes.ids
     kept = bool(ids) and ids[0] > 0 and ids[-1] < VOID
     values = ids if kept else tuple(range(len(ids)))
     void = 0 if kept else VOID if len(ids) < VOID else 65535
-
-    def render(i: int) -> NDArray[np.int32]:
-        stored = values_of(data, i)
-        found = np.full(stored.shape, void, np.int32)
-        for segment in data.annotated[i].segments:
-            found[stored == segment.id] = values[segment.index]
-        return found
-
+    render = partial(_segment_classes, data, values, void)
     planned.leave(
         sum(len(one.segments) for one in data.annotated),
         "segment as one of its class",

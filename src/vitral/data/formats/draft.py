@@ -71,6 +71,8 @@ class Draft:
     found: list[Found] = field(default_factory=list)
     map: str | None = None
     segments: list[Segment] = field(default_factory=list)
+    values: tuple[int, ...] | None = None
+    """Of its semantic map."""
     unlabelled: bool = False
 
 
@@ -139,7 +141,7 @@ def assemble(drafted: Drafted, name: str, format: str, progress: OnProgress | No
         annotated.append(
             Annotated(
                 one.height, one.width, draft.split, objects, None if draft.map is None else drafted.root / draft.map,
-                tuple(draft.segments), turn, draft.unlabelled,
+                tuple(draft.segments), turn, draft.values, draft.unlabelled,
             )
         )  # fmt: skip
     return AnnotatedData(

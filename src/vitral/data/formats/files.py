@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from vitral.data.files import read_file
-from vitral.data.listing import split_of
+from vitral.data.splits import split_of
 from vitral.data.walk import Walk
 from vitral.errors import VitralError, some
 

@@ -126,7 +126,7 @@ def read(data: Path, progress: OnProgress | None = None) -> Drafted:
         for value in one.values:
             where.setdefault(value, found[name])
         split = split_lists.get(stem) or split_in(*reversed(name.split("/")[:-1]))
-        drafted.drafts.append(Draft(name, found[name], split, one.size, map=found[name]))
+        drafted.drafts.append(Draft(name, found[name], split, one.size, map=found[name], values=tuple(one.values)))
     mapped = set(found) | set(found.values())
     bare = [name for name in photographs(tree) if name not in mapped]
     if not split_lists:

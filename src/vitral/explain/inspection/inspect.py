@@ -11,7 +11,7 @@ from vitral.data.folder import UNLABELLED
 from vitral.data.loader import EvaluationBatches
 from vitral.data.sources import DataSet, Split
 from vitral.errors import VitralError
-from vitral.evaluation.evaluate import match_targets, merged
+from vitral.evaluation.evaluate import matched, merged
 from vitral.explain.inspection.heads import Heads, head_importance
 from vitral.explain.inspection.images import LEAST_FOR_CKA, Floats, LayerAttention, LayerTokens, Seen, look_at_images
 from vitral.explain.inspection.watch import named_blocks
@@ -143,7 +143,7 @@ def _heads(
     if data.labels == [UNLABELLED]:
         return "the images have no labels, so there is no score that could change"
     try:
-        targets = match_targets(split, data.labels, predictor, data.name)
+        targets = matched(split, data.labels, predictor, data.name).targets.values
     except VitralError as error:
         return f"there is no score that could change: {error}"
     truth = torch.from_numpy(targets).split(batch_size)

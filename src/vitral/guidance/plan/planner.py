@@ -14,6 +14,7 @@ from vitral.training.display import clock
 from vitral.training.options import ModelOptions
 from vitral.training.settle import Settled
 from vitral.training.sizes import UNSAID, Size, model_for, side_of_photographs, sizes_for
+from vitral.training.tasks import learning_of
 from vitral.training.transfer import Initial, open_initial
 
 PATIENCE = 1800.0  # seconds: the longest that a plan trains without a given budget
@@ -239,7 +240,8 @@ class Planner:
         self.choose("images", f"{shown[0]}x{shown[1]} pixels, patches of {model.get('patch_size')}", why)
 
     def model(self, recipe: Recipe, size: Size) -> ModelOptions:
-        return model_for(recipe.model, size, self.data.height, self.data.width, side_of_photographs(self.device))
+        side, places = side_of_photographs(self.device), learning_of(self.data.task).dense
+        return model_for(recipe.model, size, self.data.height, self.data.width, side, places=places)
 
     def of(self, recipe: Recipe, size: Size) -> Estimate:
         """What a size of model costs, asked once."""

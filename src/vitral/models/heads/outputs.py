@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +44,15 @@ class Maps(ByImage):
     """A class for each place."""
 
     logits: Tensor
-    """[B, K, h, w]"""
+    """[B, K, h, w]; the cells cover the input from its upper left corner, and may reach beyond it."""
+    stride: int
+    """Pixels of a cell's side."""
+
+    def at_pixels(self, height: int, width: int) -> Tensor:
+        """[B, K, height, width]: the logits under each pixel of the input, linear between the middles of cells."""
+        whole = [side * self.stride for side in self.logits.shape[2:]]
+        enlarged = F.interpolate(self.logits, whole, mode="bilinear", align_corners=False)
+        return enlarged[:, :, :height, :width]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,62 +1,17 @@
-"""From a model's outputs to an answer for each image, a class for each task.
+"""Answers to whole images: the most probable class, or all labels that it has.
 
 Axes: B images, K outputs, one for each label.
 """
 
 import html
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass
 
 from torch import Tensor
 
-from vitral.data.values import Range
+from vitral.answers.answer import Answer, Answers
+from vitral.data.view import Placed
 from vitral.errors import VitralError
-
-
-@dataclass(frozen=True)
-class Answer(ABC):
-    """A model's answer for one image."""
-
-    name: str
-    """Of the image."""
-    clipped: Range | None = field(default=None, kw_only=True)
-    """The file's smallest and largest value, if they were clipped to the value range."""
-
-    @abstractmethod
-    def line(self, top_k: int) -> str:
-        """One line for the terminal, without the image's name."""
-
-    @abstractmethod
-    def cells(self, top_k: int, separator: str) -> list[str]:
-        """A CSV row under `Answers.columns`; separator: between several labels in one cell."""
-
-    @abstractmethod
-    def to_json(self) -> dict[str, object]:
-        """For `json.dumps`, without the image's name."""
-
-
-class Answers(ABC):
-    """From the outputs of one task's models to answers."""
-
-    independent: ClassVar[bool] = False
-    """Whether each output is its own yes or no, rather than all being one choice."""
-
-    def __init__(self, labels: list[str]) -> None:
-        self.labels = labels
-
-    @abstractmethod
-    def __call__(self, outputs: Tensor, names: Sequence[str], top_k: int) -> Sequence[Answer]:
-        """The answer for each image; outputs: float32 [B, K], names: of the images."""
-
-    @abstractmethod
-    def probabilities(self, outputs: Tensor) -> Tensor:
-        """Outputs [..., K] to probabilities [..., K]."""
-
-    @abstractmethod
-    def columns(self, top_k: int, separator: str) -> list[str]:
-        """The CSV header, without the image's name. Raises VitralError if a label contains the separator."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +54,9 @@ class Prediction(Answer):
 class ClassAnswers(Answers):
     """One class an image: a softmax over the classes."""
 
-    def __call__(self, outputs: Tensor, names: Sequence[str], top_k: int) -> list[Prediction]:
+    def __call__(
+        self, outputs: Tensor, names: Sequence[str], top_k: int, placed: Sequence[Placed] = ()
+    ) -> list[Prediction]:
         ranked = self._ranked(outputs, min(top_k, len(self.labels)))
         return [Prediction(name, *each[0], each) for name, each in zip(names, ranked, strict=True)]
 
@@ -124,7 +81,9 @@ class LabelAnswers(ClassAnswers):
 
     independent = True
 
-    def __call__(self, outputs: Tensor, names: Sequence[str], top_k: int) -> list[Prediction]:
+    def __call__(
+        self, outputs: Tensor, names: Sequence[str], top_k: int, placed: Sequence[Placed] = ()
+    ) -> list[Prediction]:
         yes = (outputs >= 0).sum(-1).tolist()  # labels at or above 50 %
         ranked = self._ranked(outputs, min(max(top_k, *yes), len(self.labels)))
         return [
@@ -149,6 +108,3 @@ def _numbered(first: int, last: int) -> list[str]:
 
 def _shares(ranked: list[tuple[str, float]]) -> str:
     return "  ".join(f"{label} {p:.1%}" for label, p in ranked)
-
-
-ANSWERS: dict[str, type[Answers]] = {"classify": ClassAnswers, "multilabel": LabelAnswers}

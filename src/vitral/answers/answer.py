@@ -1,0 +1,57 @@
+"""What a model says of an image, and what makes that of its outputs: the contract of every task's answers."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from vitral.data.values import Range
+from vitral.data.view import Placed
+
+
+@dataclass(frozen=True)
+class Answer(ABC):
+    """A model's answer for one image."""
+
+    name: str
+    """Of the image."""
+    clipped: Range | None = field(default=None, kw_only=True)
+    """The file's smallest and largest value, if they were clipped to the value range."""
+
+    @abstractmethod
+    def line(self, top_k: int) -> str:
+        """For a person, without the image's name."""
+
+    @abstractmethod
+    def cells(self, top_k: int, separator: str) -> list[str]:
+        """A row of CSV under `Answers.columns`; separator: between several labels in one cell."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, object]:
+        """For `json.dumps`, without the image's name."""
+
+
+class Answers(ABC):
+    """From the outputs of one task's models to answers."""
+
+    independent: ClassVar[bool] = False
+    """Whether each output is a yes or no of its own, and not one choice among all."""
+    of_whole: ClassVar[bool] = True
+    """Whether an image has one answer, which its pixels can be asked about; of places there are many."""
+
+    def __init__(self, labels: list[str]) -> None:
+        self.labels = labels
+
+    @abstractmethod
+    def __call__(self, outputs: Any, names: Sequence[str], top_k: int, placed: Sequence[Placed]) -> Sequence[Answer]:
+        """The answer for each image; outputs: of the model, such as float32 [B, K], names: of the images, placed: where the model saw them."""
+
+    @abstractmethod
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        """Outputs [..., K] to probabilities [..., K]."""
+
+    @abstractmethod
+    def columns(self, top_k: int, separator: str) -> list[str]:
+        """The header of a CSV, without the image's name; VitralError if a label contains the separator between labels."""

@@ -1,0 +1,99 @@
+"""A class for each pixel of the original image.
+
+Axes: K classes, h w of the original, rows and columns of the head's cells.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vitral.answers.answer import Answer, Answers
+from vitral.data.view import Placed
+from vitral.models.heads.outputs import Maps
+
+BLOCK = 2**24
+"""Logits that lie in memory at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation(Answer):
+    """The class of every pixel, and the classes' names in order."""
+
+    map: NDArray[np.int16] = field(repr=False)
+    """[h, w] of the upright original: positions in `labels`."""
+    labels: list[str]
+
+    @property
+    def shares(self) -> list[tuple[str, float]]:
+        """The classes that are there and their shares of the pixels, the largest first."""
+        counts = np.bincount(self.map.ravel(), minlength=len(self.labels))
+        order = np.argsort(-counts, kind="stable")
+        return [(self.labels[k], counts[k] / self.map.size) for k in order.tolist() if counts[k]]
+
+    def line(self, top_k: int) -> str:
+        return "  ".join(f"{label} {share:.1%}" for label, share in self.shares[:top_k])
+
+    def cells(self, top_k: int, separator: str) -> list[str]:
+        found = [cell for label, share in self.shares[:top_k] for cell in (label, f"{share:.6f}")]
+        return [*found, *[""] * (2 * min(top_k, len(self.labels)) - len(found))]
+
+    def to_json(self) -> dict[str, object]:
+        height, width = self.map.shape
+        return {"height": height, "width": width, "shares": dict(self.shares)}
+
+
+class MapAnswers(Answers):
+    """The class with the largest logit, at every pixel."""
+
+    of_whole = False
+
+    def __call__(self, outputs: Maps, names: Sequence[str], top_k: int, placed: Sequence[Placed]) -> list[Segmentation]:
+        return [
+            Segmentation(name, segmented(logits, outputs.stride, place), self.labels)
+            for name, logits, place in zip(names, outputs.logits, placed, strict=True)
+        ]
+
+    def probabilities(self, outputs: Tensor) -> Tensor:
+        return outputs.softmax(1)
+
+    def columns(self, top_k: int, separator: str) -> list[str]:
+        count = min(top_k, len(self.labels))
+        return [f"{what}{'' if k == 1 else f'_{k}'}" for k in range(1, count + 1) for what in ("label", "share")]
+
+
+def segmented(logits: Tensor, stride: int, placed: Placed) -> NDArray[np.int16]:
+    """The class with the largest logit at each pixel of the original: int16 [h, w]. logits [K, rows, columns] of one image."""
+    parts = [part.argmax(0).to(torch.int16) for part in at_original(logits, stride, placed)]
+    return torch.cat(parts).numpy()
+
+
+def at_original(logits: Tensor, stride: int, placed: Placed) -> Iterator[Tensor]:
+    """The logits under each pixel of the original, linear between the middles of cells: [K, some rows, w], from the top to the bottom.
+
+    Pixels that the view leaves out get what is nearest to them in it.
+    """
+    (a, b, c), (d, e, f) = placed.view.rows
+    assert b == d == 0, "the view of an evaluation is not turned"
+    ys = (torch.arange(placed.height) + 0.5) * a + c
+    xs = (torch.arange(placed.width) + 0.5) * e + f
+    down, right = (
+        _between(places, side, stride, count)
+        for places, side, count in zip((ys, xs), (placed.view.height, placed.view.width), logits.shape[1:], strict=True)
+    )
+    rows = max(1, BLOCK // (len(logits) * max(placed.width, logits.shape[2])))
+    for start in range(0, placed.height, rows):
+        lower, upper, weight = (each[start : start + rows] for each in down)
+        part = torch.lerp(logits[:, lower], logits[:, upper], weight[:, None])  # [K, rows, columns]
+        left, other, weight = right
+        yield torch.lerp(part[:, :, left], part[:, :, other], weight)
+
+
+def _between(places: Tensor, side: int, stride: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The two cells whose middles lie around each place (in pixels of a view's side), and the share of the latter."""
+    cells = (places.clamp(0, side) / stride - 0.5).clamp(0, min(count, -(-side // stride)) - 1)
+    lower = cells.floor().long()
+    return lower, (lower + 1).clamp(max=count - 1), (cells - lower).float()

@@ -1,0 +1,98 @@
+"""A model for dense tasks: a backbone of any family, and a head that reads its maps.
+
+Axes: B images, C channels, H W pixels, h w of a map, D its width.
+"""
+
+from dataclasses import replace
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from vitral.layers.position import Grid
+from vitral.models.common import Each, ImageModel, ModelConfig, Reader, ignore
+from vitral.models.heads.options import HeadOptions
+from vitral.models.heads.outputs import Found, Maps
+from vitral.models.zoo import build
+
+
+class Dense(ImageModel):
+    """Images [B, C, H, W] -> Maps or Found. All else of the contract is that of the backbone, which has no head of its own.
+
+    `config` is the backbone's with `num_classes` of this head.
+    """
+
+    def __init__(self, config: ModelConfig, options: HeadOptions) -> None:
+        super().__init__(config)
+        self.options = options
+        self.encoder = build(replace(config, num_classes=0))
+        self.head = options.build(self.encoder.widths, self.encoder.strides, config.num_classes)
+        self.patch_size, self.num_prefix = self.encoder.patch_size, self.encoder.num_prefix
+        self.strides = self.encoder.strides
+
+    def forward(self, images: Tensor) -> Maps | Found:  # type: ignore[override]
+        H, W = images.shape[2:]
+        whole = self.strides[-1]  # padded to whole cells of the coarsest map, so that all maps cover the same
+        images = F.pad(images, (0, -W % whole, 0, -H % whole))
+        return self.head(self.encoder.features(images), (H, W))
+
+    @property
+    def backbone(self) -> ImageModel:
+        return self.encoder
+
+    def embed(self, images: Tensor) -> Tensor:
+        return self.encoder.embed(images)
+
+    def encode(self, tokens: Tensor, grid: Grid, each: Each = ignore) -> Tensor:
+        return self.encoder.encode(tokens, grid, each)
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        return self.encoder.pool(tokens)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        return self.encoder.features(images)
+
+    def grid_of(self, images: Tensor) -> Grid:
+        return self.encoder.grid_of(images)
+
+    @property
+    def widths(self) -> list[int]:
+        return self.encoder.widths
+
+    def blocks_by_stage(self) -> list[list[nn.Module]]:
+        return self.encoder.blocks_by_stage()
+
+    @property
+    def class_blocks(self) -> list[nn.Module]:
+        return self.encoder.class_blocks
+
+    @property
+    def final_norm(self) -> nn.Module:
+        return self.encoder.final_norm
+
+    @property
+    def reader(self) -> Reader:
+        return self.encoder.reader
+
+    @property
+    def prefix_names(self) -> tuple[str, ...]:
+        return self.encoder.prefix_names
+
+    def layer_numbers(self) -> dict[str, int]:
+        """Those of the backbone, whose last layer the head is of, too."""
+        layers = {f"encoder.{name}": layer for name, layer in self.encoder.layer_numbers().items()}
+        last = max(layers.values())
+        return layers | {f"head.{name}": last for name, _ in self.head.named_parameters()}
+
+    def embedding_parameters(self) -> set[str]:
+        return {f"encoder.{name}" for name in self.encoder.embedding_parameters()}
+
+    def grids(self) -> dict[str, tuple[tuple[int, int], int]]:
+        return {f"encoder.{name}": grid for name, grid in self.encoder.grids().items()}
+
+    def bias_tables(self) -> dict[str, tuple[int, int]]:
+        return {f"encoder.{name}": window for name, window in self.encoder.bias_tables().items()}
+
+
+def build_model(config: ModelConfig, head: HeadOptions | None) -> ImageModel:
+    """A freshly initialised model of this shape: with this head, or where there is none with the architecture's own."""
+    return build(config) if head is None else Dense(config, head)
