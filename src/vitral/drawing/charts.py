@@ -14,6 +14,7 @@ from typing import Protocol
 WIDTH, HEIGHT = 460, 270
 LEFT, RIGHT, TOP, BOTTOM = 54, 20, 32, 42  # the top holds the legend
 LEGEND_ROW = 18
+LETTER = 5.8  # pixels of a letter in the legend, on average
 MAX_POINTS = 600  # more cannot be told apart at this width
 MANY_MARKS = 40
 KINDS = ("a", "b", "c", "d", "e", "f")  # colours
@@ -104,7 +105,7 @@ def line_chart(
     x_log: bool = False,
     y_log: bool = False,
 ) -> str:
-    """An SVG with axes, ticks, the lines, and a legend if there are several; "" when there are no points.
+    """An SVG with axes, ticks, the lines, and a legend if there are several colours; "" without points.
 
     x_log, y_log: logarithmic axes, for values above 0. y_format: a value on the axis as text, with as few digits as keep the ticks apart.
     """
@@ -129,7 +130,7 @@ def line_chart(
         x_high = x_high if x_high > x_low else x_low + 1.0
         x_ticks = ticks(x_low, x_high)
     named = [(one.name, f"line {one.kind}") for one in drawn if one.name]
-    rows = _legend_rows(named) if len(drawn) > 1 else []
+    rows = _legend_rows(named) if len({one.kind for one in drawn}) > 1 else []
     frame = _Frame(x_low, x_high, y_low, y_high, x_log, y_log, TOP + LEGEND_ROW * max(0, len(rows) - 1))
     x_format = compact if x_log else lambda value, digits: f"{value:g}"
     parts = [_axes(frame, x_ticks, y_ticks, x_label, y_format, x_format)]
@@ -320,7 +321,8 @@ def _legend(entries: Sequence[Entry], down: int = 0) -> str:
             parts.append(f'<line class="{kind}" x1="{x + 1:.0f}" y1="{down + 12}" x2="{x + 17:.0f}" y2="{down + 12}"/>')
         else:
             parts.append(_box(kind, x + 2, down + 7, 14, 10))
-        parts.append(text(x + 24, down + 16, name, "label"))
+        room = int((WIDTH - x - 24) / LETTER)
+        parts.append(text(x + 24, down + 16, name if len(name) <= room else f"{name[: room - 1]}…", "label"))
         x += _wide(name)
     return "".join(parts)
 

@@ -134,12 +134,13 @@ def _positions(found: Sequence[Positions]) -> list[str]:
         shown = exact_picture(mosaic(drawn, b, gap=max(1, w // 7)), f"similarity of {one.name}", TILE * b)
         asked = "each patch" if (a, b) == (h, w) else f"{a} x {b} patches"
         words = (
-            f"{one.name}, a small picture for {asked} of the {h} x {w}, at its place: the cosine of its position embedding with those of all "
+            f"A small picture for {asked} of the {h} x {w}, at its place: the cosine of its position embedding with those of all "
             f"patches, {even or f'from {low:.2f} (dark) to 1 (light, itself)'}. "
         )
         learned = "Crosses and blobs show that the model knows rows, columns and neighbours (as figure 7, centre, of the ViT paper)."
         words += "The model cannot tell places apart by them." if even else learned
-        cards.append(card("Similarity of positions", shown, words))
+        several = f": {one.name}" if len(found) > 1 else ""
+        cards.append(card(f"Similarity of positions{several}", shown, words))
     return cards
 
 
