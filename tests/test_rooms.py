@@ -19,6 +19,7 @@ ROOMS = [
     "models",
     "data",
     "checkpoints",
+    "engines",
     "answers",
     "predict",
     "objectives",

@@ -133,7 +133,7 @@ def test_a_strong_judge_knows_how_many_labels_are_wrong(share):
     assert judgement.strength.enough
     assert judgement.times is None
     assert judgement.strength.wrong == pytest.approx(share, abs=0.03)
-    assert judgement.doubted.mean() == pytest.approx(share, abs=0.03)
+    assert judgement.doubted.mean() == pytest.approx(share, abs=0.04)  # processors differ in which few are doubted
     if share:
         assert wrong[judgement.doubted].mean() >= judgement.strength.precision - 0.15
 

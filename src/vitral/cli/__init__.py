@@ -46,6 +46,7 @@ COMMANDS = {
     "view": Command("view", "view", "look into a model in the browser", "view runs/photos cat.jpg"),
     "models": Command("models", "models", "list the models that can be trained", "models"),
     "convert": Command("models", "convert", "convert to and from timm, Hugging Face, Google's .npz", "convert runs/photos photos-hf --to hf"),
+    "export": Command("export", "export", "write a model for another engine", "export runs/photos -o photos.onnx"),
     "data convert": Command("data", "convert", "boxes and masks into another format", "data convert street/ out --to yolo"),
     "data scenes": Command("data", "scenes", "make scenes with exact masks to try things on", "data scenes scenes/"),
     "report": Command("train", "report", "write a finished run's page again", "report runs/photos"),

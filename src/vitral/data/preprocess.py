@@ -165,14 +165,14 @@ class Preprocess:
         """Top, left, height, width of what the model sees, in pixels of an image of h x w; beyond it where the view is padded."""
         return self.where(h, w).box()
 
-    def _moments(self) -> tuple[Pixels, Pixels]:
+    def moments(self) -> tuple[Pixels, Pixels]:
         """Mean and deviation on the 0..255 scale: float32 [C, 1, 1]."""
         mean, std = (np.array(v, np.float32)[:, None, None] * np.float32(255) for v in (self.mean, self.std))
         return mean, std
 
     def normalise(self, pixels: Kind) -> Kind:
         """[..., C, H, W] on the 0..255 scale to float32 with the training data's mean and deviation removed."""
-        mean, std = self._moments()
+        mean, std = self.moments()
         if isinstance(pixels, np.ndarray):
             return (pixels.astype(np.float32) - mean) / std
         import torch
@@ -183,7 +183,7 @@ class Preprocess:
         """The inverse of `normalise`, rounded: [..., C, H, W] to uint8."""
         import torch
 
-        mean, std = (torch.from_numpy(v).to(inputs.device) for v in self._moments())
+        mean, std = (torch.from_numpy(v).to(inputs.device) for v in self.moments())
         return (inputs.float() * std + mean).round().clamp(0, 255).to(torch.uint8)
 
     def __call__(self, image: Kind) -> Kind:

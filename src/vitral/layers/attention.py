@@ -41,7 +41,7 @@ def attend(
         scale: 1 / √d unless given.
         mix: talking heads (https://arxiv.org/abs/2003.02436): functions of [B, H, Q, N], one on the logits and one on the probabilities.
     """
-    if recorder is None and mix is None and not _explicit_is_faster(q, k):
+    if recorder is None and mix is None and not _explicit_is_better(q, k):
         return F.scaled_dot_product_attention(q, k, v, None if bias is None else bias.to(q.dtype), scale=scale)
     logits = q * (q.shape[-1] ** -0.5 if scale is None else scale) @ k.transpose(-2, -1)  # [B, H, Q, N]
     if mix is not None:
@@ -54,9 +54,12 @@ def attend(
     return (probabilities if mix is None else mix[1](probabilities)) @ v
 
 
-def _explicit_is_faster(q: Tensor, k: Tensor) -> bool:
+def _explicit_is_better(q: Tensor, k: Tensor) -> bool:
     """Where two products and a softmax beat the fused kernel on a processor (benchmarks/LOG.md): in bfloat16, and in training on few tokens, as the
-    kernel's backward pass takes long to start."""
+    kernel's backward pass takes long to start. In an exported graph they are what other engines look for and fuse themselves.
+    """
+    if torch.compiler.is_exporting():
+        return True
     limit = EXPLICIT_UP_TO if q.dtype == torch.bfloat16 else TRAINED_EXPLICITLY_UP_TO if q.requires_grad else 0
     return q.device.type == "cpu" and q.shape[-2] * k.shape[-2] <= limit
 
