@@ -22,16 +22,16 @@ Kind = Literal["objects", "semantic", "panoptic"]
 
 @dataclass(frozen=True)
 class ClassTable:
-    """The classes of a data set, by the data's own id or a map's value, by name, and by index 0 to K - 1: in the order of the ids."""
+    """The classes of a data set in the order of their ids: by the data's own id (or a map's value), by name, and by index 0 to K - 1."""
 
     ids: tuple[int, ...]
     names: tuple[str, ...]
     stuff: frozenset[int] = frozenset()
-    """Indices of the classes that cannot be counted, such as sky."""
+    """Indices of the classes without countable objects, such as sky."""
     void: frozenset[int] = frozenset()
-    """Values of a map that stand for no class: neither learned nor scored."""
+    """Map values without a class: neither learned nor scored."""
     groups: tuple[str, ...] = ()
-    """COCO's supercategory of each; empty if there are none."""
+    """Each class's supercategory (COCO); empty if there are none."""
 
     def __post_init__(self) -> None:
         assert len(self.ids) == len(self.names) == len(set(self.names)) == len(set(self.ids)), "each class once"
@@ -79,15 +79,15 @@ class Object:
     """Of its class."""
     box: Box
     shape: Shape | None = None
-    """What of the box it covers, where that is known."""
+    """Its outline or mask, if known."""
     crowd: bool = False
-    """Whether it stands for a crowd: no target, and what is found in it is no mistake."""
+    """Whether it marks a crowd: not a target, and predictions inside it are not counted as mistakes."""
     hard: bool = False
-    """Whether the data set it aside as too hard (VOC's difficult, COCO's ignore): no target, and not scored."""
+    """Whether the data mark it as too hard (VOC's difficult, COCO's ignore): not a target, and not scored."""
     id: int | None = None
     """The data's own."""
     area: float | None = None
-    """Pixels that it covers, as the data state it."""
+    """Its area in pixels as the data state it."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Segment:
     """One segment of a panoptic map."""
 
     id: int
-    """Its pixels' value: R + 256 G + 65536 B; no two of an image have the same, 0 is void."""
+    """The value of its pixels, R + 256 G + 65536 B: unique in an image; 0 is void."""
     index: int
     """Of its class."""
     crowd: bool = False
@@ -103,38 +103,38 @@ class Segment:
 
 @dataclass(frozen=True)
 class Annotated:
-    """What one image is annotated with."""
+    """The annotations of one image."""
 
     height: int
     """Of the upright image, pixels."""
     width: int
     split: str | None = None
-    """train, val or test, where the data say so."""
+    """train, val or test, if the data name it."""
     objects: tuple[Object, ...] = ()
     map: Path | None = None
     """The file of its semantic or panoptic map."""
     segments: tuple[Segment, ...] = ()
     """Of a panoptic map."""
     turn: int = 1
-    """EXIF orientation by which the map is to be turned: 1 if it lies as the upright image."""
+    """EXIF orientation that turns the map upright; 1 if it is upright."""
     values: tuple[int, ...] | None = None
     """That occur in its semantic map, where its reading has shown them."""
     unlabelled: bool = False
-    """Whether there is no annotation at all, rather than one that says that there is nothing."""
+    """Whether the image was never annotated, rather than annotated as empty."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that is wrong with an annotation, or was mended in reading."""
+    """An error in an annotation, or one that was corrected in reading."""
 
     kind: str
     """Of `vitral.data.formats.faults.KINDS`."""
     where: str
     """File, with the line, id or pixel."""
     text: str = ""
-    """What is there, where the kind does not say it."""
+    """The value found, if the kind does not tell it."""
     image: int | None = None
-    """Number of the image, if it is of one."""
+    """The image's number, if it belongs to one."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,6 @@ class AnnotatedData:
     """Each image's EXIF orientation."""
     faults: Sequence[Fault] = ()
     understood: Sequence[str] = ()
-    """How the data were understood, for a person."""
+    """How the data were understood, as messages."""
     render: Callable[[int], NDArray[np.int32]] | None = None
-    """Draws the map of image i [h, w], where it is in no file."""
+    """Draws the map [h, w] of image i if it is in no file."""

@@ -1,4 +1,4 @@
-"""Channels, whatever their number: 1 is grey, 3 are red, green and blue, all others are bands, which are never dropped or invented.
+"""Channels: 1 is grey, 3 are red, green and blue, any other number are bands, which are never dropped or invented.
 
 Axes: C channels, h height, w width.
 """
@@ -23,7 +23,7 @@ _NAMED = 3  # files of each kind in an error
 
 
 def in_words(channels: int) -> str:
-    """A number of channels, for people."""
+    """A number of channels in words."""
     return {1: "grey", 3: "colour"}.get(channels, f"{channels} bands")
 
 
@@ -46,7 +46,7 @@ def with_channels(pixels: np.ndarray, channels: int | None, name: str) -> np.nda
 
 
 def count_channels(infos: Sequence[ImageInfo], names: Sequence[str], asked: int | None) -> tuple[int, str | None]:
-    """What a model of these images sees, and why they do not go together, if so. asked: the number that a person wants."""
+    """The number of channels for a model of these images, and an error if they differ. asked: the number that the user wants."""
     kinds: dict[int, list[str]] = defaultdict(list)
     for info, name in zip(infos, names, strict=True):
         kinds[info.channels].append(name)
@@ -74,7 +74,7 @@ def shown_bands(channels: int, chosen: tuple[int, int, int] | None) -> tuple[int
 
 
 def check_shown(chosen: tuple[int, int, int], channels: int) -> None:
-    """A VitralError where a band that is to be shown is not there."""
+    """Raise VitralError if a band to be shown does not exist."""
     if not all(1 <= band <= channels for band in chosen):
         said = " ".join(map(str, chosen))
         raise VitralError(
@@ -83,9 +83,9 @@ def check_shown(chosen: tuple[int, int, int], channels: int) -> None:
 
 
 def to_rgb(pixels: "Tensor | np.ndarray", chosen: tuple[int, int, int] | None = None) -> np.ndarray:
-    """[C, H, W] on the 0..255 scale, for people: uint8 [H, W, 3]. chosen: as in `shown_bands`.
+    """[C, H, W] on the 0..255 scale for display: uint8 [H, W, 3]. chosen: as in `shown_bands`.
 
-    Pictures that use the lowest 8, 10 or 12 of 16 bits are shown on their own scale, or they would be black.
+    Pictures that use only the lowest 8, 10 or 12 of 16 bits are shown on their own scale; otherwise they would be black.
     """
     values = pixels if isinstance(pixels, np.ndarray) else pixels.cpu().numpy()
     channels = len(values)

@@ -1,10 +1,10 @@
 """An image becomes a tensor or an array [C,h,w] (C channels, h height, w width), 0..255, or an error that names it.
 
-`uint8` normally; `float32` where the source holds more bits, so that nothing is lost: value / 257 of 16, and of all others by their stated range
-(`values`). The first bytes say what a file is, not its name (`filetypes`). Grey and RGB JPEG goes through simplejpeg (libjpeg-turbo), TIFF of
-many bands through tifffile (`tiff`), arrays through numpy (`arrays`), all else through Pillow (`raster`). EXIF orientation is applied.
-Transparency is laid over white. CMYK becomes RGB without a colour profile; embedded profiles are not applied. Colour to grey is ITU-R 601 luma.
-What cannot be represented without loss is refused: several pages or frames of which none was chosen, values whose range is not stated.
+`uint8` normally; `float32` if the source holds more bits, so that nothing is lost: value / 257 for 16 bits, a stated range for others (`values`). A
+file's kind is told by its first bytes, not its name (`filetypes`). Grey and RGB JPEG is decoded by simplejpeg (libjpeg-turbo), TIFF of many bands by
+tifffile (`tiff`), arrays by numpy (`arrays`), all else by Pillow (`raster`). EXIF orientation is applied. Transparency is laid over white. CMYK
+becomes RGB without a colour profile; embedded profiles are not applied. Colour to grey is ITU-R 601 luma. Files that are ambiguous are refused:
+several pages or frames of which none was chosen, values whose range is not stated.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ _MOST_CUT = 8  # bits a channel that Pillow keeps of an AVIF or of a JPEG 2000 i
 
 @dataclass(frozen=True)
 class PageOf:
-    """One page of a file of several: what `decode` and a predictor take where they take a file."""
+    """One page of a file of several; `decode` and a predictor take it like a file."""
 
     file: str | Path | bytes
     page: int
@@ -62,7 +62,7 @@ Source = str | Path | bytes | Image.Image | PageOf
 
 
 def probe(data: bytes, name: str = "image bytes", reading: Reading = PLAIN) -> ImageInfo:
-    """Size, channels and bits of an encoded image by the header alone. Raises VitralError if it is none, too large, or of a refused kind."""
+    """Size, channels and bits of an encoded image from its header alone. Raises VitralError if it is no image, too large, or of a refused kind."""
     return _jpeg_info(data, name, reading) or _Opened(data, name, reading).info()
 
 
@@ -74,14 +74,12 @@ def decode(
     hint: int | None = None,
     reading: Reading = PLAIN,
 ) -> "Tensor":
-    """Decode an image to [C,h,w], 0..255, `uint8` or (of more than 8 bits) `float32`; in memory the channels may
-    lie last.
+    """Decode an image to [C, h, w], 0..255, `uint8` or (more than 8 bits) `float32`; in memory the channels may lie last.
 
-    channels: how many are wanted (1 and 3 become each other, no others), or None to keep what the file has (palettes count as colour). name: what
-    to call it in an error. hint: the shorter side in pixels that the caller will resize to; a JPEG more than 2.5 times as
-    large may then come back smaller, but no less than 1.25 times the hint (its DCT is scaled, at a fraction
-    of the cost). reading: what the file does not say of its values and pages. Raises VitralError, which names the image, for everything that
-    is not one whole, readable, still image.
+    channels: the number wanted (only 1 and 3 are converted), or None for the file's own (palettes count as colour). name: the image's, in errors.
+    hint: the shorter side in pixels that the caller will resize to; a JPEG more than 2.5 times as large may then be decoded smaller, but no less than
+    1.25 times the hint (by scaling its DCT, at a fraction of the cost). reading: value range and page, which the file does not state. Raises
+    VitralError, which names the image, for anything but one whole, readable, still image.
     """
     return decode_seen(source, channels, name=name, hint=hint, reading=reading)[0]
 
@@ -94,7 +92,7 @@ def decode_seen(
     hint: int | None = None,
     reading: Reading = PLAIN,
 ) -> "tuple[Tensor, Range | None]":
-    """`decode`, and the least and largest value that the file stores, where it has more than 8 bits."""
+    """`decode`, and the smallest and largest value in the file if it has more than 8 bits."""
     pixels, extremes = decode_array(source, channels, name=name, hint=hint, reading=reading)
     return _to_tensor(pixels), extremes
 
@@ -120,7 +118,7 @@ def decode_array(
 def decode_bytes(
     data: bytes, channels: int | None, name: str, hint: int | None = None, reading: Reading = PLAIN
 ) -> "tuple[Tensor, ImageInfo]":
-    """`decode` of an encoded image, and what the file says (its own size and channels, whatever was asked)."""
+    """`decode` of an encoded image, and its header's facts (the file's own size and channels)."""
     pixels, info = _read(data, channels, name, hint, reading)
     return _to_tensor(_channels_first(pixels)), info
 
@@ -137,17 +135,17 @@ def _read(
 
 
 def count_pages(data: bytes, name: str) -> int:
-    """How many pages or frames a file has. Raises VitralError where it cannot be opened."""
+    """How many pages or frames a file has. Raises VitralError if it cannot be opened."""
     return 1 if _jpeg_info(data, name, PLAIN) else _Opened(data, name, None).total
 
 
 def packed(data: bytes, name: str, reading: Reading = PLAIN) -> Packing:
-    """How a file that has been decoded packs its picture."""
+    """How a decoded file stores its picture."""
     return _Opened(data, name, reading).packing()
 
 
 class _Opened:
-    """A file that is no plain JPEG: recognised, with the page chosen that is to be read.
+    """A file other than a plain JPEG, with its format and the page to read.
 
     reading: None only to count pages.
     """
@@ -185,7 +183,7 @@ class _Opened:
         return image
 
     def info(self) -> ImageInfo:
-        """Facts by the header."""
+        """Facts from the header."""
         if self.array is not None:
             return array_info(self.array)
         if self.tiff:
@@ -197,7 +195,7 @@ class _Opened:
         return self._said(image_info(self._frame(self.page), self.data, self.name))
 
     def pixels(self) -> tuple[np.ndarray, ImageInfo]:
-        """[h,w,C] and the facts, all of it read."""
+        """The decoded pixels [h, w, C] and the facts."""
         name, reading = self.name, self.reading
         if self.array is not None:
             return array_pixels(self.array[self.page], reading, name)
@@ -226,7 +224,7 @@ class _Opened:
 
 
 def _known(data: bytes, name: str) -> Format:
-    """The format of a file that can be read; an ImageError that names it, or says that it is none."""
+    """The format of a file, if vitral reads it. Raises ImageError that names another format, or says that it is no image."""
     found = recognise(data, name)
     if found is None:
         raise ImageError(
@@ -241,7 +239,7 @@ def _known(data: bytes, name: str) -> Format:
 
 
 def _chosen(total: int, page: int | None, name: str) -> int:
-    """The page that is read; an ImageError where none was chosen of several, or one that is not there."""
+    """The page to read. Raises ImageError if none was chosen of several, or the chosen one does not exist."""
     if page is None and total > 1:
         raise ImageError(
             f"{name}: holds {total:,} frames or pages; extract the one wanted into a file of its own, or choose with --page: "
@@ -283,13 +281,13 @@ def _to_tensor(pixels: np.ndarray) -> "Tensor":
 
 
 def _jpeg_info(data: bytes, name: str, reading: Reading = PLAIN) -> ImageInfo | None:
-    """Header facts of a JPEG that simplejpeg decodes, grey or RGB; None for everything else."""
+    """Header facts of a grey or RGB JPEG, which simplejpeg decodes; None for anything else."""
     if not data.startswith(b"\xff\xd8\xff"):
         return None
     try:
         height, width, colour, _ = simplejpeg.decode_jpeg_header(data)
     except ValueError:
-        return None  # Pillow reads a few rare kinds more, and says what is wrong with the rest
+        return None  # Pillow reads a few more rare kinds and explains what is wrong with the rest
     if colour not in ("Gray", "YCbCr", "RGB"):
         return None
     check_pixels(height, width, name)
@@ -303,7 +301,7 @@ def _jpeg_orientation(data: bytes, name: str) -> int:
 
 
 def _jpeg_pixels(data: bytes, info: ImageInfo, channels: int, name: str, hint: int | None) -> np.ndarray:
-    """Pixels [h,w,C], upright. Strict: a file that is cut short or corrupt is an error, not a grey area."""
+    """Pixels [h, w, C], upright. A file that is cut short or corrupt raises an error instead of giving a grey area."""
     scale: dict[str, int] = {}
     if hint is not None and min(info.height, info.width) > 2.5 * hint:
         least = math.ceil(1.25 * hint)

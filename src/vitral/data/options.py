@@ -1,4 +1,4 @@
-"""What a person may say about the data. Free of torch, so that the command line's help stays fast."""
+"""Options for the data. Free of torch, so that the command line's help stays fast."""
 
 import functools
 import typing
@@ -11,7 +11,7 @@ from vitral.errors import VitralError
 
 
 def check_choices(options: object, section: str = "") -> None:
-    """A VitralError for a value that its field's Literal type does not list. section: what the error names before the field."""
+    """Raise VitralError for a value that its field's Literal type does not list. section: precedes the field's name in the error."""
     kind: Any = type(options)
     for name, allowed in _choices(kind).items():
         if getattr(options, name) not in allowed:
@@ -21,7 +21,7 @@ def check_choices(options: object, section: str = "") -> None:
 
 @functools.cache
 def _choices(kind: Any) -> dict[str, tuple[object, ...]]:
-    """Field -> what it may be, for the fields whose type lists that: Literal[...], or that or None."""
+    """Field -> its possible values, for fields of the type Literal[...], perhaps or None."""
     found = {}
     for name, hint in typing.get_type_hints(kind).items():
         parts = (hint,) if typing.get_origin(hint) is Literal else typing.get_args(hint)
@@ -41,21 +41,21 @@ class DataOptions:
     label_column: str | None = None
     """Table column with the class name; default: the one with a usual name (label, class, category, target ...)."""
     label_columns: tuple[str, ...] = ()
-    """Table columns of zeros and ones, one for each class; default: all that hold nothing else, where no column has the labels."""
+    """Table columns of zeros and ones, one for each class; default: all that hold nothing else, if no column has the labels."""
     label_separator: str | None = None
-    """A character: each cell of the label column holds any number of labels with it between them, and an empty cell means none of
-    them (a Parquet column of lists needs no separator); default: an image has one label.
+    """The character between the labels in a cell of the label column, for images with several labels; an empty cell means none (a Parquet
+    column of lists needs no separator); default: an image has one label.
     """
     header: bool = True
-    """Whether the first line of a CSV or TSV table names its columns; --no-header if not: the columns are then called 1, 2, 3 and so on."""
+    """Whether the first line of a CSV or TSV table names its columns; with --no-header they are called 1, 2, 3 and so on."""
     images_folder: str | None = None
-    """Folder that a table's image paths are relative to, also written --images; default: the table's own. Endings may be missing there."""
+    """Folder that a table's image paths are relative to, also written --images; default: the table's own. Paths may lack the suffix."""
     split_column: str | None = None
     """Table column with train, val or test, or with folds; default: split or fold, if there is one; none to have splits made."""
     val_fold: str | None = None
-    """The value of the split column whose rows are for validation; all that is named by neither this nor test_fold is trained on."""
+    """The value of the split column for validation rows; rows named by neither this nor test_fold are trained on."""
     test_fold: str | None = None
-    """The value of the split column whose rows are for testing."""
+    """The value of the split column for test rows."""
     val_fraction: float = 0.1
     """Share set aside for validation if the data give no such split; 0 for none."""
     test_fraction: float = 0.2
@@ -63,32 +63,30 @@ class DataOptions:
     fold: tuple[int, int] | None = field(default=None, metadata={"flag": ""})
     """(k, n) of a cross-validation: the images are dealt into n folds, of which the k-th, from 1, is the test split."""
     near_copies: Literal["together", "apart"] = "together"
-    """Near copies of one image (resized, encoded again, cropped, mirrored) in splits that are made here: together in one of them, or apart, wherever
-    each falls by itself.
+    """Near copies of one image (resized, encoded again, cropped, mirrored) in the splits that vitral makes: together in one split, or apart, each on
+    its own.
     """
     train_fraction: float = 1.0
-    """Share of each class's training images that is used, the same ones each time: to see what fewer images give."""
+    """Share of each class's training images to use, the same ones each time: to see the effect of fewer images."""
     task: str | None = None
     """What is learned of an image, by the name of its task; default: as the labels are, classify (one class) or else multilabel
     (several, or none)."""
     class_depth: int | None = None
     """How many folders deep in DATA, or in its split folders, the class folders lie: 1 for DATA/cat, 2 for DATA/colour/cat."""
     skip_unreadable: bool = False
-    """Leave out, and list, what cannot be read, instead of stopping."""
+    """Leave out and list images that cannot be read, instead of stopping."""
     channels: int | None = None
-    """Channels that the model sees: 1 (grey), 3 (RGB), or the number of bands that every file has; default: 1 if every image is grey, 3 if some
-    are in colour, else their bands.
+    """Channels of the model's input: 1 (grey), 3 (RGB), or the number of bands of all files; default: 1 if every image is grey, 3 if some are in
+    colour, else the number of bands.
     """
     value_range: tuple[float, float] | None = None
-    """What is black and what is white in files of more than 8 bits, such as 0 1 or -1000 400; values beyond are clipped. Floating point, signed
-    and 32-bit files need it; default for 16 unsigned bits: 0 65535.
+    """The values of black and white in files of more than 8 bits, such as 0 1 or -1000 400; values beyond are clipped. Floating point, signed and
+    32-bit files need it; default for 16 unsigned bits: 0 65535.
     """
     page: str | None = None
-    """Of files with several pages or frames (TIFF, GIF, WebP, ...) the one that is read, from 0, or all: each page is an image; default: refuse
-    them.
-    """
+    """The page or frame to read of files with several (TIFF, GIF, WebP, ...), from 0, or all, each page as an image; default: refuse them."""
     show_bands: tuple[int, int, int] | None = None
-    """Bands, counted from 1, that pictures for people show as red, green and blue; default: the first three."""
+    """Bands, counted from 1, to display as red, green and blue; default: the first three."""
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -183,7 +181,7 @@ class AugmentOptions:
     erase: float = 0.0
     """Probability of random erasing: a box of 2 to 33 % of the area is filled."""
     erase_with: Literal["mean", "noise"] = "mean"
-    """What fills an erased box: mean (the mean colour) or noise (a value of its own for each pixel)."""
+    """What fills an erased box: mean (the mean colour) or noise (random values)."""
     mixup: float = 0.0
     """Mix pairs of images and labels; 0 for none. Mixup (https://arxiv.org/abs/1710.09412): the weight is drawn from Beta(X, X)."""
     cutmix: float = 0.0
@@ -192,9 +190,9 @@ class AugmentOptions:
     switch: float = 0.5
     """Probability of CutMix where there are both."""
     mix_probability: float = 1.0
-    """Probability that a batch is mixed at all."""
+    """Probability that a batch is mixed."""
     repeats: int = 1
-    """Repeated augmentation (https://arxiv.org/abs/1902.05509): each image this often in a batch, each time changed otherwise."""
+    """Repeated augmentation (https://arxiv.org/abs/1902.05509): each image this often in a batch, each time augmented differently."""
 
     def __post_init__(self) -> None:
         check_choices(self)
