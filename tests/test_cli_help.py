@@ -242,7 +242,7 @@ printf '%s\n' "${COMPREPLY[@]}"
         (["predict", "--top"], {"--top-k"}),
         (
             ["pretrain", "digits", "--objective", ""],
-            {"classify", "segment", "mae", "beit", "patch", "dino", "tokenizer"},
+            {"classify", "segment", "detect", "mae", "beit", "patch", "dino", "tokenizer"},
         ),
         (["train", "--objective", "=", "m"], {"mae"}),
         (["train", "--device", "=", ""], {"auto", "cpu", "cuda", "mps"}),

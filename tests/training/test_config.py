@@ -102,7 +102,7 @@ def test_an_objective_takes_its_own_options_alone(tmp_path):
         "name = 'mae'\nprototypes = 'many'": "prototypes is for dino; this is mae",
         "name = 'mae'\nmask_ratio = 'half'": r"\[objective\]: mask_ratio = 'half' should be a number",
         "name = 'dino'\nprototype = 8": "unknown key 'prototype'; the nearest is 'prototypes'",
-        "name = 'simclr'": "name = 'simclr': choose one of classify, segment, mae, beit, patch, dino, tokenizer",
+        "name = 'simclr'": "name = 'simclr': choose one of classify, segment, detect, mae, beit, patch, dino, tokenizer",
         "name = 'mae'\nlr = 1": r"lr belongs in \[optim\]",
     }.items():
         path.write_text(f"[objective]\n{text}")

@@ -3,19 +3,17 @@
 Axes: K classes, h w of the original, rows and columns of the head's cells.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from vitral.answers.answer import Answer, Answers
-from vitral.data.formats.write import map_picture
 from vitral.data.view import Placed
-from vitral.drawing.objects import veiled
 from vitral.models.heads.outputs import Maps
 
 BLOCK = 2**24
@@ -36,10 +34,6 @@ class Segmentation(Answer):
         counts = np.bincount(self.map.ravel(), minlength=len(self.labels))
         order = np.argsort(-counts, kind="stable")
         return [(self.labels[k], counts[k] / self.map.size) for k in order.tolist() if counts[k]]
-
-    def pictures(self, image: NDArray[np.uint8]) -> dict[str, Image.Image]:
-        """The map, its values positions in `labels`, and the image under the classes' colours."""
-        return {".png": map_picture(self.map), "-overlay.jpg": Image.fromarray(veiled(image, self.map))}
 
     def line(self, top_k: int) -> str:
         return "  ".join(f"{label} {share:.1%}" for label, share in self.shares[:top_k])
@@ -78,7 +72,7 @@ def segmented(logits: Tensor, stride: int, placed: Placed) -> NDArray[np.int16]:
     return torch.cat(parts).numpy()
 
 
-def at_original(logits: Tensor, stride: int, placed: Placed) -> Iterator[Tensor]:
+def at_original(logits: Tensor, stride: float, placed: Placed) -> Iterator[Tensor]:
     """The logits under each pixel of the original, linear between the middles of cells: [K, some rows, w], from the top to the bottom.
 
     Pixels that the view leaves out get what is nearest to them in it.
@@ -99,8 +93,8 @@ def at_original(logits: Tensor, stride: int, placed: Placed) -> Iterator[Tensor]
         yield torch.lerp(part[:, :, left], part[:, :, other], weight)
 
 
-def _between(places: Tensor, side: int, stride: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+def _between(places: Tensor, side: int, stride: float, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The two cells whose middles lie around each place (in pixels of a view's side), and the share of the latter."""
-    cells = (places.clamp(0, side) / stride - 0.5).clamp(0, min(count, -(-side // stride)) - 1)
+    cells = (places.clamp(0, side) / stride - 0.5).clamp(0, min(count, math.ceil(side / stride)) - 1)
     lower = cells.floor().long()
     return lower, (lower + 1).clamp(max=count - 1), (cells - lower).float()

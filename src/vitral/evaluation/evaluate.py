@@ -11,6 +11,7 @@ from vitral.errors import VitralError
 from vitral.evaluation.evaluator import Evaluator, Kept, Scores
 from vitral.evaluation.metrics import ClassEvaluator
 from vitral.evaluation.multilabel import LabelEvaluator
+from vitral.evaluation.objects import ObjectEvaluator
 from vitral.evaluation.outputs import answered
 from vitral.evaluation.semantic import MapEvaluator
 from vitral.predict import Predictor
@@ -19,6 +20,8 @@ EVALUATORS: dict[str, type[Evaluator]] = {
     "classify": ClassEvaluator,
     "multilabel": LabelEvaluator,
     "semantic": MapEvaluator,
+    "detect": ObjectEvaluator,
+    "instance": ObjectEvaluator,
 }
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from vitral.data.options import AugmentOptions, check_choices
+from vitral.errors import VitralError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -88,6 +89,22 @@ class SegmentOptions(ObjectiveOptions):
 
     name = "segment"
     labelled = True
+
+
+@dataclass(frozen=True)
+class DetectOptions(ObjectiveOptions):
+    """Objects: class, box and, where the data have them, masks."""
+
+    name = "detect"
+    labelled = True
+
+    cells: int = 8
+    """Places of the image that learn each object, before any decoder layer."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.cells < 1:
+            raise VitralError(f"objective.cells {self.cells}: at least 1 place learns an object")
 
 
 @dataclass(frozen=True)
@@ -243,5 +260,14 @@ class TokenizerOptions(PretextOptions):
 
 OBJECTIVES: dict[str, type[ObjectiveOptions]] = {
     kind.name: kind
-    for kind in (ClassifyOptions, SegmentOptions, MaeOptions, BeitOptions, PatchOptions, DinoOptions, TokenizerOptions)
+    for kind in (
+        ClassifyOptions,
+        SegmentOptions,
+        DetectOptions,
+        MaeOptions,
+        BeitOptions,
+        PatchOptions,
+        DinoOptions,
+        TokenizerOptions,
+    )
 }

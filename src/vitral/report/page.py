@@ -12,10 +12,17 @@ from vitral.report.classes import ClassSections
 from vitral.report.frame import About, write_run_page
 from vitral.report.labels import LabelSections
 from vitral.report.maps import MapSections
+from vitral.report.objects import ObjectSections
 from vitral.report.sections import Sections
 from vitral.report.seen import Seen, seen_section
 
-SECTIONS: dict[str, Sections] = {"classify": ClassSections(), "multilabel": LabelSections(), "semantic": MapSections()}
+SECTIONS: dict[str, Sections] = {
+    "classify": ClassSections(),
+    "multilabel": LabelSections(),
+    "semantic": MapSections(),
+    "detect": ObjectSections(),
+    "instance": ObjectSections(),
+}
 
 
 def write_report(

@@ -45,16 +45,11 @@ class NoHead(HeadOptions):
 class LinearOptions(HeadOptions):
     name = "linear"
 
-    head_upscale: int = 4
-    """How many times finer than the finest map the linear head answers: from a place's vector it tells so many by so many parts of its cell apart;
-    1 in DINOv2 and DINOv3, whose cells are small beside their images."""
     head_dropout: float = 0.1
     """Share of the maps that the linear and the segformer head do not see in training, whole channels at a time."""
 
     def __post_init__(self) -> None:
         _check_dropout(self.head_dropout)
-        if self.head_upscale < 1:
-            raise VitralError(f"head.head_upscale {self.head_upscale}: must be at least 1")
 
     def build(self, widths: Sequence[int], strides: Sequence[int], classes: int) -> "nn.Module":
         from vitral.models.heads.linear import LinearHead
@@ -84,7 +79,43 @@ class SegformerOptions(HeadOptions):
         return SegformerHead(widths, strides, classes, self)
 
 
-HEADS: dict[str, type[HeadOptions]] = {kind.name: kind for kind in (LinearOptions, SegformerOptions)}
+@dataclass(frozen=True)
+class QueryOptions(HeadOptions):
+    name = "query"
+
+    decoder_layers: int = 1
+    """Decoder layers of the query head; with 0 it is a dense detector, of whose answers to the same object only the best counts."""
+    queries: int = 100
+    """Most objects that the query head finds in an image."""
+    query_dim: int = 128
+    """Width of the query head."""
+    query_heads: int = 4
+    """Attention heads of the query head's decoder."""
+    pixel_dim: int = 32
+    """Width of the vectors of pixels that the query head's masks are made of."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("decoder_layers", 0),
+            ("queries", 1),
+            ("query_dim", 1),
+            ("query_heads", 1),
+            ("pixel_dim", 1),
+        ):
+            if getattr(self, name) < least:
+                raise VitralError(f"head.{name} {getattr(self, name)}: must be at least {least}")
+        if self.query_dim % self.query_heads:
+            raise VitralError(
+                f"head.query_dim {self.query_dim}: does not divide into {self.query_heads} heads (head.query_heads)"
+            )
+
+    def build(self, widths: Sequence[int], strides: Sequence[int], classes: int) -> "nn.Module":
+        from vitral.models.heads.query import QueryHead
+
+        return QueryHead(widths, strides, classes, self)
+
+
+HEADS: dict[str, type[HeadOptions]] = {kind.name: kind for kind in (LinearOptions, SegformerOptions, QueryOptions)}
 
 
 def head_options(stored: dict[str, Any]) -> HeadOptions:

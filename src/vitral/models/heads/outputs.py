@@ -64,9 +64,16 @@ class Found(ByImage):
     boxes: Tensor
     """[B, Q, 4]: x0, y0, x1, y1 as shares of the input's width and height."""
     masks: Tensor | None = None
-    """[B, Q, h, w], before the sigmoid; in training left to `kernels` and `pixels`."""
+    """[B, Q, h, w], before the sigmoid; in training left to `kernels` and `pixels`. The cells cover the input from its upper left corner, and may
+    reach beyond it."""
+    stride: float = 0.0
+    """Pixels of a mask's cell."""
+    repeated: bool = False
+    """Whether several answers may mean the same object, so that of those of one class which overlap only the best counts."""
     earlier: tuple["Found", ...] = ()
     """In training: what the dense stage and then each decoder layer but the last found."""
+    centres: Tensor | None = None
+    """[B, Q, 2]: in training, of the dense stage: the middle of the place that answers, x and y as shares of the input."""
     kernels: Tensor | None = None
     """[B, Q, C]: in training; a mask's logits are kernel · pixels, and a loss computes only those that it needs."""
     pixels: Tensor | None = None

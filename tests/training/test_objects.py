@@ -1,0 +1,107 @@
+"""Objects from a folder to an answer: trained, killed and resumed, scored in the images' own pixels, reported and predicted."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from test_dense import run
+from test_everything import made
+from test_resume import same, stopped, train
+
+import vitral
+from vitral.data.options import AugmentOptions, DataOptions
+from vitral.data.scenes import SceneOptions, write_scenes
+from vitral.data.sources import open_data
+from vitral.models.heads.options import QueryOptions
+from vitral.objectives.options import DetectOptions
+from vitral.training.config import Recipe
+from vitral.training.defaults import resolve
+from vitral.training.options import ModelOptions
+
+SMALL = ModelOptions("vit_tiny_patch16_224", image_size=(40, 48), patch_size=8, dim=32, depth=2, num_heads=2)
+WORDS = ["--image-size", "40", "48", "--patch-size", "8", "--dim", "32", "--depth", "2", "--num-heads", "2", "--precision", "fp32",
+         "--head", "query", "--query-dim", "32", "--query-heads", "2", "--queries", "20", "--optimizer", "adamw", "--lr", "2e-3", "--batch-size", "8",
+         "--workers", "0", "--near-copies", "apart"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    root = tmp_path_factory.mktemp("scenes") / "s"
+    write_scenes(root, SceneOptions(images=40, test=10, size=48, classes=3))
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(scenes, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "objects"
+    train("train", scenes, "--task", "instance", "--out", out, *WORDS, "--steps", "12")
+    return out
+
+
+def test_from_a_folder_to_objects_of_the_originals(scenes, trained, capsys):
+    result = json.loads(run(capsys, "evaluate", trained, scenes, "--split", "test", "--json").out)
+    assert 0 <= result["ap"] <= result["ap50"] <= 1
+    assert result["mask_ap"] is not None
+    assert result["ap"] == pytest.approx(json.loads((trained / "scores.json").read_text())["ap"], abs=1e-6)
+    assert "Precision by recall" in (trained / "report.html").read_text()
+    split, vit = (
+        open_data(scenes, DataOptions(near_copies="apart", task="instance")).splits["test"],
+        vitral.load(trained),
+    )
+    vit.answers.threshold = 0.0
+    answer = vit.predict(split.path(0))
+    assert (answer.height, answer.width) == (48, 48)
+    assert len(answer.objects) > 5
+    for each in answer.objects:
+        x0, y0, x1, y1 = each.box
+        assert 0 <= x0 < x1 <= 48
+        assert 0 <= y0 < y1 <= 48
+        assert each.mask.shape == (48, 48)
+        ys, xs = np.nonzero(each.mask)
+        assert not len(xs) or (xs.min() >= x0 - 2 and xs.max() <= x1 + 1 and ys.min() >= y0 - 2 and ys.max() <= y1 + 1)
+
+
+def test_a_killed_run_ends_with_the_same_bits(scenes, tmp_path):
+    words = [
+        *WORDS,
+        "--accumulation",
+        "2",
+        "--epochs",
+        "2",
+        "--checkpoint-every",
+        "2",
+        "--ema",
+        "0.9",
+        "--drop-path",
+        "0.1",
+    ]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    train("train", scenes, "--task", "instance", "--out", whole, *words)
+    stopped("replace", 8, "train", scenes, "--task", "instance", "--out", killed, *words)
+    train("train", "--resume", killed)
+    assert same(whole, killed)
+
+
+@pytest.mark.parametrize("task", ["detect", "instance"])
+@pytest.mark.parametrize("layers", [0, 1])
+def test_accumulated_gradients_are_the_large_batchs(scenes, task, layers):
+    data = open_data(scenes, DataOptions(val_fraction=0, near_copies="apart", task=task))
+    head = QueryOptions(decoder_layers=layers, query_dim=32, query_heads=2)
+    recipe = Recipe(SMALL, augment=AugmentOptions(zoom=(0.5, 1.0), jitter=0.2), head=head)
+    whole, parts = made(recipe, data, 8, 1), made(recipe, data, 2, 4)
+    parts.batches = whole.batches
+    gradients, outcomes = [], []
+    for loop in (whole, parts):
+        loop.model.train()
+        outcomes.append(loop.gradients(loop.batches[0], None))
+        gradients.append(torch.cat([p.grad.flatten().double() for p in loop.model.parameters() if p.grad is not None]))
+    assert (gradients[0] - gradients[1]).norm() <= 1e-5 * gradients[0].norm()
+    assert outcomes[0] == pytest.approx(outcomes[1], rel=1e-4)
+
+
+def test_defaults_suit_objects(scenes):
+    recipe, reasons = resolve(Recipe(), open_data(scenes, DataOptions(near_copies="apart", task="detect")), "cpu")
+    assert isinstance(recipe.head, QueryOptions)
+    assert isinstance(recipe.objective, DetectOptions)
+    assert any("places" in reason for reason in reasons)
