@@ -11,6 +11,7 @@ from test_everything import made
 from test_resume import same, stopped, train
 
 import vitral
+from vitral.cli import main
 from vitral.data.maps import VOID
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.data.sources import open_data
@@ -55,9 +56,12 @@ def trained(ground, tmp_path_factory):
     return out
 
 
-def run(capsys, *words):
-    from vitral.cli import main
+def picture(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
 
+
+def run(capsys, *words):
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
         main([str(word) for word in words])
@@ -221,3 +225,81 @@ def test_defaults_suit_maps(ground, shapes_folder):
         resolve(Recipe(head=LinearOptions()), open_data(shapes_folder), "cpu")
     with pytest.raises(VitralError, match="objective segment: is for other data"):
         resolve(Recipe(objective=SegmentOptions()), open_data(shapes_folder), "cpu")
+
+
+def test_predictions_are_written_as_maps_that_are_data_again(ground, trained, tmp_path, capsys):
+    out = tmp_path / "maps"
+    said = run(capsys, "predict", trained, ground / "images", "--out", out)
+    assert "pictures of 40 images" in said.err
+    assert json.loads((out / "classes.json").read_text()) == {"classes": {"0": "dark", "1": "bright"}}
+    answer = vitral.load(trained).predict(ground / "images/03.png")
+    assert (picture(out / "03.png") == answer.map).all()
+    assert picture(out / "03-overlay.jpg").shape[:2] == answer.map.shape
+
+
+def test_answers_to_whole_images_have_no_pictures(shapes_folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    train("train", shapes_folder, "--out", out, *WORDS[:-2], "--steps", "1")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        main(["predict", str(out), str(shapes_folder), "--out", str(tmp_path / "pictures")])
+    assert "--out: is for answers that are places" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["explain"], ["view"], ["evaluate", "--explanations", "rollout"]])
+def test_what_is_for_whole_images_says_so(ground, trained, capsys, words):
+    command, *more = words
+    data = ground if command == "evaluate" else ground / "images/03.png"
+    with pytest.raises(SystemExit) as stop:
+        main([command, str(trained), str(data), *more])
+    assert stop.value.code == 2
+    assert "answers places in an image (task semantic)" in capsys.readouterr().err
+
+
+def test_the_truth_is_scored_before_training(ground, trained, tmp_path, capsys):
+    assert "the truth in cells of 1 pixels" in (trained / "run.json").read_text()
+    fine = np.indices((64, 64)).sum(0) % 2  # a checkerboard, of which a small view shows nothing
+    for name in ("images", "masks"):
+        (tmp_path / name).mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(12):
+        Image.fromarray(rng.integers(0, 256, (64, 64, 3), np.uint8)).save(tmp_path / f"images/{k}.png")
+        Image.fromarray(fine.astype(np.uint8)).save(tmp_path / f"masks/{k}.png")
+    with pytest.raises(SystemExit) as stop:
+        main(
+            [
+                "train",
+                str(tmp_path),
+                "--image-size",
+                "16",
+                "16",
+                "--patch-size",
+                "4",
+                "--steps",
+                "1",
+                "--out",
+                str(tmp_path / "run"),
+            ]
+        )
+    assert stop.value.code == 2
+    assert "the truth itself, shown at 16x16 pixels and brought back, scores mIoU" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_contact_sheet_shows_maps_on_their_views(ground, tmp_path, capsys):
+    out = tmp_path / "sheet.png"
+    run(capsys, "train", ground, "--show-augmentation", out, *WORDS)
+    assert picture(out).shape[1] > 300
+
+
+@pytest.mark.slow
+def test_ten_images_are_learned_by_heart(tmp_path, capsys):
+    from vitral.data.scenes import SceneOptions, write_scenes
+
+    write_scenes(tmp_path / "scenes", SceneOptions(images=10, test=0, size=64))
+    out = tmp_path / "run"
+    train("train", tmp_path / "scenes", "--task", "semantic", "--val-fraction", "0", "--test-fraction", "0", "--crop", "none", "--hflip", "0",
+          "--dim", "128", "--depth", "4", "--num-heads", "4", "--patch-size", "8", "--head-dropout", "0", "--head", "linear", "--epochs", "400",
+          "--batch-size", "10", "--lr", "2e-3", "--workers", "0", "--keep", "last", "--out", out)  # fmt: skip
+    result = json.loads(run(capsys, "evaluate", out, tmp_path / "scenes", "--split", "train", "--json").out)
+    assert result["miou"] >= 0.97

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from vitral.data.values import Range
@@ -27,6 +30,10 @@ class Answer(ABC):
     @abstractmethod
     def cells(self, top_k: int, separator: str) -> list[str]:
         """A row of CSV under `Answers.columns`; separator: between several labels in one cell."""
+
+    def pictures(self, image: NDArray[np.uint8]) -> dict[str, Image.Image]:
+        """File ending -> picture, over the image [h, w, 3] or beside it; none of an answer to a whole image."""
+        return {}
 
     @abstractmethod
     def to_json(self) -> dict[str, object]:

@@ -10,10 +10,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from vitral.answers.answer import Answer, Answers
+from vitral.data.formats.write import map_picture
 from vitral.data.view import Placed
+from vitral.drawing.objects import veiled
 from vitral.models.heads.outputs import Maps
 
 BLOCK = 2**24
@@ -34,6 +37,10 @@ class Segmentation(Answer):
         counts = np.bincount(self.map.ravel(), minlength=len(self.labels))
         order = np.argsort(-counts, kind="stable")
         return [(self.labels[k], counts[k] / self.map.size) for k in order.tolist() if counts[k]]
+
+    def pictures(self, image: NDArray[np.uint8]) -> dict[str, Image.Image]:
+        """The map, its values positions in `labels`, and the image under the classes' colours."""
+        return {".png": map_picture(self.map), "-overlay.jpg": Image.fromarray(veiled(image, self.map))}
 
     def line(self, top_k: int) -> str:
         return "  ".join(f"{label} {share:.1%}" for label, share in self.shares[:top_k])

@@ -1,6 +1,7 @@
 """Commands that use a trained model: evaluate, predict."""
 
 import csv
+import itertools
 import json
 import sys
 from dataclasses import dataclass, field
@@ -16,6 +17,8 @@ from vitral.data.options import DataOptions
 from vitral.errors import VitralError, counted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from vitral.answers import Answer, Answers
     from vitral.data.sources import DataSet, Split
     from vitral.evaluation.evaluator import Scores
@@ -154,6 +157,8 @@ class Predict:
     Example: vitral predict runs/photos cat.jpg
 
     Example: vitral predict runs/photos new/ --format csv > labels.csv
+
+    Example: vitral predict runs/ground fields/ --out maps/
     """
 
     model: Path = argument()
@@ -164,6 +169,8 @@ class Predict:
     """Form of the rows."""
     top_k: int = 3
     """How many classes to show."""
+    out: Path | None = None
+    """Folder for pictures of answers that are places: of a map a PNG of class numbers and an overlay; default: none."""
     batch_size: int = 16
     """Images in one forward pass."""
     reading: ReadingOptions = field(default_factory=ReadingOptions)
@@ -179,24 +186,73 @@ def predict(given: Predict, words: list[str]) -> int:
         raise VitralError("predict: which images? Give files, folders, or - to read from stdin")
     predictor = given.reading.read_by(load(given.model), every=True)
     separator = stored_data_options(predictor.card.recipe).label_separator or ";"
+    if given.out is not None and predictor.answers.of_whole:
+        raise VitralError(
+            f"--out: is for answers that are places, and {given.model} says one thing of an image; leave it out"
+        )
     print_row = Rows(given.format, predictor.answers, given.top_k, separator)
+    pictures = None if given.out is None else Pictures(given.out, predictor)
     failed = total = 0
     clipped: list[tuple[float, float]] = []
     batch = 1 if given.images == ["-"] else given.batch_size  # a pipe wants each answer at once
-    for row in predict_stream(
-        predictor, by_page(find_images(given.images), predictor.card.preprocess.page), given.top_k, batch
-    ):
+    images = by_page(find_images(given.images), predictor.card.preprocess.page)
+    images = images if pictures is None else pictures.remembering(images)
+    for row in predict_stream(predictor, images, given.top_k, batch):
         total += 1
         failed += isinstance(row, tuple)
         if not isinstance(row, tuple) and row.clipped is not None:
             clipped.append(row.clipped)
         print_row(row)
+        if pictures is not None:
+            pictures(row)
+    if pictures is not None:
+        pictures.finish()
     if clipped:
         assert predictor.card.preprocess.value_range is not None
         print(f"vitral: {clipped_in_words(clipped, predictor.card.preprocess.value_range)}", file=sys.stderr)
     if failed:
         print(f"vitral: {failed} of {counted(total, 'image')} could not be read", file=sys.stderr)
     return 1 if failed else 0
+
+
+class Pictures:
+    """The pictures of answers, in a folder, and beside them which number of a map is which class."""
+
+    def __init__(self, folder: Path, predictor: "Predictor") -> None:
+        self.folder, self.predictor = folder, predictor
+        self.images: dict[str, Any] = {}
+        self.taken: set[str] = set()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise VitralError(f"--out {folder}: cannot be made ({error.strerror}); name another folder") from error
+
+    def remembering(self, images: "Iterable[tuple[str, Any]]") -> "Iterator[tuple[str, Any]]":
+        """The images as they pass, kept until their answers are there."""
+        for name, image in images:
+            self.images[name] = image
+            yield name, image
+
+    def __call__(self, row: "Answer | tuple[str, VitralError]") -> None:
+        if isinstance(row, tuple):
+            self.images.pop(row[0], None)
+            return
+        pixels = self.predictor.decode(self.images.pop(row.name))
+        stem = self._free(Path(row.name).stem)
+        for ending, picture in row.pictures(self.predictor.card.preprocess.shown(pixels)).items():
+            picture.save(self.folder / f"{stem}{ending}")
+
+    def _free(self, stem: str) -> str:
+        """The stem, with a number where images of several folders have the same name."""
+        names = (stem if n == 1 else f"{stem}-{n}" for n in itertools.count(1))
+        found = next(name for name in names if name not in self.taken)
+        self.taken.add(found)
+        return found
+
+    def finish(self) -> None:
+        classes = {str(k): label for k, label in enumerate(self.predictor.labels)}
+        (self.folder / "classes.json").write_text(json.dumps({"classes": classes}, ensure_ascii=False))
+        print(f"pictures of {counted(len(self.taken), 'image')}: {self.folder}", file=sys.stderr)
 
 
 class Rows:

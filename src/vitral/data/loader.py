@@ -1,6 +1,6 @@
 """Batches by number: batch `step` of a run is a pure function of (data, seed, step), in any process and any order."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -149,13 +149,17 @@ class EvaluationBatches(Dataset[Pixels]):
 
     def __getitem__(self, number: int) -> Pixels:
         rows = np.arange(number * self.batch_size, min((number + 1) * self.batch_size, len(self.split)))
-        images = [self.read(i) for i in rows.tolist()]
+        images = [self.preprocess.view(self.read(i)) for i in rows.tolist()]
+        return stack(images), self.split.targets.truth(rows, self.placed(rows))
 
-        def placed(k: int) -> Placed:
-            h, w = images[k].shape[1:]
+    def placed(self, rows: np.ndarray) -> Callable[[int], Placed]:
+        """Where the model's pixels lie in the k-th of these images."""
+
+        def each(k: int) -> Placed:
+            h, w = self.read(int(rows[k])).shape[1:]
             return Placed(h, w, self.preprocess.where(h, w))
 
-        return stack([self.preprocess.view(image) for image in images]), self.split.targets.truth(rows, placed)
+        return each
 
     def stream(self, workers: int, failed: Failed = tell) -> Iterator[Pixels]:
         return stream(self, 0, -(-len(self.split) // self.batch_size), workers, failed)

@@ -15,7 +15,8 @@ from torch import Tensor
 from vitral.data.annotated import AnnotatedData
 from vitral.data.annotations import Annotations
 from vitral.data.formats.maps import values_of
-from vitral.data.view import Placed
+from vitral.data.view import Placed, View
+from vitral.drawing.objects import veiled
 
 VOID = -1
 """Of a pixel that has no class: neither learned nor scored."""
@@ -68,3 +69,6 @@ class SemanticMaps(Annotations):
     def truth(self, rows: NDArray[np.int64], placed: Callable[[int], Placed]) -> MapTruth:
         maps = tuple(torch.from_numpy(self.map(i)) for i in rows.tolist())
         return MapTruth(tuple(placed(k) for k in range(len(rows))), maps)
+
+    def drawn(self, i: int, view: View, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return veiled(picture, view.nearest(self.map(i), VOID))

@@ -1,9 +1,11 @@
 """A contact sheet of what training will show the model: images in the evaluation view, augmented, and mixed."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torch import Tensor
 
@@ -29,29 +31,28 @@ def contact_sheet(batches: TrainingBatches, labels: Sequence[str], images: int =
     chosen = list(dict.fromkeys(indices.tolist()))[:images]
     kinds = len(batches.augmentations)
 
-    def shown(pixels: list[Tensor]) -> list[Image.Image]:
-        return [picture(p, batches.preprocess.show_bands) for p in pixels]
-
+    bands = batches.preprocess.show_bands
     columns = 1 + views * kinds
     names = [f"epoch {v + 1}" + (f", view {k + 1}" if kinds > 1 else "") for k in range(kinds) for v in range(views)]
     rows = [Row(["as evaluated", *names], [], heading=True)]
     for index in chosen:
         original = batches.read(index)
-        cells = [batches.preprocess.view(original)]
+        h, w = original.shape[1:]
+        cells = [(batches.preprocess.view(original), batches.preprocess.where(h, w))]
         for augmentation in batches.augmentations:
             for epoch in range(views):
-                draws = augmentation.draw(batches.seed, epoch, np.array([index * batches.repeats]))
-                cells.append(augmentation(original, [d[0] for d in draws]))
-        rows.append(Row([f"{targets.describe(index, labels)}   {batches.split.names[index]}"], shown(cells)))
+                draws = [d[0] for d in augmentation.draw(batches.seed, epoch, np.array([index * batches.repeats]))]
+                cells.append((augmentation(original, draws), augmentation.where(h, w, draws)))
+        drawn = [picture(pixels, bands, partial(targets.drawn, index, view)) for pixels, view in cells]
+        rows.append(Row([f"{targets.describe(index, labels)}   {batches.split.names[index]}"], drawn))
     if batches.mix is not None:
         for first in (0, columns):
             mixed = [batches.ends(step) for step in range(first, first + columns)]
             rows.append(
                 Row([f"mixed, batch {first + 1}", *map(str, range(first + 2, first + columns + 1))], [], heading=True)
             )
-            rows.append(
-                Row([shares(batch.targets[0], labels) for batch in mixed], shown([batch.images[0] for batch in mixed]))
-            )
+            shown = [picture(batch.images[0], bands) for batch in mixed]
+            rows.append(Row([shares(batch.targets[0], labels) for batch in mixed], shown))
     return draw(rows, columns)
 
 
@@ -68,12 +69,16 @@ class Row:
         return max((p.height for p in self.pictures), default=0) + LINE + (GAP // 2 if self.heading else GAP)
 
 
-def picture(pixels: Tensor, bands: tuple[int, int, int] | None = None) -> Image.Image:
+def picture(
+    pixels: Tensor,
+    bands: tuple[int, int, int] | None = None,
+    draw_on: Callable[[NDArray[np.uint8]], NDArray[np.uint8]] = lambda rgb: rgb,
+) -> Image.Image:
     """[C, h, w] on the 0..255 scale, resized to about a sheet's cell: tiny images by whole factors, so that their pixels stay visible.
 
-    bands: as in `to_rgb`.
+    bands: as in `to_rgb`. draw_on: draws on the picture, [h, w, 3].
     """
-    image = Image.fromarray(to_rgb(pixels, bands))
+    image = Image.fromarray(draw_on(to_rgb(pixels, bands)))
     factor = SIDE / max(image.size)
     if factor >= 2:
         return image.resize((image.width * int(factor), image.height * int(factor)), Image.Resampling.NEAREST)

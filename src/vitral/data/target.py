@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from vitral.data.problem import Problem
-from vitral.data.view import Placed
+from vitral.data.view import Placed, View
 
 Labels = Sequence[str] | Sequence[frozenset[str]]
 """Each image's label, or the set of its labels."""
@@ -61,6 +61,10 @@ class Targets(ABC):
     def truth(self, rows: NDArray[np.int64], placed: Callable[[int], Placed]) -> Any:
         """The targets that an evaluator compares outputs with; rows, placed as in `batch`."""
         return self.batch(rows, placed)
+
+    def drawn(self, i: int, view: View, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A picture [h, w, 3] of this view of image i with its target drawn on it, where that is of places."""
+        return picture
 
     def named(self, i: int, labels: Sequence[str]) -> list[str]:
         """The labels of image i, in order."""

@@ -17,6 +17,7 @@ from vitral.data.annotations import Annotations
 from vitral.data.formats.maps import values_of
 from vitral.data.shapes import mask_of
 from vitral.data.view import Placed, View
+from vitral.drawing.objects import Mark, marked
 
 LEAST_SIDE = 1.0  # pixels of the model: what is smaller is no target
 LEAST_SEEN = 0.1  # of an object's area: what is cut further is no target
@@ -106,6 +107,19 @@ class Boxes(Annotations):
         objects = tuple(replace(each, index=int(self.place[each.index])) for each in one.objects)
         segments = tuple(replace(each, index=int(self.place[each.index])) for each in one.segments)
         return replace(one, objects=objects, segments=segments)
+
+    def drawn(self, i: int, view: View, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        classes, boxes, masks, _ = _seen(self.found(i), view, masked=self.masked)
+        names = self.data.classes.names
+        own = {int(self.place[k]): name for k, name in enumerate(names)}
+        scale = np.array([view.width, view.height] * 2)
+        marks = [
+            Mark(own[k], k, tuple((box * scale).tolist()), mask > 0 if self.masked else None)
+            for k, box, mask in zip(
+                classes.tolist(), boxes.numpy(), masks.numpy() if self.masked else boxes.numpy(), strict=True
+            )
+        ]
+        return np.asarray(marked(picture, marks, max(picture.shape[:2])))
 
     def most(self) -> int:
         """Objects of the image that has most."""

@@ -158,6 +158,8 @@ def comparable(predictor: Predictor) -> list[str]:
 
 def check_methods(predictor: Predictor, methods: Sequence[str]) -> None:
     """A VitralError for a method that does not exist, is undefined for this model, or gives no order of patches."""
+    if methods:
+        predictor.check_whole()
     for method in methods:
         if why := undefined(predictor.model, method):
             raise VitralError(why)

@@ -34,6 +34,7 @@ from vitral.training.machine import (
 )
 from vitral.training.optim import build_optimizers
 from vitral.training.run import Run
+from vitral.training.selfcheck import self_check
 from vitral.training.settle import Settled, inputs, open_for, rooted, settle
 from vitral.training.state import Checkpoints, Progress, collect, restore
 from vitral.training.toml import read_recipe, to_toml
@@ -66,6 +67,9 @@ def begin(
     the first of out-2, out-3, ... that does not.
     """
     run, initial = draft(settled, out, display)
+    if settled.recipe.objective.labelled:
+        checked = self_check(run.data, run.preprocess, run.loop.model)
+        settled = dataclasses.replace(settled, reasons=(*settled.reasons, *checked))
     # Not before the data were read: the folder could lie among them.
     run = dataclasses.replace(run, claim=claim_unused(out) if fresh else Claim(out))
     assert run.claim is not None

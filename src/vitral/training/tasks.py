@@ -5,10 +5,13 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.nn import functional as F
 
 from vitral.data.sources import DataSet
 from vitral.errors import VitralError
 from vitral.models.heads.options import HeadOptions, LinearOptions, QueryOptions, SegformerOptions
+from vitral.models.heads.outputs import Maps
 from vitral.objectives.classify import Classify, balanced_weights
 from vitral.objectives.detect import Detect
 from vitral.objectives.objective import Objective
@@ -20,13 +23,15 @@ from vitral.training.config import Recipe
 @dataclass(frozen=True)
 class Learning:
     """objective: made from options and data. settle: raises VitralError for options without meaning for the task; returns reasons to log. options:
-    of the objective. head: of a dense task, from whether the model is a pyramid; None where the architecture's own head answers.
+    of the objective. head: of a dense task, from whether the model is a pyramid; None where the architecture's own head answers. perfect: of a dense
+    task, from what `Targets.batch` gives, the number of classes and a stride to the outputs of a model that makes no mistake.
     """
 
     objective: Callable[[Any, DataSet], Objective]
     settle: Callable[[Any], list[str]]
     options: type[ObjectiveOptions] = ClassifyOptions
     head: Callable[[bool], HeadOptions] | None = None
+    perfect: Callable[[Any, int, int], Any] | None = None
 
     @property
     def dense(self) -> bool:
@@ -64,6 +69,14 @@ def _every_pixel(options: SegmentOptions, data: DataSet) -> Segment:
     return Segment()
 
 
+def _perfect_maps(targets: Tensor, classes: int, stride: int) -> Maps:
+    """Of each cell the share of each class among its labelled pixels [B, H, W]."""
+    _, H, W = targets.shape
+    shares = F.one_hot(targets + 1, classes + 1)[..., 1:].permute(0, 3, 1, 2).float()  # void is in no class
+    padded = F.pad(shares, (0, -W % stride, 0, -H % stride))
+    return Maps(F.avg_pool2d(padded, stride), stride)
+
+
 def _map_head(pyramid: bool) -> HeadOptions:
     return SegformerOptions() if pyramid else LinearOptions()
 
@@ -92,6 +105,7 @@ LEARNING = {
         lambda options: ["a class for each pixel (cross-entropy); void is left out"],
         SegmentOptions,
         _map_head,
+        _perfect_maps,
     ),
     "detect": OBJECTS,
     "instance": OBJECTS,

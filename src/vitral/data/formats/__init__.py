@@ -1,6 +1,6 @@
-"""Formats of annotated data, a file each: how a folder is told to be of one, read and written.
+"""Formats of annotated data, a file each: how a folder is recognised, read and written.
 
-`read_annotated` finds what the data are and reads them; what is wrong in them is among their `faults`, and `faults.refuse` makes an error of it.
+`read_annotated` recognises and reads the data; errors in them are among their `faults`, which `faults.refuse` raises.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class AnnotatedFormat:
     """One format."""
 
     about: str
-    """What its files are, for a person."""
+    """What its files are, in words."""
     kind: Kind
     read: Callable[[Path, OnProgress | None], Drafted]
     write: Callable[[AnnotatedData, Path], None]
@@ -102,7 +102,7 @@ def read_annotated(data: str | Path, format: str | None = None, progress: OnProg
     found = format or _recognised(path)
     if found is None:
         if path.is_dir() and (name := largest_json(tree := Tree(path.absolute()))) is not None:
-            read_json(tree.root / name, name)  # which says why, if it is broken
+            read_json(tree.root / name, name)  # raises an error if it is broken
         known = ", ".join(f"{each.about} ({name})" for name, each in FORMATS.items())
         raise VitralError(
             f"{data}: holds no annotations of boxes or masks that are known: {known}; see docs/annotations.md"
@@ -115,7 +115,7 @@ def read_annotated(data: str | Path, format: str | None = None, progress: OnProg
 
 
 def refuse_empty(data: AnnotatedData) -> None:
-    """Raise VitralError, with why, where no image is left."""
+    """Raise VitralError, with the reason, if no image is left."""
     from vitral.data.formats.faults import refuse
 
     refuse(str(data.root), data.faults)

@@ -39,7 +39,7 @@ def is_panoptic(found: object) -> bool:
 
 
 def jsons(tree: Tree, data: Path) -> list[str]:
-    """The JSON files that may be annotations: the one that was given, else all, without COCO's others where there are instances."""
+    """The JSON files that may be annotations: the one given, else all, but only COCO's instances if there are any."""
     if data.is_file():
         return [data.relative_to(tree.root).as_posix()]
     names = tree.files(".json")
@@ -67,7 +67,7 @@ def read(data: Path) -> Drafted:
 
 
 def root_of(data: Path) -> Path:
-    """The folder that holds the images of what was given."""
+    """The folder with the images of the given data."""
     data = data.absolute()
     if not data.is_file():
         return data
@@ -75,8 +75,9 @@ def root_of(data: Path) -> Path:
 
 
 def class_table(found: dict[str, Any], name: str) -> tuple[ClassTable, dict[int, int]]:
-    """The classes, and the index of each id. Roboflow's super-class, which has no objects and is the others'
-    supercategory, is none, nor is labelme's _background_."""
+    """The classes, and the index of each id. Not classes: Roboflow's super-class, the supercategory of the others without objects, and labelme's
+    _background_.
+    """
     rows = rows_of(found.get("categories"), name, "categories")
     used = {whole(each.get("category_id")) for each in rows_of(found.get("annotations") or [], name, "annotations")}
     groups = {str(each.get("supercategory")) for each in rows}
@@ -104,7 +105,7 @@ def class_table(found: dict[str, Any], name: str) -> tuple[ClassTable, dict[int,
 
 
 def merged(tables: list[tuple[str, ClassTable]], drafted: Drafted) -> ClassTable:
-    """One table for all files, matched by name: the first one's, and what only others have."""
+    """One table for all files, matched by name: the first file's classes, then those that only others have."""
     first_name, first = tables[0]
     entries = {label: (key, k in first.stuff, first.groups[k] if first.groups else "")
                for k, (key, label) in enumerate(zip(first.ids, first.names, strict=True))}  # fmt: skip
@@ -147,7 +148,7 @@ def bases(name: str) -> list[str]:
 
 
 def _key(value: object) -> int | str | None:
-    """An id: 3, 3.0 and "3" are one, and a text may be another."""
+    """An id: 3, 3.0 and "3" are equal; other texts are ids too."""
     found = whole(value)
     return found if found is not None else value if isinstance(value, str) and value else None
 
@@ -155,7 +156,7 @@ def _key(value: object) -> int | str | None:
 def listed_images(
     tree: Tree, name: str, found: dict[str, Any], drafted: Drafted, *, alone: bool
 ) -> dict[Any, Draft | None]:
-    """The images of a JSON by their id, None for those that are not there; their drafts are added."""
+    """The images of a JSON by their id, None for missing ones; their drafts are added."""
     where_from = bases(name)
     by_name = {draft.name: draft for draft in drafted.drafts}
     by_id: dict[Any, Draft | None] = {}
@@ -239,7 +240,7 @@ def _object(
 
 
 def shape_of(value: Any, where: str, size: tuple[int, int] | None, faults: list[Fault]) -> Shape | None:
-    """A segmentation; None where there is none, or none that can be used, which is noted."""
+    """A segmentation; None if there is none, or an unusable one, which is noted."""
     if value in (None, [], {}, ""):
         return None
     try:
@@ -289,7 +290,7 @@ def _runs(value: dict[str, Any], size: tuple[int, int] | None) -> Runs:
 
 
 def segmentation(shape: Shape | None) -> Any:
-    """What a JSON has for a shape."""
+    """A shape as JSON."""
     if isinstance(shape, Runs):
         return {"size": [shape.height, shape.width], "counts": shape.counts.decode()}
     return [] if shape is None else [part.ravel().tolist() for part in shape.parts]

@@ -1,4 +1,4 @@
-"""From what the files of a format state to annotated images: sizes looked up, everything upright, every object checked."""
+"""From the statements of a format's files to annotated images: sizes looked up, everything upright, every object checked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,12 +29,12 @@ from vitral.data.scan import in_threads
 from vitral.data.shapes import area_and_box, bounds, runs_of, turned_box, turned_shape
 from vitral.errors import VitralError, counted, some
 
-OUT_BY = 0.01  # share of the longer side, or a pixel, by which objects may reach out of their image: they are cut off
-_NO_MORE = 1e-6  # pixels: what decimals and shares of the width round off
+OUT_BY = 0.01  # share of the longer side, or a pixel, by which objects may reach beyond their image; they are clipped
+_NO_MORE = 1e-6  # pixels: rounding of decimals and of shares of the width
 
 
 class Patch(NamedTuple):
-    """A mask of a part of the image, whose first pixel lies in this column and row."""
+    """A mask of a part of the image; its first pixel is in this column and row."""
 
     x: int
     y: int
@@ -43,7 +43,7 @@ class Patch(NamedTuple):
 
 @dataclass
 class Found:
-    """An object as its file states it."""
+    """An object as stated by its file."""
 
     index: int
     where: str
@@ -60,7 +60,7 @@ class Found:
 
 @dataclass
 class Draft:
-    """An image as the files state it."""
+    """An image as stated by the files."""
 
     name: str
     where: str
@@ -78,7 +78,7 @@ class Draft:
 
 @dataclass
 class Drafted:
-    """What a format's files state."""
+    """The statements of a format's files."""
 
     root: Path
     kind: Kind
@@ -109,7 +109,7 @@ class _Seen(NamedTuple):
 
 
 def assemble(drafted: Drafted, name: str, format: str, progress: OnProgress | None) -> AnnotatedData:
-    """Look at every image's header and check what is said of it. Images that cannot be read, or are of another size, are left out, as faults."""
+    """Read every image's header and check its statements. Images that cannot be read, or have another size, are left out as faults."""
     drafts = drafted.drafts
     images = drafted.images or FileImages(drafted.root, [draft.name for draft in drafts])
 
@@ -161,7 +161,7 @@ def _some_of(images: Images, kept: list[int]) -> Images:
 
 
 def _turn(draft: Draft, seen: _Seen, image: int, faults: list[Fault]) -> int | None:
-    """The EXIF orientation by which annotations are to be turned, 1 if they lie as the upright image; None if they are of another size."""
+    """The EXIF orientation that turns annotations upright, 1 if they are upright; None if they are for another size."""
     size = (seen.height, seen.width)
     if draft.size in (None, size):
         return 1
@@ -174,7 +174,7 @@ def _turn(draft: Draft, seen: _Seen, image: int, faults: list[Fault]) -> int | N
 
 
 class _Checked:
-    """An object as it is stated, to an object as it can be used, upright and in the image; None where it cannot, which is noted."""
+    """From stated objects to usable ones, upright and inside the image; None for unusable ones, which are noted."""
 
     def __init__(self, draft: Draft, seen: _Seen, turn: int, image: int, faults: list[Fault]) -> None:
         self.turn, self.image, self.faults = turn, image, faults
@@ -244,7 +244,7 @@ class _Checked:
         return by > max(1.0, OUT_BY * max(self.width, self.height))
 
     def _shape(self, found: Found) -> Shape | None:
-        """The shape upright; None where there is none that can be used."""
+        """The shape upright; None if there is no usable one."""
         shape = found.shape
         if shape is None:
             return None

@@ -1,4 +1,4 @@
-"""What can be wrong with annotations: each kind, how bad it is, what to do, and what a mended copy does of itself."""
+"""What can be wrong with annotations: for each kind its severity, the remedy, and what a mended copy does instead."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ SHOWN = 3  # cases of a kind that an error names
 
 @dataclass(frozen=True)
 class FaultKind:
-    """error: nothing is trained on or converted with it. warning: left out or mended in reading, and said. note: to know."""
+    """error: the data are neither trained on nor converted. warning: left out or corrected in reading, and reported. note: worth knowing."""
 
     severity: Literal["error", "warning", "note"]
     one: str
     many: str
     remedy: str
     mended: str = ""
-    """What a mended copy has instead; empty where a person must decide."""
+    """What a mended copy has instead; empty if only a person can correct it."""
 
 
 def _error(one: str, many: str, remedy: str, mended: str = "") -> FaultKind:
@@ -64,7 +64,7 @@ KINDS = {
 
 
 def in_words(kind: str, faults: Sequence[Fault], shown: int = SHOWN) -> str:
-    """Faults of one kind, with the first of them."""
+    """Faults of one kind in words, with the first cases."""
     known = KINDS[kind]
     cases = [f"{fault.where}{f' ({fault.text})' if fault.text else ''}" for fault in faults]
     return f"{counted(len(faults), known.one, known.many)}: {some(cases, shown)}"

@@ -1,6 +1,6 @@
-"""The files of annotated data: texts, JSON and YAML by people or by foes, and where the images are that they name.
+"""The files of annotated data: texts, JSON and YAML, which may be hostile, and the images that they name.
 
-Whatever a file names is looked for among the data's own files alone: a path that leads out of their folder finds nothing.
+Names are looked up among the data's own files only: a path that leads out of their folder finds nothing.
 """
 
 import json
@@ -17,12 +17,12 @@ from vitral.data.splits import split_of
 from vitral.data.walk import Walk
 from vitral.errors import VitralError, some
 
-_LARGE, _DEEP = 2**21, 50  # characters and depth of a YAML: none that is meant has more
-_MOST = 1e7  # pixels: no coordinate that is meant is larger
+_LARGE, _DEEP = 2**21, 50  # characters and depth of a YAML, at most
+_MOST = 1e7  # pixels: a coordinate, at most
 
 
 def read_text(path: Path, name: str) -> str:
-    """A text in UTF-8, or in UTF-16 with its mark; "" of an empty file."""
+    """A text in UTF-8, or in UTF-16 with a byte order mark; "" for an empty file."""
     if path.is_file() and not path.stat().st_size:
         return ""
     data = read_file(path, name)[0]
@@ -56,7 +56,7 @@ def read_json(path: Path, name: str) -> Any:
 
 
 def read_yaml(path: Path, name: str) -> dict[str, Any]:
-    """The mapping in a YAML file, all of it texts, lists and mappings (a class may be called no); no tags count, no aliases are read."""
+    """The mapping in a YAML file, of texts, lists and mappings only (a class may be called no); tags are ignored, aliases refused."""
     try:
         import yaml
     except ImportError:
@@ -75,7 +75,7 @@ def read_yaml(path: Path, name: str) -> dict[str, Any]:
         depth = 0
         for token in yaml.scan(text, yaml.BaseLoader):
             line = token.start_mark.line + 1
-            if isinstance(token, yaml.AliasToken):  # which can stand for a billion values
+            if isinstance(token, yaml.AliasToken):  # aliases can expand to a billion values
                 raise VitralError(f"{name}: line {line} has an alias (*), which is not read; write the value itself")
             depth += isinstance(token, opening) - isinstance(token, closing)
             if depth > _DEEP:
@@ -93,7 +93,7 @@ def read_yaml(path: Path, name: str) -> dict[str, Any]:
 
 
 def number(value: object) -> float | None:
-    """A finite number of pixels; None of everything else."""
+    """A finite number of pixels; None for anything else."""
     if isinstance(value, str):
         try:
             value = float(value)
@@ -109,7 +109,7 @@ def number(value: object) -> float | None:
 
 
 def numbers(values: object) -> list[float] | None:
-    """All of a list, if they are finite numbers."""
+    """A list of finite numbers; else None."""
     if not isinstance(values, list | tuple):
         return None
     found = [number(value) for value in values]
@@ -125,7 +125,7 @@ def whole(value: object) -> int | None:
 
 
 def size_of(height: object, width: object) -> tuple[int, int] | None:
-    """A stated size; None where there is none, or zeros."""
+    """A stated size; None if it is missing or zero."""
     h, w = whole(height), whole(width)
     return (h, w) if h and w and h > 0 and w > 0 else None
 
@@ -138,7 +138,7 @@ def rows_of(value: object, name: str, what: str) -> list[dict[str, Any]]:
 
 
 def split_in(*names: str) -> str | None:
-    """The split that one of these names means, of a file without its ending or a folder: instances_train2017, valid."""
+    """The split that a file's (without suffix) or folder's name means: instances_train2017, valid."""
     for name in names:
         plain = re.sub(
             r"^(instances|panoptic|stuff|annotations?|labels?|masks?|coco)[ _-]+|[ _-]+(coco|labels?)$",
@@ -165,7 +165,7 @@ class Tree:
             self._by_stem[posixpath.splitext(name)[0]].append(name)
 
     def files(self, *endings: str) -> list[str]:
-        """Every file with one of these endings, to any depth, by relative name."""
+        """Every file with one of these suffixes, to any depth, by relative name."""
         return sorted(self._files(self.root, endings, ()))
 
     def _files(self, folder: Path, endings: tuple[str, ...], above: tuple[Path, ...]) -> Iterator[str]:
@@ -178,17 +178,17 @@ class Tree:
             yield from self._files(inner, endings, (*above, real))
 
     def of_stem(self, stem: str) -> list[str]:
-        """The images of a relative name without its ending."""
+        """The images with this relative name plus a suffix."""
         return self._by_stem.get(stem, [])
 
     def beside(self, labelled: Iterable[str]) -> list[str]:
-        """The other images in the folders of these: they may be without anything, while those elsewhere are something else."""
+        """The other images in the folders of these, which may be unannotated; images elsewhere do not belong to the data."""
         known = set(labelled)
         folders = {posixpath.dirname(name) for name in known}
         return [name for name in self.images if name not in known and posixpath.dirname(name) in folders]
 
     def image(self, named: object, bases: Iterable[str]) -> str | None:
-        """The image that a file names, relative to one of these folders; else the only one of its name. None if there is none, or several."""
+        """The image that a file names, relative to one of these folders; else the only image of that name. None if there is none, or several."""
         if not isinstance(named, str) or not named.strip():
             return None
         plain = named.strip().replace("\\", "/")
@@ -201,7 +201,7 @@ class Tree:
 
 
 def stems(tree: Tree, lists: dict[str, str]) -> dict[str, str]:
-    """Stem of an image -> split, by VOC's lists (and the split of each): a stem a line, which may have spaces, or a second column."""
+    """Stem of an image -> split, from VOC's lists and their splits: a stem a line, which may have spaces, or a second column."""
     lines = [
         (line.strip(), split)
         for name, split in lists.items()
@@ -212,12 +212,12 @@ def stems(tree: Tree, lists: dict[str, str]) -> dict[str, str]:
 
 
 def largest_json(tree: Tree) -> str | None:
-    """The largest JSON of a folder, which tells what the others are."""
+    """The largest JSON of a folder, by which the format is recognised."""
     return max(tree.files(".json"), key=lambda name: (tree.root / name).stat().st_size, default=None)
 
 
 def lost(named: object, bases: Iterable[str]) -> str:
-    """Why an image was not found, for a person."""
+    """Why an image was not found, in words."""
     where = some([base or "." for base in dict.fromkeys(bases)], 4)
     text = named if isinstance(named, str) else repr(named)
     out = (

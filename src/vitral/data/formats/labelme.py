@@ -1,7 +1,7 @@
 """Labelme's JSON (https://github.com/wkentaro/labelme), one beside each image.
 
-Shapes of one label and group_id are one object. Rectangles have two opposite corners in any order; a mask is a base64 PNG at its first point.
-Lines and points enclose nothing and are left out, and said. Pictures that a JSON holds (imageData) are not read: the file beside it is.
+Shapes with the same label and group_id are one object. Rectangles have two opposite corners in any order; a mask is a base64 PNG at its first point.
+Lines and points enclose nothing: they are left out and reported. A picture inside a JSON (imageData) is not read; the file beside it is.
 """
 
 import base64

@@ -1,4 +1,4 @@
-"""Maps of values, a whole number a pixel, from picture files and to them: semantic maps, panoptic ids, and objects painted into one."""
+"""Maps with a whole number for each pixel, from and to picture files: semantic maps, panoptic ids, and objects painted into one map."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +38,7 @@ def _opened(path: Path, name: str) -> Image.Image:
 
 
 def read_map(path: Path, name: str) -> NDArray[np.int32]:
-    """Values [h, w] as they are stored: palettes are not looked up; colours are, if they are those of VOC or Cityscapes."""
+    """Values [h, w] as stored: palettes are not applied; colours are mapped back if they are VOC's or Cityscapes'."""
     image = _opened(path, name)
     if image.mode in ("P", "L", "1", "I;16", "I;16B", "I;16L", "I"):
         return np.asarray(image if image.mode != "1" else image.convert("L")).astype(np.int32)

@@ -73,11 +73,15 @@ def dump_json(path: Path, value: Any) -> None:
 
 
 def save_map(path: Path, values: NDArray[np.int32]) -> None:
-    """A map [h, w] of values 0 to 65,535 as a PNG: with a palette, so that a person sees it, or of 16 bits where 8 are too few."""
+    """Write `map_picture`."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    map_picture(values).save(path)
+
+
+def map_picture(values: NDArray[np.integer]) -> Image.Image:
+    """A map [h, w] of values 0 to 65,535 for a PNG: with a palette, so that a person sees it, or of 16 bits where 8 are too few."""
     if values.max(initial=0) > 255:
-        Image.fromarray(values.astype(np.uint16)).save(path)
-        return
+        return Image.fromarray(values.astype(np.uint16))
     picture = Image.fromarray(values.astype(np.uint8))
     picture.putpalette(class_colours(256).ravel().tolist())
-    picture.save(path)
+    return picture

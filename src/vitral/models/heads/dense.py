@@ -36,6 +36,11 @@ class Dense(ImageModel):
         return self.head(self.encoder.features(images), (H, W))
 
     @property
+    def stride(self) -> int:
+        """Pixels of a cell of the head's own grid."""
+        return int(self.head.stride)  # type: ignore[arg-type]
+
+    @property
     def backbone(self) -> ImageModel:
         return self.encoder
 

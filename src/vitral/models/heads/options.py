@@ -45,11 +45,16 @@ class NoHead(HeadOptions):
 class LinearOptions(HeadOptions):
     name = "linear"
 
+    head_upscale: int = 4
+    """How many times finer than the finest map the linear head answers: from a place's vector it tells so many by so many parts of its cell apart;
+    1 in DINOv2 and DINOv3, whose cells are small beside their images."""
     head_dropout: float = 0.1
     """Share of the maps that the linear and the segformer head do not see in training, whole channels at a time."""
 
     def __post_init__(self) -> None:
         _check_dropout(self.head_dropout)
+        if self.head_upscale < 1:
+            raise VitralError(f"head.head_upscale {self.head_upscale}: must be at least 1")
 
     def build(self, widths: Sequence[int], strides: Sequence[int], classes: int) -> "nn.Module":
         from vitral.models.heads.linear import LinearHead

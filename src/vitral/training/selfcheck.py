@@ -1,0 +1,56 @@
+"""Before a run whose answers are places: the truth itself, as if a model had answered it, through the view and back, scored as the run will be.
+
+What is lost on the way no model can get back; an error in the way (boxes in another order, a shift, a map of another size) shows here and not
+after hours of training. Peers' most frequent complaint is a score of 0 with a falling loss (facebookresearch/detr issues 387 and 479).
+"""
+
+import numpy as np
+from torch import nn
+
+from vitral.data.loader import EvaluationBatches
+from vitral.data.preprocess import Preprocess
+from vitral.data.sources import DataSet
+from vitral.errors import VitralError, counted
+from vitral.evaluation.evaluate import EVALUATORS
+from vitral.models.heads.dense import Dense
+from vitral.training.tasks import learning_of
+
+CHECKED = 48  # images
+BATCH = 8
+LEAST = 0.5
+"""Of the headline score at the model's own pixels: below it something is wrong, or the view is far too small."""
+NEAR = 0.995
+
+
+def self_check(data: DataSet, preprocess: Preprocess, learner: nn.Module) -> list[str]:
+    """What the truth scores, in words; empty for answers to whole images. learner: what holds the model.
+
+    Raises VitralError where it scores so little that training would be in vain.
+    """
+    perfect = learning_of(data.task).perfect
+    if perfect is None:
+        return []
+    stride = next(module.stride for module in learner.modules() if isinstance(module, Dense))
+    split = next(data.splits[name] for name in ("val", "train") if name in data.splits).thinned(CHECKED)
+    batches, kind = EvaluationBatches(split, preprocess, BATCH), EVALUATORS[data.task]
+    whole, coarse = kind(data.labels), kind(data.labels)
+    for number in range(-(-len(split) // BATCH)):
+        rows = np.arange(number * BATCH, min((number + 1) * BATCH, len(split)))
+        placed = batches.placed(rows)
+        seen, truth = split.targets.batch(rows, placed), split.targets.truth(rows, placed)
+        whole.add(perfect(seen, len(data.labels), 1), truth)
+        coarse.add(perfect(seen, len(data.labels), stride), truth)
+    at_pixels, at_cells = whole.result().headline, coarse.result().headline
+    if at_pixels is None or at_cells is None:
+        return []
+    title, size = kind.scores.TITLE, f"{preprocess.height}x{preprocess.width} pixels"
+    if at_pixels < LEAST:
+        raise VitralError(
+            f"{data.name}: the truth itself, shown at {size} and brought back, scores {title} {at_pixels:.1%} on {counted(len(split), 'image')}, so "
+            "no model can do better; give a larger --image-size, or see with vitral doctor whether maps, boxes and images belong together"
+        )
+    lost = "" if at_pixels > NEAR else f" ({at_pixels:.1%} at {size}: a larger --image-size loses less)"
+    return [
+        f"the truth in cells of {stride} pixels, which the head answers, scores {title} {at_cells:.1%} on {counted(len(split), 'image')}: about what "
+        f"a model can reach{lost}"
+    ]
