@@ -2,7 +2,9 @@
 
 import torch
 
-from vitral.models.zoo import build, model_config
+from vitral.models.zoo import FAMILIES, build, model_config
+
+CLASSIFIERS = [name for name, (kind, _) in FAMILIES.items() if name != "tokenizer" and kind.answers == "classify"]
 
 PLAIN = {"patch_size": 8, "dim": 24, "depth": 2, "num_heads": 2}
 PYRAMID = {"dims": (8, 8, 16, 16), "depths": (1, 1, 1, 1), "num_heads": (1, 1, 2, 2)}
@@ -15,6 +17,8 @@ SHAPES = {
     "pvt": PYRAMID,
     "pvt_v2": PYRAMID,
     "resnet": {"depths": (1, 1, 1, 1), "width": 8},
+    "eomt": PLAIN | {"hidden": 32, "num_queries": 3, "joint": 1, "doublings": 1},
+    "yolos": PLAIN | {"num_detections": 3, "middle_positions": True, "gaps": (1,)},
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from asking import predictor_of
-from families import small
+from families import CLASSIFIERS, small
 from vitral.data.options import DataOptions
 from vitral.data.sources import open_data
 from vitral.explain.inspection.as_json import as_json
@@ -17,11 +17,10 @@ from vitral.explain.inspection.inspect import inspect
 from vitral.explain.inspection.watch import named_blocks
 from vitral.explain.inspection.weights import filters, offset_biases, positions
 from vitral.layers.attention import attention_layers, recording
-from vitral.models.zoo import FAMILIES
 
 SIZES = {"swin": (32, 48), "swinv2": (40, 32), "pvt": (64, 96), "pvt_v2": (64, 32), "resnet": (64, 64)}
 MODELS = {
-    **{family: (family, {"image_size": SIZES.get(family, (32, 48))}) for family in FAMILIES if family != "tokenizer"},
+    **{family: (family, {"image_size": SIZES.get(family, (32, 48))}) for family in CLASSIFIERS},
     "registers": ("vit", {"num_registers": 2, "image_size": (32, 48)}),
     "conv stem": ("vit", {"stem": (4, 8, 16), "image_size": (32, 48)}),
     "no positions": ("vit", {"position": "none"}),

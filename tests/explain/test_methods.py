@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from asking import SIZE, predictor_of, reads_evenly
-from families import small
+from families import CLASSIFIERS, small
 from vitral.checkpoints.bundle import save_model
 from vitral.cli import main
 from vitral.cli.explain import MethodName
@@ -22,7 +22,7 @@ from vitral.explain.methods import METHODS, in_titles
 from vitral.explain.row import row_figure
 from vitral.layers.attention import AttentionLayer
 from vitral.models.tokenizer import Tokenizer
-from vitral.models.zoo import FAMILIES, build, model_config
+from vitral.models.zoo import build, model_config
 
 WIDE = (40, 56)
 SEVERAL = {
@@ -33,7 +33,7 @@ SEVERAL = {
     "swin": [{}, {"windowing": "hf"}],
     "pvt_v2": [{}, {"linear": True}],
 }
-CASES = [(family, options) for family in FAMILIES if family != "tokenizer" for options in SEVERAL.get(family, [{}])]
+CASES = [(family, options) for family in CLASSIFIERS for options in SEVERAL.get(family, [{}])]
 FOLLOWED = {"rollout", "gradient_rollout", "relevance", "legrad"}
 UNDEFINED = (
     dict.fromkeys(("swin", "swinv2", "pvt", "pvt_v2"), FOLLOWED)

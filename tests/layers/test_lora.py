@@ -5,12 +5,11 @@ import torch
 from torch import nn
 
 import reference
-from families import small
+from families import CLASSIFIERS, small
 from vitral.layers.attention import AttentionLayer
 from vitral.layers.lora import Adapted, LoraLinear, NormedLinear, add_head_norm, add_lora, merged
-from vitral.models.zoo import FAMILIES
 
-TRANSFORMERS = [family for family in FAMILIES if family not in ("resnet", "mae", "tokenizer")]
+TRANSFORMERS = [family for family in CLASSIFIERS if family not in ("resnet", "mae")]
 
 
 def shake(model):

@@ -100,11 +100,11 @@ def to_layout(model: ImageModel, name: str, like: LoadReport | None = None) -> d
     if layout is None or name == "google":
         known = ", ".join(dict.fromkeys(each.name for each in layouts_of(model) if each.name != "google"))
         raise VitralError(f"{type(model).__name__} has no layout {name!r}; choose one of {known or 'vitral'}")
-    tensors: dict[str, Tensor] = dict(like.left_out if like else {})
+    tensors: dict[str, Tensor] = {**layout.added(model), **(like.left_out if like else {})}
     for key, tensor in model.state_dict().items():
         theirs = layout.theirs(key, like.base if like else None)
         parts = [tensor] if len(theirs) == 1 else tensor.chunk(len(theirs))
-        tensors.update(zip(theirs, parts, strict=True))
+        tensors.update((name, layout.write(name, part)) for name, part in zip(theirs, parts, strict=True))
     return {k: t.clone().contiguous() for k, t in tensors.items()}
 
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from vitral.checkpoints.bundle import read_card
-from vitral.checkpoints.from_transformers import PROBLEM_TYPES, read_config, sides
+from vitral.checkpoints.from_transformers import NO_CLASS, PROBLEM_TYPES, read_config, read_head, sides
 from vitral.checkpoints.processors import read_processor
 from vitral.checkpoints.recognise import Source
 from vitral.checkpoints.timm_pixels import read_timm
@@ -20,6 +22,8 @@ from vitral.models.hybrid import HybridConfig
 from vitral.models.mae import MAEConfig
 from vitral.models.vit import ViTConfig
 from vitral.models.zoo import MODELS, family_of, model_config
+
+MASKED = "attn_mask_probs"  # of an EoMT: the chance that a block masks its attention
 
 
 @dataclass(frozen=True)
@@ -66,24 +70,37 @@ def describe(source: Source, architecture: str | None = None) -> Description:
 def _classes(source: Source) -> int | None:
     """Classes of the head, read off its bias; None where there is none."""
     for key, tensor in source.tensors.items():
-        if re.fullmatch(r"(head|head\.fc|head\.cls|fc|classifier|cls_classifier|classifier\.1)[./]bias", key):
+        if re.fullmatch(
+            r"(head|head\.fc|head\.cls|fc|classifier|cls_classifier|classifier\.1|decode_head\.classifier)[./]bias", key
+        ):
             return len(tensor)
     return None
 
 
 def _of_transformers(source: Source) -> Description:
     c = source.config
-    classes = _classes(source) or 0
-    config = replace(read_config(c, set(source.tensors), source.name), num_classes=classes)
-    labels = None
-    if classes and isinstance(named := c.get("id2label"), dict) and len(named) == classes:
+    if source.tensors.get(MASKED, torch.zeros(1)).max() > 0:
+        raise VitralError(
+            f"{source.name}: {MASKED} is not 0: an EoMT that still masks its attention, as in the middle of its training, cannot be built; train it "
+            "to the end"
+        )
+    config = read_config(c, set(source.tensors), source.name)
+    if config.answers == "classify":
+        config = replace(config, num_classes=_classes(source) or 0)
+    labels, named = None, c.get("id2label")
+    if config.num_classes and isinstance(named, dict):
         labels = [str(named[k]) for k in sorted(named, key=int)]
+        if config.answers == "detect":
+            labels = [name for name in labels if name != NO_CLASS]
+        labels = labels if len(labels) == config.num_classes else None
     preprocess, why = None, ""
     if source.processor:
         shape = config.in_channels, config.image_size, getattr(config, "patch_size", 1)
         preprocess, why = _or_why(lambda: read_processor(source.processor, c["model_type"], *shape), source.name)
-    task = next((task for task, kind in PROBLEM_TYPES.items() if kind == c.get("problem_type")), "classify")
-    return Description(config, family_of(config), labels, preprocess, task, unprepared=why)
+    task = next((task for task, kind in PROBLEM_TYPES.items() if kind == c.get("problem_type")), config.answers)
+    head = read_head(c, set(source.tensors))
+    task = task if head is None else "semantic"
+    return Description(config, family_of(config), labels, preprocess, task, head, unprepared=why)
 
 
 def _or_why(read: Callable[[], Preprocess], name: str) -> tuple[Preprocess | None, str]:

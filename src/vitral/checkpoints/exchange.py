@@ -18,6 +18,7 @@ from vitral.models.common import ImageModel
 from vitral.randomness import derive
 
 TOLERANCE = 1e-5
+WHOLE = ("classify", "multilabel")  # tasks with one answer an image, which the representation decides
 REPORT = "do not use it, and please report this"
 
 
@@ -71,10 +72,13 @@ def exchange(
         if opened.task == "multilabel" and to == "timm":
             assumed.append("timm's config.json has no task: of several labels an image, take the sigmoid of the logits")
     back = open_model(out)
-    difference = change(model, back.model.eval())
-    if not difference <= TOLERANCE:
-        raise VitralError(f"{out}: read back, its representation differs by {difference:.1e}; {REPORT}")
-    says = [*assumed, *dropped, f"read back: the representation of a test image differs by {difference:.1e}"]
+    differences = {"representation of a test image": change(model, back.model.eval())}
+    if opened.task not in WHOLE:
+        differences["answer to a test image"] = change_of_places(model, back.model)
+    for what, difference in differences.items():
+        if not difference <= TOLERANCE:
+            raise VitralError(f"{out}: read back, its {what} differs by {difference:.1e}; {REPORT}")
+    says = [*assumed, *dropped, *(f"read back: the {what} differs by {d:.1e}" for what, d in differences.items())]
     if steps is not None:
         says.append(_pixels(steps, back.preprocess, out, told=bool(assumed)))
     return Exchanged(opened.report, "\n".join(says))
@@ -152,6 +156,17 @@ def change(one: ImageModel, other: ImageModel) -> float:
     images = test_images(one)
     a, b = (model.represent(images).double() for model in (one, other))
     return float((a - b).abs().max() / a.abs().max())
+
+
+@torch.inference_mode()
+def change_of_places(one: ImageModel, other: ImageModel) -> float:
+    """max |one - other| / max |one| of the logits, boxes and masks, the largest of these, for two smooth test images."""
+    images = test_images(one)
+    found: list[list[Tensor]] = [
+        [value.double() for value in vars(model(images)).values() if isinstance(value, Tensor)]
+        for model in (one, other)
+    ]
+    return max(float((a - b).abs().max() / a.abs().max()) for a, b in zip(*found, strict=True))
 
 
 def test_images(model: ImageModel) -> Tensor:

@@ -11,12 +11,15 @@ from vitral.models.beit import BeitConfig
 from vitral.models.common import ModelConfig
 from vitral.models.deit import DeiTConfig
 from vitral.models.dino import DinoConfig
+from vitral.models.eomt import EomtConfig
+from vitral.models.heads.options import HeadOptions, SegformerOptions
 from vitral.models.mae import MAEConfig
 from vitral.models.pvt import PvtConfig, PvtV2Config
 from vitral.models.resnet import ResNetConfig
 from vitral.models.swin import SwinConfig
 from vitral.models.swinv2 import SwinV2Config
 from vitral.models.vit import ViTConfig
+from vitral.models.yolos import YolosConfig
 
 ACTIVATIONS = {
     "gelu": "gelu",
@@ -81,11 +84,35 @@ PVT: Fields = (
 )
 PVT1: Fields = (("sr_ratios", "sequence_reduction_ratios"),)
 PVT2: Fields = (("sr_ratios", "sr_ratios"), ("linear", "linear_attention", False))
+YOLOS: Fields = (
+    ("qkv_bias", "qkv_bias", True),
+    ("num_detections", "num_detection_tokens", 100),
+    ("middle_positions", "use_mid_position_embeddings", True),
+)
+NO_CLASS = "N/A"  # what COCO's models call ids that no class has
+SEGFORMER: Fields = (
+    *CHANNELS,
+    ("dims", "hidden_sizes"),
+    ("depths", "depths"),
+    ("num_heads", "num_attention_heads"),
+    ("mlp_ratios", "mlp_ratios"),
+    ("sr_ratios", "sr_ratios"),
+)
+SEGFORMER_EPS = 1e-5
+EOMT: Fields = (
+    ("norm_eps", "layer_norm_eps", 1e-6),
+    ("swiglu", "use_swiglu_ffn", False),
+    ("layer_scale", "layerscale_value", 1.0),
+    ("num_registers", "num_register_tokens", 4),
+    ("num_queries", "num_queries", 200),
+    ("joint", "num_blocks", 4),
+    ("doublings", "num_upscale_blocks", 2),
+)
 RESNET: Fields = (*CHANNELS, ("depths", "depths"), ("width", "embedding_size"))
 
 
 def read_config(c: dict[str, Any], keys: set[str], name: str) -> ModelConfig:
-    """The architecture of a config.json, without classes.
+    """The architecture of a config.json; of families that classify images without classes.
 
     keys: names of the tensors beside it, which tell what it leaves out. name: of the source, for a VitralError where no such model can be built.
     """
@@ -151,12 +178,21 @@ def _beit(c: dict[str, Any], keys: set[str]) -> BeitConfig:
 
 def _dinov2(c: dict[str, Any], keys: set[str]) -> DinoConfig:
     _gelu_only(c)
-    hidden = round(c["hidden_size"] * c.get("mlp_ratio", 4))
-    if c.get("use_swiglu_ffn", False):  # two thirds of the MLP's width, rounded up to a multiple of 8
-        hidden = (int(hidden * 2 / 3) + 7) // 8 * 8
+    hidden = _hidden(c)
     registers = c.get("num_register_tokens", 4) if c["model_type"] == "dinov2_with_registers" else 0
     pooling = "cls_mean" if "classifier.weight" in keys else "cls"
     return DinoConfig(**_plain(c, *DINO2), hidden=hidden, num_registers=registers, pooling=pooling)
+
+
+def _hidden(c: dict[str, Any]) -> int:
+    """The MLP's width; with SwiGLU two thirds of it, rounded up to a multiple of 8."""
+    hidden = round(c["hidden_size"] * c.get("mlp_ratio", 4))
+    return (int(hidden * 2 / 3) + 7) // 8 * 8 if c.get("use_swiglu_ffn", False) else hidden
+
+
+def _eomt(c: dict[str, Any], keys: set[str]) -> EomtConfig:
+    _gelu_only(c)
+    return EomtConfig(**_plain(c, *EOMT), hidden=_hidden(c), num_classes=len(c["id2label"]))
 
 
 def _dinov3(c: dict[str, Any], keys: set[str]) -> DinoConfig:
@@ -181,11 +217,7 @@ def _swin(c: dict[str, Any], keys: set[str]) -> SwinConfig:
 def _pvt(c: dict[str, Any], keys: set[str]) -> PvtConfig:
     _gelu_only(c)
     second = c["model_type"] == "pvt_v2"
-    expected = ([7, 3, 3, 3], [4, 2, 2, 2]) if second else ([4, 2, 2, 2], [4, 2, 2, 2])
-    if (list(c["patch_sizes"]), list(c["strides"])) != expected:
-        raise VitralError(
-            f"patch_sizes {c['patch_sizes']}, strides {c['strides']}: known are {expected[0]}, {expected[1]}"
-        )
+    _overlaps(c, [7, 3, 3, 3] if second else [4, 2, 2, 2], [4, 2, 2, 2])
     shape = {"image_size": sides(c["image_size"]), **_read(c, *PVT, *(PVT2 if second else PVT1))}
     return (PvtV2Config if second else PvtConfig)(**shape, conv_norm_eps=shape["norm_eps"])
 
@@ -200,6 +232,36 @@ def _resnet(c: dict[str, Any], keys: set[str]) -> ResNetConfig:
             f"a ResNet with hidden_sizes {c['hidden_sizes']}: known are {resnet_widths(config)}, as published"
         )
     return config
+
+
+def _segformer(c: dict[str, Any], keys: set[str]) -> PvtV2Config:
+    _gelu_only(c)
+    _overlaps(c, [7, 3, 3, 3], [4, 2, 2, 2])
+    size = sides(c.get("image_size", 512))
+    return PvtV2Config(image_size=size, **_read(c, *SEGFORMER), norm_eps=SEGFORMER_EPS, conv_norm_eps=SEGFORMER_EPS)
+
+
+def _overlaps(c: dict[str, Any], *expected: list[int]) -> None:
+    """Refuse patches and strides other than those that can be built."""
+    if (list(c["patch_sizes"]), list(c["strides"])) != expected:
+        raise VitralError(
+            f"patch_sizes {c['patch_sizes']}, strides {c['strides']}: known are {expected[0]}, {expected[1]}"
+        )
+
+
+def read_head(c: dict[str, Any], keys: set[str]) -> HeadOptions | None:
+    """The head of a model for a dense task; None where the architecture's own answers."""
+    if c["model_type"] != "segformer" or not any(key.startswith("decode_head.") for key in keys):
+        return None
+    dropout = c.get("classifier_dropout_prob", 0.1)
+    return SegformerOptions(c["decoder_hidden_size"], head_dropout=dropout, batch_norm=True)
+
+
+def _yolos(c: dict[str, Any], keys: set[str]) -> YolosConfig:
+    _gelu_only(c)
+    names = {int(k): name for k, name in c["id2label"].items()}
+    gaps = tuple(sorted(k for k, name in names.items() if name == NO_CLASS))
+    return YolosConfig(**_wide(c, *YOLOS), gaps=gaps, num_classes=len(names) - len(gaps))
 
 
 def resnet_widths(config: ResNetConfig) -> list[int]:
@@ -220,6 +282,9 @@ READERS: dict[str, Callable[[dict[str, Any], set[str]], ModelConfig]] = {
     "pvt": _pvt,
     "pvt_v2": _pvt,
     "resnet": _resnet,
+    "segformer": _segformer,
+    "eomt": _eomt,
+    "yolos": _yolos,
 }
 
 

@@ -1,19 +1,36 @@
 """The names of our tensors elsewhere: for each family those of timm, Hugging Face, the papers' releases and Google's .npz.
 
-A layout maps one of our names to theirs, and so serves both directions. {a,b,c} in theirs: our tensor
-is these joined along the first axis. `hf` is what the Hub holds, `hf5` what version 5 of Transformers holds in memory.
+`hf` is what the Hub holds, `hf5` what version 5 of Transformers holds in memory.
 """
 
-import re
-from dataclasses import dataclass
+from torch import nn
 
-from torch import Tensor, nn
-
+from vitral.checkpoints.dense_layouts import YOLOS_LAYOUTS, eomt, segformer
+from vitral.checkpoints.layout import (
+    BUFFERS,
+    DINO_SCALE,
+    EMBEDDINGS,
+    GLU_HF5,
+    HEAD,
+    HF4_ATTENTION,
+    HF4_BLOCK,
+    HF4_PLAIN,
+    HF4_REST,
+    HF5_BLOCK,
+    HF5_PLAIN,
+    SCALE,
+    Layout,
+    Rules,
+    plain,
+)  # fmt: skip
 from vitral.models.beit import Beit
 from vitral.models.cait import CaiT
 from vitral.models.common import ImageModel
 from vitral.models.deit import DeiT
 from vitral.models.dino import Dino, DinoConfig
+from vitral.models.eomt import Eomt
+from vitral.models.heads.dense import Dense
+from vitral.models.heads.segformer import SegformerHead
 from vitral.models.hybrid import HybridTransformer
 from vitral.models.mae import MaskedAutoencoder
 from vitral.models.pvt import PyramidVisionTransformer, PyramidVisionTransformerV2
@@ -21,96 +38,7 @@ from vitral.models.resnet import ResNet
 from vitral.models.swin import SwinTransformer
 from vitral.models.swinv2 import SwinTransformerV2
 from vitral.models.vit import VisionTransformer
-
-Rules = tuple[tuple[str, str], ...]
-
-BUFFERS = (
-    r"relative_position_index|relative_coords_table|attn_mask|position_ids|rope_embed|k_bias$|num_batches_tracked$"
-)
-PRETRAINING = r"mask_token|decoder|lm_head|pooler\.dense|dino_head|ibot_head|^head\.(mlp|last_layer)|^fc_norm_pre"
-LEFT_OUT = rf"{BUFFERS}|{PRETRAINING}"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """One library's names for one family."""
-
-    name: str
-    rules: Rules = ()
-    """Regular expressions and replacements, each applied in turn to our name."""
-    base: str = ""
-    """Prefix of everything but the heads; a file of the bare encoder lacks it."""
-    heads: str = r"(head|fc|.*classifier)\b"
-    """What, among the resulting names, has no `base` before it."""
-    left_out: str = LEFT_OUT
-    """Tensors that may be in the file and are no part of the model."""
-
-    def theirs(self, ours: str, base: str | None = None) -> list[str]:
-        """Their names for our tensor, to be joined along the first axis if more than one."""
-        name = ours
-        for pattern, replacement in self.rules:
-            name = re.sub(pattern, replacement, name)
-        base = self.base if base is None else base
-        if base and not re.match(self.heads, name):
-            name = base + name
-        choice = re.search(r"\{(.*?)\}", name)
-        return [name.replace(choice[0], part) for part in choice[1].split(",")] if choice else [name]
-
-    def read(self, theirs: str, tensor: Tensor) -> Tensor:
-        """Their tensor in our axes."""
-        return from_google(theirs, tensor) if self.name == "google" else tensor
-
-
-def from_google(name: str, tensor: Tensor) -> Tensor:
-    """Flax axes to ours: convolutions [h, w, in, out], attention kernels [D, H, d] and [H, d, D], linear layers [in, out]."""
-    leaf = name.rsplit("/", 1)[-1]
-    if leaf == "kernel":
-        if tensor.ndim == 4:
-            return tensor.permute(3, 2, 0, 1)
-        if tensor.ndim == 3:
-            return (tensor.flatten(0, 1) if "/out/" in name else tensor.flatten(1)).T
-        return tensor.T
-    return tensor.flatten() if leaf in ("bias", "scale") else tensor
-
-
-HEAD = (r"^head\.", "classifier.")
-SCALE = ((r"\bls([12])\.gamma", r"gamma_\1"),)
-EMBEDDINGS: Rules = (
-    (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
-    (r"^cls_token$", "embeddings.cls_token"),
-    (r"^dist_token$", "embeddings.distillation_token"),
-    (r"^reg_token$", "embeddings.register_tokens"),
-    (r"^pos_embed$", "embeddings.position_embeddings"),
-)
-HF5_BLOCK: Rules = (
-    (r"attn\.qkv\.", "attention.{q,k,v}_proj."),
-    (r"attn\.([qv])_bias", r"attention.\1_proj.bias"),
-    (r"attn\.proj\.", "attention.o_proj."),
-    (r"norm1", "layernorm_before"),
-    (r"norm2", "layernorm_after"),
-)
-HF4_ATTENTION: Rules = (
-    (r"attn\.qkv\.", "attention.attention.{query,key,value}."),
-    (r"attn\.q_bias", "attention.attention.query.bias"),
-    (r"attn\.v_bias", "attention.attention.value.bias"),
-    (r"attn\.proj\.", "attention.output.dense."),
-)
-HF4_REST: Rules = (
-    (r"mlp\.fc1", "intermediate.dense"),
-    (r"mlp\.fc2", "output.dense"),
-    (r"norm1", "layernorm_before"),
-    (r"norm2", "layernorm_after"),
-)
-HF4_BLOCK: Rules = (*HF4_ATTENTION, *HF4_REST)
-NORMS: Rules = ((r"^norm\.", "layernorm."), (r"^fc_norm\.", "pooler.layernorm."))
-HF5_PLAIN: Rules = (*EMBEDDINGS, *HF5_BLOCK, *NORMS, (r"^blocks\.", "layers."))
-HF4_PLAIN: Rules = (*EMBEDDINGS, *HF4_BLOCK, *NORMS, (r"^blocks\.", "encoder.layer."))
-
-
-def plain(base: str, *rules: tuple[str, str]) -> tuple[Layout, Layout]:
-    """Transformers' two layouts of a plain encoder under `base`, with `rules` before the common ones."""
-    return (Layout("hf", (*rules, *HF4_PLAIN), base), Layout("hf5", (*rules, *HF5_PLAIN), base))
-
+from vitral.models.yolos import Yolos
 
 GOOGLE: Rules = (
     (r"^cls_token$", "cls"),
@@ -216,18 +144,15 @@ RESNET_HF: Rules = (
     *((rf"conv{i + 1}\.", f"layer.{i}.convolution.") for i in range(3)),
     *((rf"bn{i + 1}\.", f"layer.{i}.normalization.") for i in range(3)),
 )
-DINO_SCALE = (r"ls([12])\.gamma", r"layer_scale\1.lambda1")
 DINO_KEEP: Rules = (DINO_SCALE, (r"^blocks\.", "encoder.layer."), HEAD)
 DINO2_HF4: Rules = (*DINO_KEEP, *EMBEDDINGS, *HF4_ATTENTION, (r"^norm\.", "layernorm."))
 DINO2_HF5: Rules = (*DINO_KEEP, *EMBEDDINGS, *HF5_BLOCK[:3], (r"^norm\.", "layernorm."))
-GLU_HF5 = (r"mlp\.fc1", "mlp.{gate_proj,up_proj}"), (r"mlp\.fc2", "mlp.down_proj")
 GLU_HF4 = (r"mlp\.fc1", "mlp.weights_in"), (r"mlp\.fc2", "mlp.weights_out")
 GLU_PAPER = (r"mlp\.fc1", "mlp.w12"), (r"mlp\.fc2", "mlp.w3")
 REGISTERS_PAPER = (r"^reg_token$", "register_tokens")
 DINO3_HF: Rules = (DINO_SCALE, (r"^patch_embed\.proj\.", "embeddings.patch_embeddings."), *EMBEDDINGS, *HF5_BLOCK[:3])
 PLAIN_GLU = (r"mlp\.fc1", "mlp.up_proj"), (r"mlp\.fc2", "mlp.down_proj")
 EVA_GLU = ((r"mlp\.fc1", "mlp.{fc1_g,fc1_x}"),)
-
 BEIT_SCALE = (r"\bls([12])\.gamma", r"lambda_\1")
 BEIT_HF4: Rules = (
     BEIT_SCALE,
@@ -301,7 +226,13 @@ LAYOUTS: dict[type[nn.Module], tuple[Layout, ...]] = {
     ),
     SwinTransformerV2: (Layout("timm", SWIN_TIMM), Layout("paper", MERGE_BEFORE), Layout("hf", SWIN_HF4, "swinv2.")),
     PyramidVisionTransformer: (Layout("paper"), Layout("hf", PVT_HF, "pvt.")),
-    PyramidVisionTransformerV2: (Layout("timm"), Layout("paper", PVT2_PAPER), Layout("hf", PVT2_HF, "pvt_v2.")),
+    PyramidVisionTransformerV2: (
+        Layout("timm"),
+        Layout("paper", PVT2_PAPER),
+        Layout("hf", PVT2_HF, "pvt_v2."),
+        *segformer("-segformer"),
+    ),
+    Yolos: YOLOS_LAYOUTS,
     ResNet: (
         Layout("timm", ((r"^head\.", "fc."),), left_out=r"(?!)"),
         Layout("hf", RESNET_HF, "resnet.", left_out=r"(?!)"),
@@ -311,4 +242,9 @@ LAYOUTS: dict[type[nn.Module], tuple[Layout, ...]] = {
 
 def layouts_of(model: ImageModel) -> tuple[Layout, ...]:
     """Other libraries' names for the model's tensors."""
+    if isinstance(model, Dense):
+        known = isinstance(model.encoder, PyramidVisionTransformerV2) and isinstance(model.head, SegformerHead)
+        return segformer() if known else ()
+    if isinstance(model, Eomt):
+        return eomt(model.config)
     return dino(model.config) if isinstance(model, Dino) else LAYOUTS.get(type(model), ())

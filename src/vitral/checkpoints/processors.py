@@ -17,6 +17,7 @@ RESAMPLES = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 OTHERWISE = "write our own file instead"
 HALF_PIXEL = "half a pixel before a crop is rounded"
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+YOLOS = 16  # pixels: to multiples of these its processor cuts the sides
 HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 COMMON = {
@@ -27,7 +28,8 @@ COMMON = {
 NEUTRAL = {
     "image_processor_type", "feature_extractor_type", "processor_class", "data_format", "input_data_format", "return_tensors", "device",
     "disable_grouping", "image_seq_length", "do_convert_rgb", "do_reduce_labels", "reduce_labels", "default_to_square",
-    "model_input_names", "_valid_processor_keys", "_processor_class", "num_channels", "transformers_version",
+    "model_input_names", "format", "do_convert_annotations",
+    "ignore_index", "num_labels", "_valid_processor_keys", "_processor_class", "num_channels", "transformers_version",
 }  # fmt: skip
 """Settings that change no pixel of an image that has been decoded in the model's channels."""
 
@@ -44,7 +46,7 @@ class Processor:
     square: bool = True
     """Whether a size given as one number means a square, and not the shorter side."""
     kind: str = ""
-    """convnext, poolformer, levit, efficientnet, mobilevit, dinov3, or "" for none of them."""
+    """convnext, poolformer, levit, efficientnet, mobilevit, dinov3, yolos, eomt, or "" for none of them."""
     pads: bool = True
 
 
@@ -61,6 +63,9 @@ PROCESSORS = {
     "ChineseCLIP": BIT,
     "Siglip": Processor({"height": 224, "width": 224}, 3, square=False),
     "Blip": Processor({"height": 384, "width": 384}, 3, CLIP),
+    "Segformer": Processor({"height": 512, "width": 512}, 2, IMAGENET, pads=False),
+    "Eomt": Processor({"shortest_edge": 640, "longest_edge": 640}, 2, IMAGENET, square=False, kind="eomt", pads=False),
+    "Yolos": Processor({"shortest_edge": 800, "longest_edge": 1333}, 2, IMAGENET, square=False, kind="yolos"),
     "Pvt": Processor({"height": 224, "width": 224}, 3, IMAGENET),
     "DINOv3ViT": Processor({"height": 224, "width": 224}, 2, IMAGENET, kind="dinov3", pads=False),
     "ConvNext": Processor({"shortest_edge": 384}, 3, HALF, square=False, kind="convnext", pads=False),
@@ -76,10 +81,13 @@ OWN_SETTINGS: dict[str, dict[str, Any]] = {
     "poolformer": {"crop_pct": 0.9},
     "efficientnet": {"rescale_offset": False, "include_top": True},
     "mobilevit": {"do_flip_channel_order": True},
+    "yolos": {"max_size": 1333},
+    "eomt": {"do_split_image": False},
 }
 OF_MODELS = {
     "vit": "ViT", "vit_mae": "ViT", "deit": "DeiT", "beit": "Beit", "swin": "ViT", "swinv2": "ViT", "pvt": "Pvt", "pvt_v2": "Pvt",
     "dinov2": "Bit", "dinov2_with_registers": "Bit", "dinov3_vit": "DINOv3ViT", "resnet": "ConvNext",
+    "segformer": "Segformer", "yolos": "Yolos", "eomt": "Eomt",
 }  # fmt: skip
 """By model_type, the processor of a folder that names none."""
 
@@ -167,6 +175,15 @@ def _steps(s: dict[str, Any], processor: Processor, mean: tuple[float, ...]) -> 
         pad = _sides(s["pad_size"], True, "pad_size")
         zero = tuple(255 * m for m in mean)  # there padding comes last, with 0
         steps.append(Pad(pad["height"], pad["width"], zero))
+    if processor.kind == "eomt":
+        if s["do_split_image"]:
+            raise _refused(
+                "do_split_image: images that are read in several parts are not supported; give one without it"
+            )
+        if s["do_pad"]:  # there padding comes first, with black
+            size = _sides(s["size"], False, "size")
+            longest = size.get("longest_edge", size["shortest_edge"])
+            steps.append(Pad(longest, longest))
     return tuple(steps) or (AsIs(),)
 
 
@@ -192,6 +209,9 @@ def _resizes(s: dict[str, Any], processor: Processor) -> list[Step]:
     if processor.kind == "levit" and short is not None:
         inner = int((256 / 224) * short)
         return [Resize("shortest", inner, inner, how, arithmetic="torch")]
+    if processor.kind == "yolos" and short is not None:
+        longest = size.get("longest_edge", s["max_size"])
+        return [Resize("shortest", short, short, how, longest=longest, multiple=YOLOS, arithmetic="torch")]
     if short is not None:
         return [Resize("shortest", short, short, how, longest=size.get("longest_edge", 0), arithmetic="torch")]
     if "max_height" in size:
@@ -258,6 +278,8 @@ def write_processor(steps: Preprocess) -> tuple[dict[str, Any], list[str]]:
         assert isinstance(first, Resize)
         if not first.rounded:
             kind = "DINOv3ViT"
+        if first.multiple == YOLOS:
+            kind = "Yolos"
         found |= {"do_resize": True, "resample": RESAMPLES.index(first.interpolation), "size": _size(first, unlike)}
         unlike += other_arithmetic(first, "torch")
     if plan and isinstance(plan[0], CenterCrop):
@@ -274,6 +296,11 @@ def write_processor(steps: Preprocess) -> tuple[dict[str, Any], list[str]]:
         kind = "MobileViT"
         plan.pop(0)
         found |= {"do_flip_channel_order": True, "do_normalize": False}
+    first_size, pad = found.get("size", {}), plan[0] if plan else None
+    if isinstance(pad, Pad) and not any(pad.fill) and pad.height == pad.width == first_size.get("longest_edge"):
+        kind = "Eomt"
+        found |= {"do_pad": True}
+        plan.pop(0)
     if plan and isinstance(plan[0], Pad) and kind == "Bit" and plan[0].fill == tuple(255 * m for m in steps.mean):
         found |= {"do_pad": True, "pad_size": {"height": plan[0].height, "width": plan[0].width}}
         plan.pop(0)
@@ -294,6 +321,8 @@ def other_arithmetic(step: Resize, theirs: str) -> list[str]:
 
 
 def _size(step: Resize, unlike: list[str]) -> dict[str, int]:
+    if step.multiple not in (1, YOLOS):
+        raise VitralError(f"resize to multiples of {step.multiple}: not in Transformers; {OTHERWISE}")
     if step.rule == "exact":
         return {"height": step.height, "width": step.width}
     if step.rule == "shortest":

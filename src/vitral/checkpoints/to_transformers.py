@@ -13,12 +13,15 @@ from vitral.models.beit import BeitConfig
 from vitral.models.common import ModelConfig
 from vitral.models.deit import DeiTConfig
 from vitral.models.dino import DinoConfig
+from vitral.models.eomt import EomtConfig
+from vitral.models.heads.options import HeadOptions, SegformerOptions
 from vitral.models.mae import MAEConfig
 from vitral.models.pvt import PvtConfig, PvtV2Config
 from vitral.models.resnet import ResNetConfig
 from vitral.models.swin import SwinConfig
 from vitral.models.swinv2 import SwinV2Config
 from vitral.models.vit import ViTConfig
+from vitral.models.yolos import YolosConfig
 
 ACTIVATIONS = {ours: theirs for theirs, ours in tables.ACTIVATIONS.items()}  # of two names the newer
 ONLY_OURS = (
@@ -28,13 +31,15 @@ ONLY_OURS = (
 
 
 def transformers_files(
-    config: ModelConfig, labels: list[str] | None, steps: Preprocess | None, task: str
+    config: ModelConfig, labels: list[str] | None, steps: Preprocess | None, task: str, head: HeadOptions | None = None
 ) -> tuple[dict[str, dict[str, Any]], list[str]]:
     """The files by name: config.json, and preprocessor_config.json where the steps are known; and in words what the latter does otherwise."""
     named = labels or [f"LABEL_{i}" for i in range(config.num_classes)]
+    for gap in config.gaps if isinstance(config, YolosConfig) else ():  # in ascending order
+        named = [*named[:gap], tables.NO_CLASS, *named[gap:]]
     content = {
-        **transformers_config(config),
-        "num_labels": config.num_classes,
+        **transformers_config(config, head),
+        "num_labels": len(named),
         "id2label": dict(enumerate(named)),
         "label2id": {label: i for i, label in enumerate(named)},
     }
@@ -47,8 +52,10 @@ def transformers_files(
     return files, unlike
 
 
-def transformers_config(config: ModelConfig) -> dict[str, Any]:
-    """Transformers' config.json for a model of a family that it has."""
+def transformers_config(config: ModelConfig, head: HeadOptions | None = None) -> dict[str, Any]:
+    """Transformers' config.json for a model of a family that it has, with this head for a dense task."""
+    if head is not None:
+        return _segformer(config, head)
     if (writer := WRITERS.get(type(config))) is None:
         family = type(config).__name__.removesuffix("Config")
         raise VitralError(f"{family}: Transformers has no such family; write timm's layout instead")
@@ -133,6 +140,16 @@ def _dino(c: DinoConfig) -> dict[str, Any]:
     }
 
 
+def _eomt(c: EomtConfig) -> dict[str, Any]:
+    if c.image_size[0] != c.image_size[1]:
+        raise VitralError(
+            f"image_size={c.image_size}: Transformers' EoMT is for square images; write our own file instead"
+        )
+    ratio = c.hidden / c.dim * (1.5 if c.swiglu else 1)
+    plain = _plain(c, "eomt", "EomtForUniversalSegmentation", tables.EOMT, wide=False)
+    return {**plain, "mlp_ratio": int(ratio) if ratio == int(ratio) else ratio}
+
+
 def _swin(c: SwinConfig) -> dict[str, Any]:
     if c.window[0] != c.window[1]:
         raise VitralError(f"window={c.window}: Transformers' windows are square")
@@ -156,6 +173,33 @@ def _pvt(c: PvtConfig) -> dict[str, Any]:
     }
 
 
+def _segformer(c: ModelConfig, head: HeadOptions) -> dict[str, Any]:
+    if not (isinstance(c, PvtV2Config) and isinstance(head, SegformerOptions)):
+        raise VitralError(
+            f"a {head.name} head on a {type(c).__name__.removesuffix('Config')}: Transformers has no such model"
+        )
+    like = {"batch_norm": head.batch_norm, "linear": not c.linear, "qkv_bias": c.qkv_bias}
+    like |= {name: getattr(c, name) == tables.SEGFORMER_EPS for name in ("norm_eps", "conv_norm_eps")}
+    if unlike := [name for name, same in like.items() if not same]:
+        raise VitralError(
+            f"{', '.join(unlike)}: differs from SegFormer's in Transformers; keep this model in its own file"
+        )
+    return {
+        **_base(c, "segformer", "SegformerForSemanticSegmentation", tables.SEGFORMER),
+        **_image(c),
+        "num_encoder_blocks": len(c.depths),
+        "patch_sizes": [7, 3, 3, 3],
+        "strides": [4, 2, 2, 2],
+        "layer_norm_eps": c.norm_eps,
+        "decoder_hidden_size": head.head_dim,
+        "classifier_dropout_prob": head.head_dropout,
+    }
+
+
+def _yolos(c: YolosConfig) -> dict[str, Any]:
+    return _plain(c, "yolos", "YolosForObjectDetection", tables.YOLOS)
+
+
 def _resnet(c: ResNetConfig) -> dict[str, Any]:
     return {
         **_base(c, "resnet", "ResNetForImageClassification", tables.RESNET, "relu"),
@@ -175,4 +219,6 @@ WRITERS: dict[type[ModelConfig], Any] = {
     PvtConfig: _pvt,
     PvtV2Config: _pvt,
     ResNetConfig: _resnet,
+    YolosConfig: _yolos,
+    EomtConfig: _eomt,
 }

@@ -13,6 +13,7 @@ from vitral.checkpoints.to_transformers import transformers_files
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError
 from vitral.models.common import ImageModel, ModelConfig
+from vitral.models.heads.dense import Dense
 from vitral.models.zoo import MODELS
 
 
@@ -35,7 +36,9 @@ def write_folder(
     if layout == "timm":
         files, unlike = timm_files(model, labels, steps)
     else:
-        files, unlike = transformers_files(model.config, labels, steps, task)
+        files, unlike = transformers_files(
+            model.config, labels, steps, task, model.options if isinstance(model, Dense) else None
+        )
     write_safetensors(folder / "model.safetensors", tensors, {"format": "pt"})
     for name, content in files.items():
         write_atomically(folder / name, (json.dumps(content, indent=2) + "\n").encode())

@@ -43,6 +43,8 @@ class Resize:
     fraction: float = 1.0
     longest: int = 0
     """0: no limit."""
+    multiple: int = 1
+    """Of shortest: both sides are then cut down to multiples of it (YOLOS's processor)."""
     arithmetic: str = "pillow"
     rounded: bool = True
     """Off: values between the 256 levels, and beyond them, stay."""
@@ -53,6 +55,8 @@ class Resize:
         _check("arithmetic", self.arithmetic, ARITHMETICS)
         if not (self.height > 0 and self.width > 0):
             raise VitralError(f"preprocessing: a resize to {self.height}x{self.width}: sides must be above 0")
+        if not 0 < self.multiple <= self.height:
+            raise VitralError(f"preprocessing: a resize to multiples of {self.multiple}: give 1 to {self.height}")
 
     def size(self, h: int, w: int) -> tuple[int, int]:
         """Height and width that an image of h x w gets."""
@@ -62,7 +66,8 @@ class Resize:
             factor = max(self.height / h, self.width / w) / self.fraction
             return max(self.height, round(h * factor)), max(self.width, round(w * factor))
         if self.rule == "shortest":
-            return self._shortest(h, w)
+            height, width = self._shortest(h, w)
+            return height - height % self.multiple, width - width % self.multiple
         if self.rule == "within":
             scale = min(self.height / h, self.width / w)
             return int(h * scale), int(w * scale)

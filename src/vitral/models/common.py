@@ -32,6 +32,8 @@ class ModelConfig:
     in_channels: int = 3
     num_classes: int = 1000
     """0 leaves the head out: the model then returns the representation."""
+    answers: ClassVar[str] = "classify"
+    """The task of the family's own head."""
     any_patch: ClassVar[bool] = False
     """Whether patches may have any size: small ones suit small images."""
     position_resize: str = "timm"

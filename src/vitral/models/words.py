@@ -9,7 +9,7 @@ from vitral.models.zoo import MODELS, family_of
 
 TITLES = {
     "vit": "ViT", "hybrid": "hybrid ViT", "deit": "DeiT", "cait": "CaiT", "beit": "BEiT", "mae": "MAE", "dino": "DINO", "swin": "Swin",
-    "swinv2": "Swin V2", "pvt": "PVT", "pvt_v2": "PVT v2", "resnet": "ResNet", "tokenizer": "tokenizer",
+    "swinv2": "Swin V2", "pvt": "PVT", "pvt_v2": "PVT v2", "resnet": "ResNet", "yolos": "YOLOS", "eomt": "EoMT", "tokenizer": "tokenizer",
 }  # fmt: skip
 
 

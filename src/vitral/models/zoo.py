@@ -12,6 +12,7 @@ from vitral.models.cait import CaiT, CaiTConfig
 from vitral.models.common import ImageModel, ModelConfig
 from vitral.models.deit import DeiT, DeiTConfig
 from vitral.models.dino import Dino, DinoConfig
+from vitral.models.eomt import Eomt, EomtConfig
 from vitral.models.hybrid import HybridConfig, HybridTransformer
 from vitral.models.mae import MAEConfig, MaskedAutoencoder
 from vitral.models.pvt import PvtConfig, PvtV2Config, PyramidVisionTransformer, PyramidVisionTransformerV2
@@ -20,6 +21,7 @@ from vitral.models.swin import SwinConfig, SwinTransformer
 from vitral.models.swinv2 import SwinTransformerV2, SwinV2Config
 from vitral.models.tokenizer import Tokenizer, TokenizerConfig
 from vitral.models.vit import VisionTransformer, ViTConfig
+from vitral.models.yolos import Yolos, YolosConfig
 from vitral.typed import fitted
 
 FAMILIES: dict[str, tuple[type[ModelConfig], type[ImageModel]]] = {
@@ -35,6 +37,8 @@ FAMILIES: dict[str, tuple[type[ModelConfig], type[ImageModel]]] = {
     "pvt": (PvtConfig, PyramidVisionTransformer),
     "pvt_v2": (PvtV2Config, PyramidVisionTransformerV2),
     "resnet": (ResNetConfig, ResNet),
+    "yolos": (YolosConfig, Yolos),
+    "eomt": (EomtConfig, Eomt),
     "tokenizer": (TokenizerConfig, Tokenizer),  # ours, of no published size: a family without rows
 }
 

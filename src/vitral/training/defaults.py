@@ -115,6 +115,10 @@ def settle_head(head: HeadOptions, model: ModelOptions, task: str | None, reason
     if make is None:
         if head.name:
             raise VitralError(f"head {head.name}: is for tasks that answer places in an image; leave it out")
+        if task is not None and row(model).answers != "classify":
+            raise VitralError(
+                f"model {model.name}: its head finds objects, and the task is {task}; choose another model"
+            )
         return head
     if head.name:
         return head
