@@ -5,88 +5,135 @@
     python benchmarks/few.py --show                          # the table of what has been run
 
 The cut-outs are cross-validated in five folds, the other sets have their own test split and three seeds. Every run is the plan's model and settings,
-but for the flags of its way. What needs no training answers the same test images. One run at a time, on one core.
+but for what its way says, and scores its last weights. What needs no training answers the same test images. One run at a time, on one core, in this
+process, so that the sets are opened once.
 """
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
-from runs import Results, vitral
+import torch
+
+from runs import Results
 from vitral.data.options import DataOptions
-from vitral.data.sources import open_data
+from vitral.data.sources import DataSet, open_data
 from vitral.evaluation.beside import baselines
+from vitral.evaluation.evaluate import evaluate
 from vitral.evaluation.probes import k_nn, pixels
-from vitral.report.folds import Folded
+from vitral.guidance.plan.glance import Silent
+from vitral.guidance.plan.lr_finder import Silent as Listener
+from vitral.guidance.plan.planner import Planner
+from vitral.predict import Predictor
 from vitral.training.config import Recipe
-from vitral.training.defaults import resolve
-from vitral.training.shape import preprocess, shape
+from vitral.training.settle import Settled, settle
+from vitral.training.start import draft, start
+from vitral.training.toml import merge
 
 RESULTS = Results(Path(__file__).parent / "few.jsonl", "set", "way", "seed")
 FOLDS, SEEDS = 5, (0, 1, 2)
-SETS = {  # flags, images to train on
-    "cut-outs": ("", 157),
-    "elpv, 10 %": ("--train-fraction 0.1", 177),
-    "Fashion-MNIST, 1 %": ("--train-fraction 0.01", 540),
-    "digits, 10 a class": ("--train-fraction 0.08", 100),
+SETS = {  # the data, and the share of the training images
+    "cut-outs": ("", 1.0),
+    "elpv, 10 %": ("elpv", 0.1),
+    "Fashion-MNIST, 1 %": ("fashion-mnist", 0.01),
+    "digits, 10 a class": ("digits", 0.08),
 }
-PLACES = {"elpv, 10 %": "elpv", "Fashion-MNIST, 1 %": "fashion-mnist", "digits, 10 a class": "digits"}
-WAYS = {
-    "the plan": "",
-    "cropped": "--resize crop",
-    "padded": "--resize pad",
-    "batches of an eighth": "--batch-size 20",
-    "batches of 64": "--batch-size 64",
-    "crops from 8 %": "--crop framed --scale 0.08 1",
-    "colour jitter": "--jitter 0.3",
-    "RandAugment": "--policy randaugment",
-    "Mixup and CutMix": "--mixup 0.8 --cutmix 1",
-    "random erasing": "--erase 0.25",
-    "averaged weights": "--ema 0.99",
-    "drop path": "--drop-path 0.2",
-    "AdamW": "--optimizer adamw",
-    "half the rate": "--lr 2.5e-3",
-    "twice the rate": "--lr 1e-2",
-    "small ResNet": "--model resnet18 --width 32 --depths 1 1 1 1 --optimizer adamw",
-}
+Way = dict[str, dict[str, Any]]
+"""Sections of a recipe; `beforehand`: the objective of pre-training on the same images, which gets half of the images seen."""
+ALONE = {"beside": "none"}
+WAYS: dict[str, Way] = {
+    "the plan": {},
+    "without edges and colours": {"model": ALONE},
+    "cropped": {"model": ALONE, "view": {"resize": "crop"}},
+    "squashed": {"model": ALONE, "view": {"resize": "squash"}},
+    "batches of 20": {"model": ALONE, "train": {"batch_size": 20}},
+    "averaged weights": {"model": ALONE, "optim": {"ema": 0.95}},
+    "linear patches": {"model": {**ALONE, "stem": ()}},
+    "linear patches, masked autoencoder first": {"model": {**ALONE, "stem": ()}, "beforehand": {"name": "mae"}},
+    "linear patches, DINO first": {"model": {**ALONE, "stem": ()}, "beforehand": {"name": "dino", "local_crops": 0}},
+    "hybrid: a ResNet's stem before the patches": {
+        "model": {"name": "vit_tiny_r_s16_p8_224", "stages": (), "dim": 128, "depth": 4, "num_heads": 4, "mlp_ratio": 2.0}
+    },
+    "PVT v2, widths 32 to 192": {
+        "model": {"name": "pvt_v2_b0", "dims": (32, 64, 128, 192), "depths": (2, 2, 2, 2), "num_heads": (1, 2, 4, 6), "mlp_ratios": (4, 4, 4, 4)}
+    },
+    "ResNet, widths 32 to 256, AdamW": {
+        "model": {"name": "resnet18", "width": 32, "depths": (1, 1, 1, 1)}, "optim": {"optimizer": "adamw"}
+    },
+}  # fmt: skip
 
 
-def score(name: str, way: str, seed: int, data: str, images_seen: int) -> dict[str, float]:
-    """Test top-1 of one run, or with its deviation of the folds."""
-    flags, images = SETS[name]
-    fixed = f"{flags} {WAYS[way]} --epochs {images_seen / images:.2f} --keep last --validate-every 100000 --workers 0"
+def planned(source: str, data: DataSet, way: Way, images: int, seed: int, options: DataOptions) -> Settled:
+    """The plan's settings for a run that sees so many images, around what the way says."""
+    sections = {name: settings for name, settings in way.items() if name != "beforehand"}
+    model = dict(sections.get("model", {}))
+    if "name" in model:  # a named model is shown what the plan would show its own
+        own = planned(source, data, {"model": ALONE}, images, seed, options).recipe.model
+        model = {"image_size": own.get("image_size"), **model}
+        if "stages" in model:
+            model["patch_size"] = max(4, own.get("patch_size"))
+        sections["model"] = model
+    train = {
+        "epochs": images / len(data.splits["train"]),
+        "keep": "last",
+        "workers": 0,
+        "seed": seed,
+        "validate_every": 10**9,
+    }
+    sections["train"] = train | sections.get("train", {})
+    recipe = replace(merge(Recipe(), sections, "few.py"), data=options)
+    return Planner(data, "cpu", None, unasked, brief=True, source=source).plan(recipe).settled
+
+
+def unasked(recipe: Recipe, settled: Settled) -> Any:
+    raise AssertionError("a run of a stated length needs no trial")
+
+
+def score(source: str, data: DataSet, way: Way, images: int, seed: int, options: DataOptions) -> float:
+    """Test top-1 of one run."""
+    before = way.get("beforehand")
+    settled = planned(source, data, way, images // 2 if before else images, seed, options)
     with tempfile.TemporaryDirectory() as folder:
-        out = Path(folder) / "run"
-        if name in PLACES:
-            return vitral("train", data, fixed, seed=seed, out=out, threads=1)
-        vitral("train", data, f"{fixed} --folds {FOLDS}", seed=seed, out=out, threads=1)
-        top1 = [fold.headline or 0.0 for fold in Folded.of(out, FOLDS).folds]
-        return {"top1": mean(top1), "deviation": stdev(top1)}
+        if before is not None:
+            settled = pretrained(settled, before, Path(folder) / "before", options)
+        run, _ = draft(settled, Path(folder), Silent())
+        run.loop.run(Listener(Silent()))
+        model = run.averaged_model().eval()
+        scores, _ = evaluate(Predictor(model, run.card(model, {})), data.splits["test"], data.labels)
+    return scores.headline or 0.0
 
 
-NAMES = {  # of what needs no training, as the rows have them
-    "the commonest answer to all": "commonest class",
-    "a linear classifier on pixels": "linear on pixels",
-    "a linear classifier on edges and colours": "linear on edges and colours",
-}
+def pretrained(settled: Settled, objective: dict[str, Any], out: Path, options: DataOptions) -> Settled:
+    """The same run from the weights that the objective makes of its training images in as many steps."""
+    recipe, source, data = settled.recipe, settled.source, settled.data
+    shape = {
+        k: v
+        for k, v in recipe.model.arguments.items()
+        if k not in ("stem", "beside", "position", "pooling", "class_token")
+    }
+    train = {
+        "epochs": recipe.train.epochs,
+        "batch_size": recipe.train.batch_size,
+        "workers": 0,
+        "seed": recipe.train.seed,
+        "validate_every": 10**9,
+    }
+    first = merge(
+        Recipe(),
+        {"objective": objective, "model": shape, "view": {"resize": recipe.view.resize}, "train": train},
+        "few.py",
+    )
+    start(source, replace(first, data=options), out, Silent(), opened=data).train()
+    kept = replace(recipe, model=replace_shape(recipe), transfer=replace(recipe.transfer, init=str(out)))
+    return settle(source, replace(kept, data=options), Silent(), data)
 
 
-def untrained(name: str, data: str) -> dict[str, list[float]]:
-    """By name, the test top-1 of what needs no training, of each fold."""
-    fraction = float(SETS[name][0].split()[-1]) if SETS[name][0] else 1.0
-    parts = [None] if name in PLACES else [(k, FOLDS) for k in range(1, FOLDS + 1)]
-    found: dict[str, list[float]] = {}
-    for part in parts:
-        opened = open_data(data, DataOptions(train_fraction=fraction, fold=part))
-        recipe, _ = resolve(Recipe(), opened, "cpu")
-        steps = preprocess(recipe, opened, shape(recipe, opened))
-        train, test = opened.splits["train"], opened.splits["test"]
-        near = k_nn(pixels(train, steps), train.targets.values, pixels(test, steps)) == test.targets.values
-        known = {NAMES[what]: top1 for what, top1 in baselines(opened, "test", steps).items()}
-        for what, top1 in {**known, "nearest neighbours on pixels": float(near.mean())}.items():
-            found.setdefault(what, []).append(top1)
-    return found
+def replace_shape(recipe: Recipe) -> Any:
+    """The size of the images alone: the rest of the model is that of the weights."""
+    return merge(Recipe(), {"model": {"image_size": recipe.model.get("image_size")}}, "few.py").model
 
 
 def summary(rows: list[dict[str, float]]) -> str:
@@ -110,23 +157,55 @@ def main() -> None:
     parser.add_argument("--cutouts", type=Path, help="the folder that benchmarks/cutouts.py made")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
-    parser.add_argument("--seen", type=int, default=12_000, help="images that a run sees")
+    parser.add_argument("--seen", type=int, default=6_000, help="images that a run sees")
     parser.add_argument("--show", action="store_true", help="print the table and run nothing")
     given = parser.parse_args()
+    torch.set_num_threads(1)
     for name in () if given.show else given.sets:
-        data = PLACES.get(name) or str(given.cutouts)
-        if name not in PLACES and given.cutouts is None:
+        source, fraction = SETS[name]
+        folded = not source
+        if folded and given.cutouts is None:
             continue
-        if (name, "commonest class", 0) not in RESULTS.rows():
-            for what, top1 in untrained(name, data).items():
-                spread = {"deviation": stdev(top1)} if len(top1) > 1 else {}
-                RESULTS.add({"set": name, "way": what, "seed": 0, "seen": 0, "top1": mean(top1), **spread})
+        source = source or str(given.cutouts)
+        parts = (
+            [DataOptions(fold=(k, FOLDS), val_fraction=0.0) for k in range(1, FOLDS + 1)]
+            if folded
+            else [DataOptions(train_fraction=fraction)]
+        )
+        opened = [open_data(source, options) for options in parts]
+        if (name, "the commonest answer to all", 0) not in RESULTS.rows():
+            untrained(name, source, opened, parts)
         for way in given.ways:
-            for seed in SEEDS if name in PLACES else SEEDS[:1]:
-                if (name, way, seed) not in RESULTS.rows():
-                    found = score(name, way, seed, data, given.seen)
-                    RESULTS.add({"set": name, "way": way, "seed": seed, "seen": given.seen, **found})
+            for seed in SEEDS[:1] if folded else SEEDS:
+                if (name, way, seed) in RESULTS.rows():
+                    continue
+                top1 = [
+                    score(source, data, WAYS[way], given.seen, seed, options)
+                    for data, options in zip(opened, parts, strict=True)
+                ]
+                add(name, way, seed, given.seen, top1)
     show()
+
+
+def untrained(name: str, source: str, opened: list[DataSet], parts: list[DataOptions]) -> None:
+    """What needs no training, on the test images of each fold."""
+    found: dict[str, list[float]] = {}
+    for data, options in zip(opened, parts, strict=True):
+        steps = planned(source, data, {"model": ALONE}, 1000, 0, options).preprocess
+        train, test = data.splits["train"], data.splits["test"]
+        nearest = k_nn(pixels(train, steps), train.targets.values, pixels(test, steps)) == test.targets.values
+        for what, top1 in {
+            **baselines(data, "test", steps),
+            "nearest neighbours on pixels": float(nearest.mean()),
+        }.items():
+            found.setdefault(what, []).append(top1)
+    for what, top1 in found.items():
+        add(name, what, 0, 0, top1)
+
+
+def add(name: str, way: str, seed: int, seen: int, top1: list[float]) -> None:
+    spread = {"deviation": stdev(top1)} if len(top1) > 1 else {}
+    RESULTS.add({"set": name, "way": way, "seed": seed, "seen": seen, "top1": round(mean(top1), 4), **spread})
 
 
 if __name__ == "__main__":

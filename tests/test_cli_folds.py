@@ -53,6 +53,14 @@ def test_every_image_is_judged_once_by_a_model_that_did_not_learn_from_it(whole,
         assert scores["top1"] == pytest.approx(np.mean(right))
 
 
+def test_so_few_images_are_all_learned_from_but_for_the_test_ones(whole, shapes_folder):
+    data = open_data(str(shapes_folder), read_recipe(whole / "fold-1" / "recipe.toml").data)
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 60, "test": 30}
+    assert "kept" in json.loads((whole / "fold-1" / "scores.json").read_text())
+    reasons = json.loads((whole / "fold-1" / "run.json").read_text())["reasons"]
+    assert [reason for reason in reasons if reason.startswith("validation: none")]
+
+
 def test_the_page_has_the_mean_over_the_folds_beside_what_needs_no_training(whole):
     page = (whole / "report.html").read_text()
     top1 = [json.loads((whole / f"fold-{k}" / "scores.json").read_text())["top1"] for k in (1, 2, 3)]

@@ -19,7 +19,7 @@ from vitral.data.sources import open_data
 from vitral.errors import VitralError
 from vitral.evaluation.beside import baselines
 from vitral.guidance.plan import plan as plan_module
-from vitral.guidance.plan import rate
+from vitral.guidance.plan import planner, rate
 from vitral.guidance.plan.glance import glance
 from vitral.guidance.plan.ladder import climb, passes_worth
 from vitral.guidance.plan.plan import frozen, make_plan
@@ -97,6 +97,29 @@ def test_more_time_gives_a_larger_model_until_the_images_are_worth_no_more(digit
         assert plan.passes == pytest.approx(budget / (0.1 * widths[-1]))
         assert [choice.what for choice in plan.choices] == ["start", "model", "images", "length"]
     assert widths == [64, 128, 128]  # 1,259 digits are not worth a width of 192
+
+
+def thinned(digits, count):
+    return dataclasses.replace(digits, splits={**digits.splits, "train": digits.splits["train"].thinned(count)})
+
+
+def test_of_few_images_edges_and_colours_answer_too_where_they_tell_more_than_pixels(digits, monkeypatch):
+    few = thinned(digits, 200)
+
+    def planned(data, **model):
+        return Planner(data, "cpu", 60.0, costing(0.01)).plan(Recipe(model=ModelOptions(**model)))
+
+    plan = planned(few)
+    assert plan.recipe.model.get("beside") == "edges"
+    (why,) = [choice.why for choice in plan.choices if choice.what == "beside"]
+    assert "left out one by one it tells 9" in why
+    assert planned(few, dim=96).recipe.model.get("beside") == "edges"
+    for other in (planned(digits), planned(few, name=MODEL), planned(few, beside="none")):
+        assert other.recipe.model.get("beside") in (None, "none")
+        assert "beside" not in [choice.what for choice in other.choices]
+    monkeypatch.setattr(planner, "edges_and_colours", lambda split, steps: np.zeros((len(split), 3), np.float32))
+    (choice,) = [choice for choice in planned(few).choices if choice.what == "beside"]
+    assert choice.value == "nothing"
 
 
 def test_without_a_budget_the_passes_follow_the_number_of_images(digits):

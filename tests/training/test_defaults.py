@@ -94,7 +94,7 @@ def said_of_framing(reasons):
 def test_images_whose_ends_a_crop_would_cut_are_shown_whole(shapes):
     wide = varied(shapes, 1.0, 2.0, 4.0)
     recipe, reasons = resolve(Recipe(), wide, "cpu")
-    assert (recipe.view.resize, recipe.view.crop_fraction, recipe.augment.crop) == ("squash", 1.0, "framed")
+    assert (recipe.view.resize, recipe.view.crop_fraction, recipe.augment.crop) == ("pad", 1.0, "framed")
     assert "leave out 42% of them" in said_of_framing(reasons)
     fitting = Recipe(model=ModelOptions(image_size=(64, 128)))
     assert resolve(fitting, varied(shapes, 1.9, 2.0, 2.1), "cpu")[0].view.resize == "crop"

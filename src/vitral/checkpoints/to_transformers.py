@@ -25,7 +25,8 @@ from vitral.models.yolos import YolosConfig
 
 ACTIVATIONS = {ours: theirs for theirs, ours in tables.ACTIVATIONS.items()}  # of two names the newer
 ONLY_OURS = (
-    "position", "pooling", "class_token", "fc_norm", "num_registers", "representation_dim", "pre_norm", "stem", "layer_scale"
+    "position", "pooling", "class_token", "fc_norm", "num_registers", "representation_dim", "pre_norm", "stem", "layer_scale",
+    "beside",
 )  # fmt: skip
 """Fields of a ViT that Transformers' has at one value only, the default."""
 

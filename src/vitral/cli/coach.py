@@ -43,7 +43,7 @@ def coach(given: CoachRun, words: list[str]) -> int:
     if remarks:
         print(f"coach: {stands}", file=sys.stderr)
     else:
-        print(f"coach: {silence(seen.run)}{stands}. Next: {following}", file=sys.stderr)
+        print(f"coach: {silence(seen.run)}{stands}.{f' Next: {following}' if following else ''}", file=sys.stderr)
     if found is not None:
         print(f"coach: {found}", file=sys.stderr)
     return 0

@@ -16,7 +16,14 @@ from vitral.errors import VitralError
 from vitral.training.config import Recipe, seconds
 
 if TYPE_CHECKING:
+    from vitral.data.sources import DataSet
     from vitral.training.display import Display
+
+
+LEARN_FROM_ALL = (
+    "validation: none, the last weights are kept: so few images choose weights by chance, and each fold is tested on images of its own; "
+    "--val-fraction says otherwise"
+)
 
 
 def of_fold(recipe: Recipe, number: int, count: int) -> Recipe:
@@ -54,6 +61,10 @@ def cross_validate(given: Any, out: Path, spoken: str, display: "Display", *, fr
         train=replace(train, batch_size=own.train.batch_size, accumulation=own.train.accumulation),
     )
     planned, each = [str(choice) for choice in made.choices], made.training_seconds
+    if scarce(made.settled.data, recipe):
+        recipe = replace(recipe, data=replace(recipe.data, val_fraction=0.0))
+        planned.append(LEARN_FROM_ALL)
+        display.say(f"- {LEARN_FROM_ALL}")
     if each is None and recipe.train.time is not None:
         each = seconds(recipe.train.time)
     display.say(_foreseen(given.folds, each))
@@ -63,6 +74,14 @@ def cross_validate(given: Any, out: Path, spoken: str, display: "Display", *, fr
         write_atomically(claim.folder / "recipe.toml", to_toml(recipe).encode())
         write_atomically(claim.folder / FOLDS, json.dumps(asked, indent=1).encode())
         return _all(claim.folder, recipe, asked, display)
+
+
+def scarce(data: "DataSet", recipe: Recipe) -> bool:
+    """Whether validation images that we set aside, unasked, are better learned from."""
+    from vitral.guidance.plan.planner import SCORABLE
+
+    made = "val" in data.splits and "val" not in data.given
+    return made and len(data.splits["val"]) < SCORABLE and "data.val_fraction" not in recipe.said
 
 
 def go_on(given: Any, display: "Display") -> int:

@@ -158,7 +158,7 @@ def _run(given: Any, words: list[str], command: str) -> int:
         display.close()
     lines = _after_training(run) if command == "train" else _after_pretraining(run)
     if found is not None:
-        print(f"\nCan I use it? {found}\n  {found.command}", file=sys.stderr)
+        print("\n  ".join(filter(None, (f"\nCan I use it? {found}", found.command))), file=sys.stderr)
     print("\nNext:\n" + "\n".join(f"  {line}" for line in lines) + f"\nReport: {page}", file=sys.stderr)
     return 0
 

@@ -252,17 +252,18 @@ def register(a: Tensor, b: Tensor, warp: Tensor, steps: int) -> Tensor:
 
     a, b: [m, s, s]. warp: where to begin. Gauss-Newton steps on the squared difference where the two overlap.
     """
-    m, s = a.shape[0], a.shape[1]
+    s = a.shape[1]
     along_y, along_x = torch.gradient(a, spacing=2.0 / s, dim=(1, 2))
     stacked = torch.stack([a, along_x, along_y], 1)  # [m, 3, s, s]
     for _ in range(steps):
         (seen, by_x, by_y), inside, x, y = _warped(stacked, warp)
-        columns = [by_x * x, by_x, by_y * y, by_y, -b, -torch.ones_like(b)]
-        design = torch.stack(columns, -1).reshape(m, s * s, 6) * inside.reshape(m, s * s, 1)
-        scale = design.square().sum(1).sqrt().clamp(min=1e-6)  # [m, 6]: gradients and grey values differ in size
-        design = design / scale[:, None]
-        normal = design.mT @ design + 1e-4 * torch.eye(6, dtype=a.dtype)
-        right = design.mT @ (-seen * inside).reshape(m, s * s, 1)
+        rows = torch.stack([by_x * x, by_x, by_y * y, by_y, -b, -torch.ones_like(b), seen], 1)  # [m, 7, s, s]
+        rows = rows.mul_(inside[:, None]).flatten(2)
+        products = rows @ rows.mT  # [m, 7, 7]: the normal equations, and their right side
+        # Gradients and grey values differ in size.
+        scale = products.diagonal(dim1=1, dim2=2)[:, :6].sqrt().clamp(min=1e-6)
+        normal = products[:, :6, :6] / (scale[:, :, None] * scale[:, None]) + 1e-4 * torch.eye(6, dtype=a.dtype)
+        right = -products[:, :6, 6:] / scale[:, :, None]
         change = torch.linalg.solve(normal, right)[:, :4, 0] / scale[:, :4]
         warp = warp + change.clamp(-0.2, 0.2)
         warp = torch.stack([warp[:, 0].clamp(0.6, 1.6), warp[:, 1].clamp(-0.5, 0.5), warp[:, 2].clamp(0.6, 1.6),

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional as F
 
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import Split
 from vitral.errors import VitralError
 from vitral.evaluation.outputs import outputs, over
+from vitral.layers.described import SIDE, describe
 from vitral.models.common import ImageModel
 from vitral.models.zoo import build
 from vitral.predict import Predictor
@@ -29,8 +29,6 @@ FEW_SHOT_L2 = 2.0**10
 TINY = 1e-12  # of the largest eigenvalue: below it there is nothing but rounding
 L2_GRID = tuple(2.0**power for power in range(-10, 21, 2))
 PIXELS = 16  # side of the image that the pixel baseline reads
-DESCRIBED, CELL, DIRECTIONS = 64, 8, 9  # of `edges_and_colours`: side of the image, of a cell, directions
-FAINT = 10.0  # grey levels: a block whose edges are fainter counts less
 COMPARED = 1024  # images compared with the training images at once
 
 
@@ -47,44 +45,12 @@ def pixels(split: Split, preprocess: Preprocess, *, workers: int = 0) -> np.ndar
 
 
 def edges_and_colours(split: Split, preprocess: Preprocess, *, workers: int = 0) -> np.ndarray:
-    """float32 [n, D]: of the images as a model sees them, at 64 x 64 pixels, the directions of their edges and their colours; a person's features.
-
-    Histograms of oriented gradients (https://doi.org/10.1109/CVPR.2005.177) of the grey image: 9 directions in cells of 8 x 8 pixels, blocks of
-    2 x 2 cells normalised and clipped at 0.2. Colours: the root of the share of each of 64 colours, or of 8 levels in each of other bands, in
-    each quarter of the image.
-    """
+    """float32 [n, D]: of the images as a model sees them, at 64 x 64 pixels, their edges and colours (`layers/described.py`)."""
     C = preprocess.channels
-    plain = replace(preprocess.sized(DESCRIBED, DESCRIBED), mean=(0.0,) * C, std=(1.0,) * C)
-
-    def describe(images: Tensor) -> Tensor:
-        images = images.mul(255).clamp(0, 255)  # [B, C, 64, 64]
-        return torch.cat([_edges(images.mean(1)), _colours(images)], dim=1)
-
-    return over(split, plain, describe, "cpu", batch_size=64, workers=workers)
-
-
-def _edges(grey: Tensor) -> Tensor:
-    """[B, 64, 64] to [B, 4 x 9 x 49]."""
-    dx = F.pad(grey[:, :, 2:] - grey[:, :, :-2], (1, 1))
-    dy = F.pad(grey[:, 2:] - grey[:, :-2], (0, 0, 1, 1))
-    place = torch.atan2(dy, dx).remainder(torch.pi) / torch.pi * DIRECTIONS  # of half a turn
-    low, part = place.floor().long() % DIRECTIONS, place - place.floor()
-    strength = torch.hypot(dx, dy)
-    votes = torch.zeros(len(grey), DIRECTIONS, *grey.shape[1:])
-    votes.scatter_add_(1, low[:, None], (strength * (1 - part))[:, None])
-    votes.scatter_add_(1, ((low + 1) % DIRECTIONS)[:, None], (strength * part)[:, None])
-    blocks = F.unfold(F.avg_pool2d(votes, CELL), 2)  # [B, 4 x 9, 49]
-    return (blocks / (blocks.norm(dim=1, keepdim=True) + FAINT)).clamp(max=0.2).flatten(1)
-
-
-def _colours(images: Tensor) -> Tensor:
-    """[B, C, 64, 64] to [B, 4 x 64] of three bands, else to [B, 4 x 8 C]."""
-    if images.shape[1] == 3:
-        level = (images / 64).long()
-        kinds = F.one_hot(level[:, 0] * 16 + level[:, 1] * 4 + level[:, 2], 64)  # [B, 64, 64, 64]
-    else:
-        kinds = F.one_hot((images / 32).long(), 8).permute(0, 2, 3, 1, 4).flatten(3)
-    return F.adaptive_avg_pool2d(kinds.permute(0, 3, 1, 2).float(), 2).flatten(1).sqrt()
+    plain = replace(preprocess.sized(SIDE, SIDE), mean=(0.0,) * C, std=(1.0,) * C)
+    return over(
+        split, plain, lambda images: describe(images.mul(255).clamp(0, 255)), "cpu", batch_size=64, workers=workers
+    )
 
 
 def few_shot(
@@ -162,11 +128,15 @@ class Ridge:
         return self.classes[self.scores(x, l2).argmax(1)]
 
     def left_out(self, l2: float) -> float:
-        """Mean squared error on each training image of a fit without it, which needs no other fit: its error over 1 - its own leverage."""
+        """Mean squared error on each training image of a fit without it."""
+        return float(np.square(self.left_out_scores(l2) - self.Y).mean())
+
+    def left_out_scores(self, l2: float) -> np.ndarray:
+        """[n, K]: of each training image by a fit without it, which needs no other fit: its error over 1 - its own leverage."""
         share = self.eigenvalues / (self.eigenvalues + l2)
         leverage = (self.basis**2 @ share)[:, None]
         error = (self.basis * share) @ (self.basis.T @ self.Y) - self.Y
-        return float(np.square(error / np.maximum(1 - leverage, 1e-9)).mean())
+        return self.Y + error / np.maximum(1 - leverage, 1e-9)
 
 
 def linear(

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from vitral.errors import VitralError
 from vitral.layers.attention import attention_layers, recording
+from vitral.layers.described import EdgesAndColours
 from vitral.layers.patch import patch_grid
 from vitral.layers.position import RESIZES, Grid
 
@@ -108,6 +109,8 @@ class ImageModel(nn.Module, ABC):
         self.config = config
         self.image_size = config.image_size
         self.num_classes = config.num_classes
+        self.beside: EdgesAndColours | None = None
+        """A classifier that is fitted before training, and whose logits are added to the head's in use."""
 
     @abstractmethod
     def forward(self, images: Tensor) -> Tensor:

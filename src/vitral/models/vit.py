@@ -16,11 +16,14 @@ from torch.nn import functional as F
 from vitral.errors import VitralError
 from vitral.layers.attention import Attention
 from vitral.layers.block import Block, drop_path_rates
+from vitral.layers.described import EdgesAndColours
 from vitral.layers.mlp import ACTIVATIONS, Mlp
 from vitral.layers.patch import ConvStem, PatchEmbed, prepend
 from vitral.layers.pool import POOLS, keep_some, pool
 from vitral.layers.position import POSITIONS, Grid, LearnedPositions2d, resize_positions, sincos2d
 from vitral.models.common import CLASS_TOKEN, Each, Maskable, ModelConfig, ignore
+
+BESIDE = 0.5  # the weight of its logits beside those of edges and colours: of few images a Transformer is too sure (benchmarks/LOG.md)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,8 @@ class ViTConfig(ModelConfig):
     """Share of the patches that are left out in training: FLIP, https://arxiv.org/abs/2212.00794."""
     stem: tuple[int, ...] = ()
     """Widths of the 3x3 convolutions that replace the linear patches, of stride 2 where the width changes; none in the paper."""
+    beside: str = "none"
+    """edges: a linear classifier on edges and colours answers beside the Transformer in use. none in the paper."""
     layer_scale: float | None = None
     pre_norm: bool = True
     """False: norms after the residual additions and none at the end, as in the original Transformer."""
@@ -64,6 +69,7 @@ class ViTConfig(ModelConfig):
         self.choose("position", POSITIONS)
         self.choose("pooling", POOLS)
         self.choose("activation", tuple(ACTIVATIONS))
+        self.choose("beside", ("none", "edges"))
         if self.pooling == "cls" and not self.class_token:
             raise VitralError("pooling='cls' needs the class token; set class_token=True or pooling='mean'")
 
@@ -114,6 +120,8 @@ class VisionTransformer(Maskable):
         R = config.representation_dim
         self.pre_logits = nn.Sequential(nn.Linear(D, R), nn.Tanh()) if R else nn.Identity()
         self.head = nn.Linear(R or D, config.num_classes) if config.num_classes else nn.Identity()
+        if config.beside == "edges" and config.num_classes:
+            self.beside = EdgesAndColours(config.in_channels, config.num_classes)
         self.strides = [config.patch_size] * min(4, config.depth)
         self.initialise()
 
@@ -149,7 +157,10 @@ class VisionTransformer(Maskable):
             tokens = keep_some(tokens, self.num_prefix, self.config.patch_drop)  # [B, fewer, D]
         tokens = self.encode(tokens, self.grid_of(images))  # [B, N, D]
         representation = self.pool(tokens)  # [B, D]
-        return self.head(representation)  # [B, K]
+        logits = self.head(representation)  # [B, K]
+        if self.beside is None or self.training:  # each learns by itself
+            return logits
+        return BESIDE * logits + self.beside(images)
 
     def embed(self, images: Tensor, replace: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Images [B, C, H, W] to tokens [B, N, D]: patches with positions, then the class and register tokens before them.

@@ -29,6 +29,8 @@ def model_in_words(config: ModelConfig, name: str | None = None) -> str:
     patch = getattr(config, "patch_size", None)
     stem = " by convolutions" if getattr(config, "stem", ()) else ""
     parts.append(f"images of {size}" if patch is None else f"patches of {patch}{stem} at {size}")
+    if getattr(config, "beside", "none") == "edges":
+        parts.append("beside edges and colours")
     return ", ".join(parts) + _origin(config, name)
 
 

@@ -37,7 +37,7 @@ class About:
 
     title: the heading. command: what made the run. curves: the lines of metrics.jsonl, in order; of two lines of one step the later counts
     (a resumed run). facts: what else there is to know, in order; "parameters" and "training time" are shown large. recipe: as resolved, TOML.
-    worth: sentences on what the model is worth, the last a command.
+    worth: sentences on what the model is worth, the last a command ("" for none).
     """
 
     title: str
@@ -149,7 +149,8 @@ def _worth(sentences: Sequence[str]) -> str:
     if not sentences:
         return ""
     *said, command = sentences
-    return f"<section><h2>Can I use it?</h2><p>{_e(' '.join(said))}</p><pre>{_e(command)}</pre></section>"
+    shown = f"<pre>{_e(command)}</pre>" if command else ""
+    return f"<section><h2>Can I use it?</h2><p>{_e(' '.join(said))}</p>{shown}</section>"
 
 
 def _remarks(curves: Sequence[dict[str, Any]]) -> str:

@@ -29,7 +29,7 @@ Curves = list[dict[str, Any]]
 def report_run(run: Path, data: DataSet | None = None, worth: Sequence[str] = ()) -> Path:
     """Write RUN/report.html of a finished run, and RUN/example.png, one image for the next commands; returns the page's path.
 
-    data: those of the run, if they are open already. worth: sentences on what the model is worth, the last a command; the page begins with
+    data: those of the run, if they are open already. worth: sentences on what the model is worth, the last a command or ""; the page begins with
     them. VitralError for a folder that is no finished run.
     """
     recipe = read_recipe(run / "recipe.toml", stored=True) if (run / "recipe.toml").exists() else Recipe()

@@ -6,8 +6,10 @@ from vitral.data.loader import TrainingBatches
 from vitral.data.mix import Mix
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import DataSet
+from vitral.errors import VitralError
+from vitral.evaluation.described import fit_described
 from vitral.layers.block import Block
-from vitral.models.common import ModelConfig
+from vitral.models.common import ImageModel, ModelConfig
 from vitral.models.heads.dense import build_model
 from vitral.objectives.classify import Classify
 from vitral.objectives.distill import Distill, Teacher
@@ -29,6 +31,7 @@ def assemble(
         nn.init.constant_(model.head.bias, options.head_bias)
     if initial is not None:
         initial.fill(model, data.labels, recipe.transfer.zero_head)
+    _fit_beside(model, recipe, data, preprocess)
     restrict(model, recipe.transfer)
     for module in model.modules():
         if isinstance(module, Block):
@@ -41,6 +44,15 @@ def assemble(
     assert isinstance(objective, Classify), "LEARNING refuses a teacher for other tasks"
     teacher = Teacher(load(options.teacher), data.labels, preprocess)
     return model, Distill(objective, teacher, options.distillation, options.distillation_weight, options.temperature)
+
+
+def _fit_beside(model: ImageModel, recipe: Recipe, data: DataSet, preprocess: Preprocess) -> None:
+    """What answers beside the model is known before the first step."""
+    if model.beside is None:
+        return
+    if data.task != "classify":
+        raise VitralError(f"beside = edges: answers with one class, and the task is {data.task}; leave out --beside")
+    fit_described(model.beside, data.splits["train"], preprocess, mirrored=bool(recipe.augment.hflip))
 
 
 def training_batches(recipe: Recipe, data: DataSet, preprocess: Preprocess) -> TrainingBatches:

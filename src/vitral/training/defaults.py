@@ -172,7 +172,7 @@ def _model(
 def _framing(
     view: ViewOptions, data: DataSet, model: ModelOptions, small: bool, reasons: Reasons, *, places: bool = False
 ) -> ViewOptions:
-    """The whole image, squashed, where a crop of the model's shape would leave much of it out; else the middle."""
+    """The whole image, padded, where a crop of the model's shape would leave much of it out; else the middle."""
     height, width = model.get("image_size")
     shape = width / height
     kept = sum(min(own / shape, shape / own) for own in data.aspects) / len(data.aspects)
@@ -183,12 +183,12 @@ def _framing(
                 "whole images in their proportions, the mean colour around them: every place is to be answered"
             )
         return replace(view, resize=how, crop_fraction=1.0)
-    how = view.resize or ("squash" if view.crop_fraction is None and kept < KEPT else "crop")
+    how = view.resize or ("pad" if view.crop_fraction is None and kept < KEPT else "crop")
     fraction = view.crop_fraction or (1.0 if small or how != "crop" else 0.875)
-    if view.resize is None and how == "squash":
+    if view.resize is None and how == "pad":
         reasons.append(
-            f"whole images, squashed to the model's shape: a crop of it would leave out {1 - kept:.0%} of them; "
-            "--resize pad keeps their proportions"
+            f"whole images, padded to the model's shape: a crop of it would leave out {1 - kept:.0%} of them; "
+            "--resize squash fills the frame"
         )
     elif how == "crop" and (seen := kept * fraction**2) < 0.995:
         reasons.append(f"the middle {seen:.0%} of an image is judged; --resize squash or pad shows all of it")
@@ -285,8 +285,9 @@ def _train(
     """Batch, budget and loader by the number of images."""
     count = len(data.splits["train"])
     if train.batch_size is None:
-        size = 16 if places else 128 if count >= 4_000 else 64  # each pixel is an example
-        size = max(1, min(size, -(-count // 8)))
+        size = min(64, max(1, count // 2)) if count < 4_000 else 128
+        if places:  # each pixel is an example
+            size = max(1, min(16, -(-count // 8)))
         steps = -(-count // (size * train.accumulation))
         train = replace(train, batch_size=size)
         reasons.append(f"batch of {size}: {count:,} training images give {steps:,} steps an epoch")

@@ -67,6 +67,9 @@ class ModelArguments:
     """Channels of a ResNet's stem."""
     stem: tuple[int, ...] | None = None
     """Widths of the 3x3 convolutions that replace a ViT's linear patches (https://arxiv.org/abs/2106.14881): stride 2 where the width changes."""
+    beside: Literal["none", "edges"] | None = None
+    """What answers beside a ViT in use: edges (a linear classifier on edges and colours, fitted to the training images before the first step)
+    or none; default: by how many images there are."""
     position: Literal["learned", "learned2d", "sincos2d", "none", "rotary"] | None = None
     """Position embeddings: learned, learned2d, sincos2d or none of a ViT, learned or rotary of a DINO."""
     pooling: Literal["cls", "mean", "cls_mean"] | None = None

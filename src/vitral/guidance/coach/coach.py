@@ -121,7 +121,7 @@ MASTERED = 0.98  # top-1 on training images, below which longer training may hel
 
 
 def summary(run: History) -> tuple[str, str]:
-    """One line on how the run stands, with its numbers; and the command to try next."""
+    """One line on how the run stands, with its numbers; and the command to try next, "" for none."""
     if not run.train:
         return "no step has been logged yet", advice(run)[1]
     line = run.train[-1]
@@ -153,7 +153,7 @@ def _beside_plan(run: History, line: Line) -> list[str]:
 
 
 def advice(run: History) -> tuple[str, str]:
-    """What would help most where no fault shows, in a few words, and the command for it."""
+    """What would help most where no fault shows, in a few words, and the command for it; "" where none brings it."""
     folder = run.described["folder"]
     if not run.train or run.train[-1]["share"] < 1:
         return "the rest of the training", f"vitral {_command(run)} --resume {folder}"
@@ -164,7 +164,7 @@ def advice(run: History) -> tuple[str, str]:
         return "a longer training", run.again(**_twice(run))
     if images and train - val >= ROOM:
         return "more augmentation, or more images", run.again(mixup=max(0.2, 2 * run.recipe.augment.mixup))
-    return "more images of the classes that it confuses", f"vitral report {folder}"
+    return "more images of the classes that it confuses", ""
 
 
 FINE = 0.1  # a gap between training and validation that enough images would show

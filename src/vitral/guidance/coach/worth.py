@@ -42,11 +42,11 @@ class Worth:
     helps: str
     """The second one."""
     command: str
-    """What would help most, to be copied."""
+    """What would help most, to be copied; "" where no command brings it."""
 
     @property
     def sentences(self) -> list[str]:
-        """For a page: the sentences, then the command."""
+        """For a page: the sentences, then the command, which may be ""."""
         return [self.right, self.helps, self.command]
 
     def __str__(self) -> str:
@@ -104,7 +104,7 @@ def weakest(rows: list[dict[str, Any]]) -> str:
 
 
 def _what_helps(remarks: list[Remark], run: History) -> tuple[str, str]:
-    """The one thing that would help most, as a sentence, and its command."""
+    """The one thing that would help most, as a sentence, and its command if there is one."""
     remark = next((remark for remark in remarks if remark.kind in HELPS), None)
     what, command = (HELPS[remark.kind], remark.next) if remark is not None else advice(run)
     return f"What would help most: {what}.", command

@@ -6,6 +6,8 @@ Unlike a trial it does not measure validation, peak memory or the first epoch's 
 import time
 from pathlib import Path
 
+from rich.console import Console
+
 from vitral.guidance.plan.planner import Estimate
 from vitral.guidance.plan.tryout import peak_memory
 from vitral.training.display import Display
@@ -20,9 +22,12 @@ class Silent(Display):
     """Says nothing."""
 
     def __init__(self) -> None:
-        self.live = None
+        super().__init__(Console(stderr=True, force_terminal=False))
 
     def say(self, text: str) -> None:
+        pass
+
+    def _show(self, what: str, share: float, text: str, *, force: bool) -> None:
         pass
 
 
