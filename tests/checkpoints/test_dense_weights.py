@@ -46,8 +46,19 @@ def test_weights_go_back_under_their_names_old_and_new(name, tmp_path):
     assert written["id2label"] == spec["hf_config"]["id2label"]
     wanted = {key: value for key, value in spec["hf_config"].items() if key in written and key != "label2id"}
     assert {key: written[key] for key in wanted} == wanted
+    assert {key: str(written[key]) for key in wanted} == {
+        key: str(value) for key, value in wanted.items()
+    }  # 4, not 4.0
     assert to_layout(found.model, "hf5").keys() | set(found.report.left_out) >= set(spec["keys5"])
     exchange(str(folder), tmp_path / "ours.safetensors")  # and our own file, compared as it is read back
+
+
+def test_whole_numbers_stay_whole_by_way_of_our_own_file(tmp_path):
+    folder, _ = opened("hf_segformer", tmp_path)
+    exchange(str(folder), tmp_path / "ours.safetensors")
+    exchange(str(tmp_path / "ours.safetensors"), tmp_path / "back", "hf")
+    written = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert str(written["mlp_ratios"]) == "[4, 4, 4, 4]"
 
 
 def test_a_yolos_finds_what_transformers_finds(tmp_path):

@@ -65,8 +65,13 @@ def transformers_config(config: ModelConfig, head: HeadOptions | None = None) ->
 
 def _base(c: Any, kind: str, model: str, fields: tables.Fields, activation: str = "gelu") -> dict[str, Any]:
     """What every config.json holds; `model`: the class that reads it."""
-    written = {theirs: list(v) if isinstance(v := getattr(c, ours), tuple) else v for ours, theirs, *_ in fields}
+    written = {theirs: _whole(v) if isinstance(v := getattr(c, ours), tuple) else v for ours, theirs, *_ in fields}
     return {"model_type": kind, "architectures": [model], **written, "hidden_act": activation}
+
+
+def _whole(values: tuple[Any, ...]) -> list[Any]:
+    """The values, floats that are whole numbers as such: version 5 refuses others for the widths of MLPs."""
+    return [int(v) if isinstance(v, float) and v.is_integer() else v for v in values]
 
 
 def _image(c: Any) -> dict[str, Any]:
