@@ -5,19 +5,23 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from test_dense import run
 from test_everything import made
 from test_resume import same, stopped, train
 
 import vitral
+from vitral.data.loader import EvaluationBatches
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.data.scenes import SceneOptions, write_scenes
 from vitral.data.sources import open_data
+from vitral.evaluation.evaluate import EVALUATORS
 from vitral.models.heads.options import QueryOptions
 from vitral.objectives.options import DetectOptions
 from vitral.training.config import Recipe
 from vitral.training.defaults import resolve
 from vitral.training.options import ModelOptions
+from vitral.training.tasks import learning_of
 
 SMALL = ModelOptions("vit_tiny_patch16_224", image_size=(40, 48), patch_size=8, dim=32, depth=2, num_heads=2)
 WORDS = ["--image-size", "40", "48", "--patch-size", "8", "--dim", "32", "--depth", "2", "--num-heads", "2", "--precision", "fp32",
@@ -60,6 +64,45 @@ def test_from_a_folder_to_objects_of_the_originals(scenes, trained, capsys):
         assert each.mask.shape == (48, 48)
         ys, xs = np.nonzero(each.mask)
         assert not len(xs) or (xs.min() >= x0 - 2 and xs.max() <= x1 + 1 and ys.min() >= y0 - 2 and ys.max() <= y1 + 1)
+
+
+def test_predictions_as_rows_pictures_and_files_of_other_tools(scenes, trained, tmp_path, capsys):
+    paths, out = sorted((scenes / "test").glob("*.jpg"))[:2], tmp_path / "out"
+    said = run(capsys, "predict", trained, *paths, "--threshold", "0.005", "--format", "csv", "--out", out)
+    rows = said.out.splitlines()
+    assert rows[0] == "image,label,score,x0,y0,x1,y1,error"
+    found = json.loads((out / "predictions.json").read_text())
+    assert len(found["annotations"]) == len(rows) - 1 > 5
+    assert [each["id"] for each in found["annotations"]] == list(range(1, len(rows)))
+    assert found["annotations"][0]["segmentation"]["size"] == [48, 48]
+    assert {each["name"] for each in found["categories"]} == {"disc", "square", "triangle"}
+    first = rows[1].split(",")
+    line = (out / f"{paths[0].stem}.txt").read_text().splitlines()[0].split()
+    x0, y0, x1, y1 = map(float, first[3:7])
+    assert [float(cell) * 48 for cell in line[1:5]] == pytest.approx(
+        [(x0 + x1) / 2, (y0 + y1) / 2, x1 - x0, y1 - y0], abs=0.01
+    )
+    with Image.open(out / f"{paths[0].stem}.png") as picture:
+        assert picture.size == (48, 48)
+    lines = run(capsys, "predict", trained, *paths, "--threshold", "0.005", "--format", "jsonl").out.splitlines()
+    assert sum(len(json.loads(line)["objects"]) for line in lines) == len(rows) - 1
+    assert "nothing found" in run(capsys, "predict", trained, paths[0], "--threshold", "1").out
+
+
+def test_the_truth_scores_one_before_training(scenes, trained):
+    assert "the truth in cells of 2 pixels" in (trained / "run.json").read_text()
+    learning = learning_of("instance")
+    data = open_data(scenes, DataOptions(near_copies="apart", task="instance"))
+    split, steps = data.splits["test"], vitral.load(trained).card.preprocess
+    rows = np.arange(len(split))
+    placed = EvaluationBatches(split, steps, 8).placed(rows)
+    found = learning.perfect(split.targets.batch(rows, placed), 3, 1)
+    evaluator = EVALUATORS["instance"](data.labels)
+    evaluator.add(found, split.targets.truth(rows, placed))
+    assert evaluator.result().ap50 == 1
+    again = EVALUATORS["instance"](data.labels)
+    again.take(evaluator.kept())
+    assert again.result().to_json() == evaluator.result().to_json()
 
 
 def test_a_killed_run_ends_with_the_same_bits(scenes, tmp_path):
@@ -105,3 +148,16 @@ def test_defaults_suit_objects(scenes):
     assert isinstance(recipe.head, QueryOptions)
     assert isinstance(recipe.objective, DetectOptions)
     assert any("places" in reason for reason in reasons)
+
+
+@pytest.mark.slow
+def test_ten_images_are_learned_by_heart(tmp_path, capsys):
+    root, out = tmp_path / "ten", tmp_path / "run"
+    write_scenes(root, SceneOptions(images=10, test=4, size=64, classes=4))
+    words = ["--image-size", "64", "--patch-size", "8", "--dim", "96", "--depth", "4", "--num-heads", "4", "--stem", "16", "16", "32", "32", "64",
+             "--head", "query", "--query-dim", "96", "--crop", "none", "--hflip", "0", "--val-fraction", "0", "--lr", "1e-3", "--batch-size", "10",
+             "--optimizer", "adamw", "--weight-decay", "0", "--workers", "0", "--near-copies", "apart", "--ema", "0.98"]  # fmt: skip
+    train("train", root, "--task", "instance", "--out", out, *words, "--steps", "600")
+    result = json.loads(run(capsys, "evaluate", out, root, "--split", "train", "--json").out)
+    assert result["ap"] >= 0.95
+    assert result["mask_ap"] >= 0.9

@@ -1,5 +1,6 @@
 """What a model says of an image, and what makes that of its outputs: the contract of every task's answers."""
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,14 @@ class Answer(ABC):
         """File ending -> picture, over the image [h, w, 3] or beside it; none of an answer to a whole image."""
         return {}
 
+    def rows(self, top_k: int, separator: str) -> list[list[str]]:
+        """Rows of CSV, each as `cells`: one, but one for each object where there can be several."""
+        return [self.cells(top_k, separator)]
+
+    def texts(self) -> dict[str, str]:
+        """File ending -> text, for those who read the answer from a file of the image's own; none for most."""
+        return {}
+
     @abstractmethod
     def to_json(self) -> dict[str, object]:
         """For `json.dumps`, without the image's name."""
@@ -48,8 +57,16 @@ class Answers(ABC):
     of_whole: ClassVar[bool] = True
     """Whether an image has one answer, which its pixels can be asked about; of places there are many."""
 
+    threshold: float | None = None
+    """Score from which something counts as found; None where nothing is found or left out."""
+
     def __init__(self, labels: list[str]) -> None:
         self.labels = labels
+
+    def gathered(self, answers: Sequence[tuple[str, Answer]]) -> dict[str, str]:
+        """File name -> text, for a folder with the answers to images (by name): which number is which class."""
+        classes = {str(k): label for k, label in enumerate(self.labels)}
+        return {"classes.json": json.dumps({"classes": classes}, ensure_ascii=False)}
 
     @abstractmethod
     def __call__(self, outputs: Any, names: Sequence[str], top_k: int, placed: Sequence[Placed]) -> Sequence[Answer]:

@@ -3,6 +3,7 @@
 Axes: Q answers of an image, K classes, n objects that are kept, h w of the original.
 """
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,14 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from vitral.answers.answer import Answer, Answers
 from vitral.answers.maps import at_original
 from vitral.data.annotated import Box, Runs
 from vitral.data.detections import Detections
-from vitral.data.shapes import mask_of, runs_of
+from vitral.data.shapes import area_and_box, mask_of, runs_of
 from vitral.data.view import Placed, View
+from vitral.drawing.objects import Mark, marked
 from vitral.models.heads.outputs import Found
 
 MOST = 100
@@ -102,6 +105,8 @@ class FoundObject:
     """One object."""
 
     label: str
+    index: int
+    """Of the class among the model's labels."""
     score: float
     """0 to 1."""
     box: Box
@@ -124,6 +129,22 @@ class FoundObject:
             found["mask"] = {"size": [self.runs.height, self.runs.width], "counts": self.runs.counts.decode()}
         return found
 
+    def to_coco(self) -> dict[str, object]:
+        """As COCO's JSON has an annotation, with a score and without ids."""
+        x0, y0, x1, y1 = self.box
+        found: dict[str, object] = {
+            "category_id": self.index + 1,
+            "bbox": [round(side, 2) for side in (x0, y0, x1 - x0, y1 - y0)],
+            "area": round((x1 - x0) * (y1 - y0), 2),
+            "iscrowd": 0,
+            "score": round(self.score, 6),
+        }
+        if self.runs is not None:
+            size = [self.runs.height, self.runs.width]
+            area = area_and_box(self.runs, *size)[0]
+            found |= {"segmentation": {"size": size, "counts": self.runs.counts.decode()}, "area": area}
+        return found
+
 
 @dataclass(frozen=True)
 class Detection(Answer):
@@ -144,10 +165,29 @@ class Detection(Answer):
         return self.rows(top_k, separator)[0]
 
     def rows(self, top_k: int, separator: str) -> list[list[str]]:
-        """A row for each object, whatever top_k; one empty row where there is none."""
+        """Of each object, whatever top_k; an empty row where there is none."""
         return [[each.label, f"{each.score:.6f}", *(f"{edge:.2f}" for edge in each.box)] for each in self.objects] or [
             [""] * 6
         ]
+
+    def pictures(self, image: NDArray[np.uint8]) -> dict[str, Image.Image]:
+        """The objects drawn over the image."""
+        marks = [Mark(f"{each.label} {each.score:.0%}", each.index, each.box, each.mask) for each in self.objects]
+        return {".png": marked(image, marks, max(image.shape[:2]))}
+
+    def texts(self) -> dict[str, str]:
+        """YOLO's: class, middle x and y, width, height (shares of the image) and score of each object, a line each."""
+        lines = []
+        for each in self.objects:
+            x0, y0, x1, y1 = each.box
+            shares = (
+                (x0 + x1) / 2 / self.width,
+                (y0 + y1) / 2 / self.height,
+                (x1 - x0) / self.width,
+                (y1 - y0) / self.height,
+            )
+            lines.append(" ".join([str(each.index), *(f"{share:.6f}" for share in (*shares, each.score))]))
+        return {".txt": "".join(f"{line}\n" for line in lines)}
 
     def to_json(self) -> dict[str, object]:
         return {"height": self.height, "width": self.width, "objects": [each.to_json() for each in self.objects]}
@@ -158,9 +198,7 @@ class ObjectAnswers(Answers):
 
     of_whole = False
 
-    def __init__(self, labels: list[str], threshold: float = SURE) -> None:
-        super().__init__(labels)
-        self.threshold = threshold
+    threshold: float = SURE
 
     def __call__(self, outputs: Found, names: Sequence[str], top_k: int, placed: Sequence[Placed]) -> list[Detection]:
         every = detections(outputs, placed, self.threshold)
@@ -170,8 +208,20 @@ class ObjectAnswers(Answers):
         """What was found, for people."""
         shapes = found.masks or (None,) * len(found)
         rows = zip(found.classes.tolist(), found.scores.tolist(), found.boxes.tolist(), shapes, strict=True)
-        objects = (FoundObject(self.labels[k], score, tuple(box), runs) for k, score, box, runs in rows)
+        objects = (FoundObject(self.labels[k], k, score, tuple(box), runs) for k, score, box, runs in rows)
         return Detection(name, tuple(objects), placed.height, placed.width)
+
+    def gathered(self, answers: Sequence[tuple[str, Answer]]) -> dict[str, str]:
+        """Beside the classes everything that was found as COCO's JSON, ids from 1."""
+        images, found = [], []
+        for number, (name, answer) in enumerate(answers, 1):
+            assert isinstance(answer, Detection)
+            images.append({"id": number, "file_name": name, "height": answer.height, "width": answer.width})
+            found += [each.to_coco() | {"image_id": number} for each in answer.objects]
+        categories = [{"id": k, "name": label} for k, label in enumerate(self.labels, 1)]
+        annotations = [each | {"id": number} for number, each in enumerate(found, 1)]
+        text = json.dumps({"images": images, "annotations": annotations, "categories": categories}, ensure_ascii=False)
+        return super().gathered(answers) | {"predictions.json": text}
 
     def probabilities(self, outputs: Any) -> Tensor:
         """[..., K]: a sigmoid for each class."""

@@ -170,7 +170,10 @@ class Predict:
     top_k: int = 3
     """How many classes to show."""
     out: Path | None = None
-    """Folder for pictures of answers that are places: of a map a PNG of class numbers and an overlay; default: none."""
+    """Folder for pictures of answers that are places: of a map a PNG of class numbers and an overlay, of objects an overlay, YOLO's text and, of all
+    images, COCO's JSON; default: none."""
+    threshold: float | None = None
+    """Score from which an object counts as found; default: 0.4."""
     batch_size: int = 16
     """Images in one forward pass."""
     reading: ReadingOptions = field(default_factory=ReadingOptions)
@@ -190,6 +193,12 @@ def predict(given: Predict, words: list[str]) -> int:
         raise VitralError(
             f"--out: is for answers that are places, and {given.model} says one thing of an image; leave it out"
         )
+    if given.threshold is not None:
+        if predictor.answers.threshold is None:
+            raise VitralError(f"--threshold: is for models that find objects, and {given.model} is none; leave it out")
+        if not 0 <= given.threshold <= 1:
+            raise VitralError(f"--threshold {given.threshold}: a score lies in 0 to 1")
+        predictor.answers.threshold = given.threshold
     print_row = Rows(given.format, predictor.answers, given.top_k, separator)
     pictures = None if given.out is None else Pictures(given.out, predictor)
     failed = total = 0
@@ -222,6 +231,7 @@ class Pictures:
         self.folder, self.predictor = folder, predictor
         self.images: dict[str, Any] = {}
         self.taken: set[str] = set()
+        self.answers: list[tuple[str, Answer]] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -241,6 +251,9 @@ class Pictures:
         stem = self._free(Path(row.name).stem)
         for ending, picture in row.pictures(self.predictor.card.preprocess.shown(pixels)).items():
             picture.save(self.folder / f"{stem}{ending}")
+        for ending, text in row.texts().items():
+            (self.folder / f"{stem}{ending}").write_text(text)
+        self.answers.append((row.name, row))
 
     def _free(self, stem: str) -> str:
         """The stem, with a number where images of several folders have the same name."""
@@ -250,8 +263,8 @@ class Pictures:
         return found
 
     def finish(self) -> None:
-        classes = {str(k): label for k, label in enumerate(self.predictor.labels)}
-        (self.folder / "classes.json").write_text(json.dumps({"classes": classes}, ensure_ascii=False))
+        for name, text in self.predictor.answers.gathered(self.answers).items():
+            (self.folder / name).write_text(text)
         print(f"pictures of {counted(len(self.taken), 'image')}: {self.folder}", file=sys.stderr)
 
 
@@ -268,16 +281,16 @@ class Rows:
     def __call__(self, row: "Answer | tuple[str, VitralError]") -> None:
         if isinstance(row, tuple):
             name, error = row[0], str(row[1]).removeprefix(f"{row[0]}: ")  # the row names the image already
-            cells, line = [*[""] * len(self.columns), error], f"error: {error}"
+            rows, line = [[*[""] * len(self.columns), error]], f"error: {error}"
             found: dict[str, Any] = {"error": error}
         else:
             name, found, line = row.name, row.to_json(), row.line(self.top_k)
-            cells = [*row.cells(self.top_k, self.separator), ""] if self.how == "csv" else []
+            rows = [[*cells, ""] for cells in row.rows(self.top_k, self.separator)] if self.how == "csv" else []
         match self.how:
             case "jsonl":
                 print(json.dumps({"image": name, **found}))
             case "csv":
-                self.writer.writerow([name, *cells])
+                self.writer.writerows([name, *cells] for cells in rows)
             case _:
                 print(f"{name}  {line}")
         sys.stdout.flush()

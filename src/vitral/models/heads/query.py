@@ -87,6 +87,8 @@ class QueryHead(nn.Module):
         self.token = nn.Sequential(nn.Linear(D, D), nn.LayerNorm(D))
         self.dense = Answer(D, classes, C)
         self.decoder = QueryDecoder(D, options.query_heads, depth, classes, C) if depth else None
+        self.stride = max(1, round(self.neck.fine))
+        """Pixels of a mask's cell."""
         self.initialise()
 
     @torch.no_grad()
