@@ -20,7 +20,7 @@ from statistics import median
 
 import torch
 
-from vitral.checkpoints.bundle import ModelCard
+from vitral.checkpoints.card import ModelCard
 from vitral.checkpoints.create import create_model
 from vitral.data.preprocess import Preprocess
 from vitral.explain.explain import explain

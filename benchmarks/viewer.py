@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from vitral.checkpoints.bundle import ModelCard, save_model
+from vitral.checkpoints.bundle import save_model
+from vitral.checkpoints.card import ModelCard
 from vitral.checkpoints.create import create_model
 from vitral.data.preprocess import Preprocess
 from vitral.models.zoo import family_of

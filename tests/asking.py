@@ -3,7 +3,7 @@
 import torch
 
 from vitral.api import Predictor
-from vitral.checkpoints.bundle import ModelCard
+from vitral.checkpoints.card import ModelCard
 from vitral.data.preprocess import Preprocess
 from vitral.models.zoo import family_of
 

@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from vitral.api import load
-from vitral.checkpoints.bundle import ModelCard, save_model
+from vitral.checkpoints.bundle import save_model
+from vitral.checkpoints.card import ModelCard
 from vitral.cli import main
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from test_cli import run
-from vitral.checkpoints.bundle import ModelCard, save_model
+from vitral.checkpoints.bundle import save_model
+from vitral.checkpoints.card import ModelCard
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError
 from vitral.predict import load

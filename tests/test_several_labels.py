@@ -10,7 +10,8 @@ from PIL import Image
 
 import vitral
 from drawing import draw_shape
-from vitral.checkpoints.bundle import ModelCard, save_model
+from vitral.checkpoints.bundle import save_model
+from vitral.checkpoints.card import ModelCard
 from vitral.cli import main
 from vitral.data.options import DataOptions
 from vitral.data.sources import open_data

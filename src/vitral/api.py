@@ -1,14 +1,16 @@
 """What `vitral.load` gives: a predictor that can also explain itself."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from vitral.explain.attention import LayerChoice
-from vitral.explain.explain import explain
-from vitral.explain.figure import Explanation
-from vitral.explain.maps import Query
 from vitral.predict import ImageLike
 from vitral.predict import Predictor as WithoutExplanations
 from vitral.predict import load as load_plain
+
+if TYPE_CHECKING:
+    from vitral.explain.attention import LayerChoice
+    from vitral.explain.figure import Explanation
+    from vitral.explain.maps import Query
 
 
 class Predictor(WithoutExplanations):
@@ -18,17 +20,21 @@ class Predictor(WithoutExplanations):
         self,
         image: ImageLike,
         method: str = "attention",
-        layer: LayerChoice | None = None,
+        layer: "LayerChoice | None" = None,
         head: int | None = None,
-        query: Query | None = None,
+        query: "Query | None" = None,
         *,
         target: int | str | None = None,
-    ) -> Explanation:
-        """A map of what counted for the answer; see `vitral.explain.explain.explain` for the arguments."""
+    ) -> "Explanation":
+        """A map of what counted for the answer; see `vitral.explain.explain.explain` for the arguments. VitralError for an exported file."""
+        from vitral.explain.explain import explain
+
         return explain(self, image, method, layer, head, query, target=target)
 
 
 def load(path: str | Path) -> Predictor:
-    """A predictor from a model file, a run folder, or a folder or "hf:org/name" of Hugging Face or timm that has labels and preprocessing."""
+    """A predictor from a model file, a run folder, a file of `vitral export`, or a folder or "hf:org/name" of Hugging Face or timm that has labels
+    and preprocessing.
+    """
     found = load_plain(path)
-    return Predictor(found.model, found.card)
+    return Predictor(found.engine, found.card)

@@ -6,45 +6,70 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, Union
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from vitral.answers import ANSWERS, Answer
-from vitral.checkpoints.bundle import ModelCard, load_model
-from vitral.checkpoints.create import open_model
+from vitral.answers.classes import ClassAnswers
+from vitral.checkpoints.card import ModelCard
 from vitral.data.arrays import arranged, array_pixels
 from vitral.data.bands import in_words, with_channels
-from vitral.data.decode import PageOf, count_pages, decode_seen
+from vitral.data.decode import PageOf, count_pages, decode_array
 from vitral.data.files import read_file
 from vitral.data.options import DataOptions
+from vitral.data.resample import Pixels
 from vitral.data.values import Range, beyond
 from vitral.data.view import Placed
 from vitral.data.walk import Walk, is_text, starts_like_an_image
+from vitral.engines.engine import Engine
+from vitral.engines.onnx import OnnxEngine
 from vitral.errors import VitralError, counted, some
-from vitral.models.common import ImageModel
 
-ImageLike = str | Path | bytes | PageOf | Image.Image | np.ndarray | Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from vitral.engines.torch import TorchEngine
+    from vitral.models.common import ImageModel
+
+ImageLike = Union[str, Path, bytes, PageOf, Image.Image, np.ndarray, "Tensor"]
 
 
 class Predictor:
-    """A model with its labels and its preprocessing."""
+    """A model with its labels and its preprocessing. PyTorch is imported only where the model is PyTorch's."""
 
-    def __init__(self, model: ImageModel, card: ModelCard) -> None:
-        if len(card.labels) != model.num_classes:
-            raise VitralError(
-                f"{len(card.labels)} labels for {model.num_classes} outputs; save the model with one label for each output"
-            )
-        self.model = model.eval()
-        self.card = card
-        self.labels = card.labels
+    def __init__(self, model: "ImageModel | Engine", card: ModelCard) -> None:
         if card.task not in ANSWERS:
             raise VitralError(f"the model's task {card.task!r} is not one of {', '.join(ANSWERS)}; upgrade vitral")
+        if isinstance(model, Engine):
+            self.engine = model
+        else:
+            from vitral.engines.torch import TorchEngine
+
+            if len(card.labels) != model.num_classes:
+                raise VitralError(
+                    f"{len(card.labels)} labels for {model.num_classes} outputs; save the model with one label for each output"
+                )
+            self.engine = TorchEngine(model, card.preprocess)
+        self.card = card
+        self.labels = card.labels
         self.answers = ANSWERS[card.task](card.labels)
         """Makes answers of the model's outputs."""
+
+    @property
+    def model(self) -> "ImageModel":
+        """The model in PyTorch. Raises VitralError for an exported file, which has none."""
+        return self._torch().model
+
+    def _torch(self) -> "TorchEngine":
+        from vitral.engines.torch import TorchEngine
+
+        if not isinstance(self.engine, TorchEngine):
+            raise VitralError(
+                "an exported file gives answers and cannot be looked into, scored or trained; use the run or model file that it was made of"
+            )
+        return self.engine
 
     def __repr__(self) -> str:
         steps = self.card.preprocess
@@ -58,43 +83,58 @@ class Predictor:
         options = DataOptions(value_range=value_range, page=page)  # which validates them
         steps = self.card.preprocess
         changed = replace(steps, value_range=options.value_range or steps.value_range, page=options.page or steps.page)
-        return type(self)(self.model, replace(self.card, preprocess=changed))
+        model = self.engine if isinstance(self.engine, OnnxEngine) else self.model
+        return type(self)(model, replace(self.card, preprocess=changed))
 
-    def decode(self, image: ImageLike) -> Tensor:
+    def decode(self, image: ImageLike) -> "Tensor":
         """Any image to [C, h, w] on the 0..255 scale with the model's channels. Raises VitralError if it is smaller than a patch.
 
         Arrays are [h, w], [h, w, C] or [C, h, w], of uint8, uint16 or, if the model has a value range, any real numbers. Tensors are [C, h, w] on the
         0..255 scale. Files are read as in the model's training; `PageOf` is one page of a file.
         """
-        return self.decode_seen(image)[0]
+        import torch
 
-    def decode_seen(self, image: ImageLike) -> tuple[Tensor, Range | None]:
-        """`decode`, and the file's smallest and largest value if any were clipped to the value range."""
+        return torch.from_numpy(self.read(image))
+
+    def read(self, image: ImageLike) -> Pixels:
+        """`decode`, as an array."""
+        return self.read_seen(image)[0]
+
+    def read_seen(self, image: ImageLike) -> tuple[Pixels, Range | None]:
+        """`read`, and the file's smallest and largest value if any were clipped to the value range."""
         steps, extremes = self.card.preprocess, None
         if isinstance(image, list | tuple):
             raise VitralError("a list of images: give one at a time, as in [vit.predict(image) for image in images]")
-        if not isinstance(image, ImageLike):
-            raise VitralError(f"{image!r} is no image: give a path, bytes, a Pillow image, an array or a tensor")
         if isinstance(image, np.ndarray):
-            image = self._from_array(image)
-        if isinstance(image, Tensor):
-            if image.ndim != 3 or image.shape[0] != steps.channels:
-                raise VitralError(f"a tensor {tuple(image.shape)}: give [{steps.channels}, h, w] on the 0..255 scale")
-            pixels = image if image.dtype == torch.uint8 else image.float()
+            pixels = self._from_array(image)
+        elif isinstance(image, str | Path | bytes | PageOf | Image.Image):
+            pixels, extremes = decode_array(image, steps.channels, reading=steps.reading)
         else:
-            pixels, extremes = decode_seen(image, steps.channels, reading=steps.reading)
+            pixels = self._from_tensor(image)
         steps.check(pixels.shape[1], pixels.shape[2], _name(image))
         return pixels, beyond(extremes, steps.value_range)
 
-    def preprocess(self, image: ImageLike) -> Tensor:
+    def preprocess(self, image: ImageLike) -> "Tensor":
         """Any image to the model's input: float32 [C, H, W]."""
         return self.card.preprocess(self.decode(image))
 
     def view(self, image: ImageLike) -> np.ndarray:
         """The image as the model sees it, for display: uint8 [H, W, 3]."""
-        return self.card.preprocess.shown(self.card.preprocess.view(self.decode(image)))
+        return self.card.preprocess.shown(self.card.preprocess.view(self.read(image)))
 
-    def _from_array(self, array: np.ndarray) -> Tensor:
+    def _from_tensor(self, image: Any) -> Pixels:
+        """What is neither file nor array: a tensor, if PyTorch is there at all."""
+        torch = sys.modules.get("torch")
+        if torch is None or not isinstance(image, torch.Tensor):
+            raise VitralError(f"{image!r} is no image: give a path, bytes, a Pillow image, an array or a tensor")
+        if image.ndim != 3 or image.shape[0] != self.card.preprocess.channels:
+            raise VitralError(
+                f"a tensor {tuple(image.shape)}: give [{self.card.preprocess.channels}, h, w] on the 0..255 scale"
+            )
+        pixels: Pixels = (image if image.dtype == torch.uint8 else image.float()).detach().cpu().numpy()
+        return pixels
+
+    def _from_array(self, array: np.ndarray) -> Pixels:
         """[C, h, w] on the 0..255 scale, with the model's channels."""
         pages = arranged(array, "array")
         if len(pages) > 1:
@@ -106,20 +146,18 @@ class Predictor:
                 "vit.reading_as(value_range=(LOW, HIGH))"
             )
         pixels = with_channels(array_pixels(pages[0], steps.reading, "array")[0], steps.channels, "array")
-        return torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)  # [h, w, C] -> [C, h, w]
+        return np.require(pixels, requirements=["C", "W"]).transpose(2, 0, 1)  # [h, w, C] -> [C, h, w]
 
-    def logits(self, batch: Tensor) -> Tensor:
+    def logits(self, batch: "Tensor") -> "Tensor":
         """[B, C, H, W] as `preprocess` makes them to [B, K], float32 on the CPU. Raises VitralError for a model whose answers are of places."""
         self.check_whole()
-        found = self.outputs(batch)
-        assert isinstance(found, Tensor)
+        found: Tensor = self.outputs(batch)
         return found
 
-    @torch.inference_mode()
-    def outputs(self, batch: Tensor) -> Any:
+    def outputs(self, batch: "Tensor") -> Any:
         """[B, C, H, W] as `preprocess` makes them to the model's outputs, float32 on the CPU: logits [B, K], or `Maps` or `Found`."""
         self.check_head()
-        return self.model(batch.to(next(self.model.parameters()).device)).float().to("cpu")
+        return self._torch().outputs(batch)
 
     def check_whole(self) -> None:
         """A VitralError where the model answers places in an image, and so has no one answer of it."""
@@ -137,36 +175,46 @@ class Predictor:
                 "vitral train DATA --init MODEL, or see how useful its features are with vitral probe MODEL DATA"
             )
 
-    def probabilities(self, logits: Tensor) -> Tensor:
+    def probabilities(self, logits: "Tensor") -> "Tensor":
         """Logits [B, K] to probabilities [B, K]: softmax, or if an image can have several labels a sigmoid of each."""
         return self.answers.probabilities(logits)
 
     def predict(self, image: ImageLike, top_k: int = 5) -> Answer:
         """The model's answer for one image: its class, or all its labels if it can have several, or the class of each pixel."""
-        pixels = self.decode(image)
-        return self.predict_batch([self.card.preprocess(pixels)], [_name(image)], [self.placed(pixels)], top_k)[0]
+        pixels = self.read(image)
+        return self.predict_batch([self.card.preprocess.view(pixels)], [_name(image)], [self.placed(pixels)], top_k)[0]
 
-    def placed(self, pixels: Tensor) -> Placed:
+    def placed(self, pixels: "Tensor | Pixels") -> Placed:
         """Where the model's pixels lie in an image [C, h, w]."""
         h, w = pixels.shape[1:]
         return Placed(h, w, self.card.preprocess.where(h, w))
 
     def predict_batch(
-        self, inputs: Sequence[Tensor], names: Sequence[str], placed: Sequence[Placed], top_k: int = 5
+        self, views: Sequence[Pixels], names: Sequence[str], placed: Sequence[Placed], top_k: int = 5
     ) -> Sequence[Answer]:
-        """Answers for preprocessed images, in one forward pass. placed: where the model's pixels lie in each, as `placed` gives it."""
+        """Answers for images as `Preprocess.view` leaves them, in one forward pass. placed: where these lie in each, as `placed` gives it."""
+        self.check_head()
         if top_k < 1:
             raise VitralError(f"top_k {top_k}: ask for at least 1 class")
-        if len({x.shape for x in inputs}) > 1:  # preprocessing without a common size
-            pairs = zip(inputs, names, placed, strict=True)
-            return [self.answers(self.outputs(x[None]), [name], top_k, [place])[0] for x, name, place in pairs]
-        return self.answers(self.outputs(torch.stack(list(inputs))), names, top_k, placed)
+        if len({view.shape for view in views}) > 1:  # preprocessing without a common size
+            pairs = zip(views, names, placed, strict=True)
+            return [self.predict_batch([view], [name], [place], top_k)[0] for view, name, place in pairs]
+        found = self.engine(np.stack(views))
+        if self.engine.probabilities:
+            assert isinstance(self.answers, ClassAnswers), "only these are exported"
+            return self.answers.told(found, found, names, top_k)
+        return self.answers(found, names, top_k, placed)
 
 
 def load(path: str | Path) -> Predictor:
-    """A predictor from a model file, a run folder, or a folder or "hf:org/name" of Hugging Face or timm that has labels and preprocessing."""
+    """A predictor from a model file, a run folder, a file of `vitral export`, or a folder or "hf:org/name" of Hugging Face or timm that has labels
+    and preprocessing.
+    """
     if not isinstance(path, str | Path):
         raise VitralError(f"{path!r} is no path: give a model file or a run folder")
+    if Path(path).suffix == ".onnx":
+        engine = OnnxEngine(Path(path))
+        return Predictor(engine, engine.card)
     if str(path).startswith("hf:") or (Path(path) / "config.json").is_file():
         return _adopt(str(path))
     path = Path(path)
@@ -174,11 +222,15 @@ def load(path: str | Path) -> Predictor:
         if not (path / "model.safetensors").is_file():
             raise VitralError(f"{path}: holds no model.safetensors; give a finished run or a model file")
         path = path / "model.safetensors"
+    from vitral.checkpoints.bundle import load_model
+
     return Predictor(*load_model(path))
 
 
 def _adopt(source: str) -> Predictor:
     """A predictor from another library's folder."""
+    from vitral.checkpoints.create import open_model
+
     opened = open_model(source)
     if not opened.model.num_classes:
         opened.labels = []
@@ -272,12 +324,12 @@ def predict_stream(
 
     clipped: dict[str, Range] = {}
 
-    def prepare(item: tuple[str, str | bytes | PageOf]) -> tuple[str, tuple[Tensor, Placed] | VitralError]:
+    def prepare(item: tuple[str, str | bytes | PageOf]) -> tuple[str, tuple[Pixels, Placed] | VitralError]:
         try:
-            pixels, extremes = predictor.decode_seen(item[1])
+            pixels, extremes = predictor.read_seen(item[1])
             if extremes is not None:
                 clipped[item[0]] = extremes
-            return item[0], (predictor.card.preprocess(pixels), predictor.placed(pixels))
+            return item[0], (predictor.card.preprocess.view(pixels), predictor.placed(pixels))
         except VitralError as error:
             return item[0], error
         except (MemoryError, RuntimeError) as error:  # PyTorch's allocator raises RuntimeError
@@ -290,12 +342,12 @@ def predict_stream(
         while batch := list(islice(source, batch_size)):
             prepared = list(pool.map(prepare, batch))
             good = [(name, *x) for name, x in prepared if isinstance(x, tuple)]
-            names, inputs, placed = (
+            names, views, placed = (
                 [name for name, _, _ in good],
                 [x for _, x, _ in good],
                 [each for _, _, each in good],
             )
-            answers = iter(predictor.predict_batch(inputs, names, placed, top_k) if good else [])
+            answers = iter(predictor.predict_batch(views, names, placed, top_k) if good else [])
             for name, x in prepared:
                 yield replace(next(answers), clipped=clipped.pop(name, None)) if isinstance(x, tuple) else (name, x)
 

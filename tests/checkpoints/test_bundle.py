@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from vitral.checkpoints.atomic import write_atomically
-from vitral.checkpoints.bundle import ModelCard, load_model, save_model
+from vitral.checkpoints.bundle import load_model, save_model
+from vitral.checkpoints.card import ModelCard
 from vitral.checkpoints.convert import load_weights
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 import vitral
-from vitral.checkpoints.bundle import ModelCard, save_model
+from vitral.checkpoints.bundle import save_model
+from vitral.checkpoints.card import ModelCard
 from vitral.checkpoints.exchange import exchange
 from vitral.checkpoints.processors import PROCESSORS, read_processor, write_processor
 from vitral.checkpoints.timm_pixels import read_timm, write_timm

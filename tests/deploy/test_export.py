@@ -1,6 +1,8 @@
 """An exported file answers as its model does, from image file to probability; one that would not is never written."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import onnxruntime
@@ -8,14 +10,16 @@ import pytest
 import torch
 from PIL import Image
 
+import vitral
 from families import CLASSIFIERS, small
-from vitral.checkpoints.bundle import ModelCard, read_card, save_model
+from vitral.checkpoints.bundle import save_model
+from vitral.checkpoints.card import ModelCard, read_card
 from vitral.cli import main
 from vitral.data.preprocess import Preprocess
 from vitral.deploy import export
 from vitral.engines.onnx import OnnxEngine
 from vitral.errors import VitralError
-from vitral.predict import Predictor
+from vitral.predict import Predictor, load
 
 NAMES = ["cross", "disc", "ring", "bar"]
 FAST = ["vit", "swin", "beit"]
@@ -26,6 +30,26 @@ def predictor(family="vit", task="classify", **options):
     channels = model.config.in_channels
     steps = Preprocess(32, 48, channels, (0.4,) * channels, (0.25,) * channels, crop_fraction=0.9)
     return Predictor(model, ModelCard(family, model.config.arguments(), NAMES, steps, task=task))
+
+
+def alike(found, wanted):
+    """Whether two predictions say the same, to 1e-4."""
+    pairs = zip(found.top, wanted.top, strict=True)
+    return all(a == b and abs(p - q) < 1e-4 for (a, p), (b, q) in pairs)
+
+
+WITHOUT_TORCH = """
+import sys
+class Missing:  # as where they are not installed
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "sklearn", "scipy", "safetensors", "onnx"):
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Missing())
+import vitral
+print(vitral.load(sys.argv[1]).predict(sys.argv[2]).line(4))
+from vitral.cli import main
+main(["predict", *sys.argv[1:], "--format", "jsonl"])
+"""
 
 
 @pytest.fixture
@@ -52,6 +76,7 @@ def test_the_file_describes_itself(exported):
     made, path = exported
     metadata = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
     assert read_card(path, metadata) == made.card
+    assert load(path).labels == NAMES
     assert json.loads(metadata["names"]) == dict(zip("0123", NAMES, strict=True))
     assert json.loads(metadata["imgsz"]) == [32, 48]
     assert json.loads(metadata["verified"])["difference"] < 1e-4
@@ -86,7 +111,11 @@ def test_raw_graphs_take_normalised_pixels_and_give_logits_of_label_sets_too(tmp
     made = predictor(task="multilabel")
     export.export_onnx(made, tmp_path / "m.onnx", raw=True)
     pixels = torch.randn(3, 3, 32, 48)
-    assert np.allclose(OnnxEngine(tmp_path / "m.onnx")(pixels.numpy()), made.logits(pixels).numpy(), atol=1e-4)
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
+    (found,) = session.run(["logits"], {"pixel_values": pixels.numpy()})
+    assert np.allclose(found, made.logits(pixels).numpy(), atol=1e-4)
+    image = export.pictures(tmp_path, 3)[0]
+    assert alike(load(tmp_path / "m.onnx").predict(image), made.predict(image))
 
 
 def broken_mean(monkeypatch):
@@ -153,3 +182,39 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path):
     for path, says in ((tmp_path / "model.bin", r"ends in \.onnx"), (tmp_path / "no" / "m.onnx", "there is no folder")):
         with pytest.raises(VitralError, match=says):
             export.export_onnx(predictor(), path)
+
+
+def test_it_predicts_where_pytorch_is_not_installed(exported, tmp_path):
+    """In a process of its own, from Python and from the command line, bytes and arrays alike."""
+    made, path = exported
+    image = export.pictures(tmp_path, 3)[1]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, str(path), str(image)], capture_output=True, text=True, check=True
+    )
+    line, row = done.stdout.splitlines()
+    assert line == made.predict(image).line(4)
+    found = json.loads(row)
+    assert found["label"] == made.predict(image).label
+    assert found["probability"] == pytest.approx(made.predict(image).probability, abs=1e-5)
+
+
+def test_what_needs_the_model_says_so(exported):
+    _, path = exported
+    with pytest.raises(VitralError, match="an exported file gives answers and cannot be looked into"):
+        vitral.load(path).explain(np.zeros((40, 40, 3), np.uint8))
+
+
+def test_every_kind_of_image_is_taken(exported, tmp_path):
+    made, path = exported
+    found = load(path)
+    image = export.pictures(tmp_path, 3)[0]
+    pixels = np.asarray(Image.open(image))
+    for each in (
+        image,
+        str(image),
+        image.read_bytes(),
+        Image.open(image),
+        pixels,
+        torch.from_numpy(pixels.copy()).permute(2, 0, 1),
+    ):
+        assert alike(found.predict(each), made.predict(image))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from vitral.checkpoints.bundle import ModelCard
+from vitral.checkpoints.card import ModelCard
 from vitral.data.options import DataOptions
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import open_data

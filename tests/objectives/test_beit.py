@@ -10,7 +10,7 @@ import torch
 from by_heart import cut, gradient, learn, make_loop, masked_prediction, shapes
 from torch.nn import functional as F
 
-from vitral.checkpoints.bundle import ModelCard
+from vitral.checkpoints.card import ModelCard
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError
 from vitral.layers.patch import patchify

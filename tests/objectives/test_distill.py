@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vitral.checkpoints.bundle import ModelCard
+from vitral.checkpoints.card import ModelCard
 from vitral.checkpoints.create import create_model
 from vitral.data.loader import Batch
 from vitral.data.preprocess import Preprocess

@@ -4,7 +4,8 @@ import pytest
 import torch
 from by_heart import gradient, learn, make_loop, shapes
 
-from vitral.checkpoints.bundle import ModelCard, load_model, save_model
+from vitral.checkpoints.bundle import load_model, save_model
+from vitral.checkpoints.card import ModelCard
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError
 from vitral.models.tokenizer import DECAY, PATIENCE, Codebook, Tokenizer, TokenizerConfig

@@ -7,7 +7,7 @@ import pytest
 from test_page import EVIL, Page
 
 from families import small
-from vitral.checkpoints.bundle import ModelCard
+from vitral.checkpoints.card import ModelCard
 from vitral.data.options import DataOptions
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import open_data

@@ -11,7 +11,8 @@ from torch import nn
 
 import reference
 from families import CLASSIFIERS, small
-from vitral.checkpoints.bundle import ModelCard, load_model, save_model
+from vitral.checkpoints.bundle import load_model, save_model
+from vitral.checkpoints.card import ModelCard
 from vitral.checkpoints.create import open_model
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError

@@ -1,16 +1,30 @@
 """From a model's outputs to an answer for an image, in the form of its task."""
 
+from collections.abc import Callable
+
 from vitral.answers.answer import Answer, Answers
 from vitral.answers.classes import ClassAnswers, LabelAnswers, Prediction
-from vitral.answers.maps import MapAnswers, Segmentation
-from vitral.answers.objects import Detection, FoundObject, ObjectAnswers
 
-__all__ = ["ANSWERS", "Answer", "Answers", "Detection", "FoundObject", "Prediction", "Segmentation"]
+__all__ = ["ANSWERS", "Answer", "Answers", "Prediction"]
 
-ANSWERS: dict[str, type[Answers]] = {
+
+def _maps(labels: list[str]) -> Answers:
+    from vitral.answers.maps import MapAnswers
+
+    return MapAnswers(labels)
+
+
+def _objects(labels: list[str]) -> Answers:
+    from vitral.answers.objects import ObjectAnswers
+
+    return ObjectAnswers(labels)
+
+
+ANSWERS: dict[str, Callable[[list[str]], Answers]] = {
     "classify": ClassAnswers,
     "multilabel": LabelAnswers,
-    "semantic": MapAnswers,
-    "detect": ObjectAnswers,
-    "instance": ObjectAnswers,
+    "semantic": _maps,
+    "detect": _objects,
+    "instance": _objects,
 }
+"""Task -> what makes its answers, from the labels. Those of places are computed in PyTorch, which is imported when they are made."""

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from vitral.data.values import Range
 from vitral.data.view import Placed
@@ -73,7 +72,7 @@ class Answers(ABC):
         """The answer for each image; outputs: of the model, such as float32 [B, K], names: of the images, placed: where the model saw them."""
 
     @abstractmethod
-    def probabilities(self, outputs: Tensor) -> Tensor:
+    def probabilities(self, outputs: Any) -> Any:
         """Outputs [..., K] to probabilities [..., K]."""
 
     @abstractmethod

@@ -7,9 +7,10 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
+import numpy as np
 
 from vitral.answers.answer import Answer, Answers
+from vitral.data.preprocess import Kind
 from vitral.data.view import Placed
 from vitral.errors import VitralError
 
@@ -55,21 +56,28 @@ class ClassAnswers(Answers):
     """One class an image: a softmax over the classes."""
 
     def __call__(
-        self, outputs: Tensor, names: Sequence[str], top_k: int, placed: Sequence[Placed] = ()
+        self, outputs: Kind, names: Sequence[str], top_k: int, placed: Sequence[Placed] = ()
     ) -> list[Prediction]:
-        ranked = self._ranked(outputs, min(top_k, len(self.labels)))
+        return self.told(np.asarray(outputs), np.asarray(self.probabilities(outputs)), names, top_k)
+
+    def told(self, order: np.ndarray, probabilities: np.ndarray, names: Sequence[str], top_k: int) -> list[Prediction]:
+        """order [B, K]: what the labels are ranked by; outputs say it finer than probabilities [B, K], which end at 1."""
+        ranked = self._ranked(order, probabilities, min(top_k, len(self.labels)))
         return [Prediction(name, *each[0], each) for name, each in zip(names, ranked, strict=True)]
 
-    def _ranked(self, outputs: Tensor, count: int) -> list[list[tuple[str, float]]]:
-        """For each image the labels with the largest outputs, best first, and their probabilities."""
-        classes = outputs.topk(count).indices  # [B, count]
-        values = self.probabilities(outputs).gather(1, classes)
+    def _ranked(self, order: np.ndarray, probabilities: np.ndarray, count: int) -> list[list[tuple[str, float]]]:
+        """For each image the first labels in this order, best first, and their probabilities."""
+        classes = np.argsort(-order, axis=1, kind="stable")[:, :count]  # [B, count]
+        values = np.take_along_axis(probabilities, classes, 1)
         return [
             [(self.labels[k], p) for k, p in zip(*row, strict=True)]
             for row in zip(classes.tolist(), values.tolist(), strict=True)
         ]
 
-    def probabilities(self, outputs: Tensor) -> Tensor:
+    def probabilities(self, outputs: Kind) -> Kind:
+        if isinstance(outputs, np.ndarray):
+            shares = np.exp(outputs - outputs.max(-1, keepdims=True))
+            return shares / shares.sum(-1, keepdims=True)
         return outputs.softmax(-1)
 
     def columns(self, top_k: int, separator: str) -> list[str]:
@@ -81,17 +89,18 @@ class LabelAnswers(ClassAnswers):
 
     independent = True
 
-    def __call__(
-        self, outputs: Tensor, names: Sequence[str], top_k: int, placed: Sequence[Placed] = ()
-    ) -> list[Prediction]:
-        yes = (outputs >= 0).sum(-1).tolist()  # labels at or above 50 %
-        ranked = self._ranked(outputs, min(max(top_k, *yes), len(self.labels)))
+    def told(self, order: np.ndarray, probabilities: np.ndarray, names: Sequence[str], top_k: int) -> list[Prediction]:
+        yes = (probabilities >= 0.5).sum(-1).tolist()
+        ranked = self._ranked(order, probabilities, min(max(top_k, *yes), len(self.labels)))
         return [
             Prediction(name, *each[0], each[:top_k], each[:count])
             for name, each, count in zip(names, ranked, yes, strict=True)
         ]
 
-    def probabilities(self, outputs: Tensor) -> Tensor:
+    def probabilities(self, outputs: Kind) -> Kind:
+        if isinstance(outputs, np.ndarray):
+            half = np.exp(-np.abs(outputs))  # cannot overflow
+            return np.where(outputs >= 0, 1 / (1 + half), half / (1 + half))
         return outputs.sigmoid()
 
     def columns(self, top_k: int, separator: str) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from vitral.checkpoints.bundle import read_card
+from vitral.checkpoints.card import read_card
 from vitral.checkpoints.from_transformers import NO_CLASS, PROBLEM_TYPES, read_config, read_head, sides
 from vitral.checkpoints.processors import read_processor
 from vitral.checkpoints.recognise import Source

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitral.checkpoints.bundle import LoadReport, ModelCard, save_model
+from vitral.checkpoints.bundle import LoadReport, save_model
+from vitral.checkpoints.card import ModelCard
 from vitral.checkpoints.create import Opened, open_model
 from vitral.checkpoints.processors import IMAGENET
 from vitral.checkpoints.write import write_folder

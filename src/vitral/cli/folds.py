@@ -50,7 +50,7 @@ def cross_validate(given: Any, out: Path, spoken: str, display: "Display", *, fr
     if recipe.transfer.init is not None:
         recipe = replace(recipe, transfer=replace(recipe.transfer, init=rooted(recipe.transfer.init)))
     made = make_plan(given.data, recipe, display, brief=True)
-    if not ANSWERS[made.settled.data.task].of_whole:
+    if not ANSWERS[made.settled.data.task](made.settled.data.labels).of_whole:
         raise VitralError(
             f"folds: join the answers to whole images, and task {made.settled.data.task} answers places in them; train once"
         )

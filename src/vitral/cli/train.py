@@ -248,7 +248,7 @@ def _after_training(run: "Run") -> list[str]:
     image = run.data.splits[run.purpose.scored_split].path(0) or run.folder / "example.png"
     vitral, folder, data, picture = program(), *(shlex.quote(str(x)) for x in (run.folder, run.source, image))
     again = f"{vitral} evaluate {folder} {data} --split {run.purpose.scored_split}"
-    if not ANSWERS[run.data.task].of_whole:
+    if not ANSWERS[run.data.task](run.data.labels).of_whole:
         return [f"{vitral} predict {folder} {picture} --out {folder}/predicted", again]
     no_attention = undefined(run.loop.image_model, "attention") is not None
     return [

@@ -20,10 +20,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 import vitral
-from vitral.checkpoints.bundle import ModelCard, read_card
+from vitral.checkpoints.card import ModelCard
 from vitral.data.preprocess import Preprocess
 from vitral.engines.onnx import CARD, LOGITS, PIXEL_VALUES, PIXELS, PROBABILITIES, OnnxEngine
-from vitral.errors import VitralError, counted
+from vitral.errors import VitralError, counted, some
 from vitral.predict import ImageLike, Predictor
 
 BATCHES = (1, 2, 3, 7)
@@ -76,6 +76,7 @@ def export_onnx(
     raw: see the module. images: what to compare on; default: seven pictures cut from scikit-learn's two photographs.
     """
     predictor.check_head()
+    predictor.check_whole()
     try:
         import onnx
     except ImportError:
@@ -140,22 +141,19 @@ def verify(path: Path, predictor: Predictor, images: Sequence[ImageLike]) -> Ver
     Raises VitralError where a label is missing, an answer differs, or a number of images does not go through.
     """
     engine = OnnxEngine(path)
-    card = read_card(path, engine.metadata)
-    if card.labels != predictor.labels:
+    if engine.card.labels != predictor.labels:
         raise VitralError(
-            f"{path}: its labels are not the model's, or in another order ({card.labels[:5]}); nothing was written"
+            f"{path}: its labels are not the model's, or in another order ({some(engine.card.labels)}); nothing was written"
         )
-    steps = card.preprocess
-    seen = [steps.view(predictor.decode(image).numpy()) for image in images]
-    inputs = [steps.normalise(each) if engine.raw else each for each in seen]
+    seen = [engine.card.preprocess.view(predictor.read(image)) for image in images]
     logits = torch.cat([predictor.logits(predictor.preprocess(image)[None]) for image in images])
-    wanted = (logits if engine.raw else predictor.probabilities(logits)).numpy()  # [n, K]
-    scale = float(np.abs(wanted).max()) if engine.raw else 1.0
+    wanted = (predictor.probabilities(logits) if engine.probabilities else logits).numpy()  # [n, K]
+    scale = 1.0 if engine.probabilities else float(np.abs(wanted).max())
     worst = 0.0
     for size in BATCHES:
         for start in range(0, len(images), size):
             rows = [i % len(images) for i in range(start, start + size)]
-            found = engine(np.stack([inputs[i] for i in rows]))
+            found = engine(np.stack([seen[i] for i in rows]))
             worst = max(worst, float(np.abs(found - wanted[rows]).max()) / scale)
     if not worst <= TOLERANCE:  # NaN is no agreement either
         raise VitralError(

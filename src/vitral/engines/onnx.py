@@ -9,6 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from vitral.checkpoints.card import read_card
+from vitral.data.resample import Pixels
+from vitral.engines.engine import Engine
 from vitral.errors import VitralError
 
 CARD = "vitral"
@@ -19,10 +22,10 @@ PROBABILITIES, LOGITS = "probabilities", "logits"
 """Names of its output."""
 
 
-class OnnxEngine:
+class OnnxEngine(Engine):
     """Runs an exported file on the CPU, on as many threads as the process may use.
 
-    Raises VitralError where the file is no ONNX model, is damaged, or ONNX Runtime is missing.
+    Raises VitralError where the file is no ONNX model, is damaged or without a card, or ONNX Runtime is missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -43,24 +46,21 @@ class OnnxEngine:
             ) from error
         self.path = path
         self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
-        (self.input,), (self.output,) = (
-            [each.name for each in ends] for ends in (self.session.get_inputs(), self.session.get_outputs())
-        )
+        self.card = read_card(path, self.metadata)
+        self.input = self.session.get_inputs()[0].name
+        self.probabilities = self.input == PIXELS
 
-    @property
-    def raw(self) -> bool:
-        """Whether it takes normalised pixels and gives logits."""
-        return self.input == PIXEL_VALUES
-
-    def __call__(self, pixels: NDArray[np.generic]) -> NDArray[np.float32]:
-        """[B, C, H, W], as the graph's input is called, to its output [B, K]. VitralError for images that the graph does not take."""
+    def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
+        """[B, C, H, W] on the 0..255 scale to probabilities [B, K], or of a raw graph to logits."""
+        if not self.probabilities:
+            pixels = self.card.preprocess.normalise(pixels)
         try:
-            found = self.session.run([self.output], {self.input: pixels})
+            (found,) = self.session.run(None, {self.input: pixels})
         except Exception as error:
             raise VitralError(
                 f"{self.path}: {pixels.dtype} {pixels.shape} does not fit ({_first_line(error)})"
             ) from error
-        return np.asarray(found[0], np.float32)
+        return np.asarray(found, np.float32)
 
 
 def _first_line(error: Exception) -> str:

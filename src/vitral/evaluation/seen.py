@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitral.checkpoints.atomic import write_atomically
-from vitral.checkpoints.bundle import ModelCard
+from vitral.checkpoints.card import ModelCard
 from vitral.data.sources import DataSet, Held, Split
 from vitral.errors import VitralError
 

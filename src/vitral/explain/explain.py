@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from vitral.checkpoints.bundle import ModelCard
+from vitral.checkpoints.card import ModelCard
 from vitral.data.decode import PageOf, decode
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError, some

@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from vitral.answers import Segmentation
+from vitral.answers.maps import Segmentation
 from vitral.data.maps import SemanticMaps
 from vitral.data.sources import Split
 from vitral.drawing.objects import class_colours, veiled

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitral.checkpoints.bundle import ModelCard
+from vitral.checkpoints.card import ModelCard
 from vitral.data.scan import OnProgress
 from vitral.data.sources import DataSet, Split, open_data
 from vitral.errors import VitralError

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitral.checkpoints.bundle import ModelCard, save_model
+from vitral.checkpoints.bundle import save_model
+from vitral.checkpoints.card import ModelCard
 from vitral.checkpoints.claim import Claim
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import DataSet

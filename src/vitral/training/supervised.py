@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vitral.checkpoints.atomic import write_atomically
-from vitral.checkpoints.bundle import ModelCard, save_model
+from vitral.checkpoints.bundle import save_model
+from vitral.checkpoints.card import ModelCard
 from vitral.data.sources import Split
 from vitral.evaluation.beside import beside
 from vitral.evaluation.evaluate import EVALUATORS, evaluate

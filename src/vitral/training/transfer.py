@@ -10,7 +10,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from vitral.checkpoints.bundle import LoadReport, read_card
+from vitral.checkpoints.bundle import LoadReport
+from vitral.checkpoints.card import read_card
 from vitral.checkpoints.convert import place
 from vitral.checkpoints.create import Opened, open_model
 from vitral.checkpoints.recognise import Source

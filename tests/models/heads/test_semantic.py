@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from families import small
-from vitral.checkpoints.bundle import ModelCard, load_model, save_model
+from vitral.checkpoints.bundle import load_model, save_model
+from vitral.checkpoints.card import ModelCard
 from vitral.data.preprocess import Preprocess
 from vitral.models.heads.dense import Dense
 from vitral.models.heads.options import HEADS, LinearOptions, SegformerOptions, head_options

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitral.checkpoints.atomic import read_safetensors, write_safetensors
-from vitral.checkpoints.bundle import ModelCard
+from vitral.checkpoints.card import ModelCard
 from vitral.data.bands import COLOURS, to_rgb
 from vitral.data.decode import decode
 from vitral.data.files import cache_folder

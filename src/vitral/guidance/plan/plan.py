@@ -8,7 +8,7 @@ depend on time in `training/defaults.py`.
 from collections.abc import Callable
 from dataclasses import replace
 
-from vitral.checkpoints.bundle import ModelCard
+from vitral.checkpoints.card import ModelCard
 from vitral.errors import VitralError
 from vitral.evaluation.beside import baselines
 from vitral.guidance.plan.devices import Device, device_row
