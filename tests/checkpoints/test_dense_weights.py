@@ -21,8 +21,11 @@ from vitral.models.eomt import boxes_around
 from vitral.models.heads.options import LinearOptions, NoHead, SegformerOptions
 from vitral.models.yolos import log_odds
 from vitral.models.zoo import model_config
+from vitral.training.config import Recipe
 from vitral.training.defaults import settle_head
 from vitral.training.options import ModelOptions
+from vitral.training.shape import open_config
+from vitral.training.toml import merge, read_recipe, to_toml
 
 NAMES = reference.names("transformers-dense")
 
@@ -236,6 +239,18 @@ def test_images_for_a_yolos_have_whole_patches(image, settings, size, tmp_path):
     folder, found = opened("hf_yolos", tmp_path, YOLOS | settings)
     exchange(str(folder), tmp_path / "ours", "hf")
     assert open_model(tmp_path / "ours").preprocess == found.preprocess
+
+
+@pytest.mark.parametrize("family", ["yolos", "eomt"])
+def test_a_recipe_that_starts_from_a_detector_comes_back_from_its_file(family, tmp_path):
+    config = small(family).config
+    arguments = {
+        name: value for name, value in config.arguments().items() if name not in ("in_channels", "num_classes")
+    }
+    recipe = merge(Recipe(), {"model": {"name": family, **arguments}}, "here")
+    (tmp_path / "recipe.toml").write_text(to_toml(recipe))
+    assert read_recipe(tmp_path / "recipe.toml") == recipe
+    assert open_config(recipe, in_channels=3, num_classes=4) == config
 
 
 def test_a_yolos_is_not_trained_to_classify():

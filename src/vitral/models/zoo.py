@@ -355,6 +355,9 @@ def replaced(config: ModelConfig, name: str, arguments: Mapping[str, object]) ->
 def argument_types() -> dict[str, object]:
     """Every argument that a recipe can give a model of some family, with its types; the data say how many channels and classes there are."""
     kinds = {type(entry.config.backbone) for entry in MODELS.values()}
+    kinds |= {
+        kind for kind, _ in FAMILIES.values() if kind.answers != "classify"
+    }  # without rows, but training can start from their weights
     found: dict[str, object] = {}
     for kind in sorted(kinds, key=lambda each: each.__name__):
         hints = typing.get_type_hints(kind)
