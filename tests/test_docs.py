@@ -132,6 +132,7 @@ def test_the_commands_run_in_order(pytestconfig, place, monkeypatch, capsys, nam
         "docs/viewer.md",
         "docs/data.md",
         "docs/annotations.md",
+        "docs/dense.md",
         "CONTRIBUTING.md",
         "CHANGELOG.md",
     ],

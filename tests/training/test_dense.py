@@ -303,3 +303,38 @@ def test_ten_images_are_learned_by_heart(tmp_path, capsys):
           "--batch-size", "10", "--lr", "2e-3", "--workers", "0", "--keep", "last", "--out", out)  # fmt: skip
     result = json.loads(run(capsys, "evaluate", out, tmp_path / "scenes", "--split", "train", "--json").out)
     assert result["miou"] >= 0.97
+
+
+def test_a_converted_file_answers_the_same_and_others_have_no_such_model(ground, trained, tmp_path, capsys):
+    run(capsys, "convert", trained, tmp_path / "own.safetensors")
+    image = ground / "images/03.png"
+    assert (
+        vitral.load(tmp_path / "own.safetensors").predict(image).map == vitral.load(trained).predict(image).map
+    ).all()
+    with pytest.raises(SystemExit) as stop:
+        main(["convert", str(trained), str(tmp_path / "hf"), "--to", "hf"])
+    assert stop.value.code == 2
+    assert "has no layout 'hf'" in capsys.readouterr().err
+
+
+def test_the_doctor_and_a_plan_know_the_task(ground, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "PNG maps" in run(capsys, "doctor", ground, "--task", "semantic").err
+    run(capsys, "plan", ground, "--epochs", "2", "--device", "t4")
+    (recipe,) = tmp_path.glob("*.toml")
+    run(
+        capsys,
+        "train",
+        ground,
+        "--recipe",
+        recipe,
+        "--workers",
+        "0",
+        "--batch-size",
+        "4",
+        "--steps",
+        "1",
+        "--out",
+        tmp_path / "run",
+    )
+    assert json.loads((tmp_path / "run" / "scores.json").read_text())["images"] > 0

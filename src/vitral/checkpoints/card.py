@@ -32,7 +32,7 @@ class ModelCard:
     data: dict[str, object] = field(default_factory=dict)
     """Name and fingerprint of the training data."""
     task: str = "classify"
-    """classify (one class an image) or multilabel (several labels or none: each output is a yes or no of its own)."""
+    """What its outputs answer, a key of `vitral.answers.ANSWERS`."""
     head: dict[str, object] | None = None
     """Name and options of a dense task's head; None where the architecture's own head answers."""
     version: str = vitral.__version__

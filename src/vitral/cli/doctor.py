@@ -54,6 +54,7 @@ class Doctor:
 
 def doctor(given: Doctor, words: list[str]) -> int:
     from vitral.data.formats import recognise
+    from vitral.data.targets import TARGETS
     from vitral.guidance.doctor.diagnose import as_json, check_page_place, diagnose
     from vitral.guidance.doctor.page import write_doctor_page
     from vitral.predict import load
@@ -62,7 +63,8 @@ def doctor(given: Doctor, words: list[str]) -> int:
 
     out = given.out or Path(f"{Path(given.data).resolve().stem}-doctor.html")
     check_page_place(out, given.data)
-    if given.options.task is None and recognise(Path(given.data)) is not None:
+    task = given.options.task
+    if (task is None or (task in TARGETS and TARGETS[task].in_place)) and recognise(Path(given.data)) is not None:
         return _annotations(given, out, words)
     if given.fix is not None:
         raise VitralError(

@@ -29,8 +29,8 @@ class Train:
     """
 
     data: str | None = argument(None)
-    """Folder of class folders (or of train/, val/ and test/ with class folders), a CSV, TSV or Parquet table with columns image and label, or a
-    built-in name: digits, fashion-mnist, elpv."""
+    """Folder of class folders (or of train/, val/ and test/ with class folders), a CSV, TSV or Parquet table with columns image and label, data with
+    maps or boxes (docs/annotations.md), or a built-in name: digits, fashion-mnist, elpv."""
     recipe: Path | None = None
     """TOML file of settings, over which any flag goes."""
     out: Path | None = None

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @dataclass
 class Evaluate:
     """Score a model on labelled images: top-1 and top-5, precision, recall and F1 a class, confusion, calibration error, intervals.
-    Where an image can have several labels: mean average precision (mAP), F1, exact matches, calibration error.
+    Where an image can have several labels: mean average precision (mAP), F1, exact matches, calibration error. Of maps: mIoU, of boxes: AP.
 
     Example: vitral evaluate runs/photos photos/ --split test --json > scores.json
 

@@ -69,8 +69,8 @@ class DataOptions:
     train_fraction: float = 1.0
     """Share of each class's training images to use, the same ones each time: to see the effect of fewer images."""
     task: str | None = None
-    """What is learned of an image, by the name of its task; default: as the labels are, classify (one class) or else multilabel
-    (several, or none)."""
+    """What is learned of an image: classify (one class), multilabel (several labels, or none), semantic (a class for each pixel), detect (boxes),
+    instance (boxes and masks) or panoptic; default: as the labels or annotations are."""
     class_depth: int | None = None
     """How many folders deep in DATA, or in its split folders, the class folders lie: 1 for DATA/cat, 2 for DATA/colour/cat."""
     skip_unreadable: bool = False
