@@ -99,8 +99,8 @@ class ImageModel(nn.Module, ABC):
     """Whether maps shrink from stage to stage. If not, there is one stage, and every block sees the same patches."""
     droppable: ClassVar[bool] = False
     """Whether `encode` takes a subset of the embedded patches."""
-    replaceable: ClassVar[tuple[str, ...]] = ("norm.", "fc_norm.", "pre_logits.", "reg_token")
-    """Prefixes of parameters that another pooling, representation or number of registers adds or removes."""
+    replaceable: ClassVar[tuple[str, ...]] = ("norm.", "fc_norm.", "pre_logits.", "reg_token", "beside.")
+    """Prefixes of parameters that another pooling, representation, number of registers or classifier beside the model adds or removes."""
     without_positions: ClassVar[str] = "this model has no positions"
     """Why `position_vectors` is empty, for people."""
 

@@ -44,7 +44,8 @@ class Initial:
         """Bring the weights into `model`, whose head answers `labels`. A VitralError where the two have other shapes."""
         tensors, backbone = self.model.state_dict(), model.backbone
         kept = self._head(model, labels) if backbone is model else {}
-        tensors = {name: t for name, t in tensors.items() if not name.startswith("head.")} | kept
+        # What answers beside the source was fitted to its images; of these it is fitted anew.
+        tensors = {name: t for name, t in tensors.items() if not name.startswith(("head.", "beside."))} | kept
         rule = model.config.position_resize
         report = place(backbone, Source(self.source, tensors), strict=False, new_head=not kept, resize=rule)
         self.notes += report.notes
