@@ -23,12 +23,12 @@ SIDE = 32
 class Maps(nn.Module):
     """A head over maps that a convolution makes of the images, with learned positions."""
 
-    def __init__(self, layers, classes=3):
+    def __init__(self, layers, classes=3, stuff=()):
         super().__init__()
         torch.manual_seed(0)
         self.stem = nn.Conv2d(3, 12, 4, 4)
         self.positions = nn.Parameter(torch.randn(SIDE // 4, SIDE // 4, 12))
-        options = QueryOptions(decoder_layers=layers, queries=12, query_dim=16, query_heads=2, pixel_dim=6)
+        options = QueryOptions(decoder_layers=layers, queries=12, query_dim=16, query_heads=2, pixel_dim=6, stuff=stuff)
         self.head = QueryHead([12], [4], classes, options)
 
     def forward(self, images):
@@ -178,10 +178,8 @@ def test_a_place_learns_one_object():
 
 def test_stuff_has_no_box_and_is_learned_where_it_lies():
     targets = things([(2, 0, 0, 32, 8), (0, 10, 14, 20, 30)])
-    model = Maps(1)
-    losses = Detect(stuff=frozenset({2}))(model, batch_of(targets))
-    only = Detect(stuff=frozenset({0, 2}))(model, batch_of(targets))
-    assert 0 < losses["box"] < Detect()(model, batch_of(targets))["box"]
+    none, some, only = (Detect()(Maps(1, stuff=stuff), batch_of(targets)) for stuff in ((), (2,), (0, 2)))
+    assert 0 < some["box"] < none["box"]
     assert only["box"] == only["giou"] == 0
     assert only["mask"] > 0
     batch = batch_of(targets)

@@ -15,8 +15,9 @@ from vitral.data.loader import EvaluationBatches
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.data.scenes import SceneOptions, write_scenes
 from vitral.data.sources import open_data
+from vitral.errors import VitralError
 from vitral.evaluation.evaluate import EVALUATORS
-from vitral.models.heads.options import QueryOptions
+from vitral.models.heads.options import LinearOptions, QueryOptions
 from vitral.objectives.options import DetectOptions
 from vitral.training.config import Recipe
 from vitral.training.defaults import resolve
@@ -150,6 +151,91 @@ def test_defaults_suit_objects(scenes):
     assert any("places" in reason for reason in reasons)
 
 
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory):
+    """Pictures with a sky and a ground, which are stuff, and bright squares, which are things: COCO's panoptic format."""
+    root = tmp_path_factory.mktemp("panoptic")
+    rng = np.random.default_rng(0)
+    (root / "annotations/panoptic_train").mkdir(parents=True)
+    (root / "train").mkdir()
+    images, annotations = [], []
+    for k in range(1, 41):
+        h, w = 40, int(rng.integers(44, 52))
+        ids, pixels = np.ones((h, w), np.int32), np.full((h, w, 3), (90, 120, 220), np.uint8)
+        ids[h // 2 :], pixels[h // 2 :] = 2, (60, 150, 60)
+        for number in range(3, 3 + int(rng.integers(0, 3))):
+            y, x = rng.integers(0, h - 12), rng.integers(0, w - 12)
+            ids[y : y + 12, x : x + 12], pixels[y : y + 12, x : x + 12] = number, 240
+        ids[0] = 0  # void
+        Image.fromarray(pixels).save(root / f"train/{k}.png")
+        Image.fromarray(np.stack([ids, ids * 0, ids * 0], -1).astype(np.uint8)).save(
+            root / f"annotations/panoptic_train/{k}.png"
+        )
+        images.append({"id": k, "file_name": f"{k}.png", "height": h, "width": w})
+        present = [number for number in np.unique(ids).tolist() if number]
+        segments = [
+            {"id": n, "category_id": min(n, 3), "area": int((ids == n).sum()), "bbox": [0, 0, w, h], "iscrowd": 0}
+            for n in present
+        ]
+        annotations.append({"image_id": k, "file_name": f"{k}.png", "segments_info": segments})
+    categories = [
+        {"id": i, "name": name, "isthing": int(name == "box")} for i, name in enumerate(("sky", "grass", "box"), 1)
+    ]
+    text = json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    (root / "annotations/panoptic_train.json").write_text(text)
+    return root
+
+
+def test_panoptic_data_from_a_folder_to_segments(ground, tmp_path, capsys):
+    out = tmp_path / "run"
+    train("train", ground, "--task", "panoptic", "--out", out, *WORDS, "--steps", "40")
+    vit = vitral.load(out)
+    assert vit.model.head.stuff == {0, 1}
+    result = json.loads(run(capsys, "evaluate", out, ground, "--split", "test", "--json").out)
+    assert [row["stuff"] for row in result["classes"]] == [True, True, False]
+    assert 0 <= result["pq"] <= 1
+    assert "PQ" in (out / "report.html").read_text()
+    vit.answers.threshold = 0.0
+    answer = vit.predict(ground / "train/1.png")
+    assert answer.map.shape == Image.open(ground / "train/1.png").size[::-1]
+    assert set(np.unique(answer.map)) - {0} == {each.id for each in answer.segments}
+    labels = [each.label for each in answer.segments if each.label != "box"]
+    assert len(labels) == len(set(labels)) > 0
+    assert sum(each.area for each in answer.segments) == (answer.map > 0).sum()
+    run(capsys, "predict", out, ground / "train/1.png", "--threshold", "0.1", "--out", tmp_path / "pictures")
+    assert (tmp_path / "pictures/1-overlay.jpg").exists()
+
+
+def test_the_truth_of_panoptic_data_scores_one(ground):
+    data = open_data(ground, DataOptions(near_copies="apart", task="panoptic"))
+    recipe, _ = resolve(Recipe(SMALL), data, "cpu")
+    assert recipe.head.stuff == (0, 1)
+    split = data.splits["train"]
+    rows = np.arange(len(split))
+    placed = EvaluationBatches(split, made(recipe, data, 4, 1).batches.preprocess, 8).placed(rows)
+    found = learning_of("panoptic").perfect(split.targets.batch(rows, placed), 3, 1)
+    evaluator = EVALUATORS["panoptic"](data.labels)
+    evaluator.add(found, split.targets.truth(rows, placed))
+    assert evaluator.result().pq > 0.9
+    again = EVALUATORS["panoptic"](data.labels)
+    again.take(evaluator.kept())
+    assert again.result() == evaluator.result()
+
+
+@pytest.mark.parametrize(
+    ("task", "head", "said"),
+    [
+        ("detect", LinearOptions(), "head linear: finds no objects"),
+        ("semantic", QueryOptions(), "head query: finds objects"),
+        ("detect", QueryOptions(queries=2), "head.queries 2: an image has"),
+    ],
+)
+def test_heads_that_do_not_suit_the_task_are_refused(scenes, task, head, said):
+    data = open_data(scenes, DataOptions(near_copies="apart", task=task))
+    with pytest.raises(VitralError, match=said):
+        resolve(Recipe(SMALL, head=head), data, "cpu")
+
+
 @pytest.mark.slow
 def test_ten_images_are_learned_by_heart(tmp_path, capsys):
     root, out = tmp_path / "ten", tmp_path / "run"
@@ -157,7 +243,7 @@ def test_ten_images_are_learned_by_heart(tmp_path, capsys):
     words = ["--image-size", "64", "--patch-size", "8", "--dim", "96", "--depth", "4", "--num-heads", "4", "--stem", "16", "16", "32", "32", "64",
              "--head", "query", "--query-dim", "96", "--crop", "none", "--hflip", "0", "--val-fraction", "0", "--lr", "1e-3", "--batch-size", "10",
              "--optimizer", "adamw", "--weight-decay", "0", "--workers", "0", "--near-copies", "apart", "--ema", "0.98"]  # fmt: skip
-    train("train", root, "--task", "instance", "--out", out, *words, "--steps", "600")
+    train("train", root, "--task", "instance", "--out", out, *words, "--steps", "1000")
     result = json.loads(run(capsys, "evaluate", out, root, "--split", "train", "--json").out)
     assert result["ap"] >= 0.95
     assert result["mask_ap"] >= 0.9

@@ -20,11 +20,18 @@ def _objects(labels: list[str]) -> Answers:
     return ObjectAnswers(labels)
 
 
+def _segments(labels: list[str]) -> Answers:
+    from vitral.answers.panoptic import PanopticAnswers
+
+    return PanopticAnswers(labels)
+
+
 ANSWERS: dict[str, Callable[[list[str]], Answers]] = {
     "classify": ClassAnswers,
     "multilabel": LabelAnswers,
     "semantic": _maps,
     "detect": _objects,
     "instance": _objects,
+    "panoptic": _segments,
 }
 """Task -> what makes its answers, from the labels. Those of places are computed in PyTorch, which is imported when they are made."""

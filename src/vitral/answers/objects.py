@@ -46,7 +46,7 @@ def detections(
 def _detections(found: Found, placed: Placed, threshold: float, masks: bool) -> Detections:
     """found: of one image."""
     scores = found.logits[0].sigmoid().double()  # [Q, K]
-    boxes = _at_original(found.boxes[0], placed)  # [Q, 4]
+    boxes = at_original_boxes(found.boxes[0], placed)  # [Q, 4]
     pairs = scores.flatten().topk(min(scores.numel(), 4 * MOST if found.repeated else MOST))
     rows, classes = (each.numpy() for each in (pairs.indices // scores.shape[1], pairs.indices % scores.shape[1]))
     sides = boxes[rows, 2:] - boxes[rows, :2]
@@ -61,7 +61,7 @@ def _detections(found: Found, placed: Placed, threshold: float, masks: bool) -> 
     return Detections(classes, values, boxes[rows], shapes)
 
 
-def _at_original(boxes: Tensor, placed: Placed) -> NDArray[np.float64]:
+def at_original_boxes(boxes: Tensor, placed: Placed) -> NDArray[np.float64]:
     """Boxes [Q, 4] as shares of the model's pixels -> pixels of the original, cut at its edges."""
     shares = boxes.double().numpy().reshape(-1, 2, 2)  # x and y of two corners
     corners = shares[..., ::-1] * (placed.view.height, placed.view.width)

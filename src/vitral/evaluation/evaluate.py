@@ -13,6 +13,7 @@ from vitral.evaluation.metrics import ClassEvaluator
 from vitral.evaluation.multilabel import LabelEvaluator
 from vitral.evaluation.objects import ObjectEvaluator
 from vitral.evaluation.outputs import answered
+from vitral.evaluation.segments import SegmentEvaluator
 from vitral.evaluation.semantic import MapEvaluator
 from vitral.predict import Predictor
 
@@ -22,6 +23,7 @@ EVALUATORS: dict[str, type[Evaluator]] = {
     "semantic": MapEvaluator,
     "detect": ObjectEvaluator,
     "instance": ObjectEvaluator,
+    "panoptic": SegmentEvaluator,
 }
 
 

@@ -48,8 +48,6 @@ class Detect(Objective):
 
     cells: int = 8
     """Answers of the dense stage that learn each object."""
-    stuff: frozenset[int] = frozenset()
-    """Classes that are no things."""
 
     def count(self, batch: Batch) -> float:
         return float(max(1, sum(map(len, batch.targets.classes))))
@@ -65,7 +63,7 @@ class Detect(Objective):
     def of(self, found: Found, batch: Batch) -> dict[str, Tensor]:
         """Each loss as its sum over the objects of the batch and over the stages."""
         truth = Truth.of(batch.targets, batch.keys)
-        stuff = torch.isin(truth.classes, torch.tensor(sorted(self.stuff), device=truth.classes.device))  # [B, M]
+        stuff = torch.isin(truth.classes, torch.tensor(sorted(found.stuff), device=truth.classes.device))  # [B, M]
         sums: dict[str, Tensor] = {}
         for stage in (*found.earlier, found):
             size = batch.images.shape[2:]

@@ -74,7 +74,7 @@ class MapSections(Sections):
             )
         return (
             "<section><h2>Worst images</h2><p class=soft>Each image, its map, and the answer; then some from all over the split. "
-            f"What has no class is left grey.</p>{_legend(predictor.labels)}<div class='gallery wide'>{''.join(figures)}</div></section>"
+            f"What has no class is left grey.</p>{legend(predictor.labels)}<div class='gallery wide'>{''.join(figures)}</div></section>"
         )
 
 
@@ -87,7 +87,8 @@ def worst(counts: NDArray[np.int64]) -> list[tuple[int, float]]:
     return [(int(i), float(ious[i])) for i in (*order[:WORST], *spread)]
 
 
-def _legend(labels: list[str]) -> str:
+def legend(labels: list[str]) -> str:
+    """Which colour is which class."""
     colours = class_colours(max(256, len(labels))).tolist()
     items = "".join(
         f'<span class=chip><i style="background:rgb({r},{g},{b})"></i>{escape(label)}</span>'

@@ -15,6 +15,7 @@ from vitral.report.maps import MapSections
 from vitral.report.objects import ObjectSections
 from vitral.report.sections import Sections
 from vitral.report.seen import Seen, seen_section
+from vitral.report.segments import SegmentSections
 
 SECTIONS: dict[str, Sections] = {
     "classify": ClassSections(),
@@ -22,6 +23,7 @@ SECTIONS: dict[str, Sections] = {
     "semantic": MapSections(),
     "detect": ObjectSections(),
     "instance": ObjectSections(),
+    "panoptic": SegmentSections(),
 }
 
 

@@ -84,6 +84,8 @@ def resolve(recipe: Recipe, data: DataSet, device: str, own: Preprocess | None =
     model = _model(recipe.model, pretext, data, device, reasons, places=places)
     objective = asked.settled(width(model))
     head = settle_head(recipe.head, model, data.task if learning is not None else None, reasons)
+    if learning is not None:
+        head = learning.fitted(head, data)
     view = recipe.view
     if view.resize is None or view.crop_fraction is None:
         view = _framing(view, data, model, small, reasons, places=places)

@@ -1,7 +1,7 @@
 """For each task learned from labels: the options it refuses, and its objective."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitral.data.sources import DataSet
-from vitral.data.things import Things
+from vitral.data.things import Boxes, Things
 from vitral.errors import VitralError
 from vitral.models.heads.options import HeadOptions, LinearOptions, QueryOptions, SegformerOptions
 from vitral.models.heads.outputs import Found, Maps
@@ -23,11 +23,16 @@ from vitral.training.config import Recipe
 CERTAIN = 8.0  # logit of a model that makes no mistake
 
 
+def _as_it_is(head: HeadOptions, data: DataSet) -> HeadOptions:
+    return head
+
+
 @dataclass(frozen=True)
 class Learning:
     """objective: made from options and data. settle: raises VitralError for options without meaning for the task; returns reasons to log. options:
     of the objective. head: of a dense task, from whether the model is a pyramid; None where the architecture's own head answers. perfect: of a dense
-    task, from what `Targets.batch` gives, the number of classes and a stride to the outputs of a model that makes no mistake.
+    task, from what `Targets.batch` gives, the number of classes and a stride to the outputs of a model that makes no mistake. fitted: the head as the
+    data need it; raises VitralError for one that cannot learn them.
     """
 
     objective: Callable[[Any, DataSet], Objective]
@@ -35,6 +40,7 @@ class Learning:
     options: type[ObjectiveOptions] = ClassifyOptions
     head: Callable[[bool], HeadOptions] | None = None
     perfect: Callable[[Any, int, int], Any] | None = None
+    fitted: Callable[[HeadOptions, DataSet], HeadOptions] = _as_it_is
 
     @property
     def dense(self) -> bool:
@@ -106,6 +112,28 @@ def _perfect_objects(seen: Things, classes: int, stride: int) -> Found:
     return Found(logits, boxes, masks, float(stride))
 
 
+def _for_objects(head: HeadOptions, data: DataSet) -> HeadOptions:
+    """With the data's stuff, and with queries for the most objects that an image has."""
+    if not isinstance(head, QueryOptions):
+        raise VitralError(f"head {head.name}: finds no objects, and the task is {data.task}; choose --head query")
+    targets = data.splits["train"].targets
+    assert isinstance(targets, Boxes)
+    if (most := targets.most()) > head.queries:
+        raise VitralError(
+            f"head.queries {head.queries}: an image has {most:,} objects; give --head query --queries {most} or more"
+        )
+    stuff = sorted(int(targets.place[k]) for k in targets.data.classes.stuff)
+    return replace(head, stuff=tuple(stuff))
+
+
+def _for_maps(head: HeadOptions, data: DataSet) -> HeadOptions:
+    if isinstance(head, QueryOptions):
+        raise VitralError(
+            "head query: finds objects, and the task is semantic; choose --head linear or segformer, or another --task"
+        )
+    return head
+
+
 OBJECTS = Learning(
     _objects,
     lambda options: [
@@ -114,6 +142,7 @@ OBJECTS = Learning(
     DetectOptions,
     _object_head,
     _perfect_objects,
+    _for_objects,
 )
 LEARNING = {
     "classify": Learning(_classes, lambda options: []),
@@ -124,9 +153,11 @@ LEARNING = {
         SegmentOptions,
         _map_head,
         _perfect_maps,
+        _for_maps,
     ),
     "detect": OBJECTS,
     "instance": OBJECTS,
+    "panoptic": OBJECTS,
 }
 
 

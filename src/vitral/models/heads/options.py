@@ -5,7 +5,7 @@ A recipe's section [head] holds a name of `HEADS` and fields of that class; the 
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from vitral.errors import VitralError
@@ -98,6 +98,8 @@ class QueryOptions(HeadOptions):
     """Attention heads of the query head's decoder."""
     pixel_dim: int = 32
     """Width of the vectors of pixels that the query head's masks are made of."""
+    stuff: tuple[int, ...] = field(default=(), metadata={"flag": ""})
+    """Classes that cannot be counted, by number, as the data say."""
 
     def __post_init__(self) -> None:
         for name, least in (

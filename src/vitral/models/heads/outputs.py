@@ -70,6 +70,8 @@ class Found(ByImage):
     """Pixels of a mask's cell."""
     repeated: bool = False
     """Whether several answers may mean the same object, so that of those of one class which overlap only the best counts."""
+    stuff: frozenset[int] = frozenset()
+    """Classes that cannot be counted, by number: all that is found of one is one segment, and its boxes mean nothing."""
     earlier: tuple["Found", ...] = ()
     """In training: what the dense stage and then each decoder layer but the last found."""
     centres: Tensor | None = None

@@ -82,7 +82,7 @@ class QueryHead(nn.Module):
     def __init__(self, widths: Sequence[int], strides: Sequence[int], classes: int, options: QueryOptions) -> None:
         super().__init__()
         D, C, depth = options.query_dim, options.pixel_dim, options.decoder_layers
-        self.queries = options.queries
+        self.queries, self.stuff = options.queries, frozenset(options.stuff)
         self.neck = (PlainNeck if len(set(strides)) == 1 else PyramidNeck)(widths, strides, D, C)
         self.token = nn.Sequential(nn.Linear(D, D), nn.LayerNorm(D))
         self.dense = Answer(D, classes, C)
@@ -118,7 +118,7 @@ class QueryHead(nn.Module):
     def together(self, stages: list[Found], pixels: Tensor) -> Found:
         """The last stage with the earlier ones (in training), or with its masks (in use); pixels: [B, C, h', w']."""
         fine = [replace(each, pixels=pixels, stride=self.neck.fine) for each in stages]
-        last = replace(fine[-1], repeated=self.decoder is None)
+        last = replace(fine[-1], repeated=self.decoder is None, stuff=self.stuff)
         if self.training:
             return replace(last, earlier=tuple(fine[:-1]))
         masks = torch.einsum("bqc,bchw->bqhw", last.kernels, pixels)

@@ -1,0 +1,159 @@
+"""A segment for each pixel of the original: what queries found, laid side by side.
+
+As MaskFormer merges (https://arxiv.org/abs/2107.06278, section 3.4): a pixel belongs to the query with the largest score x mask of those whose mask
+covers it; a segment of which too little is left is dropped. Axes: Q answers of an image, n that are kept, h w of the original.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from vitral.answers.answer import Answer
+from vitral.answers.maps import at_original
+from vitral.answers.objects import SURE, ObjectAnswers, at_original_boxes, suppressed
+from vitral.data.annotated import Segment
+from vitral.data.view import Placed
+from vitral.drawing.objects import veiled
+from vitral.models.heads.outputs import Found
+
+LEFT = 0.8  # of a mask that has to be seen
+COVERED = 0.5  # probability from which a mask covers a pixel
+
+
+@dataclass(frozen=True)
+class FoundSegment:
+    """One segment."""
+
+    id: int
+    """Its pixels' value in the map."""
+    label: str
+    index: int
+    """Of the class among the model's labels."""
+    score: float
+    """0 to 1."""
+    area: int
+    """Pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Panoptic(Answer):
+    """The segments of an image, the surest first."""
+
+    map: NDArray[np.int32] = field(repr=False)
+    """[h, w] of the upright original: numbers of segments, 0 where there is none."""
+    segments: tuple[FoundSegment, ...]
+    labels: list[str]
+
+    @property
+    def classes(self) -> NDArray[np.int64]:
+        """[h, w]: positions in `labels`, -1 where there is no segment."""
+        place = np.full(1 + max((each.id for each in self.segments), default=0), -1)
+        for each in self.segments:
+            place[each.id] = each.index
+        return place[self.map]
+
+    def line(self, top_k: int) -> str:
+        shares = [f"{each.label} {each.area / self.map.size:.1%}" for each in self.segments[:top_k]]
+        more = len(self.segments) - len(shares)
+        return "  ".join(shares) + (f"  and {more} more" if more else "") if shares else "nothing found"
+
+    def cells(self, top_k: int, separator: str) -> list[str]:
+        return self.rows(top_k, separator)[0]
+
+    def rows(self, top_k: int, separator: str) -> list[list[str]]:
+        """Of each segment, whatever top_k; an empty row where there is none."""
+        rows = [[str(each.id), each.label, f"{each.score:.6f}", str(each.area)] for each in self.segments]
+        return rows or [[""] * 4]
+
+    def pictures(self, image: NDArray[np.uint8]) -> dict[str, Image.Image]:
+        """The segments' numbers as COCO writes them (R + 256 G + 65536 B), and the image under the classes' colours."""
+        ids = np.stack([self.map & 255, self.map >> 8 & 255, self.map >> 16], -1).astype(np.uint8)
+        return {".png": Image.fromarray(ids), "-overlay.jpg": Image.fromarray(veiled(image, self.classes))}
+
+    def to_json(self) -> dict[str, object]:
+        height, width = self.map.shape
+        return {"height": height, "width": width, "segments": [vars(each) for each in self.segments]}
+
+
+class PanopticAnswers(ObjectAnswers):
+    """Segments that score `threshold` or more."""
+
+    def __call__(self, outputs: Found, names: Sequence[str], top_k: int, placed: Sequence[Placed]) -> list[Panoptic]:  # type: ignore[override]
+        answers = []
+        for k, (name, place) in enumerate(zip(names, placed, strict=True)):
+            ids, segments, scores = laid_out(outputs[k : k + 1], place, self.threshold)
+            areas = np.bincount(ids.ravel(), minlength=len(segments) + 1)
+            rows = zip(segments, scores, strict=True)
+            found = (FoundSegment(s.id, self.labels[s.index], s.index, score, int(areas[s.id])) for s, score in rows)
+            answers.append(Panoptic(name, ids, tuple(found), self.labels))
+        return answers
+
+    def gathered(self, answers: Sequence[tuple[str, Answer]]) -> dict[str, str]:
+        return super(ObjectAnswers, self).gathered(answers)
+
+    def columns(self, top_k: int, separator: str) -> list[str]:
+        return ["segment", "label", "score", "pixels"]
+
+
+def laid_out(
+    found: Found, placed: Placed, threshold: float = SURE
+) -> tuple[NDArray[np.int32], list[Segment], list[float]]:
+    """Of one image the map [h, w] of segments' numbers from 1, the segments, and their scores; 0 is of no segment.
+
+    All that is found of one kind of stuff is one segment. A thing ends at its box.
+    """
+    assert found.masks is not None
+    scores, classes = (each.numpy() for each in found.logits[0].sigmoid().double().max(-1))
+    order = np.argsort(-scores, kind="stable")
+    order = order[scores[order] >= threshold]
+    stuff = np.isin(classes, sorted(found.stuff))
+    boxes = at_original_boxes(found.boxes[0], placed)
+    if found.repeated:
+        things = order[~stuff[order]]
+        lost = np.setdiff1d(things, things[suppressed(boxes[things], classes[things])])
+        order = order[~np.isin(order, lost)]
+    if not len(order):
+        return np.zeros((placed.height, placed.width), np.int32), [], []
+    boxes[stuff] = (0, 0, placed.width, placed.height)
+    owners, whole = _owners(found.masks[0, order], found.stride, torch.from_numpy(scores[order]), boxes[order], placed)
+    seen = np.bincount(owners.ravel() + 1, minlength=len(order) + 1)[1:]
+    kept = (seen > 0) & (seen >= LEFT * whole)
+    numbers = np.zeros(len(order) + 1, np.int32)
+    segments: list[Segment] = []
+    sure: list[float] = []
+    of_stuff: dict[int, int] = {}
+    for k in np.flatnonzero(kept).tolist():
+        row = int(order[k])
+        index = int(classes[row])
+        if stuff[row] and index in of_stuff:
+            numbers[k + 1] = of_stuff[index]
+            continue
+        numbers[k + 1] = number = len(segments) + 1
+        segments.append(Segment(number, index))
+        sure.append(float(scores[row]))
+        if stuff[row]:
+            of_stuff[index] = number
+    return numbers[owners + 1], segments, sure
+
+
+def _owners(
+    masks: Tensor, stride: float, scores: Tensor, boxes: NDArray[np.float64], placed: Placed
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which of n masks each pixel belongs to, [h, w], -1 for none; and how many pixels each covers, [n]."""
+    x0, y0, x1, y1 = (torch.from_numpy(edge)[:, None] for edge in boxes.T)
+    xs, ys = torch.arange(placed.width) + 0.5, torch.arange(placed.height) + 0.5
+    across, down = (xs > x0 - 1) & (xs < x1 + 1), (ys > y0 - 1) & (ys < y1 + 1)  # [n, w], [n, h]
+    owners, whole, top = [], torch.zeros(len(masks), dtype=torch.int64), 0
+    for logits in at_original(masks, stride, placed):  # [n, some rows, w]
+        within = down[:, top : top + logits.shape[1], None] & across[:, None]
+        top += logits.shape[1]
+        p = logits.sigmoid() * within
+        whole += (p >= COVERED).sum((1, 2))
+        owner = (p * scores.float()[:, None, None] * (p >= COVERED)).max(0)
+        owners.append(torch.where(owner.values > 0, owner.indices, -1))
+    return torch.cat(owners).numpy(), whole.numpy()
