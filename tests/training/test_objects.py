@@ -197,7 +197,8 @@ def test_panoptic_data_from_a_folder_to_segments(ground, tmp_path, capsys):
     assert "PQ" in (out / "report.html").read_text()
     vit.answers.threshold = 0.0
     answer = vit.predict(ground / "train/1.png")
-    assert answer.map.shape == Image.open(ground / "train/1.png").size[::-1]
+    with Image.open(ground / "train/1.png") as picture:
+        assert answer.map.shape == picture.size[::-1]
     assert set(np.unique(answer.map)) - {0} == {each.id for each in answer.segments}
     labels = [each.label for each in answer.segments if each.label != "box"]
     assert len(labels) == len(set(labels)) > 0
