@@ -1,6 +1,7 @@
 """Objects from a folder to an answer: trained, killed and resumed, scored in the images' own pixels, reported and predicted."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -149,6 +150,12 @@ def test_defaults_suit_objects(scenes):
     assert isinstance(recipe.head, QueryOptions)
     assert isinstance(recipe.objective, DetectOptions)
     assert any("places" in reason for reason in reasons)
+
+
+def test_a_cost_that_is_not_finite_stops_the_run_at_its_step(scenes, tmp_path, capsys):
+    words = ["1e20" if word == "2e-3" else word for word in WORDS]
+    train("train", scenes, "--task", "detect", "--out", tmp_path / "run", *words, "--steps", "9", status=2)
+    assert re.search(r"step \d: the loss is (nan|inf)", capsys.readouterr().err)
 
 
 @pytest.fixture(scope="module")
