@@ -2,6 +2,7 @@
 
     python benchmarks/coach.py                                    # the table, from the recorded logs
     python benchmarks/coach.py record WORK [--only NAME ...]      # train the runs in the folder WORK, and record their logs again
+    python benchmarks/coach.py fresh WORK                         # train others, on which no threshold was chosen, and print their table
 
 The data are subsets of the digits, Fashion-MNIST, elpv and the cut-outs of benchmarks/cutouts.py; each run is spoiled on purpose (or not) and
 trained by `vitral train`. Of each there is kept what the coach reads: run.json, recipe.toml and metrics.jsonl, numbers to five digits. All runs
@@ -74,6 +75,22 @@ CASES = {
     "cut-outs, 10 epochs": Case("cutouts", f"{AT64} --epochs 10"),
 }  # fmt: skip
 
+FRESH = {  # run once, after the thresholds were chosen, on pictures that no other case has
+    "258 other cut-outs, 12 epochs": Case("things", f"{AT64} --epochs 12"),
+    "signs, 12 epochs": Case("signs", f"{AT64} --hflip 0 --epochs 12"),
+    "signs at 128 pixels, 8 epochs": Case("signs", f"{SMALL} --image-size 128 --patch-size 16 --epochs 8"),
+    "258 other cut-outs, the same pixels 40 times": Case("things", f"{AT64} {PLAIN} --epochs 40", ("overfitting",)),
+    "signs, shuffled labels": Case("signs-shuffled", f"{AT64} {PLAIN} --epochs 40", ("memorised", "stuck")),
+    "258 other cut-outs, a rate 300 times too high": Case(
+        "things", f"{AT64} --optimizer adamw --lr 0.3 --epochs 30", ("rate_high", "stuck")
+    ),
+}  # fmt: skip
+STAMPS = Path("/usr/share/tuxpaint/stamps")  # Debian's tuxpaint-stamps-default; see cutouts.py
+FOLDERS = {
+    "things": ("clothes", "household", "town/houses", "hobbies", "sports", "seasonal", "space", "town/roadsigns", "food/vegetables"),
+    "signs": ("symbols/alphabets", "symbols/chess", "symbols/math", "symbols/music"),
+}  # fmt: skip
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -81,7 +98,11 @@ def main() -> None:
     again = commands.add_parser("record")
     again.add_argument("work", type=Path)
     again.add_argument("--only", nargs="+", choices=sorted(CASES), default=list(CASES))
+    commands.add_parser("fresh").add_argument("work", type=Path)
     args = parser.parse_args()
+    if args.command == "fresh":
+        print(table({name: trained(name, args.work) for name in FRESH}))
+        return
     if args.command == "record":
         runs = recorded() if RECORDED.exists() else {}
         for name in args.only:
@@ -103,7 +124,7 @@ def write(runs: dict[str, dict[str, Any]]) -> None:
 
 def trained(name: str, work: Path) -> dict[str, Any]:
     """Train a case in a process of its own, in work; and what is kept of it."""
-    case = CASES[name]
+    case = {**CASES, **FRESH}[name]
     data = made(case.data, work / "data")
     folder = work / "runs" / "".join(c if c.isalnum() else "-" for c in name)
     command = [sys.executable, "-m", "vitral", "train", str(data), "--out", str(folder), *case.flags.split()]
@@ -152,7 +173,7 @@ def table(runs: dict[str, dict[str, Any]]) -> str:
     wrong: dict[str, int] = {}
     missing: dict[str, int] = {}
     for name, run in runs.items():
-        case, kinds = CASES[name], said(run)
+        case, kinds = {**CASES, **FRESH}[name], said(run)
         lines.append(f"| {name} | {' or '.join(case.expected) or 'silence'} | {', '.join(kinds) or 'nothing'} |")
         for kind in kinds:
             counts = right if kind in (*case.expected, *case.also) else wrong
@@ -172,11 +193,11 @@ def made(kind: str, root: Path) -> Path:
         return out / "table.csv" if (out / "table.csv").exists() else out
     name, _, count = kind.partition(":")
     source = name.partition("-")[0]
-    if source == "cutouts":
-        folder = root / "cutouts"
+    if source in ("cutouts", *FOLDERS):
+        folder = root / source
         if not folder.exists():
-            subprocess.run([sys.executable, Path(__file__).with_name("cutouts.py"), folder], check=True)
-        if name == "cutouts":
+            cut_out(source, folder)
+        if name == source:
             return folder
         paths = sorted(path.resolve() for path in folder.rglob("*.*"))
         labels = [path.parent.name for path in paths]
@@ -200,6 +221,24 @@ def made(kind: str, root: Path) -> Path:
         shared = [row for row in rows if row[2] == "train"][: parts.count("val")]
         rows += [(path, label, "val") for path, label, _ in shared]
     return tabled(out, rows)
+
+
+def cut_out(source: str, folder: Path) -> None:
+    """The cut-outs of cutouts.py, or those of other folders of the package, a class each; without pictures of fewer than 24 pixels."""
+    if source == "cutouts":
+        subprocess.run([sys.executable, Path(__file__).with_name("cutouts.py"), folder], check=True)
+        return
+    from cutouts import on_ground
+
+    for label in FOLDERS[source]:
+        for path in sorted((STAMPS / label).rglob("*.png")):
+            if min(Image.open(path).size) < 24:
+                continue
+            target = (
+                folder / label.replace("/", "-") / f"{'-'.join(path.relative_to(STAMPS).with_suffix('').parts)}.jpg"
+            )
+            target.parent.mkdir(parents=True, exist_ok=True)
+            on_ground(path).save(target, quality=92)
 
 
 def some(source: str, count: int) -> tuple[list[np.ndarray], np.ndarray]:

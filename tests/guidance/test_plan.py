@@ -19,7 +19,8 @@ from vitral.data.sources import open_data
 from vitral.errors import VitralError
 from vitral.evaluation.beside import baselines
 from vitral.guidance.plan import plan as plan_module
-from vitral.guidance.plan import planner, rate
+from vitral.guidance.plan import planner as planner_module
+from vitral.guidance.plan import rate
 from vitral.guidance.plan.glance import glance
 from vitral.guidance.plan.ladder import climb, passes_worth
 from vitral.guidance.plan.plan import frozen, make_plan
@@ -117,7 +118,7 @@ def test_of_few_images_edges_and_colours_answer_too_where_they_tell_more_than_pi
     for other in (planned(digits), planned(few, name=MODEL), planned(few, beside="none")):
         assert other.recipe.model.get("beside") in (None, "none")
         assert "beside" not in [choice.what for choice in other.choices]
-    monkeypatch.setattr(planner, "edges_and_colours", lambda split, steps: np.zeros((len(split), 3), np.float32))
+    monkeypatch.setattr(planner_module, "edges_and_colours", lambda split, steps: np.zeros((len(split), 3), np.float32))
     (choice,) = [choice for choice in planned(few).choices if choice.what == "beside"]
     assert choice.value == "nothing"
 
@@ -196,7 +197,7 @@ def test_what_is_known_of_the_data_is_found_once(tmp_path, monkeypatch):
     assert "moments" in vars(pickle.loads(pickle.dumps(made.settled.data)))  # so that a trial finds them, too
 
 
-def test_few_images_from_trained_weights_get_a_new_head_only(tmp_path, digits):
+def test_few_images_from_trained_weights_get_a_new_head_only(tmp_path, digits, monkeypatch):
     from vitral.training.start import start
 
     small = Recipe(model=ModelOptions(dim=16, depth=1, num_heads=2), train=TrainOptions(steps=1))
@@ -211,6 +212,12 @@ def test_few_images_from_trained_weights_get_a_new_head_only(tmp_path, digits):
     plan = planner.plan(recipe)
     assert plan.recipe.transfer.freeze == "encoder"
     assert plan.recipe.model.get("dim") == 16
+    choices = {choice.what: choice for choice in plan.choices}
+    assert choices["images"].value == "8x8 pixels"
+    assert choices["better"].value.startswith("leave out --init")  # one step has taught these weights nothing
+    with monkeypatch.context() as blind:
+        blind.setattr(planner_module, "edges_and_colours", lambda split, steps: np.zeros((len(split), 3), np.float32))
+        assert "weights" in [c.what for c in Planner(few, "cpu", None, costing(0.1), brief=True).plan(recipe).choices]
     steps = preprocess(plan.recipe, few, shape(plan.recipe, few))
     found = baselines(few, "val", steps, frozen(planner.initial, few.channels))
     assert list(found) == ["the commonest answer to all", "a linear classifier on frozen features"]

@@ -8,25 +8,22 @@ depend on time in `training/defaults.py`.
 from collections.abc import Callable
 from dataclasses import replace
 
-from vitral.checkpoints.card import ModelCard
 from vitral.errors import VitralError
 from vitral.evaluation.beside import baselines
 from vitral.guidance.plan.devices import Device, device_row
 from vitral.guidance.plan.glance import glance
 from vitral.guidance.plan.ladder import open_size
-from vitral.guidance.plan.planner import Choice, Estimate, Plan, Planner
+from vitral.guidance.plan.planner import Choice, Estimate, Plan, Planner, frozen
 from vitral.guidance.plan.rate import far_rate
 from vitral.guidance.plan.trial import ROOM, find_micro_batch, measure_cost
 from vitral.guidance.plan.tryout import available_memory
 from vitral.models.measure import measure
-from vitral.predict import Predictor
 from vitral.training.config import Recipe, seconds
 from vitral.training.defaults import check
 from vitral.training.display import Display
 from vitral.training.machine import choose_device
 from vitral.training.settle import Settled, model_files, open_for, placed, rooted
 from vitral.training.shape import width
-from vitral.training.transfer import Initial
 
 TRIAL = 4.0  # seconds of a trial
 HERE = ("auto", "cpu", "cuda", "mps")
@@ -72,14 +69,6 @@ def make_plan(data: str, recipe: Recipe, display: Display, hours: float | None =
         display.doing("scoring what needs no training")
         plan.baselines = baselines(dataset, "val", plan.settled.preprocess, frozen(planner.initial, dataset.channels))
     return plan
-
-
-def frozen(initial: Initial | None, channels: int) -> Predictor | None:
-    """The weights that training starts from, if they bring their own preprocessing for images of these channels."""
-    if initial is None or initial.preprocess is None or initial.preprocess.channels != channels:
-        return None
-    labels = initial.labels or [str(k) for k in range(initial.model.num_classes)]
-    return Predictor(initial.model, ModelCard(initial.source, {}, labels, initial.preprocess))
 
 
 def tried(display: Display, *, brief: bool = False) -> Callable[[Recipe, Settled], Estimate]:

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from vitral.checkpoints.card import ModelCard
 from vitral.data.sources import DataSet
 from vitral.evaluation.described import LEARNED_FROM, left_out_top1
-from vitral.evaluation.probes import edges_and_colours, pixels
+from vitral.evaluation.probes import edges_and_colours, features, pixels
 from vitral.guidance import weights
 from vitral.guidance.plan.ladder import climb, open_size, passes_worth
+from vitral.predict import Predictor
 from vitral.training.config import Recipe
 from vitral.training.defaults import resolve
 from vitral.training.display import clock
@@ -207,7 +209,34 @@ class Planner:
             self.choose("start", f"from {recipe.transfer.init}", f"{self.images:,} images, {share:.0f} a class")
         opened, self.initial = open_initial(recipe)
         self.described = opened.model
+        if recipe.model.get("image_size") is None:
+            height, width = opened.model.get("image_size")
+            self.choose(
+                "images", f"{height}x{width} pixels", "the size that these weights know; --image-size for another"
+            )
+        self.weigh(recipe)
         return recipe
+
+    def weigh(self, recipe: Recipe) -> None:
+        """Say what trained weights know of few images, by their frozen features, beside what needs no weights."""
+        known = frozen(self.initial, self.data.channels)
+        if known is None or not self.starved:
+            return
+        split, steps = self.data.splits["train"].thinned(LEARNED_FROM), self.settled(recipe).preprocess
+        read = (features(known, split), edges_and_colours(split, steps))
+        theirs, told = (left_out_top1(each, split.targets.values) for each in read)
+        compared = (
+            f"of training images left out one by one a linear classifier on their frozen features tells {theirs:.0%}, one on edges and colours "
+            f"{told:.0%}"
+        )
+        if theirs > told:
+            self.choose("weights", "of use", compared)
+        else:
+            self.choose(
+                "better",
+                "leave out --init, or choose other weights",
+                f"{compared}: these have seen too little like your images",
+            )
 
     def size(self, recipe: Recipe, worth: float) -> Size:
         """The largest model that sees the images often enough in the given time."""
@@ -326,3 +355,11 @@ class Planner:
             if twice >= worth:
                 return f"width {larger[0].dim}, {larger[0].depth} layers, {twice:.0f} passes"
         return f"the same model, {2 * passes:.0f} passes"
+
+
+def frozen(initial: Initial | None, channels: int) -> Predictor | None:
+    """The weights that training starts from, if they bring their own preprocessing for images of these channels."""
+    if initial is None or initial.preprocess is None or initial.preprocess.channels != channels:
+        return None
+    labels = initial.labels or [str(k) for k in range(initial.model.num_classes)]
+    return Predictor(initial.model, ModelCard(initial.source, {}, labels, initial.preprocess))
