@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import reference
+from vitral.data.options import SceneOptions
+from vitral.data.scenes import write_scenes
 from vitral.explain.removal import Removable
 from vitral.predict import load
 
@@ -36,6 +38,7 @@ def place(shapes_run, shapes_folder, tmp_path, monkeypatch):
     for name in ("digits", "resnet", "other"):
         shutil.copytree(shapes_run, tmp_path / "runs" / name)
         shutil.copy(cat, tmp_path / "runs" / name / "example.png")
+    write_scenes(tmp_path / "street", SceneOptions(images=24, test=4, size=48, classes=2))
     np.savez(tmp_path / "ViT-B_16.npz", **reference.google_arrays("google_npz_vit"))
     (tmp_path / "imagenet.txt").write_text("\n".join(f"class {i}" for i in range(10)))
     monkeypatch.chdir(tmp_path)
