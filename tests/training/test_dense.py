@@ -338,3 +338,16 @@ def test_the_doctor_and_a_plan_know_the_task(ground, tmp_path, capsys, monkeypat
         tmp_path / "run",
     )
     assert json.loads((tmp_path / "run" / "scores.json").read_text())["images"] > 0
+
+
+@pytest.mark.slow
+def test_scenes_are_learned_from_scratch(tmp_path, monkeypatch, capsys):
+    """Shapes in random colours over photographs, on scenes that were not learned: by the commands of docs/dense.md."""
+    monkeypatch.chdir(tmp_path)
+    run(capsys, "data", "scenes", "scenes", "--images", "800", "--test", "100", "--size", "192")
+    run(capsys, "doctor", "scenes")
+    run(capsys, "train", "scenes", "--task", "semantic", "--near-copies", "apart", "--patch-size", "16", "--head", "linear", "--head-upscale", "8",
+        "--steps", "1000", "--validate-every", "250", "--out", "run")  # fmt: skip
+    result = json.loads(run(capsys, "evaluate", "run", "scenes", "--split", "test", "--json").out)
+    run(capsys, "predict", "run", "scenes/test", "--out", "maps")
+    assert result["miou"] > 0.15  # background everywhere scores 0.10

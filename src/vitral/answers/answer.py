@@ -43,6 +43,10 @@ class Answer(ABC):
         """File ending -> text, for those who read the answer from a file of the image's own; none for most."""
         return {}
 
+    def record(self) -> dict[str, Any]:
+        """What of it is written down together with the answers to other images; small, as it is kept until the last of them."""
+        return {}
+
     @abstractmethod
     def to_json(self) -> dict[str, object]:
         """For `json.dumps`, without the image's name."""
@@ -62,8 +66,8 @@ class Answers(ABC):
     def __init__(self, labels: list[str]) -> None:
         self.labels = labels
 
-    def gathered(self, answers: Sequence[tuple[str, Answer]]) -> dict[str, str]:
-        """File name -> text, for a folder with the answers to images (by name): which number is which class."""
+    def gathered(self, records: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
+        """File name -> text, for a folder with the answers to images: which number is which class. records: by the image's name `Answer.record`."""
         classes = {str(k): label for k, label in enumerate(self.labels)}
         return {"classes.json": json.dumps({"classes": classes}, ensure_ascii=False)}
 

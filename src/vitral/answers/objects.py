@@ -189,6 +189,9 @@ class Detection(Answer):
             lines.append(" ".join([str(each.index), *(f"{share:.6f}" for share in (*shares, each.score))]))
         return {".txt": "".join(f"{line}\n" for line in lines)}
 
+    def record(self) -> dict[str, Any]:
+        return {"height": self.height, "width": self.width, "objects": [each.to_coco() for each in self.objects]}
+
     def to_json(self) -> dict[str, object]:
         return {"height": self.height, "width": self.width, "objects": [each.to_json() for each in self.objects]}
 
@@ -211,17 +214,16 @@ class ObjectAnswers(Answers):
         objects = (FoundObject(self.labels[k], k, score, tuple(box), runs) for k, score, box, runs in rows)
         return Detection(name, tuple(objects), placed.height, placed.width)
 
-    def gathered(self, answers: Sequence[tuple[str, Answer]]) -> dict[str, str]:
+    def gathered(self, records: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
         """Beside the classes everything that was found as COCO's JSON, ids from 1."""
         images, found = [], []
-        for number, (name, answer) in enumerate(answers, 1):
-            assert isinstance(answer, Detection)
-            images.append({"id": number, "file_name": name, "height": answer.height, "width": answer.width})
-            found += [each.to_coco() | {"image_id": number} for each in answer.objects]
+        for number, (name, record) in enumerate(records, 1):
+            images.append({"id": number, "file_name": name, "height": record["height"], "width": record["width"]})
+            found += [each | {"image_id": number} for each in record["objects"]]
         categories = [{"id": k, "name": label} for k, label in enumerate(self.labels, 1)]
         annotations = [each | {"id": number} for number, each in enumerate(found, 1)]
         text = json.dumps({"images": images, "annotations": annotations, "categories": categories}, ensure_ascii=False)
-        return super().gathered(answers) | {"predictions.json": text}
+        return super().gathered(records) | {"predictions.json": text}
 
     def probabilities(self, outputs: Any) -> Tensor:
         """[..., K]: a sigmoid for each class."""

@@ -6,6 +6,7 @@ covers it; a segment of which too little is left is dropped. Axes: Q answers of 
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -93,8 +94,8 @@ class PanopticAnswers(ObjectAnswers):
             answers.append(Panoptic(name, ids, tuple(found), self.labels))
         return answers
 
-    def gathered(self, answers: Sequence[tuple[str, Answer]]) -> dict[str, str]:
-        return super(ObjectAnswers, self).gathered(answers)
+    def gathered(self, records: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
+        return super(ObjectAnswers, self).gathered(records)
 
     def columns(self, top_k: int, separator: str) -> list[str]:
         return ["segment", "label", "score", "pixels"]

@@ -231,7 +231,7 @@ class Pictures:
         self.folder, self.predictor = folder, predictor
         self.images: dict[str, Any] = {}
         self.taken: set[str] = set()
-        self.answers: list[tuple[str, Answer]] = []
+        self.records: list[tuple[str, dict[str, Any]]] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -253,7 +253,7 @@ class Pictures:
             picture.save(self.folder / f"{stem}{ending}")
         for ending, text in row.texts().items():
             (self.folder / f"{stem}{ending}").write_text(text)
-        self.answers.append((row.name, row))
+        self.records.append((row.name, row.record()))
 
     def _free(self, stem: str) -> str:
         """The stem, with a number where images of several folders have the same name."""
@@ -263,7 +263,7 @@ class Pictures:
         return found
 
     def finish(self) -> None:
-        for name, text in self.predictor.answers.gathered(self.answers).items():
+        for name, text in self.predictor.answers.gathered(self.records).items():
             (self.folder / name).write_text(text)
         print(f"pictures of {counted(len(self.taken), 'image')}: {self.folder}", file=sys.stderr)
 

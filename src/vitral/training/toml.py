@@ -147,9 +147,8 @@ def _named(base: N, kinds: Mapping[str, type[N]], table: dict[str, object], wher
     hints, changes = typing.get_type_hints(kind), {}
     for key, value in table.items():
         homes = [each for each in kinds.values() if key in _fields(each)]
-        others = f"is for {', '.join(each.name for each in homes)}; " + (
-            f"this is {name}: leave it out" if name else "say which one"
-        )
+        instead = f"this is {name}: leave it out" if name else "name that, too"
+        others = f"is for {', '.join(each.name for each in homes)}; {instead}"
         if kind in homes:
             with _noting(wrong):
                 changes[key] = fitted(value, hints[key], f"{where}: {key} = {value!r}")

@@ -201,7 +201,8 @@ class Planner:
             return recipe
         share = self.images / max(1, len(self.data.labels))
         whole = recipe.transfer.freeze == "none" and not recipe.transfer.lora_rank
-        if whole and share < FEW and "transfer.freeze" not in recipe.said:
+        places = learning_of(self.data.task).dense  # of which one image has many examples
+        if whole and share < FEW and not places and "transfer.freeze" not in recipe.said:
             why = f"{share:.0f} images a class are too few to change an encoder with"
             self.choose("start", f"a new head on {recipe.transfer.init}, frozen", why)
             recipe = replace(recipe, transfer=replace(recipe.transfer, freeze="encoder"))
@@ -361,5 +362,5 @@ def frozen(initial: Initial | None, channels: int) -> Predictor | None:
     """The weights that training starts from, if they bring their own preprocessing for images of these channels."""
     if initial is None or initial.preprocess is None or initial.preprocess.channels != channels:
         return None
-    labels = initial.labels or [str(k) for k in range(initial.model.num_classes)]
-    return Predictor(initial.model, ModelCard(initial.source, {}, labels, initial.preprocess))
+    numbers = [str(k) for k in range(initial.model.num_classes)]  # its classes may be those of a head that is not read
+    return Predictor(initial.model, ModelCard(initial.source, {}, numbers, initial.preprocess))
