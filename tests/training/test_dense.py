@@ -299,7 +299,8 @@ def test_ten_images_are_learned_by_heart(tmp_path, capsys):
     write_scenes(tmp_path / "scenes", SceneOptions(images=10, test=0, size=64))
     out = tmp_path / "run"
     train("train", tmp_path / "scenes", "--task", "semantic", "--val-fraction", "0", "--test-fraction", "0", "--crop", "none", "--hflip", "0",
-          "--dim", "128", "--depth", "4", "--num-heads", "4", "--patch-size", "8", "--head-dropout", "0", "--head", "linear", "--head-upscale", "8", "--epochs", "400",
+          "--dim", "128", "--depth", "4", "--num-heads", "4", "--patch-size", "8", "--head-dropout", "0", "--head", "linear", "--head-upscale", "8",
+          "--epochs", "400",
           "--batch-size", "10", "--lr", "2e-3", "--workers", "0", "--keep", "last", "--out", out)  # fmt: skip
     result = json.loads(run(capsys, "evaluate", out, tmp_path / "scenes", "--split", "train", "--json").out)
     assert result["miou"] >= 0.97
