@@ -11,6 +11,7 @@ import pytest
 from processes import eventually, run, start
 from vitral.cli import main
 from vitral.data.sources import open_data
+from vitral.report.folds import Folded
 from vitral.training.toml import read_recipe
 
 TRAIN = ["--folds", "3", "--train-fraction", "1", "--epochs", "2", "--dim", "32", "--depth", "1", "--num-heads", "2", "--image-size", "20", "20",
@@ -67,6 +68,19 @@ def test_the_page_has_the_mean_over_the_folds_beside_what_needs_no_training(whol
     assert f"{np.mean(top1):.1%} ± {np.std(top1, ddof=1):.1%}" in page
     assert "without training: a linear classifier on pixels" in page
     assert 'href="fold-2/report.html"' in page
+    assert ", fold 2 of 3: " in (whole / "fold-2" / "report.html").read_text()
+
+
+def test_the_summary_says_whether_the_models_beat_what_needs_no_training(whole):
+    folded = Folded.of(whole, 3)
+    edges = [
+        fold.without["a linear classifier on edges and colours"] for fold in folded.folds
+    ]  # the best, of these pictures
+    gaps = [100 * (fold.headline - value) for fold, value in zip(folded.folds, edges, strict=True)]
+    assert folded.summary().splitlines()[-1] == (
+        f"against a linear classifier on edges and colours, the best without training: {np.mean(gaps):+.1f} points of the images right, "
+        f"better in {sum(gap > 0 for gap in gaps)} of 3 folds ({min(gaps):+.1f} to {max(gaps):+.1f})"
+    )
 
 
 def test_killed_in_a_fold_it_goes_on_to_the_same_table(whole, shapes_folder, tmp_path):

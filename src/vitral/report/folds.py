@@ -92,6 +92,23 @@ class Folded:
         """By name, mean and deviation of what needs no training."""
         return {name: self.spread([fold.without[name] for fold in self.folds]) for name in self.folds[0].without}
 
+    def against(self) -> str | None:
+        """The models beside the best of what needs no training, fold by fold, in words; None where nothing of that kind was scored."""
+        if not self.folds[0].without:
+            return None
+        name = max(self.folds[0].without, key=lambda name: float(np.mean([fold.without[name] for fold in self.folds])))
+        own = [EVALUATORS[self.task].right(fold.outputs, fold.targets) for fold in self.folds]
+        gaps = [
+            100 * (float(right.mean()) - fold.without[name])
+            for fold, right in zip(self.folds, own, strict=True)
+            if right is not None  # nor is there anything without training for a task without whole answers
+        ]
+        better = sum(gap > 0 for gap in gaps)
+        return (
+            f"against {name}, the best without training: {np.mean(gaps):+.1f} points of the images right, better in {better} of {len(gaps)} folds "
+            f"({min(gaps):+.1f} to {max(gaps):+.1f})"
+        )
+
     def summary(self) -> str:
         """A few lines for a person."""
         kind, images = EVALUATORS[self.task].scores, sum(len(fold.names) for fold in self.folds)
@@ -100,7 +117,7 @@ class Folded:
         ]
         lines.append(f"{kind.TITLE} {self.headline} (mean and deviation over the folds)")
         lines += [f"without training: {value} {name}" for name, value in self.without.items()]
-        return "\n".join(lines)
+        return "\n".join([*lines, *filter(None, [self.against()])])
 
 
 def write_tested(folder: Path, data: DataSet) -> None:
@@ -119,6 +136,8 @@ def write_folds(run: Path, folded: Folded) -> Path:
         f"{counted(scores.images, 'image')}, {sections.counted(scores)}; each image was judged by the one model of {len(folded.folds)} that did not "
         f"learn from it. The answers to single images: {TABLE}"
     )
+    if (beside := folded.against()) is not None:
+        subtitle += f". {beside[0].upper()}{beside[1:]}"
     words = f"{EVALUATORS[folded.task].scores.TITLE}, mean and deviation over the folds"
     numbers = [
         (folded.headline, words),

@@ -99,7 +99,9 @@ def _about(
         "decided from the data": "\n".join(described["reasons"]),
         "versions": f"vitral {described['version']}, torch {described['torch']}",
     }
-    title, recipe = f"{described['name']}: {model}", (run / "recipe.toml").read_text()
+    fold = read_recipe(run / "recipe.toml", stored=True).data.fold
+    of_fold = "" if fold is None else f", fold {fold[0]} of {fold[1]}"
+    title, recipe = f"{described['name']}{of_fold}: {model}", (run / "recipe.toml").read_text()
     return About(title, described["command"], curves, facts, recipe, worth)
 
 
