@@ -64,10 +64,12 @@ def test_a_model_learns_alone_and_answers_with_it(shapes_folder, tmp_path):
     model = run.loop.model
     images = torch.randn(2, run.data.channels, 32, 32)
     model.train()
-    alone = model(images)
+    learning = model(images)
     model.eval()
     torch.testing.assert_close(model(images), BESIDE * model.head(model.represent(images)) + model.beside(images))
-    assert alone.shape == model(images).shape
+    assert learning.shape == model(images).shape
+    with alone(model):
+        torch.testing.assert_close(model(images), model.head(model.represent(images)))
     assert not [name for name, _ in model.named_parameters() if name.startswith("beside")]
     layer, _ = fitted(run.data, mirrored=True)
     assert layer.weight.shape == model.beside.weight.shape

@@ -542,6 +542,12 @@ def test_recorded_runs_are_judged_as_they_were_made(name):
     assert bool(found) == (bool(case.expected) and not case.hidden)
 
 
+@pytest.mark.parametrize(("near", "kinds"), [(1, []), (2, ["leak"])])
+def test_a_single_lookalike_is_no_leak(near, kinds):
+    splits = {"train": {"images": 150}, "val": {"images": 20, "near": near / 20}}
+    assert [r.kind for r in coach().see({"event": "data", "step": 0, "splits": splits})] == kinds
+
+
 @pytest.mark.parametrize(("images", "kinds"), [(6, []), (600, ["collapsed"])])
 def test_one_answer_to_a_few_images_is_no_collapse(images, kinds):
     made = coach()

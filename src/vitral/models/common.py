@@ -293,6 +293,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+@contextmanager
+def alone(model: ImageModel) -> Iterator[None]:
+    """Without what stands beside the model inside: it knows the images that it was fitted to by heart."""
+    beside, model.beside = model.beside, None
+    try:
+        yield
+    finally:
+        model.beside = beside
+
+
 def evenly(depth: int, count: int) -> list[int]:
     """The indices of `count` of `depth` blocks, evenly spaced and ending with the last."""
     return [depth * (i + 1) // count - 1 for i in range(count)]

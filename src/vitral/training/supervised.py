@@ -14,7 +14,7 @@ from vitral.data.sources import Split
 from vitral.evaluation.beside import beside
 from vitral.evaluation.evaluate import EVALUATORS, evaluate
 from vitral.evaluation.evaluator import Evaluator, Scores
-from vitral.models.common import ImageModel
+from vitral.models.common import ImageModel, alone
 from vitral.predict import Predictor, load
 from vitral.training.display import clock
 from vitral.training.facts import scored_training_images
@@ -60,7 +60,8 @@ class Supervised:
         """The spread of the outputs on the validation split, and the scores of some training images in the evaluation view."""
         batches = self.run.loop.batches
         turn = progress.step // batches.steps_per_epoch
-        own, _ = self._score(predictor, scored_training_images(batches.split, turn, last=self.run.done))
+        with alone(predictor.model):
+            own, _ = self._score(predictor, scored_training_images(batches.split, turn, last=self.run.done))
         return {
             **found.spread(),
             **{"train_loss": own.loss, f"train_{own.HEADLINE}": own.headline, "train_images": own.images},

@@ -63,6 +63,7 @@ def inputs(run: History) -> Remark | None:
 
 LEAK = 0.01  # share of a split that is in training too: a handful of copies does not change scores
 NEAR = 0.05  # share of a split with a near copy in training,
+NEAR_IMAGES = 2  # and so many images: a single one can be a lookalike
 NEAR_OVER = 3.0  # and so many times the share among training images, or the images are simply similar
 
 
@@ -74,7 +75,7 @@ def leak(run: History) -> Remark | None:
         near, inside = facts.get("near", 0.0), facts.get("near_inside", 0.0)
         if shared / images >= LEAK:
             seen = f"{_of_split(shared / images, images, name)} are in training too"
-        elif near >= NEAR and near >= NEAR_OVER * inside:
+        elif near >= NEAR and round(near * images) >= NEAR_IMAGES and near >= NEAR_OVER * inside:
             seen = f"{_of_split(near, images, name)} have an almost equal one in training"
         else:
             continue
