@@ -12,6 +12,7 @@ from vitral.errors import VitralError
 from vitral.evaluation.described import SHARPNESS, fit_described, left_out_top1, sharpness_of
 from vitral.evaluation.outputs import over
 from vitral.layers.described import EdgesAndColours
+from vitral.models.common import alone
 from vitral.models.vit import BESIDE
 from vitral.predict import load
 from vitral.training.config import Recipe
