@@ -176,7 +176,8 @@ def silence(run: History) -> str:
         return ""
     images, said = run.size("val"), "nothing looks wrong"
     if not run.one_class_an_image:
-        return f"{said}. "
+        unjudged = " in losses and gradients; a score is judged only where an image has one class"
+        return f"{said}{unjudged if run.recipe.objective.labelled else ''}. "
     if not images:
         return f"{said} in training, and without a validation split nothing more can be told. "
     shown = generalise.SURE * run.noise(0.5, images)
