@@ -83,8 +83,7 @@ class Predictor:
         options = DataOptions(value_range=value_range, page=page)  # which validates them
         steps = self.card.preprocess
         changed = replace(steps, value_range=options.value_range or steps.value_range, page=options.page or steps.page)
-        model = self.engine if isinstance(self.engine, OnnxEngine) else self.model
-        return type(self)(model, replace(self.card, preprocess=changed))
+        return type(self)(self.engine, replace(self.card, preprocess=changed))
 
     def decode(self, image: ImageLike) -> "Tensor":
         """Any image to [C, h, w] on the 0..255 scale with the model's channels. Raises VitralError if it is smaller than a patch.

@@ -25,6 +25,28 @@ from vitral.training.options import ModelOptions, TrainOptions, TransferOptions,
 SMALL = ModelOptions("vit_tiny_patch16_224", image_size=(24, 32), patch_size=4, dim=32, depth=2, num_heads=2)
 WORDS = ["--image-size", "24", "32", "--patch-size", "4", "--dim", "32", "--depth", "2", "--num-heads", "2", "--precision", "fp32",
          "--optimizer", "adamw", "--lr", "5e-3", "--batch-size", "4", "--workers", "0", "--near-copies", "apart"]  # fmt: skip
+KILLED = [
+    "--accumulation",
+    "2",
+    "--epochs",
+    "2",
+    "--checkpoint-every",
+    "2",
+    "--ema",
+    "0.9",
+    "--drop-path",
+    "0.1",
+]  # of a run that is killed at step 8
+UNCHANGED = [
+    "--steps",
+    "1",
+    "--workers",
+    "0",
+    "--lr",
+    "1e-9",
+    "--precision",
+    "fp32",
+]  # a step that leaves the weights as they began
 
 
 @pytest.fixture(scope="module")
@@ -97,19 +119,7 @@ def test_from_a_folder_of_maps_to_maps_of_the_originals(ground, trained, capsys)
 
 
 def test_a_killed_run_ends_with_the_same_bits(ground, tmp_path):
-    words = [
-        *WORDS,
-        "--accumulation",
-        "2",
-        "--epochs",
-        "2",
-        "--checkpoint-every",
-        "2",
-        "--ema",
-        "0.9",
-        "--drop-path",
-        "0.1",
-    ]
+    words = [*WORDS, *KILLED]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train("train", ground, "--out", whole, *words)
     stopped("replace", 8, "train", ground, "--out", killed, *words)
@@ -137,42 +147,12 @@ def test_accumulated_gradients_are_the_large_batchs(ground, head):
 def test_a_backbone_from_a_classifier_and_a_head_from_the_same_task(ground, trained, shapes_folder, tmp_path):
     first, out = tmp_path / "classifier", tmp_path / "maps"
     train("train", shapes_folder, "--out", first, *WORDS[:-2], "--steps", "2")
-    train(
-        "train",
-        ground,
-        "--out",
-        out,
-        "--init",
-        first,
-        "--steps",
-        "1",
-        "--workers",
-        "0",
-        "--lr",
-        "1e-9",
-        "--precision",
-        "fp32",
-    )
+    train("train", ground, "--out", out, "--init", first, *UNCHANGED)
     a, b = vitral.load(first).model.state_dict(), vitral.load(out).model.backbone.state_dict()
     assert torch.allclose(a["blocks.1.mlp.fc1.weight"], b["blocks.1.mlp.fc1.weight"], atol=1e-6)
     assert "a new head for 2 classes" in (out / "run.json").read_text()
     again = tmp_path / "again"
-    train(
-        "train",
-        ground,
-        "--out",
-        again,
-        "--init",
-        trained,
-        "--steps",
-        "1",
-        "--workers",
-        "0",
-        "--lr",
-        "1e-9",
-        "--precision",
-        "fp32",
-    )
+    train("train", ground, "--out", again, "--init", trained, *UNCHANGED)
     assert "the head is kept" in (again / "run.json").read_text()
     assert json.loads((again / "scores.json").read_text())["miou"] > 0.9
     frozen = tmp_path / "frozen"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_dense import run
+from test_dense import KILLED, run
 from test_everything import made
 from test_resume import same, stopped, train
 
@@ -108,19 +108,7 @@ def test_the_truth_scores_one_before_training(scenes, trained):
 
 
 def test_a_killed_run_ends_with_the_same_bits(scenes, tmp_path):
-    words = [
-        *WORDS,
-        "--accumulation",
-        "2",
-        "--epochs",
-        "2",
-        "--checkpoint-every",
-        "2",
-        "--ema",
-        "0.9",
-        "--drop-path",
-        "0.1",
-    ]
+    words = [*WORDS, *KILLED]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     train("train", scenes, "--task", "instance", "--out", whole, *words)
     stopped("replace", 8, "train", scenes, "--task", "instance", "--out", killed, *words)

@@ -7,7 +7,6 @@ outside is to decode, resize and crop, which `card` describes. `raw` graphs take
 import contextlib
 import json
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import vitral
+from vitral.checkpoints.atomic import write_atomically
 from vitral.checkpoints.card import ModelCard
 from vitral.data.preprocess import Preprocess
 from vitral.engines.onnx import CARD, LOGITS, PIXEL_VALUES, PIXELS, PROBABILITIES, OnnxEngine
@@ -39,12 +39,11 @@ class Verified:
     """How an exported file answers beside the model that it was made of."""
 
     images: int
-    batches: tuple[int, ...]
     difference: float
     """The largest: of a probability, or of a logit as a share of the largest."""
 
     def __str__(self) -> str:
-        sizes = ", ".join(map(str, self.batches))
+        sizes = ", ".join(map(str, BATCHES))
         return f"{counted(self.images, 'image')} from file to answer, in batches of {sizes}: no answer differs by more than {self.difference:.1e}"
 
 
@@ -89,14 +88,14 @@ def export_onnx(
         raise VitralError(f"{out}: there is no folder {out.parent}; make it, or choose another place")
     steps = predictor.card.preprocess
     example = torch.zeros(2, steps.channels, steps.height, steps.width, dtype=torch.uint8)
-    names = (PIXEL_VALUES, LOGITS) if raw else (PIXELS, PROBABILITIES)
+    taken, given = (PIXEL_VALUES, LOGITS) if raw else (PIXELS, PROBABILITIES)
     with _quietly():
         program = torch.onnx.export(
             Graph(predictor, raw).eval(),
             (example.float() if raw or not stays_uint8(steps) else example,),
             dynamo=True, opset_version=OPSET, external_data=False, verbose=False,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
-            input_names=[names[0]], output_names=[names[1]],
+            input_names=[taken], output_names=[given],
         )  # fmt: skip
     assert program is not None
     proto = program.model_proto
@@ -104,14 +103,13 @@ def export_onnx(
     onnx.helper.set_model_props(proto, described)
     if proto.ByteSize() >= 2**31 - 1:
         raise VitralError(f"{out}: weights of {proto.ByteSize() / 1e9:.1f} GB do not fit into one ONNX file (2 GB)")
-    with _beside(out) as draft:
+    with tempfile.TemporaryDirectory(prefix=".export-", dir=out.absolute().parent) as folder:
+        draft = Path(folder, out.name)
         draft.write_bytes(proto.SerializeToString())
-        with tempfile.TemporaryDirectory() as folder:
-            verified = verify(draft, predictor, images or pictures(Path(folder), steps.channels))
-        report = json.dumps({"images": verified.images, "batches": verified.batches, "difference": verified.difference})
-        onnx.helper.set_model_props(proto, {**described, "verified": report})
-        draft.write_bytes(proto.SerializeToString())
-        draft.replace(out)
+        verified = verify(draft, predictor, images or pictures(Path(folder), steps.channels))
+    report = json.dumps({"images": verified.images, "batches": BATCHES, "difference": verified.difference})
+    onnx.helper.set_model_props(proto, {**described, "verified": report})
+    write_atomically(out, proto.SerializeToString())
     return verified
 
 
@@ -160,7 +158,7 @@ def verify(path: Path, predictor: Predictor, images: Sequence[ImageLike]) -> Ver
             f"{predictor.card.model}: exported it answers otherwise (a difference of {worst:.1e}, and {TOLERANCE:.0e} is allowed); "
             "nothing was written"
         )
-    return Verified(len(images), BATCHES, worst)
+    return Verified(len(images), worst)
 
 
 def pictures(folder: Path, channels: int) -> list[ImageLike]:
@@ -180,18 +178,6 @@ def pictures(folder: Path, channels: int) -> list[ImageLike]:
         Image.fromarray(pixels).save(path)
         found.append(path)
     return found
-
-
-@contextlib.contextmanager
-def _beside(out: Path) -> Iterator[Path]:
-    """A file in the folder of `out` to write first; it is gone afterwards if it was not moved."""
-    handle, name = tempfile.mkstemp(prefix=f".{out.stem}-", suffix=".onnx", dir=out.absolute().parent)
-    os.close(handle)
-    draft = Path(name)
-    try:
-        yield draft
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

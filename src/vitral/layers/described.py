@@ -44,6 +44,7 @@ def colours(images: Tensor) -> Tensor:
     inside = (level[:, :, None] == kinds).float()  # [B, C, bins, 64, 64]
     if C != 3:
         return F.avg_pool2d(inside.flatten(1, 2), H // 2).flatten(1).sqrt()
+    # [B, C, bins, 2, H/2, 2, W/2] -> [B, 4, C, bins, pixels]
     quarters = inside.view(B, C, bins, 2, H // 2, 2, W // 2).permute(0, 3, 5, 1, 2, 4, 6).flatten(5).flatten(1, 2)
     red, green, blue = quarters.unbind(2)  # each [B, 4, bins, pixels]
     pairs = (red[:, :, :, None] * green[:, :, None]).flatten(2, 3)  # [B, 4, 16, pixels]

@@ -121,7 +121,7 @@ class QueryHead(nn.Module):
         last = replace(fine[-1], repeated=self.decoder is None, stuff=self.stuff)
         if self.training:
             return replace(last, earlier=tuple(fine[:-1]))
-        masks = torch.einsum("bqc,bchw->bqhw", last.kernels, pixels)
+        masks = torch.einsum("bqc,bchw->bqhw", last.kernels, pixels)  # [B, Q, h', w']
         return replace(last, masks=masks, kernels=None, pixels=None, centres=None)
 
     def places(self, grid: Grid, size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
