@@ -11,9 +11,9 @@ from starlette.testclient import TestClient
 from viewing import encoded, session_of
 
 from families import small
+from vitral.deploy.refused import RefusedError
 from vitral.deploy.viewer.app import STATIC, viewer
-from vitral.deploy.viewer.refused import RefusedError
-from vitral.deploy.viewer.worker import Worker
+from vitral.deploy.worker import Worker
 from vitral.errors import VitralError
 from vitral.explain.methods import METHODS
 

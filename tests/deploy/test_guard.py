@@ -6,7 +6,7 @@ import re
 import pytest
 from starlette.testclient import TestClient
 
-from vitral.deploy.viewer.guard import AROUND, Guard, policy
+from vitral.deploy.guard import AROUND, Guard, policy
 
 TOKEN = "a-token-that-nobody-guesses"
 

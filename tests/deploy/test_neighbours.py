@@ -21,7 +21,7 @@ from vitral.data.options import DataOptions
 from vitral.data.sources import open_data
 from vitral.deploy.viewer import neighbours
 from vitral.deploy.viewer.neighbours import Neighbours, sample
-from vitral.deploy.viewer.worker import Worker
+from vitral.deploy.worker import Worker
 from vitral.evaluation.probes import features
 from vitral.predict import Predictor, load
 

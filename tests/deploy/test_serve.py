@@ -23,10 +23,11 @@ from vitral.checkpoints.bundle import save_model
 from vitral.cli import main
 from vitral.cli.view import names
 from vitral.data.preprocess import Preprocess
+from vitral.deploy.listen import address, bind, everywhere
 from vitral.deploy.viewer import serve as module
 from vitral.deploy.viewer.app import viewer
 from vitral.deploy.viewer.images import Images
-from vitral.deploy.viewer.serve import Loaded, address, bind, everywhere, load_images
+from vitral.deploy.viewer.serve import PORT, Loaded, load_images
 from vitral.deploy.viewer.session import Session
 from vitral.errors import VitralError
 
@@ -34,7 +35,7 @@ from vitral.errors import VitralError
 @contextlib.contextmanager
 def running(session, token=None):
     """The port of a viewer that listens."""
-    listening = bind("127.0.0.1", 0)
+    listening = bind("127.0.0.1", 0, PORT)
     server = uvicorn.Server(uvicorn.Config(viewer(session, token), log_level="critical", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
@@ -212,21 +213,20 @@ def test_uploads_that_never_end_hold_nothing(held):
         assert get(port, "/api/about")[0] == 200
 
 
-def test_the_usual_port_if_it_is_free_else_another(monkeypatch):
-    with bind("127.0.0.1", 0) as taken:
+def test_the_usual_port_if_it_is_free_else_another():
+    with bind("127.0.0.1", 0, PORT) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(VitralError, match=rf"127\.0\.0\.1:{port} cannot be listened at .*choose another --port"):
-            bind("127.0.0.1", port)
-        monkeypatch.setattr(module, "PORT", port)
-        with bind("127.0.0.1", None) as other:
+            bind("127.0.0.1", port, port)
+        with bind("127.0.0.1", None, port) as other:
             assert other.getsockname()[1] != port
-    with bind("127.0.0.1", None) as usual:
+    with bind("127.0.0.1", None, port) as usual:
         assert usual.getsockname()[1] == port
     with pytest.raises(VitralError, match="--port"):
-        bind("127.0.0.1", 70000)
+        bind("127.0.0.1", 70000, PORT)
     for host in ("192.0.2.1", "no such host"):
         with pytest.raises(VitralError, match="--host"):
-            bind(host, None)
+            bind(host, None, PORT)
 
 
 def test_the_address_is_one_that_can_be_opened():
@@ -239,7 +239,7 @@ def test_the_address_is_one_that_can_be_opened():
 
 def test_all_addresses_are_told_by_number():
     assert everywhere("127.0.0.1") == everywhere("192.0.2.7") == []
-    with bind("0.0.0.0", 0) as listening:
+    with bind("0.0.0.0", 0, PORT) as listening:
         for name in everywhere("0.0.0.0"):
             assert not name.startswith("127.")
             socket.create_connection((name, listening.getsockname()[1]), PATIENCE).close()

@@ -9,22 +9,20 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import Depends, FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
+from vitral.deploy.answering import LEFT, gone, tell_errors
+from vitral.deploy.guard import Guard, policy
+from vitral.deploy.refused import RefusedError
 from vitral.deploy.viewer.explaining import Asked, compare, counterfactual, explanation, mask, score
-from vitral.deploy.viewer.guard import Guard, policy
 from vitral.deploy.viewer.images import MAX_BYTES, SIDE
 from vitral.deploy.viewer.inspecting import inspection
 from vitral.deploy.viewer.neighbours import NEAREST
 from vitral.deploy.viewer.page import exported
-from vitral.deploy.viewer.refused import RefusedError
 from vitral.deploy.viewer.session import Session
 from vitral.errors import VitralError
 
@@ -33,8 +31,6 @@ KINDS = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
 FOR_EVER = "private, max-age=31536000, immutable"  # what is named by its content
 READING = 2
 """Uploads in memory at once; others wait on the disk."""
-LEFT = 499
-"""The status of an answer to somebody who has left, which nobody reads."""
 Answer = dict[str, Any]
 Computed = Callable[[Callable[[], Answer]], Awaitable[Response]]
 
@@ -45,7 +41,7 @@ async def in_turn(request: Request) -> Computed:
 
     async def computed(function: Callable[[], Answer]) -> Response:
         try:
-            return _json(await session.worker.answer(function, _gone(request)))
+            return _json(await session.worker.answer(function, gone(request)))
         except ConnectionAbortedError:
             return Response(status_code=LEFT)
 
@@ -68,11 +64,7 @@ def viewer(session: Session, token: str | None = None) -> ASGIApp:
     """The application. token: what every visitor must show; None for a server that only this computer reaches."""
     app = FastAPI(openapi_url=None)
     app.state.session = session
-    app.add_exception_handler(VitralError, _refused)
-    app.add_exception_handler(HTTPException, _refused)
-    app.add_exception_handler(RequestValidationError, _refused)
-    app.add_exception_handler(ClientDisconnect, lambda request, error: Response(status_code=LEFT))
-    app.add_exception_handler(Exception, _failed)
+    tell_errors(app)
     for routes in (pages, pictures, answers, files):
         routes(app, session)
     return Guard(app, token=token, most=MAX_BYTES)
@@ -182,7 +174,7 @@ def files(app: FastAPI, session: Session) -> None:
         name = f"{Path(session.images.get(image).name).stem}-{Path(session.name(model)).stem}.html"
         ended = Event()
         making = asyncio.ensure_future(run_in_threadpool(exported, session, model, image, ended=ended))
-        left = asyncio.ensure_future(_gone(request))
+        left = asyncio.ensure_future(gone(request))
         await asyncio.wait({making, left}, return_when=asyncio.FIRST_COMPLETED)
         left.cancel()
         if making.done():
@@ -190,12 +182,6 @@ def files(app: FastAPI, session: Session) -> None:
         ended.set()
         making.add_done_callback(lambda given_up: given_up.exception())
         return Response(status_code=LEFT)
-
-
-async def _gone(request: Request) -> None:
-    """Ends when the client has left."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 def _json(answer: Answer) -> Response:
@@ -212,25 +198,6 @@ def _file(request: Request, name: str) -> Response:
     if headers["etag"] in request.headers.get("if-none-match", ""):
         return Response(status_code=304, headers=headers)
     return Response(data, media_type=KINDS[path.suffix], headers=headers)
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    """An error that the user can mend, as its sentence."""
-    if isinstance(error, RefusedError):
-        status, said = error.status, str(error)
-    elif isinstance(error, RequestValidationError):
-        status, said = 400, "; ".join(f"{e['loc'][-1]} {e.get('input')!r:.40}: {e['msg']}" for e in error.errors())
-    elif isinstance(error, HTTPException):
-        status, said = error.status_code, f"{error.detail} ({request.method} {request.url.path[:80]})"
-    else:
-        status, said = 400, str(error)
-    return JSONResponse({"error": said}, status, headers={"cache-control": "no-store"})
-
-
-async def _failed(request: Request, error: Exception) -> Response:
-    """An error of ours: the page says so, and the server prints where."""
-    said = f"vitral itself failed here ({type(error).__name__}); the terminal that runs it shows where"
-    return JSONResponse({"error": said}, 500, headers={"cache-control": "no-store"})
 
 
 def download(name: str) -> dict[str, str]:

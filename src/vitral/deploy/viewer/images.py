@@ -18,8 +18,8 @@ from vitral.data.decode import decode, probe
 from vitral.data.files import ImageError
 from vitral.data.preprocess import Preprocess
 from vitral.data.values import PLAIN
+from vitral.deploy.refused import RefusedError
 from vitral.deploy.viewer.kept import Kept
-from vitral.deploy.viewer.refused import RefusedError
 from vitral.drawing.figure import png
 
 MAX_BYTES = 50_000_000

@@ -1,24 +1,21 @@
 """Start the viewer: load what it shows, then listen until Ctrl-C."""
 
 import glob
-import logging
 import os
 import secrets
-import socket
 import sys
 import webbrowser
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from pathlib import Path
 from threading import Timer
-from types import FrameType
 from typing import NoReturn
 
 import uvicorn
 
 from vitral.data.files import read_file
+from vitral.deploy.listen import LOOPBACK, Server, address, bind, everywhere
 from vitral.deploy.viewer.app import viewer
 from vitral.deploy.viewer.images import ROOM, Images, shown_name
 from vitral.deploy.viewer.session import Session
@@ -28,9 +25,6 @@ from vitral.predict import find_images
 PORT = 8765
 AT_MOST = 200
 """Pictures of the command line that are shown."""
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-ANY = {"0.0.0.0": (socket.AF_INET, "192.0.2.1"), "::": (socket.AF_INET6, "2001:db8::1")}
-"""The names of all addresses of this computer: the family, and an address that nobody has (RFC 5737, RFC 3849)."""
 
 
 @dataclass
@@ -101,40 +95,10 @@ def _expanded(source: str) -> list[str]:
     return found
 
 
-def bind(host: str, port: int | None) -> socket.socket:
-    """A listening socket: at the given port, else at the default port, else, if that is taken, at any free one."""
-    if port is not None and not 0 <= port < 2**16:
-        raise VitralError(f"--port {port}: give a number from 0 to 65535; 0 takes any free port")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, PORT if port is None else port), family=family)
-    except OSError as error:
-        if isinstance(error, socket.gaierror):
-            raise VitralError(
-                f"--host {host}: is no address of this computer ({error.strerror}); try 127.0.0.1"
-            ) from error
-        if port is not None:
-            raise VitralError(
-                f"{host}:{port} cannot be listened at ({error}); choose another --port, or leave it out"
-            ) from error
-    try:
-        return socket.create_server((host, 0), family=family)
-    except OSError as error:
-        raise VitralError(f"--host {host}: cannot be listened at ({error.strerror}); try 127.0.0.1") from error
-
-
-class Server(uvicorn.Server):
-    """uvicorn's server, without its complaints on answers that Ctrl-C cuts off."""
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
-        super().handle_exit(sig, frame)
-
-
 def serve(session: Session, host: str, port: int | None, *, browser: bool) -> NoReturn:
     """Listen until Ctrl-C, which ends the process. Prints the address on stderr, with a token where other computers can reach it."""
     token = None if host in LOOPBACK else secrets.token_urlsafe()
-    with bind(host, port) as listening:
+    with bind(host, port, PORT) as listening:
         url = address(host, listening.getsockname()[1], token)
         print(f"vitral view: {url}  (Ctrl-C ends it)", file=sys.stderr, flush=True)
         for other in everywhere(host):
@@ -153,24 +117,3 @@ def serve(session: Session, host: str, port: int | None, *, browser: bool) -> No
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)  # without waiting for threads that may still compute
-
-
-def address(host: str, port: int, token: str | None) -> str:
-    """What to open in a browser."""
-    name = socket.gethostname() if host in ANY else host
-    name = f"[{name}]" if ":" in name else name
-    return f"http://{name}:{port}/" + (f"?token={token}" if token else "")
-
-
-def everywhere(host: str) -> list[str]:
-    """This computer's addresses, where `host` means all of them: other computers may not know its name."""
-    if host not in ANY:
-        return []
-    family, outside = ANY[host]
-    found = []
-    with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as route:
-        route.connect((outside, 9))  # sends nothing, but chooses the local address
-        found.append(route.getsockname()[0])
-    with suppress(OSError):
-        found += [str(info[4][0]) for info in socket.getaddrinfo(socket.gethostname(), None, family)]
-    return [name for name in dict.fromkeys(found) if not ip_address(name.partition("%")[0]).is_loopback]

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import vitral
+from vitral.deploy.refused import RefusedError
 from vitral.deploy.viewer.images import MAX_BYTES, MAX_PIXELS, Images, Stored
 from vitral.deploy.viewer.kept import Kept
 from vitral.deploy.viewer.looks import Look, explainable, look_at
-from vitral.deploy.viewer.refused import RefusedError
-from vitral.deploy.viewer.worker import Worker
+from vitral.deploy.worker import Worker
 from vitral.drawing.colours import COLOURS
 from vitral.errors import VitralError, counted
 from vitral.explain.compare import UNORDERED

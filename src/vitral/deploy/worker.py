@@ -7,7 +7,7 @@ from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any, TypeVar
 
-from vitral.deploy.viewer.refused import RefusedError
+from vitral.deploy.refused import RefusedError
 
 T = TypeVar("T")
 WAITING = 16

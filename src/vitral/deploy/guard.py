@@ -1,6 +1,6 @@
 """Access control and size limits before every route.
 
-On this computer alone the viewer has no password, so it must refuse pages of other sites: their scripts can send it requests (another Origin), or
+On this computer alone a server has no password, so it must refuse pages of other sites: their scripts can send it requests (another Origin), or
 let their own name point to it (DNS rebinding, another Host). Elsewhere a token is required, first in the URL and then in a cookie. Bodies are
 counted as they arrive, whatever their header says, and not collected here.
 """
@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, quote, urlencode
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from vitral.deploy.viewer.refused import RefusedError
+from vitral.deploy.refused import RefusedError
 
 LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
 COOKIE = "vitral"
@@ -27,10 +27,22 @@ AROUND = 10_000
 
 
 class Guard:
-    """An ASGI application before another one. token: None for a server that only this computer reaches."""
+    """An ASGI application before another one.
 
-    def __init__(self, app: ASGIApp, *, token: str | None, most: int) -> None:
+    token: None for a server that only this computer reaches. most: bytes of a file. name: of the server, in errors. entrance: how its token is shown.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        token: str | None,
+        most: int,
+        name: str = "viewer",
+        entrance: str = "open the whole address that vitral view printed",
+    ) -> None:
         self.app, self.token, self.most = app, token, most + AROUND
+        self.name, self.entrance = name, entrance
         self.headers = {
             "x-content-type-options": "nosniff",
             "referrer-policy": "no-referrer",
@@ -64,19 +76,21 @@ class Guard:
         except RefusedError as error:
             if begun:
                 raise
-            kind = {"content-type": "application/json"}
-            await _reply(answer, error.status, kind, json.dumps({"error": str(error)}).encode())
+            headers = {"content-type": "application/json", **error.headers}
+            await _reply(answer, error.status, headers, json.dumps({"error": str(error)}).encode())
 
     def _admit(self, scope: Scope, headers: MutableMapping[str, str]) -> tuple[str, str] | None:
         """A redirect and its cookie, for a request with the token in the URL; RefusedError for one without access."""
         host = headers.get("host", "")
         name = re.sub(r":\d*$", "", host.lower())
         if self.token is None and name not in LOCAL:
-            raise RefusedError(403, f"this viewer answers on this computer only, as localhost, not as {host[:80]!r}")
+            raise RefusedError(
+                403, f"this {self.name} answers on this computer only, as localhost, not as {host[:80]!r}"
+            )
         origin = headers.get("origin")
         ours = (f"http://{host}", f"https://{host}")
         if scope["method"] not in ("GET", "HEAD") and origin is not None and origin not in ours:
-            raise RefusedError(403, f"{origin[:80]} is another site; open the viewer's own page")
+            raise RefusedError(403, f"{origin[:80]} is another site; open the {self.name}'s own page")
         if self.token is None:
             return None
         query = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True)
@@ -85,7 +99,7 @@ class Guard:
             cookie = f"{COOKIE}={self.token}; HttpOnly; SameSite=Strict; Path=/"
             return "/" + where.lstrip("/"), cookie
         if not self._right(_bearer(headers)) and not self._right(_cookie(headers)):
-            raise RefusedError(401, "this viewer needs its token: open the whole address that vitral view printed")
+            raise RefusedError(401, f"this {self.name} needs its token: {self.entrance}")
         return None
 
     def _right(self, given: str) -> bool:
