@@ -198,11 +198,21 @@ class Predictor:
         if len({view.shape for view in views}) > 1:  # preprocessing without a common size
             pairs = zip(views, names, placed, strict=True)
             return [self.predict_batch([view], [name], [place], top_k)[0] for view, name, place in pairs]
-        found = self.engine(np.stack(views))
+        return self.answered(self.run(views), names, placed, top_k)
+
+    def run(self, views: Sequence[Pixels]) -> Any:
+        """The engine's outputs for images of one size as `Preprocess.view` leaves them, in one forward pass."""
+        self.check_head()
+        return self.engine(np.stack(views))
+
+    def answered(
+        self, outputs: Any, names: Sequence[str], placed: Sequence[Placed], top_k: int = 5
+    ) -> Sequence[Answer]:
+        """Answers of what `run` gives, or of a slice of it."""
         if self.engine.probabilities:
             assert isinstance(self.answers, ClassAnswers), "only these are exported"
-            return self.answers.told(found, found, names, top_k)
-        return self.answers(found, names, top_k, placed)
+            return self.answers.told(outputs, outputs, names, top_k)
+        return self.answers(outputs, names, top_k, placed)
 
 
 def load(path: str | Path) -> Predictor:

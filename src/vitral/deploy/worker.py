@@ -1,38 +1,88 @@
-"""One thread that computes, and its queue. A request that is given up is dropped, or stopped at its next step."""
+"""One thread that computes, and its queue.
+
+What waits for the same thing is computed together; what is given up is dropped, or stopped at its next step.
+"""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import math
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
-from queue import SimpleQueue
-from threading import Lock, Thread
+from dataclasses import dataclass, field
+from threading import Condition, Thread
 from typing import Any, TypeVar
 
 from vitral.deploy.refused import RefusedError
 
 T = TypeVar("T")
 WAITING = 16
-"""Requests that may wait; more are refused."""
+"""Jobs that may wait; more are refused."""
+NEWEST = 0.3
+"""Weight of the newest measurement in `Together.pace`."""
+
+
+@dataclass(eq=False)
+class Together:
+    """Jobs that are computed together, at most `most` at a time: a result for each thing, in order."""
+
+    compute: Callable[[Sequence[Any]], Sequence[Any]]
+    most: int = 1
+    pace: float = 0.0
+    """Seconds that one takes, as measured of late."""
+
+    def timed(self, things: Sequence[Any]) -> Sequence[Any]:
+        """The results, and the pace measured."""
+        began = time.monotonic()
+        results = self.compute(things)
+        took = (time.monotonic() - began) / len(things)
+        self.pace += (took - self.pace) * (NEWEST if self.pace else 1)
+        return results
+
+
+@dataclass(eq=False)
+class Job:
+    """One thing to compute. until: by the monotonic clock, when nobody wants it any more."""
+
+    together: Together
+    thing: Any
+    until: float = math.inf
+    result: "Future[Any]" = field(default_factory=Future)
 
 
 class Worker:
-    """Computes one thing at a time, in order of arrival, for torch itself uses all cores.
+    """Computes one thing at a time, in order of arrival, for an engine itself uses all cores.
 
-    It is no executor of the standard library, because Python waits for those when it ends.
+    waiting: jobs that may wait. It is no executor of the standard library, because Python waits for those when it ends.
     """
 
     def __init__(self, waiting: int = WAITING) -> None:
         self.waiting = waiting
-        self._line: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
-        self.asked = 0  # requests that wait or are computed
-        self._lock = Lock()
-        self._computed: Future[Any] | None = None
-        self._left: Future[Any] | None = None  # what was being computed when its client left
+        self._line: deque[Job] = deque()
+        self._changed = Condition()
+        self._computed: list[Job] = []
+        self._since = 0.0  # when their computation began
+        self._left: set[Job] = set()  # what was being computed when its client left
         self._closed = False
-        Thread(target=self._work, name="viewer", daemon=True).start()
+        Thread(target=self._work, name="worker", daemon=True).start()
+
+    @property
+    def asked(self) -> int:
+        """Jobs that wait or are computed."""
+        return self.count(lambda job: True)
+
+    def count(self, of: Callable[[Job], bool]) -> int:
+        """How many of these wait or are computed."""
+        with self._changed:
+            return sum(map(of, (*self._line, *self._computed)))
 
     def run(self, function: Callable[[], T]) -> T:
         """Compute for a background job, in turn with the requests. Waits, so it must not be called from the worker's own thread."""
-        return self._join(function).result()
+        job = _alone(function)
+        with self._changed:
+            self._line.append(job)
+            self._changed.notify()
+        return job.result.result()
 
     async def answer(self, function: Callable[[], T], gone: Awaitable[None]) -> T:
         """Compute for a request.
@@ -43,52 +93,117 @@ class Worker:
             RefusedError: the queue is full.
             ConnectionAbortedError: the client has left.
         """
+        (result,) = await self.answers([_alone(function)], gone)
+        if isinstance(result, BaseException):
+            raise result
+        return result
+
+    async def answers(self, jobs: Sequence[Job], gone: Awaitable[None]) -> list[Any]:
+        """Compute what a request asks for: for each job its result or its exception. All of it is taken, or RefusedError raised."""
         left = asyncio.ensure_future(gone)
         try:
-            with self._lock:
-                if self.asked > self.waiting:
-                    raise RefusedError(503, f"{self.waiting} requests are waiting already; try again in a moment")
-                self.asked += 1
-            work = self._join(function)
-            work.add_done_callback(self._served)
-            result = asyncio.wrap_future(work)
-            either: set[asyncio.Future[Any]] = {result, left}
+            self._admit(jobs)
+            results = asyncio.gather(*(asyncio.wrap_future(job.result) for job in jobs), return_exceptions=True)
+            either: set[asyncio.Future[Any]] = {results, left}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if result.done():
-                return result.result()
-            if work is self._computed:
-                self._left = work
-            result.cancel()  # and with it `work`, unless it is being computed
+            if results.done():
+                return results.result()
+            results.cancel()
             raise ConnectionAbortedError
         finally:
             left.cancel()
+            self._drop(jobs)
 
     def step(self) -> None:
-        """To be called between steps of what is computed: ConnectionAbortedError if its client has left."""
-        if self._computed is not None and self._computed is self._left:
+        """To be called between steps of what is computed: ConnectionAbortedError if all its clients have left."""
+        if self._computed and self._left.issuperset(self._computed):
             raise ConnectionAbortedError
 
     def close(self) -> None:
         """Drop what waits."""
-        self._closed = True
-        self._line.put(None)
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
 
-    def _join(self, function: Callable[[], T]) -> "Future[T]":
-        future: Future[T] = Future()
-        self._line.put((future, function))
-        return future
+    def _admit(self, jobs: Sequence[Job]) -> None:
+        """Put all in the line; RefusedError where it is full, or the last would be computed too late."""
+        if len(jobs) > self.waiting:
+            raise RefusedError(413, f"{len(jobs)} images at once, and no more than {self.waiting} may wait; send fewer")
+        with self._changed:
+            ahead = self._ahead()
+            if len(self._line) + len(jobs) > self.waiting + (not self._computed):  # one of them may begin at once
+                said = f"{self.waiting} requests are waiting already; try again in a moment"
+                raise RefusedError(503, said, wait=max(1, math.ceil(ahead)))
+            late = time.monotonic() + ahead + sum(job.together.pace for job in jobs) - jobs[-1].until
+            if late > 0 and (self._line or self._computed):
+                said = f"the answer would come {late:.1f} s too late, as {len(self._line)} requests wait; try again"
+                raise RefusedError(503, said, wait=math.ceil(late))
+            self._line.extend(jobs)
+            self._changed.notify()
 
-    def _served(self, _: "Future[Any]") -> None:
-        with self._lock:
-            self.asked -= 1
+    def _ahead(self) -> float:
+        """Seconds until what waits now is computed."""
+        begun = sum(job.together.pace for job in self._computed) - (time.monotonic() - self._since)
+        return max(0.0, begun) + sum(job.together.pace for job in self._line)
+
+    def _drop(self, jobs: Sequence[Job]) -> None:
+        """Nobody waits for these any more."""
+        with self._changed:
+            self._left.update(job for job in jobs if job in self._computed)
+            for job in jobs:
+                if job in self._line:
+                    self._line.remove(job)
+                    job.result.cancel()
+
+    def _next(self) -> list[Job]:
+        """Waits for a job, and takes with it what can be computed together, without waiting for more."""
+        with self._changed:
+            while not (self._line or self._closed):
+                self._changed.wait()
+            if self._closed:
+                return []
+            together = self._line[0].together
+            taken = [job for job in self._line if job.together is together][: together.most]
+            for job in taken:
+                self._line.remove(job)
+            self._computed, self._since = taken, time.monotonic()
+            return taken
 
     def _work(self) -> None:
-        while (item := self._line.get()) is not None and not self._closed:
-            future, function = item
-            if not future.set_running_or_notify_cancel():
-                continue
-            self._computed = future
-            try:
-                future.set_result(function())
-            except BaseException as error:
-                future.set_exception(error)
+        while jobs := self._next():
+            late = [job for job in jobs if job.until < self._since]
+            for job in late:
+                _settle(job, RefusedError(503, "this answer would have come too late; try again in a moment", wait=1))
+            self._compute([job for job in jobs if job not in late])
+            with self._changed:
+                self._computed = []
+                self._left.clear()
+
+    def _compute(self, jobs: Sequence[Job]) -> None:
+        """Settles all; where they cannot be computed together each is computed alone, so that it fails alone."""
+        if not jobs:
+            return
+        try:
+            results = jobs[0].together.timed([job.thing for job in jobs])
+        except BaseException as error:
+            if len(jobs) == 1:
+                _settle(jobs[0], error)
+                return
+            for job in jobs:
+                self._compute([job])
+        else:
+            for job, result in zip(jobs, results, strict=True):
+                _settle(job, result)
+
+
+def _alone(function: Callable[[], Any]) -> Job:
+    return Job(Together(lambda _: [function()]), None)
+
+
+def _settle(job: Job, result: Any) -> None:
+    if not job.result.set_running_or_notify_cancel():
+        return  # its client has left
+    if isinstance(result, BaseException):
+        job.result.set_exception(result)
+    else:
+        job.result.set_result(result)
