@@ -3,7 +3,6 @@
 Axes: B images, C channels, H height, W width, K labels.
 """
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from vitral.checkpoints.card import read_card
 from vitral.data.resample import Pixels
+from vitral.engines.cores import cores
 from vitral.engines.engine import Engine
 from vitral.errors import VitralError
 
@@ -36,7 +36,7 @@ class OnnxEngine(Engine):
         if not path.is_file():
             raise VitralError(f"{path}: there is no such file")
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = cores()
         options.log_severity_level = 3  # errors
         try:
             self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -14,6 +14,7 @@ from vitral.checkpoints.atomic import write_atomically
 from vitral.checkpoints.claim import NAME, Claim, claim_unused, going_on
 from vitral.data.loader import TrainingBatches
 from vitral.data.sources import DataSet, write_skipped
+from vitral.engines.cores import cores
 from vitral.errors import VitralError
 from vitral.evaluation.seen import as_trained, count_known, held_of, write_held, write_seen
 from vitral.models.words import model_in_words
@@ -28,7 +29,6 @@ from vitral.training.loop import Loop
 from vitral.training.machine import (
     choose_device,
     choose_precision,
-    cores,
     keep_freed_memory,
     processor,
 )

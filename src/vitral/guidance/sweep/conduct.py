@@ -15,6 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from vitral.checkpoints.atomic import write_atomically
+from vitral.engines.cores import cores
 from vitral.errors import VitralError, counted
 from vitral.guidance.sweep.cost import PASSES, Expected, Ground, check_points
 from vitral.guidance.sweep.page import write_sweep_page
@@ -24,7 +25,6 @@ from vitral.guidance.sweep.search import load_optuna, sample, search
 from vitral.guidance.sweep.sweep import Point, Sweep, grid, read_sweep, verify, write_sweep
 from vitral.guidance.sweep.table import Row, laws, row, summary, summary_text, write_rows
 from vitral.training.display import clock
-from vitral.training.machine import cores
 from vitral.training.toml import to_toml
 
 Say = Callable[[str], None]
