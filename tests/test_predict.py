@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 import vitral
+from vitral.data.asked import find_images
 from vitral.data.options import DataOptions
 from vitral.data.sources import open_data
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import evaluate, merged
 from vitral.explain.explain import visualize_attention
-from vitral.predict import find_images
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,11 @@
 """Predictor: file -> pixels -> logits -> labels, the one path that evaluation, explanations, export and serving share."""
 
+import os
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, Union
@@ -16,13 +18,11 @@ from vitral.answers.classes import ClassAnswers
 from vitral.checkpoints.card import ModelCard
 from vitral.data.arrays import arranged, array_pixels
 from vitral.data.bands import in_words, with_channels
-from vitral.data.decode import PageOf, count_pages, decode_array
-from vitral.data.files import read_file
+from vitral.data.decode import PageOf, decode_array
 from vitral.data.options import DataOptions
 from vitral.data.resample import Pixels
 from vitral.data.values import Range, beyond
 from vitral.data.view import Placed
-from vitral.data.walk import Walk, is_text, starts_like_an_image
 from vitral.engines.engine import Engine
 from vitral.engines.onnx import OnnxEngine
 from vitral.errors import VitralError, counted, some
@@ -255,110 +255,73 @@ def _adopt(source: str) -> Predictor:
     return Predictor(opened.model, card)
 
 
-def find_images(sources: Sequence[str]) -> Iterator[tuple[str, str | bytes]]:
-    """(name, image) for each source: a file, the images of a folder in name order, or for "-" those of stdin.
-
-    A folder's images are the files that training would read, whatever their suffix; others are named on stderr. Stdin holds paths, one a line or
-    separated by zero bytes, or the bytes of one image.
-    """
-    for source in sources:
-        if source == "-":
-            yield from _from_stdin()
-        elif Path(source).is_dir():
-            walk = Walk(Path(source))
-            inside = walk.under(walk.root)
-            for note in [*walk.left_out(), *(f"{source}/{name} cannot be read" for name in walk.closed)]:
-                print(f"vitral: {source}: {note}", file=sys.stderr)
-            if not inside:
-                raise VitralError(f"{source}: a folder without images; name the files or another folder")
-            yield from ((str(p), str(p)) for p in inside)
-        else:
-            yield source, source
-
-
-def by_page(images: Iterable[tuple[str, str | bytes]], page: str | None) -> Iterator[tuple[str, str | bytes | PageOf]]:
-    """(name, image) as `find_images` gives them; if `page` is "all", one for every page of a file."""
-    for name, image in images:
-        try:
-            data = image if isinstance(image, bytes) or page != "all" else read_file(Path(image), name)[0]
-            total = count_pages(data, name) if page == "all" and isinstance(data, bytes) else 1
-        except VitralError:
-            total = 1  # reading it raises the error
-        if total == 1:
-            yield name, image
-        else:
-            yield from ((f"{name} page {k}", PageOf(image, k)) for k in range(total))
-
-
-def _from_stdin() -> Iterator[tuple[str, str | bytes]]:
-    first = sys.stdin.buffer.readline()
-    if not first:
-        raise VitralError("-: nothing came on stdin; pipe a list of paths or one image into it")
-    if first.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in first or _is_image(first):
-        data = first + sys.stdin.buffer.read()
-        paths = _whole_list(data)
-        yield from [("-", data)] if paths is None else [(path, path) for path in paths]
-        return
-    line = first.removeprefix(b"\xef\xbb\xbf")
-    while line:
-        if path := line.decode(errors="surrogateescape").rstrip("\r\n"):
-            yield path, path
-        line = sys.stdin.buffer.readline()
-
-
-def _is_image(line: bytes) -> bool:
-    """Whether a first line starts an image rather than being a path, which may begin like some images (BM, GIF89a, P5)."""
-    if not starts_like_an_image(line):
-        return not is_text(line) and any(byte < 32 for byte in line.rstrip(b"\r\n").replace(b"\t", b""))
-    return not is_text(line) or not Path(line.decode().rstrip("\r\n")).exists()
-
-
-def _whole_list(data: bytes) -> list[str] | None:
-    """The paths of a list in UTF-16, as PowerShell writes it, or separated by zero bytes; None if `data` is no such list."""
-    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
-        try:
-            return list(filter(None, data.decode("utf-16").splitlines()))
-        except UnicodeDecodeError:
-            return None
-    parts = [part for part in data.split(b"\0") if part]
-    if starts_like_an_image(data) or not all(is_text(part) for part in parts):
-        return None
-    return [part.decode(errors="surrogateescape") for part in parts]
-
-
 def predict_stream(
-    predictor: Predictor, images: Iterable[tuple[str, str | bytes | PageOf]], top_k: int = 5, batch_size: int = 16
+    predictor: Predictor,
+    images: Iterable[tuple[str, str | bytes | PageOf]],
+    top_k: int = 5,
+    batch_size: int = 16,
+    *,
+    ahead: int = 2,
 ) -> Iterator[Answer | tuple[str, VitralError]]:
-    """For each image in order its answer, or (name, error); computed in batches as images arrive."""
+    """For each image in order its answer, or (name, error); computed in batches as images arrive.
 
-    clipped: dict[str, Range] = {}
-
-    def prepare(item: tuple[str, str | bytes | PageOf]) -> tuple[str, tuple[Pixels, Placed] | VitralError]:
-        try:
-            pixels, extremes = predictor.read_seen(item[1])
-            if extremes is not None:
-                clipped[item[0]] = extremes
-            return item[0], (predictor.card.preprocess.view(pixels), predictor.placed(pixels))
-        except VitralError as error:
-            return item[0], error
-        except (MemoryError, RuntimeError) as error:  # PyTorch's allocator raises RuntimeError
-            if isinstance(error, RuntimeError) and "memory" not in str(error):
-                raise
-            return item[0], VitralError(f"{item[0]}: needs more memory than there is; make the image smaller")
-
+    ahead: batches that are read while the model computes; 0 where the next image comes only after an answer.
+    """
+    predictor.check_head()
     source = iter(images)
-    with ThreadPoolExecutor(2) as pool:
-        while batch := list(islice(source, batch_size)):
-            prepared = list(pool.map(prepare, batch))
-            good = [(name, *x) for name, x in prepared if isinstance(x, tuple)]
-            names, views, placed = (
-                [name for name, _, _ in good],
-                [x for _, x, _ in good],
-                [each for _, _, each in good],
-            )
-            answers = iter(predictor.predict_batch(views, names, placed, top_k) if good else [])
-            for name, x in prepared:
-                yield replace(next(answers), clipped=clipped.pop(name, None)) if isinstance(x, tuple) else (name, x)
+    with ThreadPoolExecutor(max(2, len(os.sched_getaffinity(0)))) as pool:
+
+        def following() -> list[Future[_Read]]:
+            return [pool.submit(_read, predictor, *item) for item in islice(source, batch_size)]
+
+        waiting = deque([following()])
+        while waiting and waiting[0]:
+            while len(waiting) <= ahead and waiting[-1]:
+                waiting.append(following())
+            yield from _answered(predictor, [each.result() for each in waiting.popleft()], top_k)
+            if not waiting:
+                waiting.append(following())
+
+
+@dataclass(frozen=True)
+class _Read:
+    """An image as the model sees it, or why it cannot be read."""
+
+    name: str
+    view: Pixels | None = None
+    placed: Placed | None = None
+    clipped: Range | None = None
+    error: VitralError | None = None
+
+
+def _read(predictor: Predictor, name: str, image: str | bytes | PageOf) -> _Read:
+    try:
+        pixels, clipped = predictor.read_seen(image)
+        return _Read(name, predictor.card.preprocess.view(pixels), predictor.placed(pixels), clipped)
+    except VitralError as error:
+        return _Read(name, error=error)
+    except (MemoryError, RuntimeError) as error:  # PyTorch's allocator raises RuntimeError
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        return _Read(name, error=VitralError(f"{name}: needs more memory than there is; make the image smaller"))
+
+
+def _answered(predictor: Predictor, batch: list[_Read], top_k: int) -> Iterator[Answer | tuple[str, VitralError]]:
+    """The answers of a batch; where the model refuses it, each image's own."""
+    good = [each for each in batch if each.error is None]
+    views, placed = [each.view for each in good], [each.placed for each in good]
+    try:
+        found = predictor.predict_batch(views, [each.name for each in good], placed, top_k) if good else []  # type: ignore[arg-type]
+    except VitralError as error:
+        if len(batch) > 1:
+            for each in batch:
+                yield from _answered(predictor, [each], top_k)
+        else:
+            yield batch[0].name, error
+        return
+    answers = iter(found)
+    for each in batch:
+        yield (each.name, each.error) if each.error else replace(next(answers), clipped=each.clipped)
 
 
 def _name(image: object) -> str:

@@ -30,8 +30,9 @@ class Export:
 
 
 def export(given: Export, words: list[str]) -> int:
+    from vitral.data.asked import find_images
     from vitral.deploy.export import export_onnx
-    from vitral.predict import find_images, load
+    from vitral.predict import load
 
     out = given.out or _beside(given.model)
     images = [image for _, image in find_images(given.check_on)] if given.check_on else None

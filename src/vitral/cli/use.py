@@ -180,8 +180,9 @@ class Predict:
 
 
 def predict(given: Predict, words: list[str]) -> int:
+    from vitral.data.asked import by_page, find_images
     from vitral.data.values import clipped_in_words
-    from vitral.predict import by_page, find_images, load, predict_stream
+    from vitral.predict import load, predict_stream
     from vitral.training.toml import stored_data_options
 
     at_least(1, top_k=given.top_k, batch_size=given.batch_size)
@@ -203,10 +204,10 @@ def predict(given: Predict, words: list[str]) -> int:
     pictures = None if given.out is None else Pictures(given.out, predictor)
     failed = total = 0
     clipped: list[tuple[float, float]] = []
-    batch = 1 if given.images == ["-"] else given.batch_size  # a pipe wants each answer at once
+    batch, ahead = (1, 0) if given.images == ["-"] else (given.batch_size, 2)  # a pipe wants each answer at once
     images = by_page(find_images(given.images), predictor.card.preprocess.page)
     images = images if pictures is None else pictures.remembering(images)
-    for row in predict_stream(predictor, images, given.top_k, batch):
+    for row in predict_stream(predictor, images, given.top_k, batch, ahead=ahead):
         total += 1
         failed += isinstance(row, tuple)
         if not isinstance(row, tuple) and row.clipped is not None:

@@ -14,13 +14,13 @@ from typing import NoReturn
 
 import uvicorn
 
+from vitral.data.asked import find_images
 from vitral.data.files import read_file
 from vitral.deploy.listen import LOOPBACK, Server, address, bind, everywhere
 from vitral.deploy.viewer.app import viewer
 from vitral.deploy.viewer.images import ROOM, Images, shown_name
 from vitral.deploy.viewer.session import Session
 from vitral.errors import VitralError, all_of, counted
-from vitral.predict import find_images
 
 PORT = 8765
 AT_MOST = 200
