@@ -5,6 +5,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ from vitral.data.bands import in_words, with_channels
 from vitral.data.decode import PageOf, decode_array
 from vitral.data.options import DataOptions
 from vitral.data.resample import Pixels
+from vitral.data.tiles import Tile, tiles
 from vitral.data.values import Range, beyond
 from vitral.data.view import Placed
 from vitral.engines.engine import Engine
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from vitral.engines.torch import TorchEngine
     from vitral.models.common import ImageModel
 
+TILES = 8  # in one forward pass
 ImageLike = Union[str, Path, bytes, PageOf, Image.Image, np.ndarray, "Tensor"]
 
 
@@ -55,6 +58,8 @@ class Predictor:
         self.card = card
         self.labels = card.labels
         self.answers = ANSWERS[card.task](card.labels)
+        if card.ids:
+            self.answers.ids = card.ids
         """Makes answers of the model's outputs."""
 
     @property
@@ -178,10 +183,44 @@ class Predictor:
         """Logits [B, K] to probabilities [B, K]: softmax, or if an image can have several labels a sigmoid of each."""
         return self.answers.probabilities(logits)
 
-    def predict(self, image: ImageLike, top_k: int = 5) -> Answer:
-        """The model's answer for one image: its class, or all its labels if it can have several, or the class of each pixel."""
+    def predict(self, image: ImageLike, top_k: int = 5, *, tile: bool | int = False) -> Answer:
+        """The model's answer for one image: its class, or all its labels if it can have several, or the class of each pixel, or objects.
+
+        tile: answer places in an image that is larger than the training images in overlapping tiles of their size, or of so many pixels a side.
+        """
         pixels = self.read(image)
+        if tile:
+            return self.predict_tiles(pixels, _name(image), tile, top_k)
         return self.predict_batch([self.card.preprocess.view(pixels)], [_name(image)], [self.placed(pixels)], top_k)[0]
+
+    def predict_tiles(self, pixels: Pixels, name: str, tile: bool | int = True, top_k: int = 5) -> Answer:
+        """The answer for one image [C, h, w] as `read` gives it, in tiles as in `predict`; whole where it is no larger than a tile."""
+        self.check_head()
+        steps, (h, w) = self.card.preprocess, pixels.shape[1:]
+        side = self.tile_size if tile is True else (tile, tile)
+        if min(side) < steps.min_size:
+            raise VitralError(f"a tile of {side[0]}x{side[1]} pixels: give {steps.min_size}, one patch, or more a side")
+        boxes = tiles(h, w, side)
+        batches = [boxes[k : k + TILES] for k in range(0, len(boxes), TILES)]
+        if self.answers.glances and len(boxes) > 1:
+            batches = [[(0, 0, h, w)], *batches]
+
+        def seen() -> Iterator[Tile]:
+            for batch in batches:
+                parts = [pixels[:, top : top + tall, left : left + wide] for top, left, tall, wide in batch]
+                found = self.engine(np.stack([steps.view(part) for part in parts]))
+                for k, part in enumerate(parts):
+                    yield Tile(found[k : k + 1], self.placed(part), batch[k])
+
+        return self.answers.joined(seen(), name, (h, w), top_k)
+
+    @property
+    def tile_size(self) -> tuple[int, int]:
+        """Height and width of a tile: of the median training image, or where that is not known of the model's view."""
+        known = self.card.data.get("size")
+        if not isinstance(known, list):
+            return self.card.preprocess.height, self.card.preprocess.width
+        return int(known[0]), int(known[1])
 
     def placed(self, pixels: "Tensor | Pixels") -> Placed:
         """Where the model's pixels lie in an image [C, h, w]."""
@@ -262,12 +301,18 @@ def predict_stream(
     batch_size: int = 16,
     *,
     ahead: int = 2,
+    tile: bool | int = False,
 ) -> Iterator[Answer | tuple[str, VitralError]]:
     """For each image in order its answer, or (name, error); computed in batches as images arrive.
 
-    ahead: batches that are read while the model computes; 0 where the next image comes only after an answer.
+    ahead: batches that are read while the model computes; 0 where the next image comes only after an answer. tile: as in `Predictor.predict`; an
+    image at a time then.
     """
     predictor.check_head()
+    if tile:
+        for name, image in images:
+            yield _in_tiles(predictor, name, image, tile, top_k)
+        return
     source = iter(images)
     with ThreadPoolExecutor(max(2, len(os.sched_getaffinity(0)))) as pool:
 
@@ -296,14 +341,33 @@ class _Read:
 
 def _read(predictor: Predictor, name: str, image: str | bytes | PageOf) -> _Read:
     try:
-        pixels, clipped = predictor.read_seen(image)
-        return _Read(name, predictor.card.preprocess.view(pixels), predictor.placed(pixels), clipped)
+        with _memory(name):
+            pixels, clipped = predictor.read_seen(image)
+            return _Read(name, predictor.card.preprocess.view(pixels), predictor.placed(pixels), clipped)
     except VitralError as error:
         return _Read(name, error=error)
+
+
+def _in_tiles(
+    predictor: Predictor, name: str, image: str | bytes | PageOf, tile: bool | int, top_k: int
+) -> Answer | tuple[str, VitralError]:
+    try:
+        with _memory(name):
+            pixels, clipped = predictor.read_seen(image)
+            return replace(predictor.predict_tiles(pixels, name, tile, top_k), clipped=clipped)
+    except VitralError as error:
+        return name, error
+
+
+@contextmanager
+def _memory(name: str) -> Iterator[None]:
+    """A VitralError where memory runs out inside."""
+    try:
+        yield
     except (MemoryError, RuntimeError) as error:  # PyTorch's allocator raises RuntimeError
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
-        return _Read(name, error=VitralError(f"{name}: needs more memory than there is; make the image smaller"))
+        raise VitralError(f"{name}: needs more memory than there is; make the image smaller") from error
 
 
 def _answered(predictor: Predictor, batch: list[_Read], top_k: int) -> Iterator[Answer | tuple[str, VitralError]]:

@@ -135,5 +135,5 @@ def test_answers_say_each_class_and_its_share():
     assert answer.shares == [("a", 0.5), ("c", pytest.approx(1 / 3)), ("b", pytest.approx(1 / 6))]
     assert answer.line(2) == "a 50.0%  c 33.3%"
     assert len(answer.cells(2, ";")) == len(MapAnswers(LABELS).columns(2, ";")) == 4
-    pictures = answer.pictures(np.zeros((2, 3, 3), np.uint8))
+    pictures = dict(answer.pictures(np.zeros((2, 3, 3), np.uint8)))
     assert (np.asarray(pictures[".png"]) == classes).all()

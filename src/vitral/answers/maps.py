@@ -4,7 +4,7 @@ Axes: K classes, h w of the original, rows and columns of the head's cells.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,8 +15,9 @@ from torch import Tensor
 
 from vitral.answers.answer import Answer, Answers
 from vitral.data.formats.write import map_picture
-from vitral.data.view import Placed
-from vitral.drawing.objects import veiled
+from vitral.data.tiles import Tile, nearness
+from vitral.data.view import Placed, View
+from vitral.drawing.objects import keyed, veiled
 from vitral.models.heads.outputs import Maps
 
 BLOCK = 2**24
@@ -30,6 +31,8 @@ class Segmentation(Answer):
     map: NDArray[np.int16] = field(repr=False)
     """[h, w] of the upright original: positions in `labels`."""
     labels: list[str]
+    ids: Sequence[int] = ()
+    """Of each label the value that stands for it in the map's picture; its position where there are none."""
 
     @property
     def shares(self) -> list[tuple[str, float]]:
@@ -38,9 +41,12 @@ class Segmentation(Answer):
         order = np.argsort(-counts, kind="stable")
         return [(self.labels[k], counts[k] / self.map.size) for k in order.tolist() if counts[k]]
 
-    def pictures(self, image: NDArray[np.uint8]) -> dict[str, Image.Image]:
-        """The map, its values positions in `labels`, and the image under the classes' colours."""
-        return {".png": map_picture(self.map), "-overlay.jpg": Image.fromarray(veiled(image, self.map))}
+    def pictures(self, image: NDArray[np.uint8]) -> Iterator[tuple[str, Image.Image]]:
+        """The map in the training data's own values, and the image under the classes' colours, which are the map's."""
+        ids = np.array(self.ids or range(len(self.labels)))
+        yield ".png", map_picture(ids[self.map])
+        names = [(label, int(ids[self.labels.index(label)])) for label, _ in self.shares]
+        yield "-overlay.jpg", keyed(Image.fromarray(veiled(image, ids[self.map])), names)
 
     def line(self, top_k: int) -> str:
         return "  ".join(f"{label} {share:.1%}" for label, share in self.shares[:top_k])
@@ -61,9 +67,12 @@ class MapAnswers(Answers):
 
     def __call__(self, outputs: Maps, names: Sequence[str], top_k: int, placed: Sequence[Placed]) -> list[Segmentation]:
         return [
-            Segmentation(name, segmented(logits, outputs.stride, place), self.labels)
+            Segmentation(name, segmented(logits, outputs.stride, place), self.labels, self.ids)
             for name, logits, place in zip(names, outputs.logits, placed, strict=True)
         ]
+
+    def joined(self, tiles: Iterable[Tile], name: str, size: tuple[int, int], top_k: int) -> Segmentation:
+        return Segmentation(name, blended(list(tiles), *size), self.labels, self.ids)
 
     def probabilities(self, outputs: Tensor) -> Tensor:
         return outputs.softmax(1)
@@ -77,6 +86,33 @@ def segmented(logits: Tensor, stride: int, placed: Placed) -> NDArray[np.int16]:
     """The class with the largest logit at each pixel of the original: int16 [h, w]. logits [K, rows, columns] of one image."""
     parts = [part.argmax(0).to(torch.int16) for part in at_original(logits, stride, placed)]
     return torch.cat(parts).numpy()
+
+
+def blended(tiles: Sequence[Tile], height: int, width: int) -> NDArray[np.int16]:
+    """The class with the largest logit at each pixel of an image; where tiles overlap that of their mean, a tile counting less towards its edges."""
+    found = np.empty((height, width), np.int16)
+    classes = tiles[0].outputs.logits.shape[1]
+    rows = max(1, BLOCK // (classes * width))
+    for first in range(0, height, rows):
+        last = min(first + rows, height)
+        total = torch.zeros(classes, last - first, width)
+        for tile in tiles:
+            top, left, tall, broad = tile.box
+            low, high = max(first, top), min(last, top + tall)
+            if low < high:
+                window = part_of(tile.placed, low - top, 0, high - low, broad)
+                part = torch.cat(list(at_original(tile.outputs.logits[0], tile.outputs.stride, window)), 1)
+                weight = nearness(tall)[low - top : high - top, None] * nearness(broad)
+                total[:, low - first : high - first, left : left + broad] += part * torch.from_numpy(weight)
+        found[first:last] = total.argmax(0).numpy()
+    return found
+
+
+def part_of(placed: Placed, top: int, left: int, height: int, width: int) -> Placed:
+    """Where the model's pixels lie in a part of the image, taken as an image of its own."""
+    (a, b, c), (d, e, f) = placed.view.rows
+    moved = ((a, b, c + a * top + b * left), (d, e, f + d * top + e * left))
+    return Placed(height, width, View(placed.view.height, placed.view.width, moved))
 
 
 def at_original(logits: Tensor, stride: float, placed: Placed) -> Iterator[Tensor]:

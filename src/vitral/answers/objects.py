@@ -5,9 +5,10 @@ Axes: Q answers of an image, K classes, n objects that are kept, h w of the orig
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,20 +17,26 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from vitral.answers.answer import Answer, Answers
-from vitral.answers.maps import at_original
-from vitral.data.annotated import Box, Runs
+from vitral.answers.answer import Answer, Answers, Record
+from vitral.answers.maps import at_original, part_of
+from vitral.data.annotated import Box, Object, Runs
 from vitral.data.detections import Detections
+from vitral.data.formats.yolo import row_of
 from vitral.data.shapes import area_and_box, mask_of, runs_of
-from vitral.data.view import Placed, View
+from vitral.data.tiles import Tile, cut_off
+from vitral.data.view import Box as Region
+from vitral.data.view import Placed
 from vitral.drawing.objects import Mark, marked
 from vitral.models.heads.outputs import Found
 
 MOST = 100
 """Objects of an image that are kept at most, the most probable ones."""
+READABLE = 320
+"""Pixels of the longer side that a picture of objects has at least."""
 SURE = 0.4
 """Score from which an object is answered, unless another threshold is asked for."""
 SAME = 0.6  # overlap from which two answers of a class mean the same object, where answers are repeated
+MOSTLY = 0.5  # of a part of an object
 MARGIN = 1  # pixels by which a mask may reach beyond its box
 
 
@@ -76,9 +83,7 @@ def _mask(logits: Tensor, stride: float, box: NDArray[np.float64], placed: Place
         min(side, math.ceil(edge) + MARGIN)
         for edge, side in zip(box[2:].tolist(), (placed.width, placed.height), strict=True)
     )
-    (a, b, c), (d, e, f) = placed.view.rows
-    moved = View(placed.view.height, placed.view.width, ((a, b, c + a * top), (d, e, f + e * left)))
-    window = Placed(bottom - top, right - left, moved)
+    window = part_of(placed, top, left, bottom - top, right - left)
     mask = np.zeros((placed.height, placed.width), bool)
     mask[top:bottom, left:right] = torch.cat(
         [part[0] > 0 for part in at_original(logits[None], stride, window)]
@@ -86,18 +91,62 @@ def _mask(logits: Tensor, stride: float, box: NDArray[np.float64], placed: Place
     return runs_of(mask)
 
 
-def suppressed(boxes: NDArray[np.float64], classes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Numbers of the boxes [n, 4], best first, that no better one of the same class overlaps by more than `SAME`."""
+def suppressed(
+    boxes: NDArray[np.float64], classes: NDArray[np.int64], cut: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """Numbers of the boxes [n, 4], best first, that no better one of the same class overlaps by more than `SAME`.
+
+    cut: [n], of which only a part was seen: they go where a better one covers more than `MOSTLY` of them.
+    """
     low = np.maximum(boxes[:, None, :2], boxes[:, :2])
     shared = (np.minimum(boxes[:, None, 2:], boxes[:, 2:]) - low).clip(0).prod(-1)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
-    overlap = shared / np.maximum(area[:, None] + area - shared, 1e-9)
-    same = (overlap > SAME) & (classes[:, None] == classes)
+    same = shared > SAME * (area[:, None] + area - shared)
+    if cut is not None:
+        same |= cut & (shared > MOSTLY * area)
+    same &= classes[:, None] == classes
     kept = np.ones(len(boxes), bool)
     for i in range(len(boxes)):
         if kept[i]:
             kept[i + 1 :] &= ~same[i, i + 1 :]
     return np.flatnonzero(kept)
+
+
+def seen_in_tiles(
+    tiles: Iterable[Tile], size: tuple[int, int], threshold: float
+) -> Iterator[tuple[Detections, NDArray[np.bool_]]]:
+    """What was found in each tile in pixels of the image of `size`, and which of it ends at the tile's edge and not at the image's."""
+    for tile in tiles:
+        found = _moved(_detections(tile.outputs, tile.placed, threshold, masks=True), tile.box, size)
+        yield found, cut_off(found.boxes, tile.box, *size)
+
+
+def _moved(found: Detections, tile: Region, size: tuple[int, int]) -> Detections:
+    """From pixels of a tile to those of the image."""
+    top, left, tall, broad = tile
+
+    def laid(runs: Runs) -> Runs:
+        whole = np.zeros(size, bool)
+        whole[top : top + tall, left : left + broad] = mask_of(runs, tall, broad)
+        return runs_of(whole)
+
+    masks = None if found.masks is None else tuple(map(laid, found.masks))
+    return Detections(found.classes, found.scores, found.boxes + np.array((left, top, left, top)), masks)
+
+
+def merged(parts: Sequence[tuple[Detections, NDArray[np.bool_]]]) -> Detections:
+    """What was found in several tiles, each object once, best first: of those that mean the same a whole one stands before one that is cut."""
+    cut = np.concatenate([each for _, each in parts])
+    classes, scores, boxes = (
+        np.concatenate([getattr(one, name) for one, _ in parts]) for name in ("classes", "scores", "boxes")
+    )
+    masks = (
+        None if any(one.masks is None for one, _ in parts) else tuple(m for one, _ in parts for m in one.masks or ())
+    )
+    every = Detections(classes, scores, boxes, masks)
+    order = np.lexsort((-every.scores, cut))
+    kept = order[suppressed(every.boxes[order], every.classes[order], cut[order])]
+    return every.take(kept[np.argsort(-every.scores[kept], kind="stable")])
 
 
 @dataclass(frozen=True)
@@ -113,6 +162,8 @@ class FoundObject:
     """x0, y0, x1, y1 in pixels of the upright original."""
     runs: Runs | None = field(default=None, repr=False)
     """Its mask, packed."""
+    id: int = field(default=0, repr=False)
+    """Of the class in the training data."""
 
     @cached_property
     def mask(self) -> NDArray[np.bool_] | None:
@@ -133,7 +184,7 @@ class FoundObject:
         """As COCO's JSON has an annotation, with a score and without ids."""
         x0, y0, x1, y1 = self.box
         found: dict[str, object] = {
-            "category_id": self.index + 1,
+            "category_id": self.id,
             "bbox": [round(side, 2) for side in (x0, y0, x1 - x0, y1 - y0)],
             "area": round((x1 - x0) * (y1 - y0), 2),
             "iscrowd": 0,
@@ -170,23 +221,23 @@ class Detection(Answer):
             [""] * 6
         ]
 
-    def pictures(self, image: NDArray[np.uint8]) -> dict[str, Image.Image]:
-        """The objects drawn over the image."""
-        marks = [Mark(f"{each.label} {each.score:.0%}", each.index, each.box, each.mask) for each in self.objects]
-        return {".png": marked(image, marks, max(image.shape[:2]))}
+    def pictures(self, image: NDArray[np.uint8]) -> Iterator[tuple[str, Image.Image]]:
+        """The objects drawn over the image, small ones enlarged, each with its place in `objects`; and each mask alone, black and white."""
+        names = [f"{k} {each.label} {each.score:.0%}" for k, each in enumerate(self.objects)]
+        marks = [Mark(name, each.index, each.box, each.mask) for name, each in zip(names, self.objects, strict=True)]
+        side = max(image.shape[:2])
+        yield ".png", marked(image, marks, side * -(-READABLE // side))
+        for k, each in enumerate(self.objects):
+            if each.mask is not None:
+                yield f"-masks/{k}.png", Image.fromarray(each.mask.astype(np.uint8) * 255)
 
     def texts(self) -> dict[str, str]:
-        """YOLO's: class, middle x and y, width, height (shares of the image) and score of each object, a line each."""
+        """YOLO's: a line for each object: class and outline, or of a box middle x and y, width, height and score; in shares of the image."""
         lines = []
         for each in self.objects:
-            x0, y0, x1, y1 = each.box
-            shares = (
-                (x0 + x1) / 2 / self.width,
-                (y0 + y1) / 2 / self.height,
-                (x1 - x0) / self.width,
-                (y1 - y0) / self.height,
-            )
-            lines.append(" ".join([str(each.index), *(f"{share:.6f}" for share in (*shares, each.score))]))
+            outlined = each.runs is not None and area_and_box(each.runs, self.height, self.width)[0]
+            words = row_of(Object(each.index, each.box, each.runs if outlined else None), self.height, self.width)
+            lines.append(f"{each.index} {words}" + ("" if outlined else f" {each.score:.6f}"))
         return {".txt": "".join(f"{line}\n" for line in lines)}
 
     def record(self) -> dict[str, Any]:
@@ -201,29 +252,34 @@ class ObjectAnswers(Answers):
 
     of_whole = False
 
+    glances = True
+
     threshold: float = SURE
+
+    def joined(self, tiles: Iterable[Tile], name: str, size: tuple[int, int], top_k: int) -> Answer:
+        found = merged(list(seen_in_tiles(tiles, size, self.threshold)))
+        return self.answer(found, name, *size)
 
     def __call__(self, outputs: Found, names: Sequence[str], top_k: int, placed: Sequence[Placed]) -> list[Detection]:
         every = detections(outputs, placed, self.threshold)
-        return [self.answer(one, name, place) for one, name, place in zip(every, names, placed, strict=True)]
+        rows = zip(every, names, placed, strict=True)
+        return [self.answer(one, name, place.height, place.width) for one, name, place in rows]
 
-    def answer(self, found: Detections, name: str, placed: Placed) -> Detection:
-        """What was found, for people."""
+    def answer(self, found: Detections, name: str, height: int, width: int) -> Detection:
+        """What was found in an image of this size, for people."""
         shapes = found.masks or (None,) * len(found)
         rows = zip(found.classes.tolist(), found.scores.tolist(), found.boxes.tolist(), shapes, strict=True)
-        objects = (FoundObject(self.labels[k], k, score, tuple(box), runs) for k, score, box, runs in rows)
-        return Detection(name, tuple(objects), placed.height, placed.width)
+        objects = (FoundObject(self.labels[k], k, score, tuple(box), runs, self.ids[k]) for k, score, box, runs in rows)
+        return Detection(name, tuple(objects), height, width)
 
-    def gathered(self, records: Sequence[tuple[str, dict[str, Any]]]) -> dict[str, str]:
-        """Beside the classes everything that was found as COCO's JSON, ids from 1."""
-        images, found = [], []
-        for number, (name, record) in enumerate(records, 1):
-            images.append({"id": number, "file_name": name, "height": record["height"], "width": record["width"]})
-            found += [each | {"image_id": number} for each in record["objects"]]
-        categories = [{"id": k, "name": label} for k, label in enumerate(self.labels, 1)]
+    def gathered(self, records: Sequence[Record]) -> dict[str, str]:
+        """Beside the classes everything that was found as COCO's JSON, and the classes in the order of YOLO's numbers, a line each."""
+        found = [each | {"image_id": k} for k, record in enumerate(records, 1) for each in record.found["objects"]]
         annotations = [each | {"id": number} for number, each in enumerate(found, 1)]
-        text = json.dumps({"images": images, "annotations": annotations, "categories": categories}, ensure_ascii=False)
-        return super().gathered(records) | {"predictions.json": text}
+        categories = [{"id": number, "name": label} for number, label in zip(self.ids, self.labels, strict=True)]
+        told = {"images": listed(records), "annotations": annotations, "categories": categories}
+        names = "".join(f"{label}\n" for label in self.labels)
+        return {"predictions.json": json.dumps(told, ensure_ascii=False), "classes.txt": names}
 
     def probabilities(self, outputs: Any) -> Tensor:
         """[..., K]: a sigmoid for each class."""
@@ -231,6 +287,15 @@ class ObjectAnswers(Answers):
 
     def columns(self, top_k: int, separator: str) -> list[str]:
         return ["label", "score", "x0", "y0", "x1", "y1"]
+
+
+def listed(records: Sequence[Record]) -> list[dict[str, object]]:
+    """Images as COCO's JSON lists them, ids from 1; by the names of their files alone where no two are alike."""
+    names = [Path(record.name).name for record in records]
+    if len(set(names)) < len(names):
+        names = [record.name for record in records]
+    sizes = [{side: record.found[side] for side in ("height", "width")} for record in records]
+    return [{"id": k, "file_name": name, **size} for k, (name, size) in enumerate(zip(names, sizes, strict=True), 1)]
 
 
 def _corners(box: Box) -> str:

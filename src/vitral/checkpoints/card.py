@@ -35,6 +35,8 @@ class ModelCard:
     """What its outputs answer, a key of `vitral.answers.ANSWERS`."""
     head: dict[str, object] | None = None
     """Name and options of a dense task's head; None where the architecture's own head answers."""
+    ids: list[int] = field(default_factory=list)
+    """Of each label the number that the training data have for it (a COCO id, a map's value); empty where classes have names alone."""
     version: str = vitral.__version__
 
     @property

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from vitral.answers import Answer, Answers
+    from vitral.answers.answer import Record
     from vitral.data.sources import DataSet, Split
     from vitral.evaluation.evaluator import Scores
     from vitral.explain.compare import Row
@@ -174,6 +175,10 @@ class Predict:
     images, COCO's JSON; default: none."""
     threshold: float | None = None
     """Score from which an object counts as found; default: 0.4."""
+    tile: bool = False
+    """Answer places in images that are larger than the training images in overlapping tiles of their size."""
+    tile_size: int | None = None
+    """Pixels of a tile's side, with --tile; default: the median training image."""
     batch_size: int = 16
     """Images in one forward pass."""
     reading: ReadingOptions = field(default_factory=ReadingOptions)
@@ -200,6 +205,7 @@ def predict(given: Predict, words: list[str]) -> int:
         if not 0 <= given.threshold <= 1:
             raise VitralError(f"--threshold {given.threshold}: a score lies in 0 to 1")
         predictor.answers.threshold = given.threshold
+    tile = tiling(given.tile, given.tile_size, predictor)
     print_row = Rows(given.format, predictor.answers, given.top_k, separator)
     pictures = None if given.out is None else Pictures(given.out, predictor)
     failed = total = 0
@@ -207,7 +213,7 @@ def predict(given: Predict, words: list[str]) -> int:
     batch, ahead = (1, 0) if given.images == ["-"] else (given.batch_size, 2)  # a pipe wants each answer at once
     images = by_page(find_images(given.images), predictor.card.preprocess.page)
     images = images if pictures is None else pictures.remembering(images)
-    for row in predict_stream(predictor, images, given.top_k, batch, ahead=ahead):
+    for row in predict_stream(predictor, images, given.top_k, batch, ahead=ahead, tile=tile):
         total += 1
         failed += isinstance(row, tuple)
         if not isinstance(row, tuple) and row.clipped is not None:
@@ -225,6 +231,19 @@ def predict(given: Predict, words: list[str]) -> int:
     return 1 if failed else 0
 
 
+def tiling(tile: bool, side: int | None, predictor: "Predictor") -> bool | int:
+    """Whether there are tiles, and of which side if that is said. VitralError where they make no sense."""
+    if side is not None and not tile:
+        raise VitralError(f"--tile-size {side}: is for --tile; give both")
+    if tile and predictor.answers.of_whole:
+        raise VitralError(
+            "--tile: is for models that answer places, and this one says one thing of an image; leave it out"
+        )
+    if side is not None and side < (least := predictor.card.preprocess.min_size):
+        raise VitralError(f"--tile-size {side}: give {least}, one patch of the model, or more")
+    return side or tile
+
+
 class Pictures:
     """The pictures of answers, in a folder, and beside them which number of a map is which class."""
 
@@ -232,7 +251,7 @@ class Pictures:
         self.folder, self.predictor = folder, predictor
         self.images: dict[str, Any] = {}
         self.taken: set[str] = set()
-        self.records: list[tuple[str, dict[str, Any]]] = []
+        self.records: list[Record] = []
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -245,16 +264,20 @@ class Pictures:
             yield name, image
 
     def __call__(self, row: "Answer | tuple[str, VitralError]") -> None:
+        from vitral.answers.answer import Record
+
         if isinstance(row, tuple):
             self.images.pop(row[0], None)
             return
         pixels = self.predictor.decode(self.images.pop(row.name))
         stem = self._free(Path(row.name).stem)
-        for ending, picture in row.pictures(self.predictor.card.preprocess.shown(pixels)).items():
-            picture.save(self.folder / f"{stem}{ending}")
+        for ending, picture in row.pictures(self.predictor.card.preprocess.shown(pixels)):
+            path = self.folder / f"{stem}{ending}"
+            path.parent.mkdir(exist_ok=True)
+            picture.save(path)
         for ending, text in row.texts().items():
             (self.folder / f"{stem}{ending}").write_text(text)
-        self.records.append((row.name, row.record()))
+        self.records.append(Record(row.name, stem, row.record()))
 
     def _free(self, stem: str) -> str:
         """The stem, with a number where images of several folders have the same name."""

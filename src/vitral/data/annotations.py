@@ -85,6 +85,11 @@ class Annotations(Targets):
     def key(self, i: int, labels: Sequence[str]) -> str:
         return self.keys[int(self.values[i])]
 
+    def ids(self, classes: int) -> list[int]:
+        found = np.arange(classes)
+        found[self.place] = self.data.classes.ids
+        return found.tolist()
+
     def counts(self, classes: int) -> NDArray[np.int64]:
         there = [self.place[self.present[i]] for i in self.values.tolist()]
         return np.bincount(np.concatenate([np.zeros(0, np.int64), *there]), minlength=classes)

@@ -76,6 +76,11 @@ def bounds(polygons: Polygons) -> Box:
 
 def outlines(mask: NDArray[np.bool_]) -> Polygons | None:
     """The edges of a mask [h, w] as polygons that fill to exactly this mask; None if the mask is empty or has holes."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
+        return None
+    top, left = int(rows[0]), int(columns[0])
+    mask = mask[top : rows[-1] + 1, left : columns[-1] + 1]
     padded = np.pad(mask, 1).astype(np.int8)
     following: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
     for dy, dx in ((0, 1), (1, 0)):  # edges between neighbours, directed so that the mask lies to their right
@@ -111,8 +116,9 @@ def outlines(mask: NDArray[np.bool_]) -> Polygons | None:
         if float(x @ np.roll(y, -1) - y @ np.roll(x, -1)) < 0:
             return None  # runs round a hole
         parts.append(points)
-    found = Polygons(tuple(parts)) if parts else None
-    return found if found is not None and (mask_of(found, *mask.shape) == mask).all() else None
+    if not (mask_of(Polygons(tuple(parts)), *mask.shape) == mask).all():
+        return None
+    return Polygons(tuple(part + np.array((left, top)) for part in parts))
 
 
 def turned_points(points: NDArray[np.float64], height: int, width: int, orientation: int) -> NDArray[np.float64]:

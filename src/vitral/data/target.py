@@ -78,6 +78,10 @@ class Targets(ABC):
     def key(self, i: int, labels: Sequence[str]) -> str:
         """The target of image i as text; different targets have different texts."""
 
+    def ids(self, classes: int) -> list[int]:
+        """The data's own number of each label; empty where labels are names alone."""
+        return []
+
     def counts(self, classes: int) -> NDArray[np.int64]:
         """[K]: images of each label."""
         return np.zeros(classes, np.int64)

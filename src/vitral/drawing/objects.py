@@ -5,11 +5,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
+
+from vitral.drawing.letters import wide, write
 
 PAPER, INK = (255, 255, 255), (28, 30, 38)
+KEYED = 240  # least width of a picture above the names of its classes
 VEIL = 0.45  # share of the colour where a mask lies
 COVERED = 0.6  # share of the colour where every pixel has a class
+LETTERS = 11  # pixels of their height
+NO_CLASS = (150, 150, 150)
 
 
 def class_colours(classes: int) -> NDArray[np.uint8]:
@@ -49,7 +54,7 @@ def marked(picture: NDArray[np.uint8], marks: Sequence[Mark], side: int = 320) -
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     how = Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS
     drawn = Image.fromarray(veiled.round().astype(np.uint8)).resize(size, how)
-    pen, font = ImageDraw.Draw(drawn), ImageFont.load_default(11)
+    pen = ImageDraw.Draw(drawn)
     for mark in marks:
         x0, y0, x1, y1 = (edge * scale for edge in mark.box)
         colour = tuple(colours[1 + mark.colour % 254].tolist())
@@ -57,39 +62,62 @@ def marked(picture: NDArray[np.uint8], marks: Sequence[Mark], side: int = 320) -
     for mark in marks:
         x, y = mark.box[0] * scale, mark.box[1] * scale
         colour = colours[1 + mark.colour % 254]
-        wide = pen.textbbox((0, 0), mark.name, font)[2] + 4
-        x, y = max(0.0, min(x, size[0] - wide)), max(0.0, y)
-        pen.rectangle((x, y, x + wide, y + 13), fill=tuple(colour.tolist()))
-        pen.text((x + 2, y), mark.name, PAPER if colour @ (0.3, 0.59, 0.11) < 140 else INK, font)
+        width_of_name = wide(mark.name, LETTERS) + 4
+        x, y = max(0.0, min(x, size[0] - width_of_name)), max(0.0, min(y, size[1] - 14))
+        pen.rectangle((x, y, x + width_of_name, y + 13), fill=tuple(colour.tolist()))
+        write(pen, (x + 2, y), mark.name, PAPER if colour @ (0.3, 0.59, 0.11) < 140 else INK, LETTERS)
     return drawn
 
 
 def sheet(pictures: Sequence[tuple[Image.Image, str]], columns: int = 4, gap: int = 8) -> Image.Image:
     """Pictures with a line of text below each, in rows."""
-    font = ImageFont.load_default(11)
     columns = min(columns, max(1, len(pictures)))
     rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
-    wide = max((picture.width for picture, _ in pictures), default=1)
+    widest = max((picture.width for picture, _ in pictures), default=1)
     heights = [max(picture.height for picture, _ in row) + 16 + gap for row in rows]
-    page = Image.new("RGB", (columns * (wide + gap) + gap, sum(heights) + gap), PAPER)
+    page = Image.new("RGB", (columns * (widest + gap) + gap, sum(heights) + gap), PAPER)
     pen, top = ImageDraw.Draw(page), gap
     for row, height in zip(rows, heights, strict=True):
         for k, (picture, text) in enumerate(row):
-            left = gap + k * (wide + gap)
+            left = gap + k * (widest + gap)
             page.paste(picture, (left, top))
-            while text and pen.textlength(text, font) > wide:
+            while text and wide(text, LETTERS) > widest:
                 text = "…" + text[2:]
-            pen.text((left, top + picture.height + 2), text, INK, font)
+            write(pen, (left, top + picture.height + 2), text, INK, LETTERS)
         top += height
     return page
 
 
-NO_CLASS = (150, 150, 150)
-
-
-def veiled(picture: NDArray[np.uint8], classes: NDArray[np.integer]) -> NDArray[np.uint8]:
-    """A picture [h, w, 3] under the colours of its classes [h, w], grey where there is none (below 0)."""
+def veiled(
+    picture: NDArray[np.uint8], classes: NDArray[np.integer], parts: NDArray[np.integer] | None = None
+) -> NDArray[np.uint8]:
+    """A picture [h, w, 3] under the colours of its classes [h, w], grey where there is none (below 0). parts: numbers [h, w] of segments, whose
+    edges are drawn.
+    """
     colours = np.concatenate([class_colours(256), np.array([NO_CLASS], np.uint8)]).astype(np.float32)  # -1 is the last
     own = colours[np.where(classes < 0, -1, classes % 256)]
     found: NDArray[np.uint8] = ((1 - COVERED) * picture + COVERED * own).round().astype(np.uint8)
+    if parts is not None:
+        found[:, 1:][parts[:, 1:] != parts[:, :-1]] = PAPER
+        found[1:][parts[1:] != parts[:-1]] = PAPER
     return found
+
+
+def keyed(picture: Image.Image, names: Sequence[tuple[str, int]]) -> Image.Image:
+    """A picture above the names of its classes, each beside its colour, given by number."""
+    colours, width = class_colours(256), max(picture.width, KEYED)
+    places, x, y = [], 4, 4
+    for name, number in names:
+        step = round(wide(name, LETTERS)) + 22
+        if x > 4 and x + step > width:
+            x, y = 4, y + 16
+        places.append((x, y, name, tuple(colours[number % 256].tolist())))
+        x += step
+    whole = Image.new("RGB", (width, picture.height + y + 18), PAPER)
+    whole.paste(picture, (0, 0))
+    pen = ImageDraw.Draw(whole)
+    for x, y, name, colour in places:
+        top = picture.height + y
+        pen.rectangle((x, top, x + 11, top + 11), fill=colour, outline=INK)
+        write(pen, (x + 15, top - 1), name, INK, LETTERS)
+    return whole

@@ -114,7 +114,12 @@ class Run:
             head=self.recipe.head.to_json() if self.recipe.head.name else None,
             recipe=dict(to_table(self.recipe)),
             scores=scores,
-            data={"name": self.data.name, "fingerprint": self.data.fingerprint},
+            data={
+                "name": self.data.name,
+                "fingerprint": self.data.fingerprint,
+                "size": [self.data.height, self.data.width],
+            },
+            ids=self.data.splits["train"].targets.ids(len(self.purpose.labels)),
         )
 
     def train(self) -> bool:

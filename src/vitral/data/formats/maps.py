@@ -85,7 +85,12 @@ def read_ids(path: Path, name: str) -> NDArray[np.int32]:
 
 def save_ids(path: Path, ids: NDArray[np.int32]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8)).save(path)
+    ids_picture(ids).save(path)
+
+
+def ids_picture(ids: NDArray[np.int32]) -> Image.Image:
+    """The ids [h, w] of a panoptic map in red, green and blue: R + 256 G + 65536 B."""
+    return Image.fromarray(np.stack([ids & 255, ids >> 8 & 255, ids >> 16], -1).astype(np.uint8))
 
 
 def values_of(data: AnnotatedData, i: int) -> NDArray[np.int32]:

@@ -148,7 +148,7 @@ def write(data: AnnotatedData, out: Path) -> None:
             ids = np.where(np.isin(ids, list(listed)), ids, 0)
             save_ids(out / f"annotations/{base}/{writing.stem(i)}.png", ids)
             annotations.append({"image_id": i + 1, "file_name": f"{writing.stem(i)}.png", "segments_info": [
-                {"id": segment.id, "category_id": data.classes.ids[segment.index], "iscrowd": int(segment.crowd)} | _extent(ids == segment.id)
+                {"id": segment.id, "category_id": data.classes.ids[segment.index], "iscrowd": int(segment.crowd)} | extent(ids == segment.id)
                 for segment in one.segments
             ]})  # fmt: skip
         rows_of_classes = [{"isthing": 1} | each for each in categories(data.classes)]
@@ -158,7 +158,8 @@ def write(data: AnnotatedData, out: Path) -> None:
         )
 
 
-def _extent(mask: np.ndarray) -> dict[str, Any]:
+def extent(mask: np.ndarray) -> dict[str, Any]:
+    """The area of a mask [h, w] and the box around it, as the JSON has them."""
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
     if not len(rows):
         return {"area": 0, "bbox": [0, 0, 0, 0]}

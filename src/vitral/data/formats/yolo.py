@@ -275,7 +275,7 @@ def write(data: AnnotatedData, out: Path) -> None:
             one = data.annotated[i]
             if one.unlabelled:
                 continue
-            lines = [f"{each.index} {_written(each, one.height, one.width)}\n" for each in one.objects]
+            lines = [f"{each.index} {row_of(each, one.height, one.width)}\n" for each in one.objects]
             write_text(out / f"labels/{split}/{writing.stem(i)}.txt", "".join(lines))
     names = "".join(f"  {k}: {_quoted(label)}\n" for k, label in enumerate(data.classes.names))
     write_text(
@@ -288,8 +288,8 @@ def _quoted(label: str) -> str:
     return "'" + re.sub(r"[\x00-\x1f\x7f]", " ", label).replace("'", "''") + "'"
 
 
-def _written(each: Object, height: int, width: int) -> str:
-    """What stands behind the class."""
+def row_of(each: Object, height: int, width: int) -> str:
+    """What stands behind the class: an outline, `rle` where it has holes or parts, or the box of an object without one."""
     shape = each.shape
     if shape is None:
         x0, y0, x1, y1 = each.box
