@@ -4,9 +4,10 @@
     python benchmarks/coach.py record WORK [--only NAME ...]      # train the runs in the folder WORK, and record their logs again
     python benchmarks/coach.py fresh WORK                         # train others, on which no threshold was chosen, and print their table
 
-The data are subsets of the digits, Fashion-MNIST, elpv and the cut-outs of benchmarks/cutouts.py; each run is spoiled on purpose (or not) and
-trained by `vitral train`. Of each there is kept what the coach reads: run.json, recipe.toml and metrics.jsonl, numbers to five digits. All runs
-together took about a quarter of an hour on two cores. The table counts for each remark the runs in which it was right, wrong and missing.
+The data are subsets of the digits, Fashion-MNIST, elpv and the cut-outs of benchmarks/cutouts.py, of fresh ones also drawings; each run is spoiled on
+purpose (or not) and trained by `vitral train`. Of each there is kept what the coach reads: run.json, recipe.toml and metrics.jsonl, numbers to five
+digits. All runs together took about a quarter of an hour on two cores. The table counts for each remark the runs in which it was right, wrong and
+missing.
 """
 
 import argparse
@@ -23,6 +24,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
+
+import drawings
 
 RECORDED = Path(__file__).parents[1] / "tests" / "guidance" / "coach_runs.json.gz"
 SMALL = "--dim 64 --depth 4 --num-heads 4 --precision fp32 --workers 0"
@@ -76,19 +79,28 @@ CASES = {
 }  # fmt: skip
 
 FRESH = {  # run once, after the thresholds were chosen, on pictures that no other case has
-    "258 other cut-outs, 12 epochs": Case("things", f"{AT64} --epochs 12"),
-    "signs, 12 epochs": Case("signs", f"{AT64} --hflip 0 --epochs 12"),
-    "signs at 128 pixels, 8 epochs": Case("signs", f"{SMALL} --image-size 128 --patch-size 16 --epochs 8"),
-    "258 other cut-outs, the same pixels 40 times": Case("things", f"{AT64} {PLAIN} --epochs 40", ("overfitting",)),
-    "signs, shuffled labels": Case("signs-shuffled", f"{AT64} {PLAIN} --epochs 40", ("memorised", "stuck")),
-    "258 other cut-outs, a rate 300 times too high": Case(
+    "drawings, 12 epochs": Case("drawings", f"{AT64} --epochs 12"),
+    "drawings at 128 pixels, 8 epochs": Case("drawings", f"{SMALL} --image-size 128 --patch-size 16 --epochs 8"),
+    "things, 12 epochs": Case("things", f"{AT64} --epochs 12"),
+    "600 other images of Fashion-MNIST, 12 epochs": Case("fashion:600:9", f"{AT28} --epochs 12"),
+    "600 other images of elpv, 8 epochs": Case("elpv:600:9", f"{AT64} --epochs 8"),
+    "drawings, the same pixels 40 times": Case("drawings", f"{AT64} {PLAIN} --epochs 40", ("overfitting",)),
+    "things, cropped, 60 epochs": Case("things", f"{AT64} --epochs 60", ("overfitting",)),
+    "200 other digits, 40 epochs": Case("digits:200:9", f"{AT8} {PLAIN} --epochs 40", ("overfitting",)),
+    "drawings, shuffled labels": Case("drawings-shuffled", f"{AT64} {PLAIN} --epochs 40", ("memorised", "stuck")),
+    "drawings, half of validation in training": Case("drawings-leak", f"{AT64} --epochs 12", ("leak",)),
+    "things, a rate 300 times too high": Case(
         "things", f"{AT64} --optimizer adamw --lr 0.3 --epochs 30", ("rate_high", "stuck")
     ),
+    "drawings, a rate 1,000 times too low": Case(
+        "drawings", f"{AT64} --optimizer adamw --lr 1e-6 --epochs 20", ("rate_low",)
+    ),
 }  # fmt: skip
-STAMPS = Path("/usr/share/tuxpaint/stamps")  # Debian's tuxpaint-stamps-default; see cutouts.py
-FOLDERS = {
-    "things": ("clothes", "household", "town/houses", "hobbies", "sports", "seasonal", "space", "town/roadsigns", "food/vegetables"),
-    "signs": ("symbols/alphabets", "symbols/chess", "symbols/math", "symbols/music"),
+FOLDERS = {  # of drawings.py's package
+    "drawings": (
+        "animals/mammals", "animals/birds", "animals/bugs", "food/fruit", "food/desserts", "food/beverages", "transportation/vehicles", "plants"
+    ),
+    "things": ("buildings", "education", "electronics", "office", "tools", "decorations"),
 }  # fmt: skip
 
 
@@ -200,11 +212,14 @@ def made(kind: str, root: Path) -> Path:
         if name == source:
             return folder
         paths = sorted(path.resolve() for path in folder.rglob("*.*"))
-        labels = [path.parent.name for path in paths]
+        labels: list[object] = [path.parent.name for path in paths]
+        if name.endswith("-leak"):
+            return tabled(out, leaking(list(zip(paths, labels, splits(len(paths)), strict=True))))
         shuffled = np.random.default_rng(0).permutation(labels).tolist()
         return tabled(out, zip(paths, shuffled, splits(len(paths)), strict=True))
     sizes = {"fashion-leak": 300, "fashion-unlike": 330, "digits-noise": 1000, "elpv-large": 240}
-    images, targets = some(source, int(count or sizes[name]))
+    count, _, seed = count.partition(":")
+    images, targets = some(source, int(count or sizes[name]), int(seed or 0))
     large = 8 if name == "elpv-large" else 1
     paths = [saved(out / "images" / f"{i}.png", image, large) for i, image in enumerate(images)]
     parts = splits(len(paths))
@@ -217,37 +232,30 @@ def made(kind: str, root: Path) -> Path:
         first = [i for i, k in enumerate(targets) if k == 0][:3]
         parts = ["train" if i in first else p for i, p in enumerate(parts)]
     rows = list(zip(paths, targets.tolist(), parts, strict=True))
-    if name == "fashion-leak":
-        shared = [row for row in rows if row[2] == "train"][: parts.count("val")]
-        rows += [(path, label, "val") for path, label, _ in shared]
-    return tabled(out, rows)
+    return tabled(out, leaking(rows) if name == "fashion-leak" else rows)
+
+
+def leaking(rows: list[tuple[Path, object, str]]) -> list[tuple[Path, object, str]]:
+    """As many training images again as there are validation images, among these."""
+    shared = [row for row in rows if row[2] == "train"][: sum(part == "val" for _, _, part in rows)]
+    return rows + [(path, label, "val") for path, label, _ in shared]
 
 
 def cut_out(source: str, folder: Path) -> None:
-    """The cut-outs of cutouts.py, or those of other folders of the package, a class each; without pictures of fewer than 24 pixels."""
+    """The cut-outs of cutouts.py, or drawings."""
     if source == "cutouts":
         subprocess.run([sys.executable, Path(__file__).with_name("cutouts.py"), folder], check=True)
-        return
-    from cutouts import on_ground
-
-    for label in FOLDERS[source]:
-        for path in sorted((STAMPS / label).rglob("*.png")):
-            if min(Image.open(path).size) < 24:
-                continue
-            target = (
-                folder / label.replace("/", "-") / f"{'-'.join(path.relative_to(STAMPS).with_suffix('').parts)}.jpg"
-            )
-            target.parent.mkdir(parents=True, exist_ok=True)
-            on_ground(path).save(target, quality=92)
+    else:
+        drawings.write(folder, {label: sorted((drawings.PACKAGE / label).rglob("*.png")) for label in FOLDERS[source]})
 
 
-def some(source: str, count: int) -> tuple[list[np.ndarray], np.ndarray]:
-    """So many images of a built-in data set, drawn once, and their classes."""
+def some(source: str, count: int, seed: int) -> tuple[list[np.ndarray], np.ndarray]:
+    """So many images of a built-in data set and their classes; other images for another seed, a few of them maybe the same."""
     from vitral.data.options import DataOptions
     from vitral.data.sources import list_data
 
     listing = list_data({"fashion": "fashion-mnist"}.get(source, source), DataOptions())
-    rows = np.random.default_rng(0).permutation(len(listing.images.names))[:count]
+    rows = np.random.default_rng(seed).permutation(len(listing.images.names))[:count]
     return [listing.images.read(int(i), None, None).numpy() for i in rows], listing.targets.values[rows]
 
 

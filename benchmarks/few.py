@@ -2,6 +2,9 @@
 
     python benchmarks/cutouts.py /tmp/cutouts
     python benchmarks/few.py --cutouts /tmp/cutouts          # nothing is run twice: results are lines in benchmarks/few.jsonl
+    python benchmarks/drawings.py /tmp/drawings              # weights made elsewhere, for the ways that start from them
+    vitral train /tmp/drawings --image-size 64 --epochs 30 --near-copies apart --out /tmp/drawn
+    python benchmarks/few.py --cutouts /tmp/cutouts --weights /tmp/drawn
     python benchmarks/few.py --show                          # the table of what has been run
 
 The cut-outs are cross-validated in five folds, the other sets have their own test split and three seeds. Every run is the plan's model and settings,
@@ -42,7 +45,8 @@ SETS = {  # the data, and the share of the training images
     "digits, 10 a class": ("digits", 0.08),
 }
 Way = dict[str, dict[str, Any]]
-"""Sections of a recipe; `beforehand`: the objective of pre-training on the same images, which gets half of the images seen."""
+"""Sections of a recipe; `beforehand`: the objective of pre-training on the same images, which gets half of the images seen; `rate`: what the planned
+learning rate is multiplied by. A way with a section `transfer` starts from --weights."""
 ALONE = {"beside": "none"}
 WAYS: dict[str, Way] = {
     "the plan": {},
@@ -63,12 +67,16 @@ WAYS: dict[str, Way] = {
     "ResNet, widths 32 to 256, AdamW": {
         "model": {"name": "resnet18", "width": 32, "depths": (1, 1, 1, 1)}, "optim": {"optimizer": "adamw"}
     },
+    "from weights: a new head on a frozen encoder": {"transfer": {"freeze": "encoder"}},
+    "from weights: LoRA of rank 8": {"transfer": {"freeze": "none", "lora_rank": 8}},
+    "from weights: all of it": {"transfer": {"freeze": "none"}},
+    "from weights: all of it, a tenth of the rate": {"transfer": {"freeze": "none"}, "rate": {"factor": 0.1}},
 }  # fmt: skip
 
 
 def planned(source: str, data: DataSet, way: Way, images: int, seed: int, options: DataOptions) -> Settled:
     """The plan's settings for a run that sees so many images, around what the way says."""
-    sections = {name: settings for name, settings in way.items() if name != "beforehand"}
+    sections = {name: settings for name, settings in way.items() if name not in ("beforehand", "rate")}
     model = dict(sections.get("model", {}))
     if "name" in model:  # a named model is shown what the plan would show its own
         own = planned(source, data, {"model": ALONE}, images, seed, options).recipe.model
@@ -85,7 +93,12 @@ def planned(source: str, data: DataSet, way: Way, images: int, seed: int, option
     }
     sections["train"] = train | sections.get("train", {})
     recipe = replace(merge(Recipe(), sections, "few.py"), data=options)
-    return Planner(data, "cpu", None, unasked, brief=True, source=source).plan(recipe).settled
+    found = Planner(data, "cpu", None, unasked, brief=True, source=source).plan(recipe).settled
+    if "rate" not in way:
+        return found
+    lr = found.recipe.optim.lr * way["rate"]["factor"]
+    slower = {name: settings for name, settings in way.items() if name != "rate"} | {"optim": {"lr": lr}}
+    return planned(source, data, slower, images, seed, options)
 
 
 def unasked(recipe: Recipe, settled: Settled) -> Any:
@@ -155,6 +168,7 @@ def show() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cutouts", type=Path, help="the folder that benchmarks/cutouts.py made")
+    parser.add_argument("--weights", help="a run on other pictures, for the ways that start from weights")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--seen", type=int, default=6_000, help="images that a run sees")
@@ -176,11 +190,16 @@ def main() -> None:
         if (name, "the commonest answer to all", 0) not in RESULTS.rows():
             untrained(name, source, opened, parts)
         for way in given.ways:
+            sections = WAYS[way]
+            if "transfer" in sections:
+                if given.weights is None:
+                    continue
+                sections = sections | {"transfer": sections["transfer"] | {"init": given.weights}}
             for seed in SEEDS[:1] if folded else SEEDS:
                 if (name, way, seed) in RESULTS.rows():
                     continue
                 top1 = [
-                    score(source, data, WAYS[way], given.seen, seed, options)
+                    score(source, data, sections, given.seen, seed, options)
                     for data, options in zip(opened, parts, strict=True)
                 ]
                 add(name, way, seed, given.seen, top1)

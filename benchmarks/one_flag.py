@@ -18,8 +18,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from vitral.data.sources import open_data
+from vitral.guidance.plan.choices import Estimate
 from vitral.guidance.plan.plan import tried
-from vitral.guidance.plan.planner import Estimate, Planner
+from vitral.guidance.plan.planner import Planner
 from vitral.training.config import SECTIONS, Recipe, seconds
 from vitral.training.display import Display
 from vitral.training.settle import Settled

@@ -21,10 +21,11 @@ from vitral.evaluation.beside import baselines
 from vitral.guidance.plan import plan as plan_module
 from vitral.guidance.plan import planner as planner_module
 from vitral.guidance.plan import rate
+from vitral.guidance.plan.choices import Estimate
 from vitral.guidance.plan.glance import glance
 from vitral.guidance.plan.ladder import climb, passes_worth
 from vitral.guidance.plan.plan import frozen, make_plan
-from vitral.guidance.plan.planner import Estimate, Planner
+from vitral.guidance.plan.planner import Planner
 from vitral.models.zoo import build
 from vitral.training.config import Recipe
 from vitral.training.display import Display

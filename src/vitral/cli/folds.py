@@ -60,7 +60,8 @@ def cross_validate(given: Any, out: Path, spoken: str, display: "Display", *, fr
         optim=replace(optim, lr=own.optim.lr, lr_per=None),
         train=replace(train, batch_size=own.train.batch_size, accumulation=own.train.accumulation),
     )
-    planned, each = [str(choice) for choice in made.choices], made.training_seconds
+    # Between them the folds score all images: how few one fold has is no matter.
+    planned, each = [str(choice) for choice in made.choices if choice.what != "scores"], made.training_seconds
     if scarce(made.settled.data, recipe):
         recipe = replace(recipe, data=replace(recipe.data, val_fraction=0.0))
         planned.append(LEARN_FROM_ALL)

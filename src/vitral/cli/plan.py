@@ -14,7 +14,7 @@ from vitral.errors import VitralError
 from vitral.training.config import Recipe
 
 if TYPE_CHECKING:
-    from vitral.guidance.plan.planner import Plan
+    from vitral.guidance.plan.choices import Plan
 
 WIDTH = 80
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from vitral.guidance.plan.planner import Estimate
+from vitral.guidance.plan.choices import Estimate
 from vitral.guidance.plan.tryout import peak_memory
 from vitral.training.display import Display
 from vitral.training.settle import Settled

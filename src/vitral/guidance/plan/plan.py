@@ -10,10 +10,11 @@ from dataclasses import replace
 
 from vitral.errors import VitralError
 from vitral.evaluation.beside import baselines
+from vitral.guidance.plan.choices import Choice, Estimate, Plan
 from vitral.guidance.plan.devices import Device, device_row
 from vitral.guidance.plan.glance import glance
 from vitral.guidance.plan.ladder import open_size
-from vitral.guidance.plan.planner import Choice, Estimate, Plan, Planner, frozen
+from vitral.guidance.plan.planner import Planner, frozen
 from vitral.guidance.plan.rate import far_rate
 from vitral.guidance.plan.trial import ROOM, find_micro_batch, measure_cost
 from vitral.guidance.plan.tryout import available_memory

@@ -3,13 +3,13 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from vitral.checkpoints.card import ModelCard
 from vitral.data.sources import DataSet
 from vitral.evaluation.described import LEARNED_FROM, left_out_top1
 from vitral.evaluation.probes import edges_and_colours, features, pixels
 from vitral.guidance import weights
+from vitral.guidance.plan.choices import Choice, Estimate, Plan
 from vitral.guidance.plan.ladder import climb, open_size, passes_worth
 from vitral.predict import Predictor
 from vitral.training.config import Recipe
@@ -24,105 +24,11 @@ from vitral.training.transfer import Initial, open_initial
 PATIENCE = 1800.0  # seconds: the longest that a plan trains without a given budget
 ENOUGH = 3.0  # times the passes worth having: the most that is planned without being asked for
 FEW = 20  # images a class: too few to change a whole encoder, enough for a new head (the ViT paper's few-shot probes have 5 to 25)
-REPORT = 10.0  # seconds of making a report: pictures with their attention, and charts
-SCORING = 0.4  # of an image's time in training: the forward pass alone
 STARVED = (
     100  # images a class: with fewer a network from scratch is about level with edges and colours (docs/small-data.md)
 )
 SCORABLE = 50  # images: with fewer a top-1 is uncertain by 14 points or more
 FINE_TUNED = 3.0  # passes worth having from scratch over those from trained weights
-
-
-@dataclass(frozen=True)
-class Choice:
-    what: str
-    value: str
-    why: str
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.value}: {self.why}"
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a run costs: measured here, or from the table of devices."""
-
-    pass_seconds: float
-    """One pass over the training images, with its validation."""
-    peak_bytes: int
-    parameters: int
-    precision: str
-    measured: bool
-    glanced: bool = False
-    """Whether it was measured by a few steps in this process (`glance.py`) instead of a trial."""
-
-
-@dataclass
-class Plan:
-    settled: Settled
-    """What a run of the plan starts from."""
-    asked: Recipe
-    """The recipe with the plan's choices, before the rest was decided from the data."""
-    choices: list[Choice]
-    estimate: Estimate | None
-    """None in a brief plan that needed no estimate."""
-    passes: float
-    """Passes over the training images; NaN if a brief plan did not need them."""
-    longer: str
-    """What twice the time would change."""
-    baselines: dict[str, float] = field(default_factory=dict)
-    """Top-1 on the validation images without training, by name."""
-
-    @property
-    def recipe(self) -> Recipe:
-        """Without open fields."""
-        return self.settled.recipe
-
-    def change(self, **settings: Any) -> None:
-        """Give the recipe these settings of its section `train`."""
-        recipe = replace(self.recipe, train=replace(self.recipe.train, **settings))
-        self.settled = replace(self.settled, recipe=recipe)
-
-    @property
-    def training_seconds(self) -> float | None:
-        return None if self.estimate is None else self.passes * self.estimate.pass_seconds
-
-    @property
-    def whole_seconds(self) -> float | None:
-        """Seconds of training, scoring and report; None if they were not measured here."""
-        if self.estimate is None or not self.estimate.measured or self.training_seconds is None:
-            return None
-        splits = self.settled.data.splits
-        scored = len(splits["test" if "test" in splits else "val"]) if len(splits) > 1 else 0
-        return self.training_seconds + REPORT + SCORING * self.estimate.pass_seconds * scored / len(splits["train"])
-
-    @property
-    def foreseen(self) -> dict[str, float]:
-        """`epochs` and `seconds` of training, if measured here; else empty."""
-        if self.estimate is None or not self.estimate.measured or self.training_seconds is None:
-            return {}
-        return {"epochs": round(self.passes, 2), "seconds": round(self.training_seconds, 1)}
-
-    def brief(self) -> list[str]:
-        """The choices and what to beat, a line each."""
-        cost, seconds = self.estimate, self.training_seconds
-        lines = [str(choice) for choice in self.choices]
-        if cost is not None and seconds is not None:
-            how = "a few steps" if cost.glanced else "a short trial"
-            whole = (
-                ""
-                if self.whole_seconds is None
-                else f", about {clock(self.whole_seconds)} in all with the scores and the report"
-            )
-            lines.append(
-                f"about {clock(seconds)} of training and {cost.peak_bytes / 1e9:.1f} GB of memory, by {how}{whole}"
-            )
-        if self.baselines:
-            lines.append(
-                "to beat on the validation images: "
-                + ", ".join(f"{v:.1%} {what}" for what, v in self.baselines.items())
-            )
-        return lines
 
 
 @dataclass

@@ -1,8 +1,8 @@
 """The learning rate of a plan: the usual one for its model, checked by a range test where that is short compared with the run."""
 
 from vitral.errors import VitralError
+from vitral.guidance.plan.choices import Choice, Plan
 from vitral.guidance.plan.lr_finder import lr_find
-from vitral.guidance.plan.planner import Choice, Plan
 from vitral.training.display import Display
 
 STEPS = 60  # of the range test
