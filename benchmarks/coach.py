@@ -25,8 +25,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-import drawings
-
 RECORDED = Path(__file__).parents[1] / "tests" / "guidance" / "coach_runs.json.gz"
 SMALL = "--dim 64 --depth 4 --num-heads 4 --precision fp32 --workers 0"
 PLAIN = "--crop none --hflip 0 --smoothing 0"  # the same pixels every time
@@ -246,6 +244,8 @@ def cut_out(source: str, folder: Path) -> None:
     if source == "cutouts":
         subprocess.run([sys.executable, Path(__file__).with_name("cutouts.py"), folder], check=True)
     else:
+        import drawings
+
         drawings.write(folder, {label: sorted((drawings.PACKAGE / label).rglob("*.png")) for label in FOLDERS[source]})
 
 

@@ -36,7 +36,6 @@ def write(out: Path, drawings: dict[str, Iterable[Path]]) -> None:
     taken: set[str | bytes] = set()  # some lie in several folders
     for label, paths in drawings.items():
         folder = out / label.replace("/", "-")
-        folder.mkdir(parents=True)
         for path in paths:
             with Image.open(path) as picture:
                 if not 24 <= min(picture.size) <= max(picture.size) <= 4000:
@@ -47,6 +46,7 @@ def write(out: Path, drawings: dict[str, Iterable[Path]]) -> None:
             taken |= {path.name, small}
             drawing = on_ground(path)
             drawing.thumbnail((SIDE, SIDE))
+            folder.mkdir(parents=True, exist_ok=True)
             drawing.save(folder / f"{'-'.join(path.relative_to(PACKAGE).with_suffix('').parts)}.jpg", quality=92)
 
 

@@ -1,5 +1,7 @@
 """The classifier that answers beside a model: fitted in closed form, and part of the model file."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from vitral.data.preprocess import Preprocess
 from vitral.data.sources import open_data
 from vitral.errors import VitralError
 from vitral.evaluation.described import SHARPNESS, fit_described, left_out_top1, sharpness_of
+from vitral.evaluation.evaluate import evaluate
 from vitral.evaluation.outputs import over
 from vitral.layers.described import EdgesAndColours
 from vitral.models.common import alone
@@ -17,7 +20,7 @@ from vitral.models.vit import BESIDE
 from vitral.predict import load
 from vitral.training.config import Recipe
 from vitral.training.display import Display
-from vitral.training.options import ModelOptions
+from vitral.training.options import ModelOptions, TrainOptions
 from vitral.training.start import start
 
 SMALL = {"image_size": (32, 32), "patch_size": 8, "dim": 32, "depth": 1, "num_heads": 2, "beside": "edges"}
@@ -78,6 +81,21 @@ def test_a_model_learns_alone_and_answers_with_it(shapes_folder, tmp_path):
     save_model(tmp_path / "model.safetensors", model, run.card(model, {}))
     stored = load(tmp_path / "model.safetensors")
     torch.testing.assert_close(stored.model.eval()(images), model(images))
+
+
+def test_a_run_notes_what_the_model_knows_alone(shapes_folder, tmp_path):
+    recipe = Recipe(model=ModelOptions(None, SMALL), train=TrainOptions(steps=2, workers=0))
+    run = start(str(shapes_folder), recipe, tmp_path / "run", Display())
+    assert run.train()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    noted = [line for line in lines if line["event"] == "val"][-1]
+    stored, split = load(tmp_path / "run"), run.data.splits["val"]
+    together, _ = evaluate(stored, split, run.data.labels)
+    with alone(stored.model):
+        own, _ = evaluate(stored, split, run.data.labels)
+    assert (noted["loss"], noted["own_loss"]) == pytest.approx((together.loss, own.loss), rel=1e-3)
+    assert noted["own_top1"] == own.headline
+    assert together.loss != own.loss
 
 
 def test_it_answers_with_one_class(shapes_folder, tmp_path):

@@ -24,12 +24,21 @@ def test_exact_and_near_copies_across_given_splits_are_counted(tmp_path: Path) -
             image = photo(first + i)
             if split == "val" and i < 5:
                 image = photo(i).resize((40, 40))  # of a training image
+            if split == "train" and i == 19:
+                image = photo(18).resize((50, 50))  # of another training image: lookalikes are usual here
             if split == "test" and i < 2:
                 image = photo(i)
             image.save(path)
     data = open_data(tmp_path)
     preprocess = Preprocess(32, 32, 3, (0.5,) * 3, (0.5,) * 3)
     splits = data_facts(data, preprocess, labelled=True)["splits"]
-    assert splits["val"] == {"images": 20, "majority": 0.5, "shares": [0.5, 0.5], "shared": 0, "near": 0.25}
+    assert splits["val"] == {
+        "images": 20,
+        "majority": 0.5,
+        "shares": [0.5, 0.5],
+        "shared": 0,
+        "near": 0.25,
+        "near_inside": 0.1,
+    }
     assert {key: splits["test"][key] for key in ("shared", "near")} == {"shared": 2, "near": 0.0}
     assert "near" not in splits["train"]

@@ -21,7 +21,7 @@ def data_facts(data: DataSet, preprocess: Preprocess, *, labelled: bool) -> Fact
 
     flat: share of training images of a single colour. splits: for each, `images`; for one class an image the share of the commonest class
     (`majority`) and of every class (`shares`); and outside training `shared`, the number of exact copies of training images, and `near`, if sought,
-    the share of images with a near copy of the same framing in training.
+    the share of images with a near copy of the same framing in training, and `near_inside`, the same share of the training images.
     """
     train = data.splits["train"]
     splits: dict[str, Fact] = {}
@@ -42,7 +42,7 @@ def data_facts(data: DataSet, preprocess: Preprocess, *, labelled: bool) -> Fact
 
 
 def _near_copies(data: DataSet, splits: dict[str, Fact]) -> None:
-    """Add `near` to the splits that are not training."""
+    """Add `near` and `near_inside` to the splits that are not training."""
     small, sides = [], []
     for split in data.splits.values():
         for i in range(len(split)):
@@ -56,8 +56,9 @@ def _near_copies(data: DataSet, splits: dict[str, Fact]) -> None:
         for image, other in ((pair.first, pair.second), (pair.second, pair.first)):
             if of[other] == "train":
                 near.add(image)
+    shares = {name: round(sum(of[image] == name for image in near) / len(data.splits[name]), 4) for name in splits}
     for name in splits.keys() - {"train"}:
-        splits[name]["near"] = round(sum(of[image] == name for image in near) / len(data.splits[name]), 4)
+        splits[name] |= {"near": shares[name], "near_inside": shares["train"]}
 
 
 def scored_training_images(train: Split, turn: int, *, last: bool) -> Split:

@@ -57,15 +57,25 @@ class Supervised:
         return better, {"val": {scores.HEADLINE: value, "loss": scores.loss, "images": scores.images}}
 
     def _answers(self, predictor: Predictor, found: Evaluator, progress: Progress) -> dict[str, object]:
-        """The spread of the outputs on the validation split, and the scores of some training images in the evaluation view."""
+        """The spread of the outputs on the validation split, and the scores of some training images in the evaluation view.
+
+        Where a classifier stands beside the model, these are of the model alone, and its own validation scores are there to compare them with.
+        """
         batches = self.run.loop.batches
         turn = progress.step // batches.steps_per_epoch
+        scored = {"train": scored_training_images(batches.split, turn, last=self.run.done)}
+        if predictor.model.beside is not None:
+            scored["own"] = self.run.data.splits["val"]
+        facts = found.spread()
         with alone(predictor.model):
-            own, _ = self._score(predictor, scored_training_images(batches.split, turn, last=self.run.done))
-        return {
-            **found.spread(),
-            **{"train_loss": own.loss, f"train_{own.HEADLINE}": own.headline, "train_images": own.images},
-        }
+            for name, split in scored.items():
+                own, _ = self._score(predictor, split)
+                facts |= {
+                    f"{name}_loss": own.loss,
+                    f"{name}_{own.HEADLINE}": own.headline,
+                    f"{name}_images": own.images,
+                }
+        return facts
 
     def _score(self, predictor: Predictor, split: Split) -> tuple[Scores, Evaluator]:
         run, loop = self.run, self.run.loop

@@ -129,9 +129,10 @@ def summary(run: History) -> tuple[str, str]:
     train, _, images = run.seen_score()
     scored = [v for v in run.val if v.get("top1") is not None]
     if scored and run.one_class_an_image:
-        best = max(v["top1"] for v in scored)
+        best, now, own = max(v["in_use"] for v in scored), scored[-1]["in_use"], scored[-1]["top1"]
         n = run.size("val")
-        parts.append(f"validation top-1 {ratio(scored[-1]['top1'], n, 1)} (best {ratio(best, n, 1)})")
+        parts.append(f"validation top-1 {ratio(now, n, 1)} (best {ratio(best, n, 1)})")
+        parts += [] if own == now else [f"of the Transformer alone {ratio(own, n, 1)}"]
     if images:
         gap = 100 * (train - scored[-1]["top1"])
         parts.append(f"training images in the same view {ratio(train, images, 1)}, gap {gap:+.1f} points")
@@ -196,7 +197,7 @@ def by_luck(run: History) -> str | None:
         scores = json.loads(path.read_text())
         split, top1, images = scores["split"], scores["top1"], scores["images"]
     elif run.val and run.val[-1].get("top1") is not None:
-        split, top1, images = "val", run.val[-1]["top1"], run.size("val")
+        split, top1, images = "val", run.val[-1]["in_use"], run.size("val")
     else:
         return None
     chance = run.chance(split)

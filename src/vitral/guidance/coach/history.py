@@ -26,6 +26,7 @@ class History:
     """The first line of the metrics, which describes the data."""
     train: list[Line] = field(default_factory=list)
     val: list[Line] = field(default_factory=list)
+    """Scores are those of the model alone, like those of training images; `in_use`: top-1 with what stands beside it."""
 
     def add(self, line: Line) -> None:
         match line.get("event"):
@@ -34,7 +35,8 @@ class History:
             case "train":
                 self.train.append(line)
             case "val":
-                self.val.append(line)
+                own = {key.removeprefix("own_"): value for key, value in line.items() if key.startswith("own_")}
+                self.val.append({**line, **own, "in_use": line.get("top1")})
 
     @property
     def classes(self) -> int:
