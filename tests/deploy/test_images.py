@@ -12,8 +12,8 @@ from PIL import Image
 from viewing import encoded
 
 from vitral.data.preprocess import Preprocess
+from vitral.deploy import limits as module
 from vitral.deploy.refused import RefusedError
-from vitral.deploy.viewer import images as module
 from vitral.deploy.viewer import pack
 from vitral.deploy.viewer.images import Images, shown_name
 from vitral.deploy.viewer.kept import Kept

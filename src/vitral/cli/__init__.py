@@ -44,6 +44,7 @@ COMMANDS = {
     "explain": Command("explain", "explain", "draw what in an image the answer rests on", "explain runs/photos cat.jpg -o cat.png"),
     "inspect": Command("inspect", "inspect", "show what is inside a model: filters, heads, layers", "inspect runs/photos photos/"),
     "view": Command("view", "view", "look into a model in the browser", "view runs/photos cat.jpg"),
+    "serve": Command("serve", "serve", "answer over HTTP", "serve runs/photos"),
     "models": Command("models", "models", "list the models that can be trained", "models"),
     "convert": Command("models", "convert", "convert to and from timm, Hugging Face, Google's .npz", "convert runs/photos photos-hf --to hf"),
     "export": Command("export", "export", "write a model for another engine", "export runs/photos -o photos.onnx"),

@@ -8,6 +8,7 @@ counted as they arrive, whatever their header says, and not collected here.
 import hashlib
 import hmac
 import json
+import math
 import re
 from base64 import b64encode
 from collections.abc import MutableMapping
@@ -30,6 +31,7 @@ class Guard:
     """An ASGI application before another one.
 
     token: None for a server that only this computer reaches. most: bytes of a file. name: of the server, in errors. entrance: how its token is shown.
+    room: bytes of all bodies together. open_to_all: paths that are answered without a token, whatever name the server is called by.
     """
 
     def __init__(
@@ -40,9 +42,13 @@ class Guard:
         most: int,
         name: str = "viewer",
         entrance: str = "open the whole address that vitral view printed",
+        room: float = math.inf,
+        open_to_all: frozenset[str] = frozenset(),
     ) -> None:
         self.app, self.token, self.most = app, token, most + AROUND
         self.name, self.entrance = name, entrance
+        self.room, self.open_to_all = room, open_to_all
+        self.held = 0  # bytes of the bodies that are being read or answered
         self.headers = {
             "x-content-type-options": "nosniff",
             "referrer-policy": "no-referrer",
@@ -55,6 +61,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         begun = False
+        held = [0]
 
         async def answer(message: Message) -> None:
             nonlocal begun
@@ -72,15 +79,19 @@ class Guard:
             if redirect := self._admit(scope, headers):
                 await _reply(answer, 303, {"location": redirect[0], "set-cookie": redirect[1]})
                 return
-            await self.app(scope, self._counted(headers, receive), answer)
+            await self.app(scope, self._counted(headers, receive, held), answer)
         except RefusedError as error:
             if begun:
                 raise
             headers = {"content-type": "application/json", **error.headers}
             await _reply(answer, error.status, headers, json.dumps({"error": str(error)}).encode())
+        finally:
+            self.held -= held[0]
 
     def _admit(self, scope: Scope, headers: MutableMapping[str, str]) -> tuple[str, str] | None:
         """A redirect and its cookie, for a request with the token in the URL; RefusedError for one without access."""
+        if scope["method"] == "GET" and scope["path"] in self.open_to_all:
+            return None
         host = headers.get("host", "")
         name = re.sub(r":\d*$", "", host.lower())
         if self.token is None and name not in LOCAL:
@@ -106,19 +117,21 @@ class Guard:
         assert self.token is not None
         return hmac.compare_digest(given.encode(), self.token.encode())
 
-    def _counted(self, headers: MutableMapping[str, str], receive: Receive) -> Receive:
-        """The body, up to the size limit; RefusedError beyond it."""
+    def _counted(self, headers: MutableMapping[str, str], receive: Receive, held: list[int]) -> Receive:
+        """The body, up to the size limit, and while there is room for it; RefusedError beyond. held: its bytes so far."""
         size = headers.get("content-length", "")
         if size.isdecimal() and int(size) > self.most:
             raise self._too_large()
-        seen = 0
 
         async def counted() -> Message:
-            nonlocal seen
             message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > self.most:
+            came = len(message.get("body", b""))
+            held[0] += came
+            self.held += came
+            if held[0] > self.most:
                 raise self._too_large()
+            if self.held > self.room:
+                raise RefusedError(503, f"this {self.name} holds too much at once; try again in a moment", wait=1)
             return message
 
         return counted

@@ -42,11 +42,12 @@ class Together:
 
 @dataclass(eq=False)
 class Job:
-    """One thing to compute. until: by the monotonic clock, when nobody wants it any more."""
+    """One thing to compute. until: by the monotonic clock, when nobody wants it any more. ready: whether the thing is made; its place is kept."""
 
     together: Together
     thing: Any
     until: float = math.inf
+    ready: bool = True
     result: "Future[Any]" = field(default_factory=Future)
 
 
@@ -98,11 +99,21 @@ class Worker:
             raise result
         return result
 
-    async def answers(self, jobs: Sequence[Job], gone: Awaitable[None]) -> list[Any]:
-        """Compute what a request asks for: for each job its result or its exception. All of it is taken, or RefusedError raised."""
+    async def answers(
+        self, jobs: Sequence[Job], gone: Awaitable[None], prepare: Callable[[Any], Awaitable[Any]] | None = None
+    ) -> list[Any]:
+        """Compute what a request asks for: for each job its result or its exception. All of it is taken, or RefusedError raised.
+
+        prepare: makes the thing of a job out of what it holds at first, while others are computed; its error is the job's.
+        """
         left = asyncio.ensure_future(gone)
+        making: list[asyncio.Future[None]] = []
         try:
+            for job in jobs:
+                job.ready = prepare is None
             self._admit(jobs)
+            if prepare is not None:
+                making = [asyncio.ensure_future(self._made(job, prepare)) for job in jobs]
             results = asyncio.gather(*(asyncio.wrap_future(job.result) for job in jobs), return_exceptions=True)
             either: set[asyncio.Future[Any]] = {results, left}
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
@@ -111,7 +122,8 @@ class Worker:
             results.cancel()
             raise ConnectionAbortedError
         finally:
-            left.cancel()
+            for each in (left, *making):
+                each.cancel()
             self._drop(jobs)
 
     def step(self) -> None:
@@ -141,6 +153,19 @@ class Worker:
             self._line.extend(jobs)
             self._changed.notify()
 
+    async def _made(self, job: Job, prepare: Callable[[Any], Awaitable[Any]]) -> None:
+        try:
+            made = await prepare(job.thing)
+        except Exception as error:
+            with self._changed:
+                if job in self._line:
+                    self._line.remove(job)
+            _settle(job, error)
+        else:
+            with self._changed:
+                job.thing, job.ready = made, True
+                self._changed.notify()
+
     def _ahead(self) -> float:
         """Seconds until what waits now is computed."""
         begun = sum(job.together.pace for job in self._computed) - (time.monotonic() - self._since)
@@ -158,12 +183,12 @@ class Worker:
     def _next(self) -> list[Job]:
         """Waits for a job, and takes with it what can be computed together, without waiting for more."""
         with self._changed:
-            while not (self._line or self._closed):
+            while not (self._closed or (ready := [job for job in self._line if job.ready])):
                 self._changed.wait()
             if self._closed:
                 return []
-            together = self._line[0].together
-            taken = [job for job in self._line if job.together is together][: together.most]
+            together = ready[0].together
+            taken = [job for job in ready if job.together is together][: together.most]
             for job in taken:
                 self._line.remove(job)
             self._computed, self._since = taken, time.monotonic()

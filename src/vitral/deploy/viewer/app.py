@@ -17,9 +17,10 @@ from starlette.types import ASGIApp
 
 from vitral.deploy.answering import LEFT, gone, tell_errors
 from vitral.deploy.guard import Guard, policy
+from vitral.deploy.limits import MAX_BYTES
 from vitral.deploy.refused import RefusedError
 from vitral.deploy.viewer.explaining import Asked, compare, counterfactual, explanation, mask, score
-from vitral.deploy.viewer.images import MAX_BYTES, SIDE
+from vitral.deploy.viewer.images import SIDE
 from vitral.deploy.viewer.inspecting import inspection
 from vitral.deploy.viewer.neighbours import NEAREST
 from vitral.deploy.viewer.page import exported

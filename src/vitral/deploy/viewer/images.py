@@ -8,24 +8,19 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from pathlib import PurePath
 from threading import Lock
 
 from PIL import Image
 
 from vitral.data.bands import to_rgb
-from vitral.data.decode import decode, probe
-from vitral.data.files import ImageError
+from vitral.data.decode import decode
 from vitral.data.preprocess import Preprocess
 from vitral.data.values import PLAIN
+from vitral.deploy.limits import check_picture, shown_name
 from vitral.deploy.refused import RefusedError
 from vitral.deploy.viewer.kept import Kept
 from vitral.drawing.figure import png
 
-MAX_BYTES = 50_000_000
-"""Of one picture's file."""
-MAX_PIXELS = 50_000_000
-"""Of one picture; telephones make up to 48 megapixels."""
 ROOM = 500_000_000
 """Bytes of all pictures together."""
 SIDE, LARGEST_SIDE = 1280, 4096
@@ -111,20 +106,8 @@ class Images:
         return rendered, "image/png" if small else "image/jpeg"
 
     def _checked(self, key: str, data: bytes, name: str) -> Stored:
-        if not data:
-            raise RefusedError(400, f"{name}: is empty (0 bytes); choose a picture")
-        if len(data) > MAX_BYTES:
-            raise RefusedError(413, f"{name}: has {len(data):,} bytes, over the limit of {MAX_BYTES:,}; shrink it")
         reading = self.steps[0].reading if self.steps else PLAIN
-        too_large = f"{name}: has more pixels than the limit of {MAX_PIXELS:,}; shrink it"
-        try:
-            header = probe(data, name, reading)
-        except ImageError as error:
-            if error.kind != "too_large":
-                raise
-            raise RefusedError(413, too_large) from error
-        if header.width * header.height > MAX_PIXELS:
-            raise RefusedError(413, too_large)
+        check_picture(data, name, reading)
         with self._decoding:
             pixels = decode(data, name=name, reading=reading)
         height, width = pixels.shape[1:]
@@ -149,10 +132,3 @@ class Images:
         buffer = io.BytesIO()
         image.save(buffer, "JPEG", quality=92, subsampling=0)
         return buffer.getvalue()
-
-
-def shown_name(name: str) -> str:
-    """The last part of a file's path, printable and at most 100 characters long."""
-    last = PurePath(name.replace("\\", "/")).name
-    plain = " ".join("".join(c if c.isprintable() else " " for c in last).split())
-    return (plain if len(plain) <= 100 else f"{plain[:60]}…{plain[-39:]}") or "picture"

@@ -16,9 +16,10 @@ import uvicorn
 
 from vitral.data.asked import find_images
 from vitral.data.files import read_file
+from vitral.deploy.limits import shown_name
 from vitral.deploy.listen import LOOPBACK, Server, address, bind, everywhere
 from vitral.deploy.viewer.app import viewer
-from vitral.deploy.viewer.images import ROOM, Images, shown_name
+from vitral.deploy.viewer.images import ROOM, Images
 from vitral.deploy.viewer.session import Session
 from vitral.errors import VitralError, all_of, counted
 

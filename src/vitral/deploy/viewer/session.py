@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import vitral
+from vitral.deploy.limits import MAX_BYTES, MAX_PIXELS
 from vitral.deploy.refused import RefusedError
-from vitral.deploy.viewer.images import MAX_BYTES, MAX_PIXELS, Images, Stored
+from vitral.deploy.viewer.images import Images, Stored
 from vitral.deploy.viewer.kept import Kept
 from vitral.deploy.viewer.looks import Look, explainable, look_at
 from vitral.deploy.worker import Worker
