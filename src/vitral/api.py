@@ -25,11 +25,13 @@ class Predictor(WithoutExplanations):
         query: "Query | None" = None,
         *,
         target: int | str | None = None,
+        object: int | None = None,
+        at: tuple[float, float] | None = None,
     ) -> "Explanation":
         """A map of what counted for the answer; see `vitral.explain.explain.explain` for the arguments. VitralError for an exported file."""
         from vitral.explain.explain import explain
 
-        return explain(self, image, method, layer, head, query, target=target)
+        return explain(self, image, method, layer, head, query, target=target, object=object, at=at)
 
 
 def load(path: str | Path) -> Predictor:

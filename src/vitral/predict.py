@@ -171,6 +171,16 @@ class Predictor:
                 "image; see what it finds with vitral predict"
             )
 
+    def find_from(self, threshold: float) -> None:
+        """Answer objects from this score on. Raises VitralError for models that find none, and for what is no score."""
+        if self.answers.threshold is None:
+            raise VitralError(
+                f"threshold {threshold}: is for models that find objects, and this one finds none; leave it out"
+            )
+        if not 0 <= threshold <= 1:
+            raise VitralError(f"threshold {threshold}: a score lies in 0 to 1")
+        self.answers.threshold = threshold
+
     def check_head(self) -> None:
         """Raise VitralError if the model was trained without labels and so predicts nothing."""
         if not self.labels:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -52,6 +52,18 @@ def detections(
 
 def _detections(found: Found, placed: Placed, threshold: float, masks: bool) -> Detections:
     """found: of one image."""
+    rows, classes, values, boxes = selected(found, placed, threshold)
+    shapes = None
+    if masks and found.masks is not None:
+        pairs = zip(rows.tolist(), boxes, strict=True)
+        shapes = tuple(_mask(found.masks[0, row], found.stride, box, placed) for row, box in pairs)
+    return Detections(classes, values, boxes, shapes)
+
+
+def selected(
+    found: Found, placed: Placed, threshold: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Of what was found in one image, best first: the answer's row, class and score [n], and the box [n, 4] in the image's own pixels."""
     scores = found.logits[0].sigmoid().double()  # [Q, K]
     boxes = at_original_boxes(found.boxes[0], placed)  # [Q, 4]
     pairs = scores.flatten().topk(min(scores.numel(), 4 * MOST if found.repeated else MOST))
@@ -62,10 +74,7 @@ def _detections(found: Found, placed: Placed, threshold: float, masks: bool) -> 
     if found.repeated:
         kept = suppressed(boxes[rows], classes)[:MOST]
         rows, classes, values = rows[kept], classes[kept], values[kept]
-    shapes = None
-    if masks and found.masks is not None:
-        shapes = tuple(_mask(found.masks[0, row], found.stride, boxes[row], placed) for row in rows.tolist())
-    return Detections(classes, values, boxes[rows], shapes)
+    return rows, classes, values, boxes[rows]
 
 
 def at_original_boxes(boxes: Tensor, placed: Placed) -> NDArray[np.float64]:
@@ -247,14 +256,42 @@ class Detection(Answer):
         return {"height": self.height, "width": self.width, "objects": [each.to_json() for each in self.objects]}
 
 
+@dataclass(frozen=True)
+class Row:
+    """Where one object or segment stands among a model's answers."""
+
+    row: int
+    index: int
+    """Of the class."""
+    score: float
+    box: Box
+    mask: NDArray[np.bool_] | None = None
+    """[h, w] of the original, of segments."""
+
+    def holds(self, x: float, y: float) -> bool:
+        """Whether it lies at this spot of the original."""
+        if self.mask is not None:
+            return bool(self.mask[int(y), int(x)])
+        return self.box[0] <= x < self.box[2] and self.box[1] <= y < self.box[3]
+
+
 class ObjectAnswers(Answers):
     """Objects that score `threshold` or more."""
 
     of_whole = False
 
     glances = True
+    noun: ClassVar[str] = "object"
 
     threshold: float = SURE
+
+    def rows(self, outputs: Found, placed: Placed) -> list[Row]:
+        """Of one image's outputs which answer each object is, in the order of the answer."""
+        columns = selected(outputs, placed, self.threshold)
+        return [
+            Row(row, index, score, tuple(box))
+            for row, index, score, box in zip(*(c.tolist() for c in columns), strict=True)
+        ]
 
     def joined(self, tiles: Iterable[Tile], name: str, size: tuple[int, int], top_k: int) -> Answer:
         found = merged(list(seen_in_tiles(tiles, size, self.threshold)))

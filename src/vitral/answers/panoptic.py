@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vitral.answers.answer import Answer, Record
 from vitral.answers.maps import at_original
-from vitral.answers.objects import SURE, ObjectAnswers, at_original_boxes, listed, suppressed
+from vitral.answers.objects import SURE, ObjectAnswers, Row, at_original_boxes, listed, suppressed
 from vitral.data.annotated import Segment
 from vitral.data.formats.maps import ids_picture
 from vitral.data.formats.panoptic import extent
@@ -116,6 +116,17 @@ class PanopticAnswers(ObjectAnswers):
         found = (FoundSegment(s.id, self.labels[s.index], s.index, score, int(areas[s.id])) for s, score in rows)
         return Panoptic(name, ids, tuple(found), self.labels, self.ids, stuff)
 
+    noun = "segment"
+
+    def rows(self, outputs: Found, placed: Placed) -> list[Row]:
+        ids, segments, scores, rows = laid_out_rows(outputs, placed, self.threshold)
+        found = []
+        for segment, score, row in zip(segments, scores, rows, strict=True):
+            mask = ids == segment.id
+            x, y, w, h = extent(mask)["bbox"]
+            found.append(Row(row, segment.index, score, (x, y, x + w, y + h), mask))
+        return found
+
     def joined(self, tiles: Iterable[Tile], name: str, size: tuple[int, int], top_k: int) -> Panoptic:
         return self._told(name, *joined(tiles, size, self.threshold))
 
@@ -144,6 +155,13 @@ def laid_out(
 
     All that is found of one kind of stuff is one segment. A thing ends at its box.
     """
+    return laid_out_rows(found, placed, threshold)[:3]
+
+
+def laid_out_rows(
+    found: Found, placed: Placed, threshold: float
+) -> tuple[NDArray[np.int32], list[Segment], list[float], list[int]]:
+    """`laid_out`, and of each segment its row among the answers, of stuff that of the surest."""
     assert found.masks is not None
     scores, classes = (each.numpy() for each in found.logits[0].sigmoid().double().max(-1))
     order = np.argsort(-scores, kind="stable")
@@ -155,7 +173,7 @@ def laid_out(
         lost = np.setdiff1d(things, things[suppressed(boxes[things], classes[things])])
         order = order[~np.isin(order, lost)]
     if not len(order):
-        return np.zeros((placed.height, placed.width), np.int32), [], []
+        return np.zeros((placed.height, placed.width), np.int32), [], [], []
     boxes[stuff] = (0, 0, placed.width, placed.height)
     owners, whole = _owners(found.masks[0, order], found.stride, torch.from_numpy(scores[order]), boxes[order], placed)
     seen = np.bincount(owners.ravel() + 1, minlength=len(order) + 1)[1:]
@@ -163,6 +181,7 @@ def laid_out(
     numbers = np.zeros(len(order) + 1, np.int32)
     segments: list[Segment] = []
     sure: list[float] = []
+    rows: list[int] = []
     of_stuff: dict[int, int] = {}
     for k in np.flatnonzero(kept).tolist():
         row = int(order[k])
@@ -173,9 +192,10 @@ def laid_out(
         numbers[k + 1] = number = len(segments) + 1
         segments.append(Segment(number, index))
         sure.append(float(scores[row]))
+        rows.append(row)
         if stuff[row]:
             of_stuff[index] = number
-    return numbers[owners + 1], segments, sure
+    return numbers[owners + 1], segments, sure, rows
 
 
 def joined(

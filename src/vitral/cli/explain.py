@@ -40,6 +40,8 @@ class Explain:
     Example: vitral explain runs/photos cat.jpg --compare rollout relevance occlusion -o row.png
 
     Example: vitral explain runs/photos cat.jpg --all -o heads.png --npz cat.npz
+
+    Example: vitral explain runs/street street.jpg --object 2 --method relevance
     """
 
     model: Path = argument()
@@ -55,9 +57,17 @@ class Explain:
     compare: tuple[MethodName, ...] = ()
     """Draw these methods side by side, instead of one."""
     target: str | None = None
-    """Class that the map is about, by name or number. Not for attention, rollout, similarity and pca; default: the most probable."""
+    """Class that the map is about, by name or number. Not for attention, rollout, similarity and pca, but where answers are places; default: the
+    most probable, or the commonest class of a map."""
+    object: int | None = None
+    """Object or segment that the map is about, of a model that finds some: its number in the picture of vitral predict; default: the surest."""
+    at: tuple[float, float] | None = None
+    """Place that the map is about, of a model that answers places: X and Y in pixels of the picture; default: the object, or the class as a whole."""
+    threshold: float | None = None
+    """Score from which an object counts as found; default: 0.4."""
     layer: int | Literal["mean"] | None = None
-    """Layer from 0, or from the end if negative, or for attention mean for all. Of attention, logit_lens and pca; default: the last."""
+    """Layer from 0, or from the end if negative, or for attention mean for all. Of attention (an object's is that of the decoder, if there is one),
+    logit_lens and pca; default: the last."""
     head: int | None = None
     """Head of attention, from 0; default: the mean of all."""
     query: tuple[int, int] | int | Literal["cls", "mean"] | None = None
@@ -87,7 +97,7 @@ def explain(given: Explain, words: list[str]) -> int:
     from vitral.predict import load
 
     predictor = given.reading.read_by(load(given.model))
-    predictor.check_whole()
+    check_places(predictor, given)
     out = given.out or Path(f"{'compared' if given.compare else given.method}.png")
     if given.all:
         attention = attention_maps(predictor, given.image)
@@ -113,7 +123,8 @@ def explain(given: Explain, words: list[str]) -> int:
     if isinstance(given.query, tuple):
         drawn += "; the outlined patch is the query"
     if given.npz is not None:
-        if given.all or (given.method in ("attention", "rollout") and not given.compare):
+        whole = predictor.answers.of_whole and given.method in ("attention", "rollout") and not given.compare
+        if given.all or whole:
             attention_maps(predictor, given.image).save(given.npz)
         else:
             save_arrays(given.npz, {name: e.grid if e.colours is None else e.colours for name, e in maps.items()})
@@ -141,6 +152,23 @@ def check(given: Any) -> None:
         raise VitralError("--target: attention is about no class; leave it out")
 
 
+def check_places(predictor: "Predictor", given: Any) -> None:
+    """VitralError for flags that do not suit the model's answers; the threshold is set."""
+    whole = predictor.answers.of_whole
+    for name in ("object", "at", "threshold"):
+        if whole and getattr(given, name) is not None:
+            raise VitralError(
+                f"--{name}: is for models that answer places, and {given.model} says one thing of an image; leave it out"
+            )
+    for name in ("all", "score", "counterfactual"):
+        if not whole and getattr(given, name):
+            raise VitralError(
+                f"--{name}: is for models with one answer an image, and {given.model} answers places; leave it out"
+            )
+    if given.threshold is not None:
+        predictor.find_from(given.threshold)
+
+
 def maps_of(predictor: "Predictor", given: Any, names: Sequence[str]) -> "dict[str, Explanation]":
     """The maps by their methods. Each of several gets the options that it takes; an option that none takes is refused."""
     from vitral.explain.explain import explain
@@ -150,16 +178,24 @@ def maps_of(predictor: "Predictor", given: Any, names: Sequence[str]) -> "dict[s
     options = {name: value for name, value in options.items() if value is not None}
     several = len(names) > 1
     for name in options:
-        if (several or name == "target") and not any(name in METHODS[method].takes for method in names):
+        if (
+            predictor.answers.of_whole
+            and (several or name == "target")
+            and not any(name in METHODS[method].takes for method in names)
+        ):
             some = [method for method in METHODS if name in METHODS[method].takes]
             raise VitralError(
                 f"--{name}: {' and '.join(names)} cannot take it; leave it out, or choose a --method that can: {', '.join(some)}"
             )
+    place = {name: v for name in ("object", "at") if (v := getattr(given, name)) is not None}
+    if not predictor.answers.of_whole and "target" in options:
+        place["target"] = options.pop("target")
     return {
         method: explain(
             predictor,
             given.image,
             method,
+            **place,
             **{name: v for name, v in options.items() if not several or name in METHODS[method].takes},
         )
         for method in names

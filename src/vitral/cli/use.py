@@ -200,11 +200,7 @@ def predict(given: Predict, words: list[str]) -> int:
             f"--out: is for answers that are places, and {given.model} says one thing of an image; leave it out"
         )
     if given.threshold is not None:
-        if predictor.answers.threshold is None:
-            raise VitralError(f"--threshold: is for models that find objects, and {given.model} is none; leave it out")
-        if not 0 <= given.threshold <= 1:
-            raise VitralError(f"--threshold {given.threshold}: a score lies in 0 to 1")
-        predictor.answers.threshold = given.threshold
+        predictor.find_from(given.threshold)
     tile = tiling(given.tile, given.tile_size, predictor)
     print_row = Rows(given.format, predictor.answers, given.top_k, separator)
     pictures = None if given.out is None else Pictures(given.out, predictor)

@@ -6,7 +6,7 @@ Axes: B = 1 image, H heads, Q queries, K keys, T tokens, P prefix tokens, h w gr
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vitral.explain.geometry import ClassOnly, Floats, Geometry, Reduced, Tokens, Windowed, shares
 from vitral.layers.attention import AttentionLayer, attention_layers
+from vitral.layers.query import CrossAttention
 from vitral.models.common import ImageModel, covering, evaluating
 
 
@@ -61,6 +62,8 @@ class Pass:
     """The outputs of a CaiT's blocks of class attention, [1, 1, D]."""
     last_stage: int
     """Index of the first of `features` as wide as the final norm: 0 except in a pyramid."""
+    crossed: list[Tensor] = field(default_factory=list)
+    """What the queries of a decoder read of its memory, layer by layer: [1, H, Q, N], attached to the graph."""
 
 
 def explainable(model: ImageModel) -> bool:
@@ -90,7 +93,7 @@ def followed(
 ) -> Iterator[None]:
     """Inside, each forward pass calls `block(i, x)` with the input of the first block (i = 0) and the output of block i - 1, and
     `attention(i, probabilities, inputs)` with the probabilities and the inputs of each attention layer."""
-    layers = [layer for _, layer in attention_layers(model)]
+    layers = [layer for _, layer in attention_layers(model.backbone)]
     blocks = [each for stage in model.blocks_by_stage() for each in stage]
 
     def asked(i: int, layer: AttentionLayer, inputs: tuple[Tensor, ...]) -> None:
@@ -124,7 +127,8 @@ def capture(
     read: list[Tensor] = []
     class_tokens: list[Tensor] = []
     encoded: list[Tensor] = []
-    attention = [layer for _, layer in attention_layers(model)]
+    crossed: list[Tensor] = []
+    attention = [layer for _, layer in attention_layers(model.backbone)]
 
     def recorded(i: int, probabilities: Tensor, inputs: tuple[Tensor, ...]) -> None:
         last_asked[:] = inputs[:1]
@@ -140,6 +144,9 @@ def capture(
         hooks.append(model.final_norm.register_forward_hook(lambda *given: encoded.append(given[2])))
         for hook in hooks:
             stack.callback(hook.remove)
+        for layer in decoder_reads(model):
+            layer.recorder = crossed.append
+            stack.callback(setattr, layer, "recorder", None)
         if gradients:
             images = images.clone().requires_grad_(True)  # so that the graph begins here in a frozen model too
         logits = model(images)
@@ -152,14 +159,22 @@ def capture(
         features=[_features(model, x, images) for x in outputs],
         last_read=_features(model, (last_asked if model.reader in ("cls", "cls_dist") else encoded)[0], images),
         class_tokens=class_tokens,
-        last_stage=len(outputs) - len(last_stage) if model.pyramid else 0,
+        last_stage=len(outputs) - len(last_stage) if model.backbone.pyramid else 0,
+        crossed=crossed,
     )
+
+
+def decoder_reads(model: ImageModel) -> list[CrossAttention]:
+    """The cross-attention of a decoder's layers, in their order; none where a model has no decoder."""
+    own = set(model.backbone.modules()) if model.backbone is not model else set()
+    return [each for _, each in attention_layers(model) if isinstance(each, CrossAttention) and each not in own]
 
 
 def _grid(model: ImageModel, x: Tensor, images: Tensor) -> tuple[tuple[int, int], int]:
     """The grid of tokens or of a map [B, h, w, D], and its stride in pixels."""
     if x.ndim == 3:
-        return covering(images, model.patch_size), model.patch_size
+        grid = covering(images, model.patch_size) if model.backbone.pyramid else model.grid_of(images)
+        return grid, model.patch_size
     grid = (x.shape[1], x.shape[2])
     return grid, next(stride for stride in model.strides if covering(images, stride) == grid)
 

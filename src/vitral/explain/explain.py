@@ -3,7 +3,6 @@
 Attention shows where information came from, not what it was used for; most other methods are about one class, `target`.
 """
 
-import operator
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +13,13 @@ from torch import Tensor, nn
 from vitral.checkpoints.card import ModelCard
 from vitral.data.decode import PageOf, decode
 from vitral.data.preprocess import Preprocess
-from vitral.errors import VitralError, some
+from vitral.errors import VitralError
 from vitral.explain.attention import AttentionMaps, LayerChoice, extent
 from vitral.explain.capture import capture, in_float32
 from vitral.explain.figure import Explanation
 from vitral.explain.maps import Query
 from vitral.explain.methods import FOLLOWED, METHODS, Question, undefined
+from vitral.explain.places import Spot, ask, class_of
 from vitral.models.common import ImageModel
 from vitral.models.zoo import family_of
 from vitral.predict import ImageLike, Predictor, load
@@ -41,23 +41,6 @@ def _check_options(method: str, given: dict[str, object]) -> None:
         if method in FOLLOWED and name in ("layer", "head"):
             raise VitralError(f"{method} goes through all layers and heads; leave layer and head out, or use attention")
         raise VitralError(f"{method} takes no {name}; leave it out ({method} is {METHODS[method].about})")
-
-
-def _class(predictor: Predictor, target: int | str | None, logits: Tensor) -> int:
-    """Index of the class `target`, by default the most probable."""
-    labels = predictor.labels
-    if target is None:
-        return int(logits[0].argmax())
-    if isinstance(target, str):
-        if target in labels:
-            return labels.index(target)
-        if not target.isdecimal():
-            known = some(list(map(repr, labels)))
-            raise VitralError(f"target {target!r}: the model has no such class; choose one of {known}")
-    index = int(target) if isinstance(target, str) else operator.index(target)
-    if not 0 <= index < len(labels):
-        raise VitralError(f"target {index}: the model has {len(labels)} classes, numbered 0 to {len(labels) - 1}")
-    return index
 
 
 def _picture(predictor: Predictor, image: ImageLike, pixels: Tensor) -> np.ndarray:
@@ -108,6 +91,8 @@ def explain(
     query: Query | None = None,
     *,
     target: int | str | None = None,
+    object: int | None = None,
+    at: Spot | None = None,
 ) -> Explanation:
     """The map of one of `METHODS`.
 
@@ -118,18 +103,28 @@ def explain(
             (0 the class token, then distillation or registers); default: the tokens that the head reads.
         target: the class, by its label or its index, that the map is about; default the most probable. attention, rollout, similarity and pca
             are about no class.
+        object: of a model that finds objects or segments the number of one, from 0, as its answer lists them; default: the surest.
+        at: x and y in pixels of the upright picture: the object or segment there, or of a model that answers maps the class of that place;
+            default there: all places of `target`, or of the commonest class.
 
     Raises:
         VitralError: the method does not exist, is undefined for the model, or does not take an option that was given; or there is no such
-            class, layer, head or query.
+            class, layer, head, query, object or place.
     """
-    predictor.check_whole()
-    model, steps = _defined(predictor.model, method), predictor.card.preprocess
     _check_options(method, {"layer": layer, "head": head, "query": query})
+    if not predictor.answers.of_whole:
+        return _explain_place(predictor, image, method, layer, head, query, target, object, at)
+    if object is not None or at is not None:
+        raise VitralError(
+            "object, at: are for models that answer places, and this one says one thing of an image; leave them out"
+        )
+    model, steps = _defined(predictor.model, method), predictor.card.preprocess
     pixels = predictor.decode(image)
     batch = steps(pixels)[None].to(next(model.parameters()).device)  # [1, C, H, W]
     found = capture(model, batch, METHODS[method].gradients)
-    chosen = _class(predictor, target, found.logits) if predictor.labels else 0
+    chosen = 0
+    if predictor.labels:
+        chosen = int(found.logits[0].argmax()) if target is None else class_of(predictor.labels, target)
     name = predictor.labels[chosen] if "target" in METHODS[method].takes else ""
     with torch.set_grad_enabled(METHODS[method].gradients):
         values, stride, words, floor, colours = METHODS[method].function(
@@ -147,6 +142,48 @@ def explain(
         floor=floor,
         extent=extent((values.shape[0], values.shape[1]), stride, (batch.shape[2], batch.shape[3])),
         colours=colours,
+    )
+
+
+def _explain_place(
+    predictor: Predictor, image: ImageLike, method: str, layer: LayerChoice | None, head: int | None, query: Query | None,
+    target: int | str | None, number: int | None, at: Spot | None,
+) -> Explanation:  # fmt: skip
+    """`explain` of one of the places that a model answers."""
+    if (why := undefined(predictor.model, method)) is not None:
+        raise VitralError(why)
+    if target is not None and query is not None and "target" not in METHODS[method].takes:
+        raise VitralError(f"target {target}: {method} of a query is about no class; leave one of them out")
+    model, steps = in_float32(predictor.model), predictor.card.preprocess
+    pixels = predictor.decode(image)
+    batch = steps(pixels)[None].to(next(model.parameters()).device)  # [1, C, H, W]
+    place = ask(predictor, model, batch, predictor.placed(pixels), number, at, target)
+    if (why := undefined(place.model, method)) is not None:
+        raise VitralError(why)
+    if place.region is None and place.token is None and method in ("attention", *FOLLOWED):
+        raise VitralError(
+            f"the queries of {type(model).__name__} join its last blocks, so {method} has not the same tokens in all layers; choose grad_cam, "
+            "integrated_gradients, occlusion, similarity or pca"
+        )
+    found = capture(place.model, place.images, METHODS[method].gradients)
+    with torch.set_grad_enabled(METHODS[method].gradients):
+        values, stride, words, floor, colours = METHODS[method].function(
+            Question(place.model, place.images[0], found, 0, place.label, True, layer, head, query, place)
+        )
+    picture = _picture(predictor, image, pixels)
+    return Explanation(
+        picture,
+        values,
+        words if place.name in words else f"{words}; {place.name}",
+        place.label,
+        place.probability,
+        steps.box(*picture.shape[:2]),
+        query if isinstance(query, tuple) else None,
+        target=place.label,
+        floor=floor,
+        extent=extent((values.shape[0], values.shape[1]), stride, (batch.shape[2], batch.shape[3])),
+        colours=colours,
+        place=place.box,
     )
 
 

@@ -29,6 +29,7 @@ class Explanation:
     floor: the value drawn as 0: 0 where negative values speak against the class; None for the smallest.
     extent: height and width of the grid over those of `box`: above 1 where the last patches reach beyond the picture.
     colours: [h, w, 3] in [0, 1], drawn instead of the grid.
+    place: what the map is about, x0, y0, x1, y1 in pixels of the picture, outlined in the overlay; None for the whole picture.
     """
 
     image: NDArray[np.uint8]
@@ -42,6 +43,7 @@ class Explanation:
     floor: float | None = None
     extent: tuple[float, float] = (1.0, 1.0)
     colours: NDArray[np.floating] | None = None
+    place: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
         assert self.image.ndim == 3, f"image {self.image.shape} is not [H, W, 3]"
@@ -93,6 +95,8 @@ class Explanation:
             bottom = min(top + (row + 1) * patch_h, top + height)
             edges = (left + column * patch_w, top + row * patch_h, right, bottom)
             outlined(drawn, tuple(round(edge) for edge in edges))
+        if self.place is not None:
+            outlined(drawn, tuple(round(scale * edge) for edge in self.place))
         return drawn
 
     def save(self, path: str | Path, alpha: float = 0.6, caption: str = "") -> Path:

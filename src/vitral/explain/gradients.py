@@ -3,6 +3,8 @@
 Axes: H heads, Q queries, K keys, T tokens, h w grid, D width, K classes where a logit is meant.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -11,7 +13,6 @@ from torch import Tensor
 from vitral.explain.attention import squares
 from vitral.explain.capture import Pass
 from vitral.explain.geometry import Floats
-from vitral.explain.maps import rollout
 from vitral.models.common import ImageModel, evaluating
 
 FEWEST, MOST = 32, 256  # points on the path of integrated gradients
@@ -22,7 +23,11 @@ BATCH = 16
 def weighted_attention(seen: Pass, target: int) -> list[Floats]:
     """For each layer [1, T, T]: the mean over heads of the positive part of attention times its gradient for the target's logit."""
     gradients = torch.autograd.grad(
-        seen.logits[0, target], [layer.attention for layer in seen.layers], allow_unused=True, materialize_grads=True
+        seen.logits[0, target],
+        [layer.attention for layer in seen.layers],
+        retain_graph=bool(seen.crossed),
+        allow_unused=True,
+        materialize_grads=True,
     )
     products = [
         (layer.array() * layer.array(gradient)).clip(min=0).mean(axis=0, keepdims=True)
@@ -31,18 +36,11 @@ def weighted_attention(seen: Pass, target: int) -> list[Floats]:
     return squares([layer.geometry for layer in seen.layers], products)
 
 
-def gradient_rollout(seen: Pass, target: int) -> NDArray[np.float64]:
-    """[T, T]: `rollout` (https://arxiv.org/abs/2005.00928) of `weighted_attention`, as in https://github.com/jacobgil/vit-explain and
-    equation 13 of https://arxiv.org/abs/2012.09838."""
-    return rollout(weighted_attention(seen, target))
-
-
-def relevance(seen: Pass, target: int) -> NDArray[np.float64]:
-    """[T, T]: R = R + A R from the first layer to the last, beginning with the identity, A the weighted attention.
+def relevance(layers: Sequence[Floats]) -> NDArray[np.float64]:
+    """[T, T]: R = R + A R from the first layer to the last, beginning with the identity, A the layer's `weighted_attention`.
 
     Generic Attention-model Explainability, https://arxiv.org/abs/2103.15679, equations 5 and 6, as its ViT notebook has it.
     """
-    layers = weighted_attention(seen, target)
     total = np.eye(layers[0].shape[-1])
     for layer in layers:
         total = total + layer[0].astype(np.float64) @ total

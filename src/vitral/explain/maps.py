@@ -9,6 +9,12 @@ from numpy.typing import NDArray
 Query = Literal["cls", "mean"] | int | tuple[int, int]  # an int is the number of a prefix token
 
 
+def stays(attentions: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
+    """[N]: the part of `rollout`'s diagonal that no attention brought: what of a token stayed in its place from layer to layer."""
+    sums = [attention.astype(np.float64).mean(axis=0).sum(-1) for attention in attentions]  # [N] each
+    return np.prod([1 / (1 + each) for each in sums], axis=0)
+
+
 def rollout(attentions: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
     """Attention rollout, Abnar & Zuidema 2020, https://arxiv.org/abs/2005.00928.
 

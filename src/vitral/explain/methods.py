@@ -5,14 +5,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from vitral.errors import VitralError
-from vitral.explain import features, gradients, perturbation
+from vitral.explain import features, gradients, perturbation, places
 from vitral.explain.attention import LayerChoice, attention_words, final_reader, read_attention, read_square, squares
 from vitral.explain.capture import Pass, explainable
 from vitral.explain.geometry import Floats, Geometry, in_words
-from vitral.explain.maps import Query, rollout
+from vitral.explain.maps import Query, rollout, stays
+from vitral.explain.places import Asked, Place
 from vitral.layers.attention import attention_layers
 from vitral.models.common import ImageModel
 
@@ -33,6 +35,13 @@ class Question:
     layer: LayerChoice | None
     head: int | None
     query: Query | None
+    place: Place | None = None
+    """What is asked of a model whose answers are places."""
+
+    @property
+    def asks_place(self) -> Place | None:
+        """The place, unless it is told whose attention is shown."""
+        return self.place if self.query is None else None
 
     @property
     def geometry(self) -> list[Geometry]:
@@ -45,6 +54,8 @@ class Question:
     @property
     def reader(self) -> str:
         """The reader after the last layer, for people."""
+        if self.asks_place is not None:
+            return self.asks_place.name
         last = self.geometry[-1]
         return in_words(final_reader(last, self.query), last.prefix)
 
@@ -66,28 +77,39 @@ class Found(NamedTuple):
 
 
 def _attention(q: Question) -> Found:
+    if q.asks_place is not None:
+        return Found(*places.attention(q.asks_place, q.seen, q.layer, q.head))
     layer = -1 if q.layer is None else q.layer
     values = read_attention(q.arrays, q.geometry, layer, q.head, q.query)
     stride = q.geometry[-1 if layer == "mean" else layer].stride
     return Found(values, stride, attention_words(q.geometry, layer, q.head, q.query))
 
 
-def _squared(q: Question, square: Floats, words: str) -> Found:
+def _squared(q: Question, square: Floats, words: str, stays: Floats, *, weighted: bool = True) -> Found:
+    """stays: [T], the part of the diagonal that no attention brought, which would outshine all else where a patch asks for itself. weighted: whether
+    what queries read of the memory counts by its part in the class.
+    """
     last = q.geometry[-1]
+    if q.asks_place is not None:
+        row = places.read_square(q.asks_place, q.seen, square, square - np.diag(stays), last, weighted=weighted)
+        return Found(row[last.num_prefix :].reshape(last.grid), last.stride, words)
     return Found(read_square(square, last, q.query), last.stride, words)
 
 
 def _rollout(q: Question) -> Found:
-    return _squared(q, rollout(squares(q.geometry, q.arrays)), f"rollout of {q.reader} through all layers")
+    layers = squares(q.geometry, q.arrays)
+    return _squared(q, rollout(layers), f"rollout of {q.reader} through all layers", stays(layers), weighted=False)
 
 
 def _gradient_rollout(q: Question) -> Found:
     words = f"gradient rollout of {q.reader}: attention that speaks for {q.name}"
-    return _squared(q, gradients.gradient_rollout(q.seen, q.target), words)
+    layers = gradients.weighted_attention(q.seen, q.target)  # as in https://github.com/jacobgil/vit-explain
+    return _squared(q, rollout(layers), words, stays(layers))
 
 
 def _relevance(q: Question) -> Found:
-    return _squared(q, gradients.relevance(q.seen, q.target), f"relevance to {q.name}, through {q.reader}")
+    square = gradients.relevance(gradients.weighted_attention(q.seen, q.target))
+    return _squared(q, square, f"relevance to {q.name}, through {q.reader}", np.ones(len(square)))
 
 
 def _grad_cam(q: Question) -> Found:
@@ -127,6 +149,8 @@ def _similarity(q: Question) -> Found:
     if q.query is not None and not isinstance(q.query, tuple):
         raise VitralError(f"query {q.query}: similarity is to the whole image, or to a patch by its row and column")
     patch = q.query
+    if q.asks_place is not None:
+        patch = q.asks_place.patch(last.grid, last.stride)
     to = "what the head reads of the image" if patch is None else in_words(patch)
     return Found(features.similarity(q.model, q.seen, patch), last.stride, f"similarity of each patch to {to}")
 
@@ -187,6 +211,7 @@ def in_titles(sentence: str) -> str:
     return re.sub(r"[a-z]+_[a-z]+", lambda found: METHODS[found[0]].said if found[0] in METHODS else found[0], sentence)
 
 
+ANSWERED_EARLY = ("legrad", "logit_lens")
 FOLLOWED = ("rollout", "gradient_rollout", "relevance", "legrad")  # through all layers
 
 
@@ -201,6 +226,11 @@ def undefined(model: ImageModel, method: str) -> str | None:
         *others, last = (m for m in METHODS if "target" not in METHODS[m].takes and undefined(model, m) is None)
         instead = f"{', '.join(others)} or {last}"
         return f"this {kind} has no classes for {method} to be about; fine-tune it, or choose {instead}"
+    if method in ANSWERED_EARLY and isinstance(model, Asked):
+        return (
+            f"{method} reads an answer from tokens alone, as the head of a classifier can, and this head reads whole maps; choose "
+            "relevance, grad_cam, integrated_gradients or occlusion"
+        )
     if method in ("attention", *FOLLOWED):
         if not attention_layers(whole):
             return f"{kind} has no attention; choose grad_cam, integrated_gradients, occlusion, similarity or pca"

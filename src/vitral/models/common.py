@@ -155,6 +155,10 @@ class ImageModel(nn.Module, ABC):
         """Names of the `num_prefix` tokens before the patches, in order."""
         return (CLASS_TOKEN, *(f"register {i}" for i in range(1, self.num_prefix)))[: self.num_prefix]
 
+    def answer_token(self, row: int) -> int | None:
+        """Of a model with several answers an image, the prefix token that gives answer `row`; None where none does."""
+        return None
+
     @property
     def widths(self) -> list[int]:
         """Widths of the maps that `features` gives; a pyramid says its own."""

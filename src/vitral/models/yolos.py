@@ -173,6 +173,9 @@ class Yolos(ImageModel):
     def reader(self) -> Reader:
         return "mean"
 
+    def answer_token(self, row: int) -> int | None:
+        return 1 + row
+
     @property
     def prefix_names(self) -> tuple[str, ...]:
         return (CLASS_TOKEN, *(f"detection {i}" for i in range(1, self.num_prefix)))

@@ -33,7 +33,11 @@ class Dense(ImageModel):
         H, W = images.shape[2:]
         whole = self.strides[-1]  # padded to whole cells of the coarsest map, so that all maps cover the same
         images = F.pad(images, (0, -W % whole, 0, -H % whole))
-        return self.head(self.encoder.features(images), (H, W))
+        return self.answered(images, (H, W))
+
+    def answered(self, images: Tensor, size: tuple[int, int]) -> Maps | Found:
+        """Of images that are padded to whole cells, and whose own height and width are `size`."""
+        return self.head(self.encoder.features(images), size)
 
     @property
     def stride(self) -> int:

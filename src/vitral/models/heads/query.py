@@ -64,12 +64,13 @@ class QueryDecoder(nn.Module):
             boxes: [B, Q, 4], where they begin.
             cells: [4]: how many cells of the grid the image is wide, high, wide, high.
         """
-        x = self.content(rows(tokens, best).detach())  # [B, Q, D]
-        boxes, found = boxes.detach(), []
+        held = Tensor.detach if self.training else nn.Identity()  # in use gradients explain, and go all the way
+        x = self.content(held(rows(tokens, best)))  # [B, Q, D]
+        boxes, found = held(boxes), []
         for layer, bias in zip(self.layers, self.biases, strict=True):
             x = layer(x, self.positions(waves(boxes)), tokens, bias(boxes * cells, grid))
             found.append(self.answer(self.norm(x), boxes))
-            boxes = found[-1].boxes.detach()
+            boxes = held(found[-1].boxes)
         return found
 
 
@@ -89,6 +90,8 @@ class QueryHead(nn.Module):
         self.decoder = QueryDecoder(D, options.query_heads, depth, classes, C) if depth else None
         self.stride = max(1, round(self.neck.fine))
         """Pixels of a mask's cell."""
+        self.chosen: Tensor | None = None
+        """Places [1, Q] that answer in use instead of the best, so that the same ones are asked about a changed image."""
         self.initialise()
 
     @torch.no_grad()
@@ -106,7 +109,7 @@ class QueryHead(nn.Module):
         anchors, cells = self.places(grid, size, memory.device)
         tokens = self.token(memory.flatten(1, 2))  # [B, N, D]
         dense = self.dense(tokens, anchors)
-        best = dense.logits.amax(-1).topk(min(self.queries, tokens.shape[1])).indices  # [B, Q]
+        best = self.best(dense)  # [B, Q]
         stages = [replace(dense, centres=centred(anchors)[:, :2].expand(len(tokens), -1, -1))]
         if self.decoder is not None:
             stages += self.decoder(tokens, best, rows(dense.boxes, best), grid, cells)
@@ -114,6 +117,12 @@ class QueryHead(nn.Module):
             assert dense.kernels is not None
             stages = [Found(rows(dense.logits, best), rows(dense.boxes, best), kernels=rows(dense.kernels, best))]
         return self.together(stages, pixels.permute(0, 3, 1, 2))
+
+    def best(self, dense: Found) -> Tensor:
+        """The places with the surest answers, [B, Q], or those that were `chosen`."""
+        if self.chosen is not None:
+            return self.chosen.expand(dense.logits.shape[0], -1)
+        return dense.logits.amax(-1).topk(min(self.queries, dense.logits.shape[1])).indices
 
     def together(self, stages: list[Found], pixels: Tensor) -> Found:
         """The last stage with the earlier ones (in training), or with its masks (in use); pixels: [B, C, h', w']."""
