@@ -1,7 +1,7 @@
 # Each target sets up what it needs: `make setup` builds .venv at the root and runs again only when the requirements change.
 PYTHON ?= python3
 BIN := .venv/bin
-.PHONY: setup browser demo test test-all lint bench clean
+.PHONY: setup browser web demo test test-all lint bench clean
 
 setup: .venv/.done
 
@@ -24,11 +24,15 @@ browser:
 		$$sudo apt-get update -qq && $$sudo apt-get install -qq --no-install-recommends chromium chromium-driver; } || \
 		echo "no Chromium could be installed: the viewer's tests in a browser are skipped"
 
+# What pages of `vitral export --to web` run on: an npm package of one version, fetched once. Without npm those tests are skipped, by name.
+web: setup
+	! command -v npm || $(BIN)/python -m vitral.deploy.web.runtime || echo "no runtime for pages: their tests are skipped"
+
 # Neighbours stay together (worksteal), so that what a module's tests share is made once. Random: other examples every time.
-test: setup browser
+test: setup browser web
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
-test-all: setup browser
+test-all: setup browser web
 	$(BIN)/python -m pytest -n 2 --dist worksteal --hypothesis-profile=random
 
 lint: setup

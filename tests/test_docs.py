@@ -136,6 +136,7 @@ def test_the_commands_run_in_order(pytestconfig, place, monkeypatch, capsys, nam
         "docs/data.md",
         "docs/annotations.md",
         "docs/dense.md",
+        "docs/serve.md",
         "CONTRIBUTING.md",
         "CHANGELOG.md",
     ],

@@ -20,8 +20,13 @@ from vitral.models.heads.options import LinearOptions, QueryOptions
 from vitral.models.zoo import model_config
 
 TASKS = ("classify", "multilabel", "semantic", "detect", "instance", "panoptic")
-QUERY = QueryOptions(query_dim=16, query_heads=2, pixel_dim=6, queries=5)
-HEADS = {"semantic": LinearOptions(head_upscale=1), "detect": QUERY, "instance": QUERY, "panoptic": QUERY}
+QUERY = {"query_dim": 16, "query_heads": 2, "pixel_dim": 6, "queries": 5}
+HEADS = {
+    "semantic": LinearOptions(head_upscale=1),
+    "detect": QueryOptions(**QUERY, decoder_layers=0),
+    "instance": QueryOptions(**QUERY),
+    "panoptic": QueryOptions(**QUERY),
+}
 SIZE = (40, 56)
 
 
@@ -35,7 +40,7 @@ def predictor(task="classify", seed=0):
     torch.manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.3)
+            parameter.add_(torch.randn_like(parameter) * (0.1 if task in HEADS else 0.3))
     made = predictor_of(model.eval(), size=SIZE, task=task)
     made.card = replace(made.card, architecture="vit", head=HEADS[task].to_json() if task in HEADS else None)
     return made

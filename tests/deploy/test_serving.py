@@ -6,7 +6,6 @@ import io
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx2 as httpx
 import numpy as np
@@ -542,4 +541,11 @@ def test_a_model_in_a_folder_of_files_is_known_by_all_of_them(tmp_path):
     assert before[0] != after[0]
     assert before[1] != after[1]
     assert models.digest("hf:org/name") != models.digest("hf:org/other")
-    assert Path(str(tmp_path)).is_dir()
+
+
+def test_weights_beside_a_graph_belong_to_it(tmp_path):
+    (tmp_path / "a.xml").write_text("graph")
+    (tmp_path / "a.bin").write_bytes(b"weights")
+    before = models.digest(str(tmp_path / "a.xml"))
+    (tmp_path / "a.bin").write_bytes(b"other weights")
+    assert models.digest(str(tmp_path / "a.xml")) != before

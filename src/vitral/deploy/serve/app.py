@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import html
 import json
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -20,6 +19,7 @@ from vitral.deploy.guard import Guard
 from vitral.deploy.limits import MAX_BYTES
 from vitral.deploy.refused import RefusedError
 from vitral.deploy.serve import protocol
+from vitral.deploy.serve.about import STYLE, described, documented, engine_of
 from vitral.deploy.serve.asking import Hub, arriving, check_encoding, hub_request, pictures_of
 from vitral.deploy.serve.forms import FORMS
 from vitral.deploy.serve.serving import Loaded, Picture, Served, Serving, explained
@@ -234,57 +234,6 @@ def pages(app: FastAPI, serving: Serving) -> None:
         allowed = f"default-src 'none'; style-src 'sha256-{base64.b64encode(style).decode()}'; frame-ancestors 'none'"
         page = documented(app.openapi(), list(serving.models.values()), f"http://{request.headers.get('host', '')}")
         return Response(page, media_type="text/html", headers={"content-security-policy": allowed})
-
-
-STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}"
-    "code,pre{font:14px/1.5 ui-monospace,monospace;background:#f3f1ec;border-radius:4px;padding:.1rem .3rem}"
-    "pre{padding:.7rem;overflow:auto}h2{margin-top:2rem}h3{margin:1.4rem 0 .2rem}b{color:#9a5b00;font-weight:600}"
-    "table{border-collapse:collapse}td,th{text-align:left;padding:.2rem .8rem .2rem 0;vertical-align:top}"
-)
-
-
-def documented(said: dict[str, Any], models: list[Served], here: str) -> str:
-    """The page of an OpenAPI description."""
-    shown = html.escape
-    rows = "".join(
-        f"<tr><td><code>{shown(each.name)}</code><td>{shown(each.loaded.predictor.card.task)}<td>"
-        f"{len(each.loaded.predictor.labels)} classes<td><code>{each.loaded.version}</code>"
-        for each in models
-    )
-    parts: dict[str, list[str]] = {}
-    for path, methods in said["paths"].items():
-        for method, route in methods.items():
-            options = "".join(
-                f"<tr><td><code>{shown(p['name'])}</code><td>{shown(p.get('description', p['in']))}"
-                for p in route.get("parameters", [])
-            )
-            parts.setdefault(route["tags"][0], []).append(
-                f"<h3><b>{method.upper()}</b> <code>{shown(path)}</code></h3><div>{shown(route.get('description', ''))}</div>"
-                + (f"<table>{options}</table>" if options else "")
-            )
-    commands = f"curl --data-binary @cat.jpg '{shown(here)}/predict?top_k=3'\ncurl -F file=@cat.jpg -F file=@dog.jpg '{shown(here)}/predict'"
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>vitral serve</title><style>{STYLE}</style>'
-        f"<h1>vitral serve {shown(said['info']['version'])}</h1><table><tr><th>model<th>task<th><th>version{rows}</table>"
-        f'<pre>{commands}</pre><p>The same for programs: <a href="/openapi.json">openapi.json</a></p>'
-        + "".join(f"<h2>{shown(tag)}</h2>{''.join(routes)}" for tag, routes in parts.items())
-    )
-
-
-def described(model: Served) -> dict[str, Any]:
-    """A model, for JSON."""
-    card = model.loaded.predictor.card
-    return {
-        "name": model.name, "version": model.loaded.version, "ready": model.ready, "task": card.task,
-        "architecture": card.architecture, "engine": engine_of(model.loaded), "labels": card.labels,
-        "image_size": [card.preprocess.height, card.preprocess.width],
-    }  # fmt: skip
-
-
-def engine_of(loaded: Loaded) -> str:
-    """The name of what runs a model, such as torch or onnx."""
-    return type(loaded.predictor.engine).__name__.removesuffix("Engine").lower()
 
 
 def versioned(model: Served, loaded: Loaded) -> dict[str, str]:

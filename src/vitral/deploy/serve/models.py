@@ -173,7 +173,8 @@ def files_of(path: str) -> list[Path]:
     """What a model is read from; nothing of one that is not on this disk."""
     place = Path(path)
     if not place.is_dir():
-        return [place] if place.exists() else []
+        weights = [place.with_suffix(".bin")] if place.suffix == ".xml" else []  # OpenVINO's
+        return [each for each in (place, *weights) if each.exists()]
     own = place / "model.safetensors"
     if own.is_file() and not (place / "config.json").is_file():
         return [own]

@@ -1,0 +1,266 @@
+"""The page that answers pictures on the device: what it says is the predictor's, and it asks nobody."""
+
+import base64
+import functools
+import http.server
+import io
+import json
+import re
+import subprocess
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+from PIL import Image
+from served import predictor, saved
+from viewing import encoded
+
+from asking import predictor_of
+from families import small
+from vitral.cli import main
+from vitral.data import steps as named
+from vitral.data.preprocess import Preprocess
+from vitral.data.steps import AsIs, CenterCrop, Pad, Resize, ReverseChannels
+from vitral.deploy.web import runtime as module
+from vitral.deploy.web.page import export_web
+from vitral.deploy.web.runtime import fetch, kept, runtime
+from vitral.errors import VitralError
+
+ASK = """
+const [text, done] = arguments;
+const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+const plain = (answer) => ({...answer, classes: [...(answer.classes ?? [])], marks: (answer.marks ?? []).map((m) => m[2] && [...m[2].data])});
+answered(new File([bytes], "picture")).then((answer) => done(plain(answer)), (error) => done({error: error.message}));
+"""
+SEE = """
+const [channels, height, width, text, steps, done] = arguments;
+const data = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+const [made, where] = seen({channels, height, width, data}, steps);
+done([made.height, made.width, [...made.data], where]);
+"""
+
+
+@pytest.fixture(scope="module")
+def fetched():
+    """Skips the test where the browsers' runtime was not fetched."""
+    if not all((kept() / name).is_file() for name in module.FILES):
+        pytest.skip(f"{module.PACKAGE} {module.VERSION}: not fetched; run make web, which needs npm")
+
+
+@pytest.fixture(scope="module")
+def pages(fetched, tmp_path_factory):
+    """A page of each kind of answer to whole images."""
+    folder = tmp_path_factory.mktemp("pages")
+    for task in ("classify", "multilabel"):
+        export_web(predictor(task), folder / task)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def origin(pages):
+    """An address of the folder with the pages: any server of files will do."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Quiet, directory=pages)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def opened(page, address):
+    page.open(address)
+    page.wait("document.body.dataset.ready === 'yes'")
+
+
+def pictures():
+    """Colour, grey, transparent, turned; PNG, JPEG and WebP; of several shapes."""
+    rng = np.random.default_rng(0)
+    for i, (height, width, kind, options) in enumerate(
+        [
+            (200, 300, "PNG", {}),
+            (150, 90, "JPEG", {"quality": 90}),
+            (40, 56, "PNG", {}),
+            (64, 64, "WEBP", {"lossless": True}),
+        ]
+    ):
+        yield f"{kind} {height}x{width}", encoded(height, width, seed=i, kind=kind, **options)
+    base = Image.open(io.BytesIO(encoded(90, 120, seed=7)))
+    for mode in ("L", "RGBA", "P"):
+        buffer = io.BytesIO()
+        changed = base.convert(mode)
+        if mode == "RGBA":
+            changed.putalpha(Image.fromarray(rng.integers(0, 2, (90, 120), dtype=np.uint8) * 255))
+        changed.save(buffer, "PNG")
+        yield mode, buffer.getvalue()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    buffer = io.BytesIO()
+    base.save(buffer, "JPEG", quality=95, exif=turned)
+    yield "turned", buffer.getvalue()
+
+
+@pytest.mark.parametrize("task", ["classify", "multilabel"])
+def test_the_answers_are_the_predictors(page, origin, task):
+    truth = predictor(task)
+    opened(page, f"{origin}/{task}/")
+    for name, data in pictures():
+        found = page.driver.execute_async_script(ASK, base64.b64encode(data).decode())
+        answer = truth.predict(data)
+        assert "error" not in found, (name, found)
+        assert [found["height"], found["width"]] == list(truth.read(data).shape[1:]), name
+        wanted = dict(answer.top)
+        assert all(p == pytest.approx(wanted[label], abs=1e-3) for label, p in found["top"]), name
+        if answer.labels is not None:
+            assert {label for label, _ in found["labels"]} == {label for label, _ in answer.labels}, name
+
+
+def test_it_opens_from_the_disk_and_shows_what_was_dropped(page, pages):
+    """Without any server: the folder alone. The page fixture sees to it that nobody else was asked."""
+    opened(page, (pages / "classify" / "index.html").as_uri())
+    data = encoded(120, 160, seed=3)
+    page.drop(data, "cat.png")
+    page.wait("document.querySelectorAll('.result').length === 1")
+    label, probability = predictor().predict(data).top[0]
+    assert page.text(".result h2") == "cat.png"
+    shown = page.text(".row.first")
+    assert shown.startswith(label)
+    assert float(re.search(r"([\d.]+) %", shown)[1]) == pytest.approx(100 * probability, abs=0.11)
+    page.drop(b"no picture", "broken.png")
+    page.wait("document.getElementById('status').className === 'wrong'")
+    assert page.text("#status").startswith("broken.png: ")
+    assert len(page.words(".result")) == 1
+
+
+def test_the_policy_of_the_page_lets_nothing_out(page, pages):
+    """Were a script to ask another server, the browser itself would refuse."""
+    opened(page, (pages / "classify" / "index.html").as_uri())
+    asked = "const done = arguments[0]; fetch('https://example.org/').then(() => done('asked'), () => done('refused'))"
+    assert page.driver.execute_async_script(asked) == "refused"
+    assert any("Content Security Policy" in line for line in page.errors())
+    assert page.foreign("file:///") == []
+
+
+def plans():
+    for how in ("crop", "squash", "pad"):
+        for filter in ("bilinear", "bicubic"):
+            yield Preprocess(40, 56, 3, (0.4, 0.5, 0.6), (0.5,) * 3, how, interpolation=filter).plan
+    yield Preprocess(40, 56, 3, (0.5,) * 3, (0.5,) * 3, crop_fraction=0.8, interpolation="bilinear").plan
+    for rule in ("shortest", "cover", "fit", "within"):
+        yield Resize(rule, 36, 44, "lanczos", arithmetic="pillow"), CenterCrop(40, 56, "even", (1.0, 2.0, 3.0))
+    yield Resize("exact", 39, 51, "hamming", arithmetic="pillow"), Pad(40, 56, (7.0,)), ReverseChannels(), AsIs()
+    yield (Resize("exact", 40, 56, "nearest", arithmetic="torch"),)
+    yield Resize("shortest", 50, 50, "box", longest=60, multiple=4), CenterCrop(40, 56)
+
+
+def test_pixels_are_vitrals(page, origin):
+    """Whatever the steps: the same size, and where they lie; the same levels by PyTorch's arithmetic, by Pillow's, which takes rows or columns first
+    as it likes, no more than one off."""
+    opened(page, f"{origin}/classify/")
+    rng = np.random.default_rng(1)
+    for plan in plans():
+        for height, width in ((40, 56), (97, 61), (30, 200), (180, 121)):
+            pixels = rng.integers(0, 256, (3, height, width), dtype=np.uint8)
+            steps = Preprocess.of_steps((40, 56), (0.5,) * 3, (0.5,) * 3, tuple(plan))
+            given = base64.b64encode(pixels.tobytes()).decode(), [named.to_json(step) for step in plan]
+            h, w, data, where = page.driver.execute_async_script(SEE, 3, height, width, *given)
+            wanted = steps.view(pixels).astype(float)
+            off = np.abs(np.array(data).reshape(3, h, w) - wanted)
+            assert off.max() <= 1, (plan, height, width)
+            if all(step.arithmetic == "torch" for step in plan if isinstance(step, Resize)):
+                assert off.max() == 0, (plan, height, width)
+            (a, _, b), (_, c, d) = steps.where(height, width).rows
+            assert where == pytest.approx([a, b, c, d]), (plan, height, width)
+
+
+def test_what_has_no_page_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "kept", lambda: tmp_path / "nothing")
+    with pytest.raises(VitralError, match="run make web"):
+        export_web(predictor(), tmp_path / "page")
+    with pytest.raises(VitralError, match="has no answers of the task panoptic"):
+        export_web(predictor("panoptic"), tmp_path / "page")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "index.html").write_text("somebody's page")
+    (tmp_path / "full" / "mine.txt").write_text("keep")
+    with pytest.raises(VitralError, match="name another folder"):
+        export_web(predictor(), tmp_path / "full")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
+
+
+def command(*words):
+    with pytest.raises(SystemExit) as stop:
+        main([str(word) for word in words])
+    return stop.value.code
+
+
+def test_the_command_writes_the_page_anew(fetched, tmp_path, capsys):
+    saved(tmp_path / "m.safetensors")
+    for _ in range(2):
+        assert command("export", tmp_path / "m.safetensors", "--to", "web", "-o", tmp_path / "page") == 0
+    said = capsys.readouterr().err
+    assert "no answer differs by more than" in said
+    assert f"open {tmp_path / 'page' / 'index.html'}" in said
+    assert "- no folder for transformers.js: resize share to 40x56: not in Transformers" in said
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert "{{" not in page
+    about = json.loads(re.search(r'type="application/json">(.*?)</script>', page)[1])
+    assert about["labels"] == predictor().labels
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.safetensors", "page"]
+    assert command("export", tmp_path / "m.safetensors", "--to", "web", "--raw", "-o", tmp_path / "other") == 2
+    assert "--raw: a page takes pictures" in capsys.readouterr().err
+
+
+def test_the_folder_for_transformers_js(fetched, tmp_path):
+    """The names and fields that it reads, and a model from pixel_values to logits."""
+    made = predictor_of(small("vit", image_size=32))
+    made.card.preprocess = replace(made.card.preprocess, resize="squash")
+    assert export_web(made, tmp_path / "page").transformers == ""
+    folder = tmp_path / "page" / "transformers"
+    config, steps = (json.loads((folder / name).read_text()) for name in ("config.json", "preprocessor_config.json"))
+    assert config["model_type"] == "vit"
+    assert config["id2label"] == {str(k): label for k, label in enumerate(made.labels)}
+    assert (steps["image_processor_type"], steps["size"]) == ("ViTImageProcessor", {"height": 32, "width": 32})
+    session = onnxruntime.InferenceSession(folder / "onnx" / "model.onnx")
+    pixels = made.preprocess(encoded(50, 70))[None]
+    (logits,) = session.run(["logits"], {"pixel_values": pixels.numpy()})
+    np.testing.assert_allclose(logits, made.logits(pixels).numpy(), atol=1e-4)
+
+
+def test_labels_cannot_end_the_script(fetched, tmp_path):
+    made = predictor()
+    made.card.labels[0] = "</script><b>"
+    export_web(made, tmp_path / "page")
+    assert "</script><b>" not in (tmp_path / "page" / "index.html").read_text()
+
+
+def test_the_package_is_fetched_once_and_checked(tmp_path, monkeypatch):
+    """npm that brings another package, or none, is told; nothing is kept of it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(module.shutil, "which", lambda _: None)
+    with pytest.raises(VitralError, match=r"npm: is not installed"):
+        fetch()
+    monkeypatch.setattr(module.shutil, "which", lambda _: "npm")
+    packed = f"{module.PACKAGE}-{module.VERSION}.tgz"
+
+    def npm(words, cwd, **_):
+        Path(cwd, packed).write_bytes(b"another")
+        return subprocess.CompletedProcess(words, 0, "", "")
+
+    monkeypatch.setattr(module.subprocess, "run", npm)
+    with pytest.raises(VitralError, match="SHA-512 differs"):
+        fetch()
+    monkeypatch.setattr(
+        module.subprocess, "run", lambda words, **_: subprocess.CompletedProcess(words, 1, "", "no network")
+    )
+    with pytest.raises(VitralError, match="no network"):
+        fetch()
+    assert not kept().exists()
+    with pytest.raises(VitralError, match="run make web"):
+        runtime()
