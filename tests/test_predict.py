@@ -11,9 +11,11 @@ import vitral
 from vitral.data.asked import find_images
 from vitral.data.options import DataOptions
 from vitral.data.sources import open_data
+from vitral.engines.engine import Engine
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import evaluate, merged
 from vitral.explain.explain import visualize_attention
+from vitral.predict import predict_stream
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +153,44 @@ def test_a_bare_model_is_visualised_at_any_size(tiny_vit):
     assert visualize_attention(model, Image.new("RGB", (50, 30))).map.shape == (30, 50)
     with pytest.raises(VitralError, match="12 attention layers"):
         visualize_attention(model, x, layer_idx=12)
+
+
+class Refusing(Engine):
+    """Refuses a batch with an image that begins in white, and counts the batches."""
+
+    def __init__(self):
+        self.batches = []
+
+    def __call__(self, pixels):
+        self.batches.append(len(pixels))
+        if (pixels[:, 0, 0, 0] == 255).any():
+            raise VitralError("it does not fit")
+        return np.zeros((len(pixels), 3), np.float32)
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_an_image_that_the_model_refuses_or_that_is_broken_fails_alone_and_in_its_place(predictor, tmp_path, ahead):
+    for k in range(7):
+        Image.new("L", (20, 20), 255 if k == 4 else k).save(tmp_path / f"{k}.png")
+    (tmp_path / "2.png").write_bytes(b"no image")
+    engine = Refusing()
+    names = [str(tmp_path / f"{k}.png") for k in range(7)]
+    found = list(
+        predict_stream(type(predictor)(engine, predictor.card), zip(names, names, strict=True), 2, 3, ahead=ahead)
+    )
+    assert [each[0] if isinstance(each, tuple) else each.name for each in found] == names
+    assert [k for k, each in enumerate(found) if isinstance(each, tuple)] == [2, 4]
+    assert "does not fit" in str(found[4][1])
+    assert engine.batches == [2, 3, 1, 1, 1, 1]
+
+
+def test_images_are_read_ahead_of_the_model_but_not_where_each_waits_for_an_answer(predictor, shapes_folder):
+    path = str(shapes_folder / "square" / "03.png")
+    for ahead, read in ((0, 2), (1, 4), (2, 6)):
+        asked = []
+        stream = predict_stream(predictor, ((asked.append(k) or path, path) for k in range(9)), 2, 2, ahead=ahead)
+        next(stream)
+        assert len(asked) == read
 
 
 def piped(monkeypatch, data: bytes) -> list:

@@ -1,6 +1,10 @@
 """The error that users can cause, and helpers for messages and figures."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+TRAINING = ("torch", "safetensors", "sklearn", "scipy")
+"""Modules of the extra `train`, which predicting with an exported file does without."""
 
 
 class VitralError(ValueError):
@@ -9,6 +13,19 @@ class VitralError(ValueError):
     The message names the file or the value and the remedy; the command line prints it without a traceback and exits with 2. Errors that only a
     programmer can cause are asserts.
     """
+
+
+@contextmanager
+def installed_whole(what: str) -> Iterator[None]:
+    """Inside, a module of the extra `train` that is missing raises VitralError. what: that needs it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in TRAINING:
+            raise
+        raise VitralError(
+            f"{what} needs {error.name}, and this installation only predicts with exported files (.onnx, .xml); run pip install 'vitral[train]'"
+        ) from error
 
 
 def all_of(where: str, problems: Sequence[str]) -> str:

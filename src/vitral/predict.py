@@ -15,7 +15,6 @@ import numpy as np
 from PIL import Image
 
 from vitral.answers import ANSWERS, Answer
-from vitral.answers.classes import ClassAnswers
 from vitral.checkpoints.card import ModelCard
 from vitral.data.arrays import arranged, array_pixels
 from vitral.data.bands import in_words, with_channels
@@ -26,8 +25,8 @@ from vitral.data.tiles import Tile, tiles
 from vitral.data.values import Range, beyond
 from vitral.data.view import Placed
 from vitral.engines.engine import Engine
-from vitral.engines.onnx import OnnxEngine
-from vitral.errors import VitralError, counted, some
+from vitral.engines.files import SUFFIXES, opened
+from vitral.errors import VitralError, counted, installed_whole, some
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,7 +71,7 @@ class Predictor:
 
         if not isinstance(self.engine, TorchEngine):
             raise VitralError(
-                "an exported file gives answers and cannot be looked into, scored or trained; use the run or model file that it was made of"
+                "an exported file gives answers and cannot be looked into or trained; use the run or model file that it was made of"
             )
         return self.engine
 
@@ -258,9 +257,6 @@ class Predictor:
         self, outputs: Any, names: Sequence[str], placed: Sequence[Placed], top_k: int = 5
     ) -> Sequence[Answer]:
         """Answers of what `run` gives, or of a slice of it."""
-        if self.engine.probabilities:
-            assert isinstance(self.answers, ClassAnswers), "only these are exported"
-            return self.answers.told(outputs, outputs, names, top_k)
         return self.answers(outputs, names, top_k, placed)
 
 
@@ -270,19 +266,27 @@ def load(path: str | Path) -> Predictor:
     """
     if not isinstance(path, str | Path):
         raise VitralError(f"{path!r} is no path: give a model file or a run folder")
-    if Path(path).suffix == ".onnx":
-        engine = OnnxEngine(Path(path))
+    if (file := _exported(Path(path))) is not None:
+        engine = opened(file)
         return Predictor(engine, engine.card)
-    if str(path).startswith("hf:") or (Path(path) / "config.json").is_file():
-        return _adopt(str(path))
-    path = Path(path)
-    if path.is_dir():
-        if not (path / "model.safetensors").is_file():
-            raise VitralError(f"{path}: holds no model.safetensors; give a finished run or a model file")
-        path = path / "model.safetensors"
-    from vitral.checkpoints.bundle import load_model
+    with installed_whole(str(path)):
+        if str(path).startswith("hf:") or (Path(path) / "config.json").is_file():
+            return _adopt(str(path))
+        path = Path(path)
+        if path.is_dir():
+            if not (path / "model.safetensors").is_file():
+                raise VitralError(f"{path}: holds no model.safetensors; give a finished run or a model file")
+            path = path / "model.safetensors"
+        from vitral.checkpoints.bundle import load_model
 
-    return Predictor(*load_model(path))
+        return Predictor(*load_model(path))
+
+
+def _exported(path: Path) -> Path | None:
+    """The exported file that the path names, or that a folder without model.safetensors holds; None if there is none."""
+    if not path.is_dir() or (path / "model.safetensors").is_file():
+        return path if path.suffix in SUFFIXES else None
+    return next((file for suffix in SUFFIXES if (file := path / f"model{suffix}").is_file()), None)
 
 
 def _adopt(source: str) -> Predictor:

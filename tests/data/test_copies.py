@@ -6,8 +6,9 @@ import torch
 from torch.nn import functional as F
 
 from drawing import smooth
-from vitral.data.copies import Copies, exact_copies, families, members, near_copies, register, small_picture
+from vitral.data.copies import Copies, exact_copies, families, members, near_copies, register
 from vitral.data.images import content_hash
+from vitral.data.small import small_picture
 
 
 def copies_of(pictures: list[np.ndarray]) -> list[Copies]:

@@ -34,4 +34,4 @@ ANSWERS: dict[str, Callable[[list[str]], Answers]] = {
     "instance": _objects,
     "panoptic": _segments,
 }
-"""Task -> what makes its answers, from the labels. Those of places are computed in PyTorch, which is imported when they are made."""
+"""Task -> what makes its answers, from the labels. Those of places are imported when they are made."""

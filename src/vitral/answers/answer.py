@@ -68,6 +68,8 @@ class Record(NamedTuple):
 class Answers(ABC):
     """From the outputs of one task's models to answers."""
 
+    squash: ClassVar[str] = "softmax"
+    """What makes probabilities of outputs: softmax, or sigmoid."""
     independent: ClassVar[bool] = False
     """Whether each output is a yes or no of its own, and not one choice among all."""
     of_whole: ClassVar[bool] = True

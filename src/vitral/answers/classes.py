@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vitral.answers.answer import Answer, Answers
+from vitral.answers.squash import sigmoid, softmax
 from vitral.data.preprocess import Kind
 from vitral.data.view import Placed
 from vitral.errors import VitralError
@@ -75,10 +76,7 @@ class ClassAnswers(Answers):
         ]
 
     def probabilities(self, outputs: Kind) -> Kind:
-        if isinstance(outputs, np.ndarray):
-            shares = np.exp(outputs - outputs.max(-1, keepdims=True))
-            return shares / shares.sum(-1, keepdims=True)
-        return outputs.softmax(-1)
+        return softmax(outputs)
 
     def columns(self, top_k: int, separator: str) -> list[str]:
         return ["label", "probability", *_numbered(2, min(top_k, len(self.labels)))]
@@ -88,6 +86,7 @@ class LabelAnswers(ClassAnswers):
     """Several labels an image, or none: a sigmoid for each."""
 
     independent = True
+    squash = "sigmoid"
 
     def told(self, order: np.ndarray, probabilities: np.ndarray, names: Sequence[str], top_k: int) -> list[Prediction]:
         yes = (probabilities >= 0.5).sum(-1).tolist()
@@ -98,10 +97,7 @@ class LabelAnswers(ClassAnswers):
         ]
 
     def probabilities(self, outputs: Kind) -> Kind:
-        if isinstance(outputs, np.ndarray):
-            half = np.exp(-np.abs(outputs))  # cannot overflow
-            return np.where(outputs >= 0, 1 / (1 + half), half / (1 + half))
-        return outputs.sigmoid()
+        return sigmoid(outputs)
 
     def columns(self, top_k: int, separator: str) -> list[str]:
         if label := next((x for x in self.labels if separator in x), None):

@@ -6,15 +6,16 @@ Axes: K classes, h w of the original, rows and columns of the head's cells.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-from torch import Tensor
 
 from vitral.answers.answer import Answer, Answers
+from vitral.answers.squash import softmax
 from vitral.data.formats.write import map_picture
+from vitral.data.preprocess import Kind
 from vitral.data.tiles import Tile, nearness
 from vitral.data.view import Placed, View
 from vitral.drawing.objects import keyed, veiled
@@ -74,18 +75,17 @@ class MapAnswers(Answers):
     def joined(self, tiles: Iterable[Tile], name: str, size: tuple[int, int], top_k: int) -> Segmentation:
         return Segmentation(name, blended(list(tiles), *size), self.labels, self.ids)
 
-    def probabilities(self, outputs: Tensor) -> Tensor:
-        return outputs.softmax(1)
+    def probabilities(self, outputs: Kind) -> Kind:
+        return softmax(outputs, 1)
 
     def columns(self, top_k: int, separator: str) -> list[str]:
         count = min(top_k, len(self.labels))
         return [f"{what}{'' if k == 1 else f'_{k}'}" for k in range(1, count + 1) for what in ("label", "share")]
 
 
-def segmented(logits: Tensor, stride: int, placed: Placed) -> NDArray[np.int16]:
+def segmented(logits: ArrayLike, stride: int, placed: Placed) -> NDArray[np.int16]:
     """The class with the largest logit at each pixel of the original: int16 [h, w]. logits [K, rows, columns] of one image."""
-    parts = [part.argmax(0).to(torch.int16) for part in at_original(logits, stride, placed)]
-    return torch.cat(parts).numpy()
+    return np.concatenate([part.argmax(0).astype(np.int16) for part in at_original(logits, stride, placed)])
 
 
 def blended(tiles: Sequence[Tile], height: int, width: int) -> NDArray[np.int16]:
@@ -95,16 +95,16 @@ def blended(tiles: Sequence[Tile], height: int, width: int) -> NDArray[np.int16]
     rows = max(1, BLOCK // (classes * width))
     for first in range(0, height, rows):
         last = min(first + rows, height)
-        total = torch.zeros(classes, last - first, width)
+        total = np.zeros((classes, last - first, width), np.float32)
         for tile in tiles:
             top, left, tall, broad = tile.box
             low, high = max(first, top), min(last, top + tall)
             if low < high:
                 window = part_of(tile.placed, low - top, 0, high - low, broad)
-                part = torch.cat(list(at_original(tile.outputs.logits[0], tile.outputs.stride, window)), 1)
+                part = np.concatenate(list(at_original(tile.outputs.logits[0], tile.outputs.stride, window)), 1)
                 weight = nearness(tall)[low - top : high - top, None] * nearness(broad)
-                total[:, low - first : high - first, left : left + broad] += part * torch.from_numpy(weight)
-        found[first:last] = total.argmax(0).numpy()
+                total[:, low - first : high - first, left : left + broad] += part * weight
+        found[first:last] = total.argmax(0)
     return found
 
 
@@ -115,29 +115,37 @@ def part_of(placed: Placed, top: int, left: int, height: int, width: int) -> Pla
     return Placed(height, width, View(placed.view.height, placed.view.width, moved))
 
 
-def at_original(logits: Tensor, stride: float, placed: Placed) -> Iterator[Tensor]:
+def at_original(logits: ArrayLike, stride: float, placed: Placed) -> Iterator[NDArray[np.float32]]:
     """The logits under each pixel of the original, linear between the middles of cells: [K, some rows, w], from the top to the bottom.
 
-    Pixels that the view leaves out get what is nearest to them in it.
+    logits: [K, rows, columns], an array or a tensor on the CPU. Pixels that the view leaves out get what is nearest to them in it.
     """
+    cells = np.asarray(logits, np.float32)
     (a, b, c), (d, e, f) = placed.view.rows
     assert b == d == 0, "the view of an evaluation is not turned"
-    ys = (torch.arange(placed.height) + 0.5) * a + c
-    xs = (torch.arange(placed.width) + 0.5) * e + f
-    down, right = (
-        _between(places, side, stride, count)
-        for places, side, count in zip((ys, xs), (placed.view.height, placed.view.width), logits.shape[1:], strict=True)
-    )
-    rows = max(1, BLOCK // (len(logits) * max(placed.width, logits.shape[2])))
+    ys = (np.arange(placed.height) + 0.5) * a + c
+    xs = (np.arange(placed.width) + 0.5) * e + f
+    down = _between(ys, placed.view.height, stride, cells.shape[1])
+    left, other, across = _between(xs, placed.view.width, stride, cells.shape[2])
+    rows = max(1, BLOCK // (len(cells) * max(placed.width, cells.shape[2])))
     for start in range(0, placed.height, rows):
         lower, upper, weight = (each[start : start + rows] for each in down)
-        part = torch.lerp(logits[:, lower], logits[:, upper], weight[:, None])  # [K, rows, columns]
-        left, other, weight = right
-        yield torch.lerp(part[:, :, left], part[:, :, other], weight)
+        part = _mixed(cells[:, lower], cells[:, upper], weight[:, None])  # [K, rows, columns]
+        yield _mixed(part[:, :, left], part[:, :, other], across)
 
 
-def _between(places: Tensor, side: int, stride: float, count: int) -> tuple[Tensor, Tensor, Tensor]:
+def _mixed(first: NDArray[np.float32], second: NDArray[np.float32], share: NDArray[Any]) -> NDArray[np.float32]:
+    """What lies between, `share` of the way to the second, which is overwritten."""
+    second -= first
+    second *= share
+    second += first
+    return second
+
+
+def _between(
+    places: NDArray[Any], side: int, stride: float, count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """The two cells whose middles lie around each place (in pixels of a view's side), and the share of the latter."""
-    cells = (places.clamp(0, side) / stride - 0.5).clamp(0, min(count, math.ceil(side / stride)) - 1)
-    lower = cells.floor().long()
-    return lower, (lower + 1).clamp(max=count - 1), (cells - lower).float()
+    cells = (places.clip(0, side) / stride - 0.5).clip(0, min(count, math.ceil(side / stride)) - 1)
+    lower = np.floor(cells).astype(np.int64)
+    return lower, (lower + 1).clip(max=count - 1), (cells - lower).astype(np.float32)

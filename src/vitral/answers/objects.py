@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-from torch import Tensor
 
 from vitral.answers.answer import Answer, Answers, Record
 from vitral.answers.maps import at_original, part_of
+from vitral.answers.squash import sigmoid
 from vitral.data.annotated import Box, Object, Runs
 from vitral.data.detections import Detections
 from vitral.data.formats.yolo import row_of
+from vitral.data.preprocess import Kind
 from vitral.data.shapes import area_and_box, mask_of, runs_of
 from vitral.data.tiles import Tile, cut_off
 from vitral.data.view import Box as Region
@@ -55,8 +55,8 @@ def _detections(found: Found, placed: Placed, threshold: float, masks: bool) -> 
     rows, classes, values, boxes = selected(found, placed, threshold)
     shapes = None
     if masks and found.masks is not None:
-        pairs = zip(rows.tolist(), boxes, strict=True)
-        shapes = tuple(_mask(found.masks[0, row], found.stride, box, placed) for row, box in pairs)
+        cells, pairs = np.asarray(found.masks[0], np.float32), zip(rows.tolist(), boxes, strict=True)
+        shapes = tuple(_mask(cells[row], found.stride, box, placed) for row, box in pairs)
     return Detections(classes, values, boxes, shapes)
 
 
@@ -64,28 +64,33 @@ def selected(
     found: Found, placed: Placed, threshold: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """Of what was found in one image, best first: the answer's row, class and score [n], and the box [n, 4] in the image's own pixels."""
-    scores = found.logits[0].sigmoid().double()  # [Q, K]
+    scores = scored(found)  # [Q, K]
     boxes = at_original_boxes(found.boxes[0], placed)  # [Q, 4]
-    pairs = scores.flatten().topk(min(scores.numel(), 4 * MOST if found.repeated else MOST))
-    rows, classes = (each.numpy() for each in (pairs.indices // scores.shape[1], pairs.indices % scores.shape[1]))
-    sides = boxes[rows, 2:] - boxes[rows, :2]
-    keep = (pairs.values.numpy() >= threshold) & (sides > 0).all(-1)
-    rows, classes, values = rows[keep], classes[keep], pairs.values.numpy()[keep]
+    best = np.argsort(-scores, axis=None, kind="stable")[: 4 * MOST if found.repeated else MOST]
+    rows, classes = best // scores.shape[1], best % scores.shape[1]
+    values, sides = scores[rows, classes], boxes[rows, 2:] - boxes[rows, :2]
+    keep = (values >= threshold) & (sides > 0).all(-1)
+    rows, classes, values = rows[keep], classes[keep], values[keep]
     if found.repeated:
         kept = suppressed(boxes[rows], classes)[:MOST]
         rows, classes, values = rows[kept], classes[kept], values[kept]
     return rows, classes, values, boxes[rows]
 
 
-def at_original_boxes(boxes: Tensor, placed: Placed) -> NDArray[np.float64]:
+def scored(found: Found) -> NDArray[np.float64]:
+    """[Q, K]: the probability of each class, of the first image."""
+    return sigmoid(np.asarray(found.logits[0], np.float32)).astype(np.float64)
+
+
+def at_original_boxes(boxes: ArrayLike, placed: Placed) -> NDArray[np.float64]:
     """Boxes [Q, 4] as shares of the model's pixels -> pixels of the original, cut at its edges."""
-    shares = boxes.double().numpy().reshape(-1, 2, 2)  # x and y of two corners
+    shares = np.asarray(boxes, np.float64).reshape(-1, 2, 2)  # x and y of two corners
     corners = shares[..., ::-1] * (placed.view.height, placed.view.width)
     found = placed.view.original(corners)[..., ::-1].clip(0, (placed.width, placed.height))
     return np.concatenate([found.min(1), found.max(1)], -1)
 
 
-def _mask(logits: Tensor, stride: float, box: NDArray[np.float64], placed: Placed) -> Runs:
+def _mask(logits: NDArray[np.float32], stride: float, box: NDArray[np.float64], placed: Placed) -> Runs:
     """A mask's logits [rows, columns] -> where they are positive inside the box, in the original."""
     left, top = (max(0, math.floor(edge) - MARGIN) for edge in box[:2].tolist())
     right, bottom = (
@@ -94,9 +99,7 @@ def _mask(logits: Tensor, stride: float, box: NDArray[np.float64], placed: Place
     )
     window = part_of(placed, top, left, bottom - top, right - left)
     mask = np.zeros((placed.height, placed.width), bool)
-    mask[top:bottom, left:right] = torch.cat(
-        [part[0] > 0 for part in at_original(logits[None], stride, window)]
-    ).numpy()
+    mask[top:bottom, left:right] = np.concatenate([part[0] > 0 for part in at_original(logits[None], stride, window)])
     return runs_of(mask)
 
 
@@ -278,6 +281,7 @@ class Row:
 class ObjectAnswers(Answers):
     """Objects that score `threshold` or more."""
 
+    squash = "sigmoid"
     of_whole = False
 
     glances = True
@@ -318,9 +322,9 @@ class ObjectAnswers(Answers):
         names = "".join(f"{label}\n" for label in self.labels)
         return {"predictions.json": json.dumps(told, ensure_ascii=False), "classes.txt": names}
 
-    def probabilities(self, outputs: Any) -> Tensor:
+    def probabilities(self, outputs: Kind) -> Kind:
         """[..., K]: a sigmoid for each class."""
-        return outputs.sigmoid()
+        return sigmoid(outputs)
 
     def columns(self, top_k: int, separator: str) -> list[str]:
         return ["label", "score", "x0", "y0", "x1", "y1"]

@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from vitral.answers.answer import Answer, Record
 from vitral.answers.maps import at_original
-from vitral.answers.objects import SURE, ObjectAnswers, Row, at_original_boxes, listed, suppressed
+from vitral.answers.objects import SURE, ObjectAnswers, Row, at_original_boxes, listed, scored, suppressed
+from vitral.answers.squash import sigmoid
 from vitral.data.annotated import Segment
 from vitral.data.formats.maps import ids_picture
 from vitral.data.formats.panoptic import extent
@@ -163,7 +162,8 @@ def laid_out_rows(
 ) -> tuple[NDArray[np.int32], list[Segment], list[float], list[int]]:
     """`laid_out`, and of each segment its row among the answers, of stuff that of the surest."""
     assert found.masks is not None
-    scores, classes = (each.numpy() for each in found.logits[0].sigmoid().double().max(-1))
+    every = scored(found)  # [Q, K]
+    scores, classes = every.max(-1), every.argmax(-1)
     order = np.argsort(-scores, kind="stable")
     order = order[scores[order] >= threshold]
     stuff = np.isin(classes, sorted(found.stuff))
@@ -175,7 +175,7 @@ def laid_out_rows(
     if not len(order):
         return np.zeros((placed.height, placed.width), np.int32), [], [], []
     boxes[stuff] = (0, 0, placed.width, placed.height)
-    owners, whole = _owners(found.masks[0, order], found.stride, torch.from_numpy(scores[order]), boxes[order], placed)
+    owners, whole = _owners(np.asarray(found.masks[0])[order], found.stride, scores[order], boxes[order], placed)
     seen = np.bincount(owners.ravel() + 1, minlength=len(order) + 1)[1:]
     kept = (seen > 0) & (seen >= LEFT * whole)
     numbers = np.zeros(len(order) + 1, np.int32)
@@ -265,18 +265,19 @@ def _stacked(
 
 
 def _owners(
-    masks: Tensor, stride: float, scores: Tensor, boxes: NDArray[np.float64], placed: Placed
+    masks: NDArray[np.float32], stride: float, scores: NDArray[np.float64], boxes: NDArray[np.float64], placed: Placed
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Which of n masks each pixel belongs to, [h, w], -1 for none; and how many pixels each covers, [n]."""
-    x0, y0, x1, y1 = (torch.from_numpy(edge)[:, None] for edge in boxes.T)
-    xs, ys = torch.arange(placed.width) + 0.5, torch.arange(placed.height) + 0.5
+    x0, y0, x1, y1 = (edge[:, None] for edge in boxes.T)
+    xs, ys = np.arange(placed.width) + 0.5, np.arange(placed.height) + 0.5
     across, down = (xs > x0 - 1) & (xs < x1 + 1), (ys > y0 - 1) & (ys < y1 + 1)  # [n, w], [n, h]
-    owners, whole, top = [], torch.zeros(len(masks), dtype=torch.int64), 0
+    owners, whole, top = [], np.zeros(len(masks), np.int64), 0
     for logits in at_original(masks, stride, placed):  # [n, some rows, w]
-        within = down[:, top : top + logits.shape[1], None] & across[:, None]
-        top += logits.shape[1]
-        p = logits.sigmoid() * within
-        whole += (p >= COVERED).sum((1, 2))
-        owner = (p * scores.float()[:, None, None] * (p >= COVERED)).max(0)
-        owners.append(torch.where(owner.values > 0, owner.indices, -1))
-    return torch.cat(owners).numpy(), whole.numpy()
+        p = sigmoid(logits)
+        within = (p >= COVERED) & down[:, top : top + p.shape[1], None] & across[:, None]
+        top += p.shape[1]
+        whole += within.sum((1, 2))
+        p *= scores.astype(np.float32)[:, None, None]
+        p *= within
+        owners.append(np.where(p.max(0) > 0, p.argmax(0), -1))
+    return np.concatenate(owners), whole

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from vitral.errors import VitralError
+from vitral.errors import VitralError, installed_whole
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,8 @@ COMMANDS = {
     "models": Command("models", "models", "list the models that can be trained", "models"),
     "convert": Command("models", "convert", "convert to and from timm, Hugging Face, Google's .npz", "convert runs/photos photos-hf --to hf"),
     "export": Command("export", "export", "write a model for another engine", "export runs/photos -o photos.onnx"),
+    "optimize": Command("bench", "optimize", "find the fastest engine here for a model", "optimize runs/photos photos/ -o fast/"),
+    "bench": Command("bench", "bench", "measure speed, latency and memory of a model", "bench runs/photos --engine torch onnx"),
     "data convert": Command("data", "convert", "boxes and masks into another format", "data convert street/ out --to yolo"),
     "data scenes": Command("data", "scenes", "make scenes with exact masks to try things on", "data scenes scenes/"),
     "report": Command("train", "report", "write a finished run's page again", "report runs/photos"),
@@ -127,7 +129,8 @@ def _run(words: list[str]) -> int:
         return 0
     from vitral.cli.parse import parse
 
-    return run(parse(kind, name, rest), rest)
+    with installed_whole(f"vitral {name}"):
+        return run(parse(kind, name, rest), rest)
 
 
 def _named(words: list[str]) -> list[str]:

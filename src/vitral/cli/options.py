@@ -29,7 +29,7 @@ PLACEHOLDERS = {  # where a name tells more than the type
     "recipes": "FILE ...", "device": "NAME", "data_dir": "FOLDER", "target": "CLASS", "layer": "N|mean",
     "query": "ROW COLUMN|N|cls|mean", "image_size": "H W", "window": "H W", "value_range": "LOW HIGH", "page": "N|all",
     "scale": "FROM TO", "local_scale": "FROM TO", "ratio": "FROM TO", "num_heads": "N ...", "host": "ADDRESS", "family": "NAME", "cutouts": "FOLDER",
-    "backgrounds": "FOLDER",
+    "backgrounds": "FOLDER", "int8": "DATA",
 }  # fmt: skip
 CHOICES = {
     "objective": f"What is learned: {', '.join(name for name, kind in OBJECTIVES.items() if not kind.labelled)} need no labels, "
@@ -112,9 +112,9 @@ class Option:
         listed = "|".join(self.choices)
         if listed and len(listed) > WIDE:
             return "NAME ..." if self.many else "NAME"
-        if self.name in PLACEHOLDERS:
-            return PLACEHOLDERS[self.name]
-        return "" if self.switch else "|".join(dict.fromkeys(map(_metavar, self.kinds)))
+        if self.switch:
+            return ""
+        return PLACEHOLDERS.get(self.name) or "|".join(dict.fromkeys(map(_metavar, self.kinds)))
 
     @property
     def accepts(self) -> str:

@@ -54,6 +54,8 @@ class Evaluate:
     """Images in one forward pass."""
     workers: int = 0
     """Processes that read images."""
+    engine: Literal["auto", "torch", "onnx", "openvino"] = "auto"
+    """What runs the model: torch, onnx (ONNX Runtime) or openvino; auto takes what vitral optimize found fastest for it here, or the model's own."""
     precision: Literal["auto", "fp32", "bf16"] = "fp32"
     """Numbers to compute with: auto, fp32 or bf16."""
     options: DataOptions = field(default_factory=DataOptions)
@@ -63,15 +65,18 @@ class Evaluate:
 def evaluate(given: Evaluate, words: list[str]) -> int:
     at_least(1, batch_size=given.batch_size, images=given.images)
     at_least(0, workers=given.workers)
+    from vitral.deploy.choice import opened
     from vitral.evaluation.evaluate import evaluate as score
     from vitral.evaluation.seen import count_seen
     from vitral.explain.compare import cases, check_methods, compare
-    from vitral.predict import load
     from vitral.training.display import Display
     from vitral.training.machine import choose_device, choose_precision
     from vitral.training.reopen import open_as_in_training
 
-    predictor = load(given.model)
+    itself = given.engine == "auto" and (
+        given.explanations or given.precision != "fp32"
+    )  # an exported file has neither
+    predictor = opened(given.model, "own" if itself else given.engine)
     if given.explanations:
         check_methods(predictor, given.explanations)
     with Display() as display:
@@ -83,6 +88,8 @@ def evaluate(given: Evaluate, words: list[str]) -> int:
             partial(display.count, "checking images"),
         )
         name, split = _scored(given, data, predictor)
+        if predictor.engine.library != "PyTorch":
+            display.say(f"run by {predictor.engine.library}")
         display.say(f"{predictor.card.model}: scoring {counted(len(split), 'image')} ({name})")
         trained_on = count_seen(given.model, predictor.card, split)
         for note in _notes(data, trained_on):
@@ -181,19 +188,22 @@ class Predict:
     """Pixels of a tile's side, with --tile; default: the median training image."""
     batch_size: int = 16
     """Images in one forward pass."""
+    engine: Literal["auto", "torch", "onnx", "openvino"] = "auto"
+    """What runs the model: torch, onnx (ONNX Runtime) or openvino; auto takes what vitral optimize found fastest for it here, or the model's own."""
     reading: ReadingOptions = field(default_factory=ReadingOptions)
 
 
 def predict(given: Predict, words: list[str]) -> int:
     from vitral.data.asked import by_page, find_images
     from vitral.data.values import clipped_in_words
-    from vitral.predict import load, predict_stream
+    from vitral.deploy.choice import opened
+    from vitral.predict import predict_stream
     from vitral.training.toml import stored_data_options
 
     at_least(1, top_k=given.top_k, batch_size=given.batch_size)
     if not given.images:
         raise VitralError("predict: which images? Give files, folders, or - to read from stdin")
-    predictor = given.reading.read_by(load(given.model), every=True)
+    predictor = given.reading.read_by(opened(given.model, given.engine), every=True)
     separator = stored_data_options(predictor.card.recipe).label_separator or ";"
     if given.out is not None and predictor.answers.of_whole:
         raise VitralError(
@@ -265,7 +275,7 @@ class Pictures:
         if isinstance(row, tuple):
             self.images.pop(row[0], None)
             return
-        pixels = self.predictor.decode(self.images.pop(row.name))
+        pixels = self.predictor.read(self.images.pop(row.name))
         stem = self._free(Path(row.name).stem)
         for ending, picture in row.pictures(self.predictor.card.preprocess.shown(pixels)):
             path = self.folder / f"{stem}{ending}"

@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitral.data.images import Images
+if TYPE_CHECKING:
+    from vitral.data.images import Images
 
 Box = tuple[float, float, float, float]
 """(x0, y0, x1, y1)"""
@@ -146,7 +147,7 @@ class AnnotatedData:
     format: str
     kind: Kind
     classes: ClassTable
-    images: Images
+    images: "Images"
     annotated: Sequence[Annotated]
     """Of each image."""
     digests: Sequence[bytes]

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitral.data.annotated import AnnotatedData, Kind, Polygons, Runs
-from vitral.data.copies import OnProgress
 from vitral.data.files import read_file
 from vitral.data.problem import Problem
+from vitral.data.progress import OnProgress
 from vitral.data.scan import in_threads
 from vitral.data.splits import keep_in_train
 from vitral.data.target import Labels, Targets, untrained

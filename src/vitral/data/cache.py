@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import vitral
-from vitral.data.copies import SIDE
 from vitral.data.files import Status, cache_folder
+from vitral.data.small import SIDE
 from vitral.data.values import ImageInfo, Range
 
 LAYOUT = 1

@@ -14,7 +14,7 @@ Axes: n images, m pairs, s pixels of a side, h w of an image, C channels.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-OnProgress = Callable[[int, int], None]
-SIDE = 32  # pixels of the small pictures that are compared
+from vitral.data.progress import OnProgress
+from vitral.data.small import SIDE
+
 COARSE = 8  # pixels of a side of what the search compares
 NEIGHBOURS = 3  # candidates for each image, and as many for its mirror image
 LOOKALIKE = 30  # rank of the neighbour taken for a lookalike; it is a copy only if an image has thirty copies
@@ -99,32 +100,6 @@ def near_copies(
         if progress is not None:
             progress(min(at + _PAIRS, len(first)), len(first))
     return [best[pair] for pair in sorted(best)]
-
-
-def small_picture(pixels: Tensor, end: float) -> NDArray[np.uint8]:
-    """[C, h, w], 0..end, to [32, 32] in grey (the mean of bands): the mean over each pixel's area, exact in integers.
-
-    No matrix products: their threads would contend with those that read the images.
-    """
-    whole = pixels if pixels.dtype == torch.uint8 else (pixels * (255 / end)).round().clamp(0, 255).to(torch.uint8)
-    weights = (299, 587, 114) if len(whole) == 3 else (1,) * len(whole)
-    total = sum(weights)
-    grey = np.full(whole.shape[1:], total // 2, np.int32)  # so that the division rounds
-    for band, weight in zip(whole.numpy(), weights, strict=True):
-        grey += band * np.int32(weight)
-    area = grey.shape[0] * grey.shape[1]
-    covered = _covered(_covered(grey // total).T.astype(np.int64)).T
-    return ((2 * covered + area) // (2 * area)).astype(np.uint8)
-
-
-def _covered(a: NDArray[np.integer]) -> NDArray[np.integer]:
-    """[n, m] to [32, m], in 32nds: the sum of the rows in each of 32 bands, rows at a border weighted by the share inside."""
-    n = len(a)
-    if n < SIDE:  # each row as so many
-        return _covered(a.repeat(SIDE, 0)) // SIDE
-    whole, part = np.divmod(np.arange(SIDE + 1) * n, SIDE)
-    edges = part[:, None].astype(a.dtype) * a[np.minimum(whole, n - 1)]  # none at the end, where part is 0
-    return SIDE * np.add.reduceat(a, whole[:-1], axis=0) + np.diff(edges, axis=0)
 
 
 def families(n: int, copies: Iterable[Copies]) -> NDArray[np.int64]:

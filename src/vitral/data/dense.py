@@ -6,7 +6,6 @@ from pathlib import Path
 
 from vitral.data.annotated import AnnotatedData
 from vitral.data.annotations import Annotations
-from vitral.data.copies import OnProgress
 from vitral.data.folder import UNLABELLED
 from vitral.data.formats import FORMATS, read_annotated, recognise
 from vitral.data.formats import masks as semantic
@@ -15,6 +14,7 @@ from vitral.data.formats.faults import refuse
 from vitral.data.formats.files import Tree
 from vitral.data.listing import Listing, build_listing
 from vitral.data.options import DataOptions
+from vitral.data.progress import OnProgress
 from vitral.data.targets import TARGETS
 from vitral.errors import VitralError, counted
 

@@ -6,9 +6,10 @@ from hashlib import sha256
 
 import numpy as np
 
-from vitral.data.copies import OnProgress, exact_copies, families, members, near_copies
+from vitral.data.copies import exact_copies, families, members, near_copies
 from vitral.data.listing import Listing
 from vitral.data.options import DataOptions
+from vitral.data.progress import OnProgress
 from vitral.data.scan import Scan
 from vitral.data.splits import make_splits
 from vitral.errors import counted, some

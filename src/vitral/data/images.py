@@ -10,19 +10,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from vitral.data.bands import with_channels
 from vitral.data.cache import Cache, Checked
-from vitral.data.copies import SIDE, small_picture
 from vitral.data.decode import count_pages, decode_bytes
 from vitral.data.files import Status, read_file
+from vitral.data.small import SIDE, small_picture
 from vitral.data.values import PLAIN, ImageInfo, Reading, white
 from vitral.errors import VitralError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 HINT = 2 * SIDE  # pixels of the shorter side that a small picture is made from
@@ -44,7 +45,7 @@ class Inspected(NamedTuple):
     """`content_hash`."""
     info: ImageInfo
     """Header facts."""
-    pixels: Tensor
+    pixels: "Tensor"
     """[C, h, w] on the 0..255 scale, read-only."""
     encoded: bytes | None
     """The file's bytes; None where pixels are held, not a file."""
@@ -87,7 +88,7 @@ class Images(ABC):
         """Read image i to its end, as `check` does, and return what was read; hint, page as in `read`."""
 
     @abstractmethod
-    def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> Tensor:
+    def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> "Tensor":
         """Image i as [C, h, w] on the 0..255 scale, as from `decode`; raises VitralError. page: that of `reading` by default."""
 
     def _reading(self, page: int | None) -> Reading:
@@ -158,7 +159,7 @@ class FileImages(Images):
             self.cache.put(self.names[i], self._reading(page).page, seen.status, checked._replace(digest=digest))
         return checked
 
-    def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> Tensor:
+    def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> "Tensor":
         name = self.names[i]
         data, status = self._file(i)
         size, changed_ns, digest = self._seen[i]
@@ -185,9 +186,11 @@ class ArrayImages(Images):
         digest = content_hash(self.pixels[i].tobytes())
         return Inspected(digest, ImageInfo(height, width, 1, 8), self.read(i, 1, hint), None)
 
-    def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> Tensor:
+    def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> "Tensor":
         if channels not in (None, 1, 3):
             with_channels(self.pixels[i][:, :, None], channels, self.names[i])  # which refuses
+        import torch
+
         return torch.from_numpy(self.pixels[i]).expand(channels or 1, -1, -1)  # [h,w] -> [C,h,w]
 
 
@@ -213,7 +216,7 @@ class PackedImages(Images):
         pixels, info = decode_bytes(data, None, self.names[i], hint, self._reading(page))
         return Inspected(content_hash(data), info, pixels, data)
 
-    def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> Tensor:
+    def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> "Tensor":
         return decode_bytes(self.encoded(i), channels, self.names[i], hint, self._reading(page))[0]
 
 
@@ -261,7 +264,7 @@ class PagedImages(Images):
             return of_file
         return content_hash(of_file + int(self.numbers[i]).to_bytes(8, "little"))
 
-    def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> Tensor:
+    def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> "Tensor":
         file, number = int(self.of[i]), int(self.numbers[i])
         return self._named(i, lambda: self.base.read(file, channels, hint, number))
 

@@ -6,6 +6,7 @@ lies between is rounded and clipped to 8 bits, bicubic and lanczos differ by sev
 Where PyTorch is not loaded numpy computes its 8-bit results, bit for bit (https://github.com/pytorch/pytorch, native/cpu/UpSampleKernel.cpp).
 """
 
+import functools
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -122,11 +123,23 @@ def _along(image: NDArray[np.uint8], new: int, interpolation: str) -> NDArray[np
     size = image.shape[-1]
     if size == new:
         return image
+    result = np.empty((*image.shape[:-1], new), np.uint8)
+    bits, bands = _bands(size, new, interpolation)
+    for k, (low, high, whole_numbers) in enumerate(bands):
+        sums = image[..., low:high].astype(np.float64) @ whole_numbers  # exact: below 2^53
+        sums *= 2.0**-bits
+        sums += 0.5
+        result[..., BAND * k : BAND * (k + 1)] = np.floor(sums, out=sums).clip(0, 255, out=sums)
+    return result
+
+
+@functools.lru_cache(maxsize=64)  # images of one camera have one size
+def _bands(size: int, new: int, interpolation: str) -> tuple[int, list[tuple[int, int, Floats]]]:
+    """For `_along`: the bits of weights, and of each BAND pixels the first and last that they read, and their weights as one matrix."""
     read = taps(size, new, 0, new, interpolation)
-    largest, bits = max(float(weights.max()) for _, weights in read), 0
+    largest, bits, bands = max(float(weights.max()) for _, weights in read), 0, []
     while bits < 22 and int(0.5 + largest * 2 ** (bits + 1)) < 2**15:
         bits += 1
-    result = np.empty((*image.shape[:-1], new), np.uint8)
     for start in range(0, new, BAND):
         band = read[start : start + BAND]
         low, high = band[0].first, max(first + len(weights) for first, weights in band)
@@ -134,9 +147,8 @@ def _along(image: NDArray[np.uint8], new: int, interpolation: str) -> NDArray[np
         for j, (first, weights) in enumerate(band):
             scaled = weights * 2**bits
             whole_numbers[first - low : first - low + len(weights), j] = np.trunc(scaled + np.copysign(0.5, scaled))
-        sums = image[..., low:high].astype(np.float64) @ whole_numbers  # exact: below 2^53
-        result[..., start : start + BAND] = np.floor(sums / 2**bits + 0.5).clip(0, 255)
-    return result
+        bands.append((low, high, whole_numbers))
+    return bits, bands
 
 
 def _by_pillow(image: Pixels, height: int, width: int, interpolation: str) -> Pixels:

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitral.data.cache import Cache, Checked
-from vitral.data.copies import OnProgress
 from vitral.data.images import Images
+from vitral.data.progress import OnProgress
 from vitral.data.values import ImageInfo
 from vitral.errors import VitralError
 

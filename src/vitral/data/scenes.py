@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vitral.data.annotated import Annotated, AnnotatedData, ClassTable, Object
-from vitral.data.copies import OnProgress
 from vitral.data.formats import coco
 from vitral.data.formats.convert import fresh_folder
 from vitral.data.formats.maps import painted
 from vitral.data.formats.write import Writing, dump_json, save_map
 from vitral.data.images import PackedImages, content_hash
 from vitral.data.options import SceneOptions
+from vitral.data.progress import OnProgress
 from vitral.data.raster import named, quiet
 from vitral.data.scan import in_threads
 from vitral.data.shapes import area_and_box, outlines, runs_of

@@ -27,9 +27,10 @@ from vitral.data.images import Images, PagedImages
 from vitral.data.listing import Listing
 from vitral.data.moments import moments
 from vitral.data.options import DataOptions
+from vitral.data.progress import OnProgress
 from vitral.data.remarks import notes, of_values, problems
 from vitral.data.rows import TABLES
-from vitral.data.scan import OnProgress, Scan, UnreadableError, in_threads, scan
+from vitral.data.scan import Scan, UnreadableError, in_threads, scan
 from vitral.data.splits import SPLITS
 from vitral.data.table import list_table
 from vitral.data.targets import Targets

@@ -1,17 +1,25 @@
 """What runs a model: from the pixels that it sees to its outputs."""
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from vitral.data.resample import Pixels
+from vitral.errors import VitralError
 
 
 class Engine(ABC):
     """Runs one model on images as its preprocessing leaves them, [B, C, H, W] on the 0..255 scale."""
 
-    probabilities: bool = False
-    """Whether it gives probabilities, and not the outputs that these are made of."""
+    library: str
+    """What runs the model, in words."""
+
+    def computing(self, precision: str) -> AbstractContextManager[object]:
+        """Inside, `__call__` computes in this precision: fp32, bf16 or fp16. Raises VitralError for another than the engine has."""
+        if precision != "fp32":
+            raise VitralError(f"precision {precision}: an exported file has its own; leave out --precision")
+        return nullcontext()
 
     @abstractmethod
     def __call__(self, pixels: Pixels) -> Any:
-        """The model's outputs. Raises VitralError for images that it does not take."""
+        """The model's outputs, float32 on the CPU: logits [B, K], or `Maps` or `Found`. Raises VitralError for images that it does not take."""

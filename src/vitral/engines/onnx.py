@@ -1,67 +1,88 @@
-"""A model in ONNX Runtime: one file with the weights, the model card, and the way from pixels to probabilities.
+"""A model in ONNX Runtime: one file with the weights, the model card, and the way from pixels to answers."""
 
-Axes: B images, C channels, H height, W width, K labels.
-"""
-
+import functools
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vitral.checkpoints.card import read_card
 from vitral.data.resample import Pixels
 from vitral.engines.cores import cores
-from vitral.engines.engine import Engine
+from vitral.engines.exported import ExportedEngine
 from vitral.errors import VitralError
 
-CARD = "vitral"
-"""Key of the model card among the file's metadata."""
-PIXELS, PIXEL_VALUES = "pixels", "pixel_values"
-"""Names of a graph's input: pixels on the 0..255 scale, or normalised as Hugging Face's tools expect them."""
-PROBABILITIES, LOGITS = "probabilities", "logits"
-"""Names of its output."""
+INPUT_TYPE = (7, 11, 2, 1, 1)
+"""Fields of the format that lead to the type of a graph's input: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto"""
+FLOAT, UINT8 = 1, 2
 
 
-class OnnxEngine(Engine):
-    """Runs an exported file on the CPU, on as many threads as the process may use.
+class OnnxEngine(ExportedEngine):
+    """Runs an exported file on the CPU; threads: default, as many as the process may use."""
 
-    Raises VitralError where the file is no ONNX model, is damaged or without a card, or ONNX Runtime is missing.
-    """
+    library = "ONNX Runtime"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        self.threads = threads or cores()
+        super().__init__(path)
+
+    def open(self) -> dict[str, str]:
+        self.session = self._session(self.path)
+        self.input = self.session.get_inputs()[0]
+        return dict(self.session.get_modelmeta().custom_metadata_map)
+
+    def _session(self, model: Path | bytes) -> Any:
         try:
             import onnxruntime
         except ImportError:
-            raise VitralError(f"{path}: needs ONNX Runtime; run pip install 'vitral[onnx]'") from None
-        if not path.is_file():
-            raise VitralError(f"{path}: there is no such file")
+            raise VitralError(f"{self.path}: needs ONNX Runtime; run pip install 'vitral[onnx]'") from None
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = cores()
+        options.intra_op_num_threads = self.threads
         options.log_severity_level = 3  # errors
-        try:
-            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its exceptions have no common class of their own
-            raise VitralError(
-                f"{path}: ONNX Runtime cannot load it ({_first_line(error)}); export the model again"
-            ) from error
-        self.path = path
-        self.metadata: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
-        self.card = read_card(path, self.metadata)
-        self.input = self.session.get_inputs()[0].name
-        self.probabilities = self.input == PIXELS
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
-    def __call__(self, pixels: Pixels) -> NDArray[np.float32]:
-        """[B, C, H, W] on the 0..255 scale to probabilities [B, K], or of a raw graph to logits."""
-        if not self.probabilities:
-            pixels = self.card.preprocess.normalise(pixels)
-        try:
-            (found,) = self.session.run(None, {self.input: pixels})
-        except Exception as error:
-            raise VitralError(
-                f"{self.path}: {pixels.dtype} {pixels.shape} does not fit ({_first_line(error)})"
-            ) from error
-        return np.asarray(found, np.float32)
+    def run(self, pixels: Pixels) -> Sequence[Any]:
+        fits = self.input.type != "tensor(uint8)" or pixels.dtype == np.uint8
+        session = self.session if fits else self._between_levels
+        if self.input.type == "tensor(float)":
+            pixels = pixels.astype(np.float32, copy=False)
+        return session.run(None, {self.input.name: pixels})
+
+    @functools.cached_property
+    def _between_levels(self) -> Any:
+        """The graph as it takes float32, for files of more than 8 bits: its first node casts whatever comes."""
+        model = bytearray(self.path.read_bytes())
+        place = place_of(model, INPUT_TYPE)
+        assert model[place] == UINT8
+        model[place] = FLOAT
+        return self._session(bytes(model))
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+def place_of(message: bytes | bytearray, fields: Sequence[int]) -> int:
+    """Where in a protobuf message the value lies that these field numbers lead to, of each the first
+    (https://protobuf.dev/programming-guides/encoding)."""
+
+    def varint(at: int) -> tuple[int, int]:
+        value = shift = 0
+        while True:
+            value |= (message[at] & 127) << shift
+            at, shift = at + 1, shift + 7
+            if message[at - 1] < 128:
+                return value, at
+
+    at, (wanted, *deeper) = 0, fields
+    while True:
+        key, at = varint(at)
+        kind = key & 7
+        if key >> 3 == wanted:
+            if not deeper:
+                return at
+            _, at = varint(at)  # its length
+            wanted, *deeper = deeper
+        elif kind == 0:
+            _, at = varint(at)
+        elif kind == 2:
+            length, at = varint(at)
+            at += length
+        else:
+            at += {1: 8, 5: 4}[kind]

@@ -1,25 +1,51 @@
 """A model in PyTorch, here and now."""
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
 from vitral.data.preprocess import Preprocess
 from vitral.data.resample import Pixels
 from vitral.engines.engine import Engine
-from vitral.models.common import ImageModel
+from vitral.layers.precision import autocast
+from vitral.models.common import ImageModel, evaluating
+
+
+@contextmanager
+def in_use(model: nn.Module, precision: str = "fp32") -> Iterator[torch.device]:
+    """Evaluation mode without gradients, in this precision; yields the model's device. Every module's mode is restored afterwards."""
+    device = next(model.parameters()).device
+    with evaluating(model), torch.inference_mode(), autocast(device, precision):
+        yield device
 
 
 class TorchEngine(Engine):
-    """Runs a model on the device where its weights are, in evaluation mode."""
+    """Runs a model on the device where its weights are, in evaluation mode.
 
-    def __init__(self, model: ImageModel, preprocess: Preprocess) -> None:
-        self.model, self.preprocess = model.eval(), preprocess
+    precision: fp32, bf16 or fp16, unless `computing` says another. compiled: by torch.compile, for each size of a batch when it first comes.
+    """
+
+    library = "PyTorch"
+
+    def __init__(
+        self, model: ImageModel, preprocess: Preprocess, precision: str = "fp32", *, compiled: bool = False
+    ) -> None:
+        self.model, self.preprocess, self.precision = model.eval(), preprocess, precision
+        self.forward = torch.compile(model) if compiled else model
+
+    def computing(self, precision: str) -> AbstractContextManager[object]:
+        return in_use(self.model, precision)
 
     def __call__(self, pixels: Pixels) -> Any:
-        return self.outputs(torch.from_numpy(self.preprocess.normalise(pixels)))
+        device = next(self.model.parameters()).device
+        return self.outputs(self.preprocess.normalise(torch.from_numpy(pixels).to(device)))
 
     @torch.inference_mode()
     def outputs(self, batch: torch.Tensor) -> Any:
         """Normalised images [B, C, H, W] to the model's outputs, float32 on the CPU: logits [B, K], or `Maps` or `Found`."""
-        return self.model(batch.to(next(self.model.parameters()).device)).float().to("cpu")
+        device = next(self.model.parameters()).device
+        with autocast(device, self.precision):
+            return self.forward(batch.to(device)).float().to("cpu")

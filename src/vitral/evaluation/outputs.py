@@ -1,28 +1,18 @@
 """A model's outputs for the images of a split."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitral.data.loader import EvaluationBatches
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import Split
 from vitral.data.workers import Failed, tell
-from vitral.layers.precision import autocast
-from vitral.models.common import evaluating
+from vitral.engines.torch import in_use
 from vitral.predict import Predictor
-
-
-@contextmanager
-def in_use(model: nn.Module, precision: str = "fp32") -> Iterator[torch.device]:
-    """Evaluation mode without gradients, in this precision; yields the model's device. Every module's mode is restored afterwards."""
-    device = next(model.parameters()).device
-    with evaluating(model), torch.inference_mode(), autocast(device, precision):
-        yield device
 
 
 def outputs(
@@ -67,11 +57,11 @@ def answered(
     progress: Callable[[int, int], None] | None = None,
     failed: Failed = tell,
 ) -> Iterator[tuple[Any, Any]]:
-    """The model's outputs, float32 on the CPU, and the targets of batch after batch of a split, in its order; options as in `over`."""
+    """The engine's outputs, float32 on the CPU, and the targets of batch after batch of a split, in its order; options as in `over`."""
     done, steps = 0, predictor.card.preprocess
-    with in_use(predictor.model, precision) as device:
+    with predictor.engine.computing(precision):
         for pixels, targets in EvaluationBatches(split, steps, batch_size).stream(workers, failed):
-            yield predictor.model(steps.normalise(pixels.to(device))).float().to("cpu"), targets
+            yield predictor.engine(pixels.numpy()), targets
             done += len(pixels)
             if progress:
                 progress(done, len(split))

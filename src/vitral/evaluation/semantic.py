@@ -117,7 +117,7 @@ class MapEvaluator(Evaluator):
         """One image: logits [K, some rows, w] from the top to the bottom, and its classes [h, w]."""
         K, top, loss = len(self.labels), 0, 0.0
         own = np.zeros(K * K, np.int64)
-        for logits in parts:
+        for logits in map(torch.as_tensor, parts):
             if not bool(torch.isfinite(logits).all()):
                 raise VitralError(
                     f"logits: the model answers image {len(self.counts)} with NaN or infinity, so training has diverged; evaluate an earlier "

@@ -67,6 +67,13 @@ def measure(config: ModelConfig) -> Cost:
         return _measure(model.to_empty(device="cpu"))
 
 
+def multiply_adds(model: ImageModel, height: int, width: int) -> int:
+    """Of one image of this size through a model with whatever head."""
+    with torch.no_grad(), FlopCounterMode(display=False, custom_mapping=FUSED) as counter:
+        model.eval()(torch.zeros(1, model.config.in_channels, height, width))
+    return counter.get_total_flops() // 2
+
+
 def _measure(model: ImageModel) -> Cost:
     parts = dict(_parts(model))
     last = {(part[-1] if isinstance(part, nn.ModuleList) else part): name for name, part in parts.items()}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitral.checkpoints.card import ModelCard
-from vitral.data.scan import OnProgress
+from vitral.data.progress import OnProgress
 from vitral.data.sources import DataSet, Split, open_data
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import merged

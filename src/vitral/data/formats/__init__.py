@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitral.data.annotated import AnnotatedData, Kind
-from vitral.data.copies import OnProgress
 from vitral.data.formats import coco, labelme, masks, panoptic, parquet, voc, yolo
 from vitral.data.formats.draft import Drafted, assemble
 from vitral.data.formats.files import Tree, largest_json, read_json
 from vitral.data.given import look_at
+from vitral.data.progress import OnProgress
 from vitral.errors import VitralError
 
 

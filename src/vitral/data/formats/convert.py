@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from vitral.data.annotated import Annotated, AnnotatedData, Object, Polygons
-from vitral.data.copies import OnProgress
 from vitral.data.formats import FORMATS
 from vitral.data.formats.faults import KINDS, by_kind
 from vitral.data.formats.kinds import CHANGES, Planned, hidden
 from vitral.data.formats.voc import MOST_OBJECTS
+from vitral.data.progress import OnProgress
 from vitral.data.shapes import area_and_box, bounds
 from vitral.errors import VitralError
 

@@ -21,10 +21,10 @@ from vitral.data.annotated import (
     Segment,
     Shape,
 )
-from vitral.data.copies import OnProgress
 from vitral.data.decode import packed, probe
 from vitral.data.formats.files import Tree, split_in
 from vitral.data.images import FileImages, Images, PackedImages, content_hash
+from vitral.data.progress import OnProgress
 from vitral.data.scan import in_threads
 from vitral.data.shapes import area_and_box, bounds, runs_of, turned_box, turned_shape
 from vitral.errors import VitralError, counted, some

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitral.data.annotated import Annotated, AnnotatedData, ClassTable, Object, Segment
-from vitral.data.copies import OnProgress
 from vitral.data.formats.maps import VOID, painted, values_of
+from vitral.data.progress import OnProgress
 from vitral.data.scan import in_threads
 from vitral.data.shapes import area_and_box, runs_of
 from vitral.errors import VitralError, counted

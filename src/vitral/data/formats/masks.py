@@ -21,7 +21,8 @@ from vitral.data.formats.files import Tree, read_json, read_text, split_in, stem
 from vitral.data.formats.maps import VOID, read_map, values_of
 from vitral.data.formats.voc import VOC_CLASSES
 from vitral.data.formats.write import Writing, dump_json, save_map
-from vitral.data.scan import OnProgress, in_threads
+from vitral.data.progress import OnProgress
+from vitral.data.scan import in_threads
 from vitral.errors import VitralError, counted, some
 
 HOLDS = frozenset({"values", "classes", "splits"})

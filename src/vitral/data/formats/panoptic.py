@@ -17,7 +17,8 @@ from vitral.data.formats.draft import Draft, Drafted
 from vitral.data.formats.files import Tree, read_json, rows_of, whole
 from vitral.data.formats.maps import read_ids, save_ids, values_of
 from vitral.data.formats.write import Writing, dump_json
-from vitral.data.scan import OnProgress, in_threads
+from vitral.data.progress import OnProgress
+from vitral.data.scan import in_threads
 from vitral.errors import VitralError, some
 
 HOLDS = frozenset({"values", "segments", "crowd", "ids", "classes", "splits", "groups"})

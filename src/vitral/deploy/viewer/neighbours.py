@@ -28,7 +28,7 @@ from vitral.data.files import cache_folder
 from vitral.data.folder import UNLABELLED
 from vitral.data.images import content_hash
 from vitral.data.preprocess import Preprocess
-from vitral.data.scan import OnProgress
+from vitral.data.progress import OnProgress
 from vitral.data.sources import SMALL, DataSet, Split, list_data
 from vitral.drawing.figure import data_url
 from vitral.errors import VitralError, counted

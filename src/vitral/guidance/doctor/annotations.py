@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from vitral.data.annotated import AnnotatedData, Object
-from vitral.data.copies import OnProgress
 from vitral.data.formats import read_annotated
 from vitral.data.formats.convert import counts
 from vitral.data.formats.faults import KINDS, by_kind
+from vitral.data.progress import OnProgress
 from vitral.data.scan import in_threads
 from vitral.data.shapes import area_and_box
 from vitral.errors import counted, portion, some

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from vitral.data.copies import Copies, exact_copies, families, near_copies
 from vitral.data.listing import Listing
 from vitral.data.options import DataOptions
-from vitral.data.scan import OnProgress
+from vitral.data.progress import OnProgress
 from vitral.data.sources import Split, list_data
 from vitral.data.splits import SPLITS
 from vitral.errors import VitralError, counted

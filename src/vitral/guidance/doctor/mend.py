@@ -3,9 +3,9 @@
 from dataclasses import replace
 from pathlib import Path
 
-from vitral.data.copies import OnProgress
 from vitral.data.formats.convert import plan_conversion, write_planned
 from vitral.data.formats.faults import KINDS, by_kind
+from vitral.data.progress import OnProgress
 from vitral.errors import VitralError, counted
 from vitral.guidance.doctor.annotations import AnnotationDiagnosis, diagnose_annotations, once, without_pixels
 

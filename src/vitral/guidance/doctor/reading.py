@@ -17,8 +17,9 @@ from vitral.data.bands import LUMA
 from vitral.data.decode import packed
 from vitral.data.files import ImageError
 from vitral.data.images import HINT, Images
+from vitral.data.progress import OnProgress
 from vitral.data.raster import Packing
-from vitral.data.scan import OnProgress, in_threads, remembered
+from vitral.data.scan import in_threads, remembered
 from vitral.data.values import ImageInfo, white
 from vitral.errors import VitralError
 

@@ -110,7 +110,7 @@ class QueryHead(nn.Module):
         tokens = self.token(memory.flatten(1, 2))  # [B, N, D]
         dense = self.dense(tokens, anchors)
         best = self.best(dense)  # [B, Q]
-        stages = [replace(dense, centres=centred(anchors)[:, :2].expand(len(tokens), -1, -1))]
+        stages = [replace(dense, centres=centred(anchors)[:, :2].expand(tokens.shape[0], -1, -1))]
         if self.decoder is not None:
             stages += self.decoder(tokens, best, rows(dense.boxes, best), grid, cells)
         elif not self.training:

@@ -1,0 +1,91 @@
+"""Several ways of running one model on the same images: how fast each is here, and what its answers lose.
+
+Speeds are taken in turns, a batch of each at a time, and compared by their medians: what else the machine does meets all of them.
+"""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from vitral.data.resample import Pixels
+from vitral.data.sources import Split
+from vitral.errors import VitralError
+from vitral.evaluation.evaluate import evaluate
+from vitral.predict import Predictor
+
+ROUNDS = 7
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way of running the model."""
+
+    name: str
+    engine: str
+    """torch, onnx or openvino."""
+    predictor: Predictor
+    precision: str = "fp32"
+    """fp32, bf16 or int8."""
+    file: Path | None = None
+    """That it runs; None for the model itself."""
+    compiled: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a way did."""
+
+    way: Way
+    rates: dict[int, float]
+    """Images a second by batch size."""
+    score: float
+    """The task's headline score, a share of 1."""
+    lost: float
+    """Points of it that the first way has more."""
+    slower: dict[int, float] = field(default_factory=dict)
+    """Time of a batch over that of the first way, the median over turns, by batch size."""
+
+
+def contest(
+    ways: Sequence[Way],
+    split: Split,
+    labels: list[str],
+    views: Sequence[Pixels],
+    batches: Sequence[int] = (1, 8),
+    *,
+    rounds: int = ROUNDS,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[Result]:
+    """Speed of each on `views`, images as the model sees them, and its score on the split; losses are beside the first.
+
+    labels: of the data set that the split is of.
+    """
+    times = {size: timed(ways, views, size, rounds) for size in batches}
+    results: list[Result] = []
+    for i, way in enumerate(ways):
+        say(f"scoring {way.name}")
+        scores, _ = evaluate(way.predictor, split, labels, batch_size=max(batches))
+        score = getattr(scores, scores.HEADLINE)
+        if score is None:
+            raise VitralError(f"{split.name}: has nothing to score answers by; give data with labels of every kind")
+        lost = 100 * (results[0].score - score) if results else 0.0
+        rates = {size: size / statistics.median(turns[:, i]) for size, turns in times.items()}
+        slower = {size: float(np.median(turns[:, i] / turns[:, 0])) for size, turns in times.items()}
+        results.append(Result(way, rates, float(score), lost, slower))
+    return results
+
+
+def timed(ways: Sequence[Way], views: Sequence[Pixels], size: int, rounds: int) -> np.ndarray:
+    """Seconds of a batch of this size, [rounds, ways], after one that does not count."""
+    batch = np.stack([views[i % len(views)] for i in range(size)])
+    seconds = np.zeros((rounds + 1, len(ways)))
+    for turn in range(rounds + 1):
+        for i, way in enumerate(ways):
+            began = time.perf_counter()
+            way.predictor.engine(batch)
+            seconds[turn, i] = time.perf_counter() - began
+    return seconds[1:]

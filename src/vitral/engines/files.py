@@ -1,0 +1,21 @@
+"""Which engine runs which exported file."""
+
+import importlib
+from pathlib import Path
+
+from vitral.engines.exported import ExportedEngine
+
+SUFFIXES = {".onnx": "onnx.OnnxEngine", ".xml": "openvino.OpenvinoEngine", ".pt2": "program.ProgramEngine"}
+"""How a file's name ends -> where its engine is, imported when it is needed."""
+
+
+def parts_of(path: Path) -> list[Path]:
+    """The files that an exported one consists of, itself last."""
+    return [path.with_suffix(".bin"), path] if path.suffix == ".xml" else [path]
+
+
+def opened(path: Path) -> ExportedEngine:
+    """The engine of an exported file. Raises VitralError as it does."""
+    module, name = SUFFIXES[path.suffix].split(".")
+    engine: ExportedEngine = getattr(importlib.import_module(f"vitral.engines.{module}"), name)(path)
+    return engine

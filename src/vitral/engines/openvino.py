@@ -1,0 +1,67 @@
+"""A model in OpenVINO: a description (.xml) that holds the model card, and the weights beside it (.bin)."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitral.data.resample import Pixels
+from vitral.engines.cores import cores
+from vitral.engines.exported import CARD, PRECISION, ExportedEngine
+from vitral.errors import VitralError
+
+
+class OpenvinoEngine(ExportedEngine):
+    """Runs an exported file on the CPU; threads: default, as many as the process may use.
+
+    Products are computed in float32, or in bfloat16 where the file says so and the processor has it; unless told, OpenVINO would take that.
+    """
+
+    library = "OpenVINO"
+
+    def __init__(self, path: Path, threads: int | None = None) -> None:
+        self.threads = threads or cores()
+        super().__init__(path)
+
+    def open(self) -> dict[str, str]:
+        try:
+            import openvino
+        except ImportError:
+            raise VitralError(f"{self.path}: needs OpenVINO; run pip install 'vitral[openvino]'") from None
+        if not self.path.with_suffix(".bin").is_file():
+            raise VitralError(f"{self.path}: its weights, {self.path.with_suffix('.bin').name}, are not beside it")
+        self.model = openvino.Core().read_model(self.path)
+        self._compiled: dict[str, Any] = {}
+        if not self.model.has_rt_info([CARD]):
+            return {}
+        stored: dict[str, str] = json.loads(self.model.get_rt_info([CARD]).astype(str))
+        wanted = stored.get(PRECISION) == "bf16" and "BF16" in openvino.Core().get_property(
+            "CPU", "OPTIMIZATION_CAPABILITIES"
+        )
+        self.precision = "bf16" if wanted else "f32"
+        self._for(self.model.inputs[0].get_element_type().get_type_name())
+        return stored
+
+    def _for(self, kind: str) -> Any:
+        """What runs the graph for pixels of this type: u8, or f32 for files of more than 8 bits, as its first step converts whatever comes."""
+        if kind not in self._compiled:
+            import openvino
+
+            model = self.model
+            if model.inputs[0].get_element_type().get_type_name() != kind:
+                model = model.clone()
+                model.get_parameters()[0].set_element_type(getattr(openvino.Type, kind))
+                model.validate_nodes_and_infer_types()
+            settings = {
+                "INFERENCE_PRECISION_HINT": self.precision,
+                "INFERENCE_NUM_THREADS": self.threads,
+                "PERFORMANCE_HINT": "LATENCY",
+            }
+            self._compiled[kind] = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+        return self._compiled[kind]
+
+    def run(self, pixels: Pixels) -> Sequence[Any]:
+        found = self._for("u8" if pixels.dtype == np.uint8 else "f32").infer([pixels])
+        return [each.copy() for each in found.to_tuple()]
