@@ -16,14 +16,20 @@ from families import small
 from vitral.checkpoints.bundle import save_model
 from vitral.checkpoints.card import ModelCard, read_card
 from vitral.cli import main
+from vitral.data.annotated import Annotated, Object
+from vitral.data.maps import MapTruth
 from vitral.data.preprocess import Preprocess
 from vitral.data.steps import Resize
+from vitral.data.things import ThingTruth
+from vitral.data.view import Placed, View
 from vitral.deploy import export, verify
 from vitral.deploy.export import place
 from vitral.deploy.verify import pictures
 from vitral.engines.files import opened
 from vitral.engines.onnx import OnnxEngine
 from vitral.errors import VitralError
+from vitral.evaluation.objects import ObjectEvaluator
+from vitral.evaluation.semantic import MapEvaluator
 from vitral.predict import Predictor, load
 
 FORMATS = ["onnx", "openvino", "torch"]
@@ -116,6 +122,24 @@ def test_raw_graphs_take_normalised_pixels_and_give_logits_of_label_sets_too(tmp
     assert np.allclose(found, made.logits(pixels).numpy(), atol=1e-4)
     image = pictures(tmp_path, 3)[0]
     assert alike(load(tmp_path / "m.onnx").predict(image), made.predict(image))
+
+
+def test_evaluators_take_the_outputs_of_any_engine():
+    views = np.random.default_rng(0).integers(0, 256, (3, 3, 32, 48), np.uint8)
+    placed = (Placed(32, 48, View(32, 48)),) * 3
+    boxes = ThingTruth(placed, (Annotated(32, 48, objects=(Object(0, (2, 3, 20, 20)),)),) * 3)
+    maps = MapTruth(placed, (torch.arange(32 * 48).reshape(32, 48) % 4,) * 3)
+    for to, head, kind, truth in (
+        ("onnx", "query", ObjectEvaluator, boxes),
+        ("openvino", "linear", MapEvaluator, maps),
+    ):
+        made, path = exported(to, head=head)
+        losses = []
+        for engine in (made.engine, load(path).engine):
+            evaluator = kind(NAMES)
+            evaluator.add(engine(views), truth)
+            losses.append(evaluator.result().loss)
+        assert losses[0] == pytest.approx(losses[1], abs=1e-5)
 
 
 def broken_mean(monkeypatch):
