@@ -65,15 +65,21 @@ def view(given: View, words: list[str]) -> int:
 
     paths = [given.model, *([given.against] if given.against else [])]
     models = [given.reading.read_by(load(path)) for path in paths]
-    for model in models:
-        model.check_whole()
+    whole = all(model.answers.of_whole for model in models)
+    if not whole and given.against is not None:
+        raise VitralError(
+            f"--against {given.against}: two models are compared by their one answer for a picture; leave it out"
+        )
     if given.neighbours is not None:
+        for model in models:
+            model.check_whole()
         check_data(given.neighbours, models)
     images = Images(steps=[model.card.preprocess for model in models])
     loaded = load_images(given.images, images)
     loaded.say()
     session = Session(models, names(paths), images, given=loaded.ids, examples=Examples(given.model, images))
-    session.neighbours = Neighbours(models, paths, given.neighbours, session.worker.run)
+    if whole:
+        session.neighbours = Neighbours(models, paths, given.neighbours, session.worker.run)
     if given.export is not None:
         export(session, given.export)
     else:

@@ -226,7 +226,7 @@ def undefined(model: ImageModel, method: str) -> str | None:
         *others, last = (m for m in METHODS if "target" not in METHODS[m].takes and undefined(model, m) is None)
         instead = f"{', '.join(others)} or {last}"
         return f"this {kind} has no classes for {method} to be about; fine-tune it, or choose {instead}"
-    if method in ANSWERED_EARLY and isinstance(model, Asked):
+    if method in ANSWERED_EARLY and (model.backbone is not model or isinstance(model, Asked)):
         return (
             f"{method} reads an answer from tokens alone, as the head of a classifier can, and this head reads whole maps; choose "
             "relevance, grad_cam, integrated_gradients or occlusion"

@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from vitral.answers.objects import ObjectAnswers
 from vitral.deploy.viewer.looks import block_names, explainable, parse_query
 from vitral.deploy.viewer.pack import packed, text
 from vitral.errors import VitralError, some
+from vitral.explain.capture import decoder_reads
 from vitral.explain.counterfactual import Counterfactual
 from vitral.explain.counterfactual import counterfactual as fewest
 from vitral.explain.explain import explain
@@ -25,6 +27,7 @@ from vitral.explain.methods import METHODS
 from vitral.explain.removal import Removable, Removal, check_ordered
 from vitral.explain.versus import agreement, gain, truer
 from vitral.layers.attention import check_layer
+from vitral.predict import Predictor
 
 if TYPE_CHECKING:
     from vitral.deploy.viewer.session import Session
@@ -160,12 +163,18 @@ def _explained(session: "Session", asked: Asked) -> Explanation:
     def make() -> Explanation:
         predictor = session.model(asked.model)
         pixels, query = _pixels(session, asked.model, asked.image), _query(session, asked)
-        found = explain(predictor, pixels, asked.method, asked.layer, query=query, target=asked.target)
+        what = _what(predictor, asked.target)
+        found = explain(predictor, pixels, asked.method, asked.layer, query=query, **what)
         return replace(
             found, image=np.broadcast_to(np.uint8(0), found.image.shape)
         )  # of the picture only its size is needed
 
     return _once(session, ("explanation", asked), make)
+
+
+def _what(predictor: Predictor, target: int | None) -> dict[str, int | None]:
+    """What a map is about, as `explain` takes it: a class, or of objects the number of one."""
+    return {"object": target} if isinstance(predictor.answers, ObjectAnswers) else {"target": target}
 
 
 def _query(session: "Session", asked: Asked) -> Query | None:
@@ -184,6 +193,8 @@ def _layers(session: "Session", asked: Asked) -> list[str] | None:
     """Names of the layers that can be chosen for the method; None where it takes none."""
     if "layer" not in METHODS[asked.method].takes:
         return None
+    if asked.method == "attention" and (reads := decoder_reads(session.models[asked.model].model)):
+        return [f"decoder layer {i}" for i in range(len(reads))]
     if asked.method == "attention":
         return [layer.name for layer in session.look(asked.model, asked.image).layers]
     model = explainable(session.models[asked.model])
@@ -194,7 +205,10 @@ def _layers(session: "Session", asked: Asked) -> list[str] | None:
 def _target(session: "Session", asked: Asked, found: Explanation) -> Answer | None:
     if not found.target:
         return None
-    return {"index": session.models[asked.model].labels.index(found.target), "label": found.target}
+    predictor = session.models[asked.model]
+    if isinstance(predictor.answers, ObjectAnswers):
+        return {"index": asked.target or 0, "label": found.target}
+    return {"index": predictor.labels.index(found.target), "label": found.target}
 
 
 def _pixels(session: "Session", model: int, image: str) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from vitral.deploy.viewer.attention import KeptLayer
 from vitral.deploy.viewer.images import Stored
 from vitral.deploy.viewer.pack import text, to_bytes
+from vitral.deploy.viewer.places import listed
 from vitral.drawing.colours import evenness
 from vitral.errors import VitralError
 from vitral.explain.attention import extent
@@ -128,6 +129,14 @@ def look_at(predictor: Predictor, stored: Stored) -> Look:
     finest = layers[0].geometry if layers else found.features[0]
     view = (steps.height, steps.width)
     side, cells = cut(predictor.model, *view)
+    if predictor.answers.of_whole:
+        answer: dict[str, object] = {
+            "independent": predictor.answers.independent,
+            "top": top(predictor, found.logits[0], TOP),
+        }
+        early = lens(predictor, model, found, len(layers))
+    else:
+        answer, early = listed(predictor, pixels), {"why": "its answers are places, of which no single token has one"}
     return Look(
         picture=stored.describe(),
         box=steps.box(stored.height, stored.width),
@@ -137,8 +146,8 @@ def look_at(predictor: Predictor, stored: Stored) -> Look:
         prefix=model.prefix_names if layers else (),
         own=in_words(layers[-1].geometry.own if layers else model.reader),
         removal={"grid": list(cells), "extent": list(extent(cells, side, view))},
-        answer={"independent": predictor.answers.independent, "top": top(predictor, found.logits[0], TOP)},
-        lens=lens(predictor, model, found, len(layers)),
+        answer=answer,
+        lens=early,
         layers=layers,
         why=why,
     )

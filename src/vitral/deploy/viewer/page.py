@@ -158,8 +158,10 @@ def beginning(session: Session, model: int, image: str, look: Answer, described:
     readers = ["own", "mean", *(token["key"] for token in look["prefix"])] if look["layers"] else []
     yield from (reading(session, model, image, reader, "tokens' attention") for reader in readers)
     yield from explanations(session, model, image, look, described)
-    yield Question("inspections", path(image, "inspect"), lambda: inspection(session, model, image))
-    yield Question("neighbours", path(image, "neighbours"), None)
+    if "inspect" not in described["modes"]:
+        yield Question("inspections", path(image, "inspect"), lambda: inspection(session, model, image))
+    if "neighbours" not in described["modes"]:
+        yield Question("neighbours", path(image, "neighbours"), None)
 
 
 def reading(session: Session, model: int, image: str, query: str, about: str) -> Question:
@@ -173,7 +175,7 @@ def explanations(session: Session, model: int, image: str, look: Answer, describ
     methods = [method for method in described["methods"] if method["why"] is None]
     likely = [k for k in look["answer"]["top"][1:CLASSES] if k["p"] >= LIKELY]
     for target in (None, *(k["index"] for k in likely)):
-        of_class = [m for m in methods if target is None or "target" in m["takes"]]
+        of_class = [m for m in methods if target is None or "target" in m["takes"] or look["answer"].get("places")]
         asked = [Asked(model, image, method["name"], target) for method in of_class]
         chosen = {} if target is None else {"target": target}
         for one in asked:

@@ -9,6 +9,7 @@ from vitral.deploy.refused import RefusedError
 from vitral.deploy.viewer.images import Images, Stored
 from vitral.deploy.viewer.kept import Kept
 from vitral.deploy.viewer.looks import Look, explainable, look_at
+from vitral.deploy.viewer.places import modes
 from vitral.deploy.worker import Worker
 from vitral.drawing.colours import COLOURS
 from vitral.errors import VitralError, counted
@@ -26,6 +27,7 @@ LOOKS = 1_000_000_000
 PREFERRED = ("relevance", "rollout", "grad_cam", "occlusion")
 """Methods that are compared first, where the model has them."""
 UNSCORED = "A picture in colours puts the patches in no order, so there is no curve to draw."
+MANY = "The test removes patches and sees one answer change; this model answers places, many in a picture."
 RESULTS = 128
 """Maps, curves and preprocessed pictures in the cache: a few megabytes each at most."""
 
@@ -116,6 +118,7 @@ class Session:
             "parameters": sum(p.numel() for p in model.parameters()),
             "labels": predictor.labels,
             "independent": predictor.answers.independent,
+            "modes": modes(predictor),
             "view": [steps.height, steps.width],
             "channels": steps.channels,
             "methods": [
@@ -149,6 +152,8 @@ def removals(predictor: Predictor) -> dict[str, str | None]:
     for removal in IN_WORDS:
         try:
             predictor.check_head()
+            if not predictor.answers.of_whole:
+                raise VitralError(MANY)
             if removal == "drop":
                 check_droppable(predictor.model)
             reasons[removal] = None

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from vitral.errors import VitralError, counted, ratio
 from vitral.evaluation.words import against, beside_commonest
-from vitral.guidance.coach import generalise, symptoms
+from vitral.guidance.coach import generalise, places, symptoms
 from vitral.guidance.coach.history import History, Line
 from vitral.guidance.coach.symptoms import Remark, Symptom
+from vitral.objectives.options import ClassifyOptions
 from vitral.training.config import Recipe
 from vitral.training.display import clock
 from vitral.training.toml import read_recipe
@@ -33,6 +34,8 @@ SYMPTOMS: tuple[Symptom, ...] = (
     generalise.memorised,
     generalise.noise,
     generalise.overfitting,
+    places.overfitting,
+    places.unfound,
     generalise.starved,
     generalise.budget,
 )
@@ -136,6 +139,7 @@ def summary(run: History) -> tuple[str, str]:
     if images:
         gap = 100 * (train - scored[-1]["top1"])
         parts.append(f"training images in the same view {ratio(train, images, 1)}, gap {gap:+.1f} points")
+    parts += places.in_words(run)
     for name, text in (("knn", "nearest neighbours"), ("map", "mAP")):
         values = [v[name] for v in run.val if v.get(name) is not None]
         parts += [f"{text} {values[-1]:.1%}"] if values else []
@@ -160,6 +164,8 @@ def advice(run: History) -> tuple[str, str]:
         return "the rest of the training", f"vitral {_command(run)} --resume {folder}"
     if not run.recipe.objective.labelled:
         return "a look at what its features are worth", f"vitral probe {folder} {run.source()}"
+    if not isinstance(run.recipe.objective, ClassifyOptions):
+        return places.more(run, _twice(run))
     train, val, images = run.seen_score()
     if by_luck(run) or (images and train < MASTERED and train - val < ROOM):
         return "a longer training", run.again(**_twice(run))
@@ -177,8 +183,8 @@ def silence(run: History) -> str:
         return ""
     images, said = run.size("val"), "nothing looks wrong"
     if not run.one_class_an_image:
-        unjudged = " in losses and gradients; a score is judged only where an image has one class"
-        return f"{said}{unjudged if run.recipe.objective.labelled else ''}. "
+        unjudged = " in losses and gradients; scores of several labels an image are not judged"
+        return f"{said}{unjudged if isinstance(run.recipe.objective, ClassifyOptions) else ''}. "
     if not images:
         return f"{said} in training, and without a validation split nothing more can be told. "
     shown = generalise.SURE * run.noise(0.5, images)

@@ -11,6 +11,7 @@ from typing import Any
 
 from vitral.errors import portion, ratio
 from vitral.evaluation.metrics import wilson
+from vitral.guidance.coach import places
 from vitral.guidance.coach.coach import advice, replay
 from vitral.guidance.coach.history import History
 from vitral.guidance.coach.symptoms import Remark
@@ -30,6 +31,7 @@ HELPS = {  # what helps against what the coach saw, as the subject of a sentence
     "noise": "correct labels",
     "overfitting": "more images, or stronger augmentation",
     "budget": "more time",
+    "unfound": "trained weights, or far more steps",
 }
 
 
@@ -59,10 +61,13 @@ def worth(folder: Path) -> Worth | None:
     if not path.exists():
         return None
     scores = json.loads(path.read_text())
-    if not scores.get("beside"):
+    in_places = places.what_is_right(scores)
+    if in_places is None and not scores.get("beside"):
         return None
     seen, remarks = replay(folder)
     helps, command = _what_helps(remarks, seen.run)
+    if in_places is not None:
+        return Worth(in_places, f"{places.weakest(scores)} {helps}", command)
     return Worth(what_is_right(scores), f"{weakest(scores['classes'])} {helps}", command)
 
 

@@ -12,13 +12,13 @@ const SUGGESTED = 40; // class names offered while typing
 export const methodOf = ({ method }, { methods }) => methods.find(({ name, why }) => name === method && !why) ?? methods.find(({ why }) => !why);
 
 /** The parameters of a request for a map: those of the state that the method takes. */
-export function asked(method, { target, layer, query }) {
+export function asked(method, { target, layer, query }, places = null) {
   const reader = method.name === "similarity" && !patchOf(query) ? "own" : query; // similarity takes patches only
   return {
     method: method.name,
-    target: method.takes.includes("target") ? target : null,
+    target: places || method.takes.includes("target") ? target : null,
     layer: method.takes.includes("layer") ? layer : null,
-    query: method.takes.includes("query") && reader !== "own" ? reader : null,
+    query: !places && method.takes.includes("query") && reader !== "own" ? reader : null,
   };
 }
 
@@ -105,7 +105,7 @@ export function mount(root, app) {
   async function explain() {
     const one = method();
     const { model: number, image } = now();
-    const next = path(number, image, "explain", asked(one, now()));
+    const next = path(number, image, "explain", asked(one, now(), look.answer.places));
     const chosen = now().layer !== null || now().query !== "own";
     if (app.api.exported && question === null && chosen && !app.api.has(next)) { // the choices of another mode are not recorded for this one
       return app.state.set({ layer: null, query: "own" }, { replace: true });
@@ -150,7 +150,7 @@ export function mount(root, app) {
   }
 
   function mark(ghost) {
-    app.picture.marks({ query: asked(method(), now()).query ? patchOf(now().query) : null, ghost });
+    app.picture.marks({ query: asked(method(), now(), look.answer.places).query ? patchOf(now().query) : null, ghost });
   }
 
   /** The curves come after the map, as they take hundreds of forward passes. */
@@ -159,7 +159,7 @@ export function mount(root, app) {
     if (why) return void score.replaceChildren(el("h3", { text: "How true is it?" }), el("p", { class: "note", text: why }));
     const removal = removalOf(now(), model);
     const { model: number, image } = now();
-    const next = path(number, image, "score", { ...asked(one, now()), removal });
+    const next = path(number, image, "score", { ...asked(one, now(), look.answer.places), removal });
     if (next === scoring) return;
     scoring = next;
     waiting("Testing it with some hundred forward passes: patches are removed in the map's order, in random orders and from the centre");
@@ -182,11 +182,19 @@ export function mount(root, app) {
     const parts = [];
     if (one.takes.includes("target")) parts.push(targetOption());
     if (answer?.layers) parts.push(layerOption(answer.layers));
-    if (one.takes.includes("query") && look.layers.length) parts.push(queryOption(one));
+    if (one.takes.includes("query") && look.layers.length && !look.answer.places) parts.push(queryOption(one));
     options.replaceChildren(...parts);
   }
 
+  function choosePlace(one) {
+    if (one) app.state.set({ target: one.index === look.answer.top[0].index ? null : one.index });
+  }
+
   function targetOption() {
+    if (look.answer.places) {
+      const one = look.answer.top.find(({ index }) => index === answer?.target?.index);
+      return el("div", { class: "option" }, el("span", { text: "What was read for" }), el("b", { text: one ? `${one.index} ${one.label}` : "the surest" }));
+    }
     const { index, label } = answer?.target ?? { index: now().target, label: model.labels[now().target] ?? look.answer.top[0].label };
     return classField(model.labels, label, (chosen) => {
       if (chosen !== index) app.state.set({ target: chosen === look.answer.top[0].index ? null : chosen });
@@ -206,7 +214,7 @@ export function mount(root, app) {
   }
 
   function queryOption(one) {
-    const reads = asked(one, now()).query;
+    const reads = asked(one, now(), look.answer.places).query;
     const verb = one.name === "similarity" ? "Alike to" : "Read by";
     const whole = one.name === "similarity" ? "the whole picture" : readerName("own", look);
     const reader = !reads ? whole : patchOf(reads) ? "the outlined patch" : readerName(reads, look);
@@ -219,8 +227,9 @@ export function mount(root, app) {
     show(state, newLook, changed) {
       if (!ends.length) {
         ends = [
-          app.picture.on("hover", (patch) => method().takes.includes("query") && look.layers.length && mark(patch && [patch.row, patch.column])),
-          app.picture.on("pin", ({ row, column }) => {
+          app.picture.on("hover", (patch) => !look.answer.places && method().takes.includes("query") && look.layers.length && mark(patch && [patch.row, patch.column])),
+          app.picture.on("pin", ({ row, column, at }) => {
+            if (look.answer.places) return choosePlace(placeAt(look.answer, at, look));
             const query = `${row},${column}`;
             if (method().takes.includes("query") && look.layers.length) app.state.set({ query: query === now().query ? "own" : query });
           }),
@@ -243,6 +252,18 @@ export function mount(root, app) {
       ends = [];
     },
   };
+}
+
+/** The smallest of an answer's places that holds a spot of the picture, [x, y]; null where none does. */
+function placeAt({ top }, [x, y], { box: [boxTop, boxLeft, boxH, boxW] }) {
+  const holds = ({ box: [x0, y0, x1, y1], place }) => {
+    if (x < x0 || x >= x1 || y < y0 || y >= y1) return false;
+    const { grid: [h, w], values } = unpack(place);
+    const [row, column] = [Math.floor((y - boxTop) / boxH * h), Math.floor((x - boxLeft) / boxW * w)];
+    return values[row * w + column] > 0.5;
+  };
+  const area = ({ box: [x0, y0, x1, y1] }) => (x1 - x0) * (y1 - y0);
+  return top.filter(holds).sort((a, b) => area(a) - area(b))[0] ?? null;
 }
 
 /** A sentence with a capital and a full stop. */

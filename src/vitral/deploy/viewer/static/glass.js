@@ -179,6 +179,31 @@ export function paintMarks(context, frame, marks, painted, asking, masking) {
   context.restore();
 }
 
+/** Boxes of places [{index, label, box: [x0, y0, x1, y1] in pixels of the picture}] with their names; the chosen one stands out. */
+export function paintPlaces(context, frame, places, chosen, { width, height }) {
+  const [across, down, unit] = [frame.width / width, frame.height / height, frame.unit];
+  context.save();
+  context.font = `${12 * unit}px system-ui, sans-serif`;
+  context.textBaseline = "middle";
+  for (const { index, label, box } of [...places].sort((a, b) => (a.index === chosen) - (b.index === chosen))) {
+    const [x, y, w, h] = [box[0] * across, box[1] * down, (box[2] - box[0]) * across, (box[3] - box[1]) * down];
+    const on = index === chosen;
+    for (const [style, thick] of [["rgb(9 10 13 / 0.8)", on ? 4.5 : 3], [on ? COOL : "rgb(255 255 255 / 0.7)", on ? 2.5 : 1.25]]) {
+      context.strokeStyle = style;
+      context.lineWidth = thick * unit;
+      context.strokeRect(x, y, w, h);
+    }
+    const name = `${index} ${label}`;
+    const wide = context.measureText(name).width + 8 * unit;
+    const [left, top] = [Math.min(x, frame.width - wide), Math.max(0, y - 17 * unit)];
+    context.fillStyle = "rgb(9 10 13 / 0.8)";
+    context.fillRect(left, top, wide, 17 * unit);
+    context.fillStyle = on ? COOL : "rgb(255 255 255 / 0.9)";
+    context.fillText(name, left + 4 * unit, top + 9 * unit);
+  }
+  context.restore();
+}
+
 function paintBorders(context, frame, { rows, columns }, { grid, extent }) {
   const { left, top, cellW, cellH } = tiling(frame, grid, extent);
   context.fillStyle = COOL;

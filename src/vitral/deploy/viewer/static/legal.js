@@ -10,9 +10,9 @@ import { fromSpans, START, toSpans } from "viewer/state.js";
 export function fitting(values, about, look, exported) {
   const first = about.given[0]?.id ?? null;
   const image = exported ? first : values.image ?? first;
-  const mode = exported && values.mode === "mask" ? START.mode : values.mode;
   const number = about.models[values.model] ? values.model : START.model;
   const model = about.models[number];
+  const mode = (exported && values.mode === "mask") || model.modes[values.mode] ? START.mode : values.mode;
   const known = ({ methods }, name) => methods.some((method) => method.name === name && !method.why);
   const side = (text) => {
     const [of, name] = text?.split(":") ?? [];
@@ -21,13 +21,19 @@ export function fitting(values, about, look, exported) {
   const found = {
     ...values, image, mode, model: number,
     method: known(model, values.method) ? values.method : START.method,
-    target: values.target !== null && values.target < model.labels.length ? values.target : null,
+    target: values.target !== null && targets(values.target, model, look) ? values.target : null,
     left: side(values.left), right: side(values.right),
     removal: !Object.hasOwn(model.removals, values.removal) || (mode !== "compare" && model.removals[values.removal])
       ? START.removal : values.removal,
   };
   const ownLayers = mode === "explanation" && model.methods.find(({ name }) => name === found.method).takes.includes("layer");
   return look ? { ...found, ...within(found, look, ownLayers) } : found;
+}
+
+/** Whether there is such a class, or of a model that finds objects such an object. */
+function targets(target, model, look) {
+  if (look?.answer.places) return look.answer.top.some(({ index }) => index === target);
+  return model.modes.mask ? true : target < model.labels.length; // of objects it is known with the look
 }
 
 /** The parts of the state that must lie in the picture's grids and among the model's layers, unless a method counts its own layers. */

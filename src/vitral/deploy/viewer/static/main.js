@@ -1,7 +1,7 @@
 // The page: its picture, model and mode. The module of a mode is loaded when the mode is first shown.
 
 import { createAnswer } from "viewer/answer.js";
-import { api, ApiError, LOST, path } from "viewer/api.js";
+import { api, ApiError, LOST, path, unpack } from "viewer/api.js";
 import { readerName } from "viewer/attention.js";
 import { createBeads } from "viewer/beads.js";
 import { learn } from "viewer/colour.js";
@@ -38,7 +38,7 @@ const app = { state, api, announce, fail, busy, picture: createPicture($("pictur
 app.beads = createBeads($("beads"), {
   choose: (query) => state.set({ query: query === state.get().query ? "own" : query }),
 });
-const answer = createAnswer($("answer"), { choose: explainClass });
+const answer = createAnswer($("answer"), { choose: explainClass, point });
 const strip = createStrip($("strip"), choose);
 const panes = {}; // mode -> promise of {root, pane}
 let images = []; // the pictures to choose from
@@ -139,6 +139,7 @@ function leave(another) {
 
 async function show(now, changed) {
   answer.show(now.target);
+  app.picture.places(["object", "segment"].includes(look.answer.places) ? look.answer.top : [], now.target);
   app.beads.show(now.query);
   const { name } = look.picture;
   const [h, w] = look.grid;
@@ -179,8 +180,9 @@ function createBar(pick) {
   const tabs = Object.entries(MODES).filter(([mode]) => pick || mode !== "mask").map(([mode, [text, words]]) =>
     el("button", {
       type: "button", role: "tab", "data-mode": mode, "aria-controls": "pane", text, title: words,
-      onclick: () => state.set({ mode }),
+      onclick: () => (closed(mode) ? refuse(closed(mode)) : state.set({ mode })),
     }));
+  const closed = (mode) => models[state.get().model].modes[mode];
   $("modes").append(...tabs);
   rove($("modes"), () => tabs, (tab) => tab.click());
   const style = segmented("How it is drawn", [
@@ -195,6 +197,8 @@ function createBar(pick) {
       style.show(now.style);
       for (const tab of tabs) {
         const on = tab.dataset.mode === now.mode;
+        if (closed(tab.dataset.mode)) tab.setAttribute("aria-disabled", "true");
+        else tab.removeAttribute("aria-disabled");
         tab.setAttribute("aria-selected", on);
         tab.tabIndex = on ? 0 : -1;
         if (on) $("modes").scrollTo({ left: tab.offsetLeft + tab.offsetWidth / 2 - $("modes").clientWidth / 2 }); // on a telephone
@@ -241,6 +245,13 @@ function reset() {
 function choose(id) {
   dismiss();
   state.set({ image: id, query: "own", masked: "", target: null });
+}
+
+/** While something points at a place of the answer, it is the only one that light falls through. */
+function point(one) {
+  if (!one?.place) return app.picture.only(null);
+  const { grid, extent, values } = unpack(one.place);
+  app.picture.only({ values, grid, extent, style: "light", smooth: true });
 }
 
 /** Explain a class of the answer, in a mode with explanations. */

@@ -3,7 +3,7 @@
 import { api } from "viewer/api.js";
 import { drawScale, footOf } from "viewer/caption.js";
 import { el } from "viewer/dom.js";
-import { canvasOf, groundsOf, paintMap, paintMarks, tiling } from "viewer/glass.js";
+import { canvasOf, groundsOf, paintMap, paintMarks, paintPlaces, tiling } from "viewer/glass.js";
 
 const SAVED = 1200; // pixels of a saved picture's longer side, at least
 const LEAST = 0.5; // a saved picture's least width, as a share of its longer side
@@ -12,9 +12,10 @@ const NOTHING = { values: null, even: false, grid: [1, 1], extent: [1, 1], colou
 /**
  * `load(look)` (a promise), `preview(url)` of a picture that the server has not looked at, `paint({values [h * w] in 0..1 or null, even: a
  * map without contrast, grid, extent, colours [h * w * 3] or null, style, smooth})`, `marks({query, ghost, borders, masked, maskGrid, maskExtent})`, which replace
- * those before, `key({low, high, words, from, to} or null)` of what was painted last, `shown()` that, `toPNG(caption)` a promise of a Blob,
+ * those before, `places([{label, index, box}], the chosen number or null)` drawn beside them, `only(painted or null)`, shown instead of what was painted
+ * until it is null, `key({low, high, words, from, to} or null)` of what was painted last, `shown()` that, `toPNG(caption)` a promise of a Blob,
  * `canvas` for names and focus, `keyRoot` for what belongs beside the key, and `on(type, fn)`, which returns a function that ends it:
- * fn({row, column, grid}) on "hover" (null when the pointer leaves), "pin", and, while there is a set `masked`, "paint", with `erase` and
+ * fn({row, column, grid, at: x and y in pixels of the picture}) on "hover" (null when the pointer leaves), "pin", and, while there is a set `masked`, "paint", with `erase` and
  * `first` (of a stroke).
  */
 export function createPicture(root) {
@@ -28,7 +29,7 @@ export function createPicture(root) {
   root.append(stage, key);
 
   const me = {
-    image: null, source: "", look: null, painted: NOTHING, marked: {}, grounds: null, frame: null, key: null, keyed: null,
+    image: null, source: "", look: null, painted: NOTHING, only: null, marked: {}, places: [], place: null, grounds: null, frame: null, key: null, keyed: null,
   };
   const listeners = { hover: new Set(), pin: new Set(), paint: new Set() };
   const emit = (type, event) => [...listeners[type]].forEach((fn) => fn(event));
@@ -60,13 +61,13 @@ export function createPicture(root) {
     async load(look) {
       const known = me.look?.picture.id === look.picture.id;
       me.look = look;
-      if (!known) [me.painted, me.marked] = [NOTHING, {}];
+      if (!known) [me.painted, me.marked, me.places, me.only] = [NOTHING, {}, [], null];
       await open(api.pictureURL(look.picture.id));
       me.frame = null; // another model sees another box
       fit();
     },
     async preview(url) {
-      [me.look, me.painted, me.marked] = [null, NOTHING, {}];
+      [me.look, me.painted, me.marked, me.places, me.only] = [null, NOTHING, {}, [], null];
       this.key(null);
       await open(url);
     },
@@ -78,6 +79,14 @@ export function createPicture(root) {
       me.marked = marked;
       canvas.classList.toggle("paintable", Boolean(marked.masked));
       if (me.frame) drawMarks(above, me);
+    },
+    places(list, chosen) {
+      [me.places, me.place] = [list, chosen ?? list[0]?.index ?? null];
+      if (me.frame) drawMarks(above, me);
+    },
+    only(painted) {
+      me.only = painted && { ...NOTHING, ...painted };
+      if (me.frame) redraw();
     },
     key(text) {
       me.key = text;
@@ -126,7 +135,7 @@ function frameOf({ look, image }, width, height, unit) {
 }
 
 function draw(canvas, above, me) {
-  paintMap(canvas.getContext("2d"), me.grounds, me.frame, me.painted);
+  paintMap(canvas.getContext("2d"), me.grounds, me.frame, me.only ?? me.painted);
   drawMarks(above, me);
 }
 
@@ -137,7 +146,9 @@ const masking = ({ look, marked }) => ({
 });
 
 function drawMarks(above, me) {
-  paintMarks(above.getContext("2d"), me.frame, me.marked, me.painted, asking(me), masking(me));
+  const context = above.getContext("2d");
+  paintMarks(context, me.frame, me.marked, me.painted, asking(me), masking(me));
+  if (me.look) paintPlaces(context, me.frame, me.places, me.place, me.look.picture);
 }
 
 /**
@@ -172,7 +183,8 @@ function listen(canvas, me, emit) {
     const [boxX, boxY, boxW, boxH] = me.frame.box;
     if (x < boxX || y < boxY || x >= boxX + boxW || y >= boxY + boxH) return null;
     const [row, column] = [Math.floor((y - top) / cellH), Math.floor((x - left) / cellW)];
-    return row >= 0 && column >= 0 && row < of.grid[0] && column < of.grid[1] ? { row, column, grid: of.grid } : null;
+    const at = [x / me.frame.width * me.look.picture.width, y / me.frame.height * me.look.picture.height];
+    return row >= 0 && column >= 0 && row < of.grid[0] && column < of.grid[1] ? { row, column, grid: of.grid, at } : null;
   }
   const hover = (patch) => {
     if (patch?.row === over?.row && patch?.column === over?.column) return;

@@ -157,7 +157,7 @@ const NUMBERS = {
     };
   },
   async explanation(now, look, app) {
-    return explained(app, now.image, now.model, asked(methodOf(now, app.about.models[now.model]), now));
+    return explained(app, now.image, now.model, asked(methodOf(now, app.about.models[now.model]), now, look.answer.places));
   },
   async mask(now, look) {
     const [h, w] = look.removal.grid;
