@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from vitral.data.augment import Augmentation
+from vitral.data.compose import Compose, Sample, together
 from vitral.data.mix import MIX_DRAWS, Mix
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import Split
@@ -63,8 +64,8 @@ class Batch:
 class TrainingBatches(Dataset[Batch]):
     """Item `step` is the step-th batch of an endless run: shuffled anew each epoch; the last batch of an epoch may be short.
 
-    augmentations: one for each view. mix: Mixup and CutMix, on the first view. repeats: how often each image is in a batch. balanced: each
-    class equally often; an epoch keeps its number of images.
+    augmentations: one for each view. mix: Mixup and CutMix, on the first view. compose: images with objects joined, instead. repeats: how often each
+    image is in a batch. balanced: each class equally often; an epoch keeps its number of images.
     """
 
     def __init__(
@@ -76,11 +77,13 @@ class TrainingBatches(Dataset[Batch]):
         seed: int,
         *,
         mix: Mix | None = None,
+        compose: Compose | None = None,
         repeats: int = 1,
         balanced: bool = False,
     ) -> None:
         self.split, self.preprocess, self.augmentations = split, preprocess, augmentations
         self.batch_size, self.seed, self.mix, self.repeats = batch_size, seed, mix, repeats
+        self.compose = compose
         self.steps_per_epoch = -(-len(split) // batch_size)
         hint = None if split.targets.in_place else max(augmentation.hint for augmentation in augmentations)
         self.read = Reader(split, preprocess, hint)
@@ -115,6 +118,8 @@ class TrainingBatches(Dataset[Batch]):
 
     def _made(self, step: int, epoch: int, indices: np.ndarray, repetition: np.ndarray) -> Batch:
         occasions = indices * self.repeats + repetition
+        if self.compose is not None:
+            return self._composed(self.compose, epoch, indices, occasions)
         images = [self.read(i) for i in indices.tolist()]
         drawn = [augmentation.draw(self.seed, epoch, occasions) for augmentation in self.augmentations]
         views = [
@@ -132,6 +137,39 @@ class TrainingBatches(Dataset[Batch]):
                 views[0], targets, uniforms(self.seed, "mix", 0, np.array([step]), MIX_DRAWS)[0]
             )
         return Batch(tuple(views), targets, torch.from_numpy(keys(self.seed, "sample", epoch, occasions)))
+
+    def _composed(self, compose: Compose, epoch: int, indices: np.ndarray, occasions: np.ndarray) -> Batch:
+        """Images in one view, each with its partners as they are augmented in this epoch."""
+        partners = compose.partners(self.seed, epoch, occasions)
+        made = []
+        for index, occasion, others in zip(indices.tolist(), occasions.tolist(), partners, strict=True):
+            joined = self.samples(
+                epoch, np.array([index, *others]), np.array([occasion, *(k * self.repeats for k in others)])
+            )
+            made.append(compose(joined, self.seed, epoch, occasion))
+        things = together([each.things for each in made])
+        return Batch(
+            (stack([each.pixels for each in made]),),
+            things,
+            torch.from_numpy(keys(self.seed, "sample", epoch, occasions)),
+        )
+
+    def one(self, epoch: int, index: int) -> Batch:
+        """A batch of one image as it is joined with others in an epoch."""
+        assert self.compose is not None
+        return self._composed(self.compose, epoch, np.array([index]), np.array([index * self.repeats]))
+
+    def samples(self, epoch: int, indices: np.ndarray, occasions: np.ndarray) -> list[Sample]:
+        """Images as the first view augments them, each with its objects."""
+        augmentation = self.augmentations[0]
+        drawn, found = augmentation.draw(self.seed, epoch, occasions), []
+        for row, index in enumerate(indices.tolist()):
+            image, own = self.read(index), [d[row] for d in drawn]
+            h, w = image.shape[1:]
+            place = Placed(h, w, augmentation.where(h, w, own))
+            things = self.split.targets.batch(indices[row : row + 1], lambda _, place=place: place)
+            found.append(Sample(augmentation(image, own), things))
+        return found
 
     def stream(
         self, start: int, stop: int | None, workers: int, failed: Failed = tell, *, pinned: bool = False

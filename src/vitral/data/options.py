@@ -191,12 +191,29 @@ class AugmentOptions:
     """Probability of CutMix where there are both."""
     mix_probability: float = 1.0
     """Probability that a batch is mixed."""
+    mosaic: float = 0.0
+    """Probability that four images, each at half its size, stand in one (https://arxiv.org/abs/2004.10934), for boxes and masks; 0 for none."""
+    mosaic_until: float = 0.8
+    """Share of the budget, from its beginning, in which there are mosaics."""
+    paste: float = 0.0
+    """Probability that objects of another image are laid over an image (copy-paste, https://arxiv.org/abs/2012.07177), for masks; 0 for none."""
     repeats: int = 1
     """Repeated augmentation (https://arxiv.org/abs/1902.05509): each image this often in a batch, each time augmented differently."""
 
     def __post_init__(self) -> None:
         check_choices(self)
-        for name in ("hflip", "vflip", "erase", "operation_probability", "switch", "mix_probability"):
+        chances = (
+            "hflip",
+            "vflip",
+            "erase",
+            "operation_probability",
+            "switch",
+            "mix_probability",
+            "mosaic",
+            "mosaic_until",
+            "paste",
+        )
+        for name in chances:
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise VitralError(f"{name} {getattr(self, name)}: a probability lies in 0 to 1")
         for name, (low, high) in (("scale", self.scale or (1.0, 1.0)), ("ratio", self.ratio), ("zoom", self.zoom)):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from vitral.data.bands import to_rgb
 from vitral.data.loader import TrainingBatches
+from vitral.data.things import Boxes
 from vitral.drawing.letters import wide, write
 
 SIDE = 144  # pixels that the longer side of a picture should have on the sheet
@@ -45,6 +46,8 @@ def contact_sheet(batches: TrainingBatches, labels: Sequence[str], images: int =
                 cells.append((augmentation(original, draws), augmentation.where(h, w, draws)))
         drawn = [picture(pixels, bands, partial(targets.drawn, index, view)) for pixels, view in cells]
         rows.append(Row([f"{targets.describe(index, labels)}   {batches.split.names[index]}"], drawn))
+    if batches.compose is not None:
+        rows += joined(batches, chosen[:2], columns)
     if batches.mix is not None:
         for first in (0, columns):
             mixed = [batches.ends(step) for step in range(first, first + columns)]
@@ -54,6 +57,22 @@ def contact_sheet(batches: TrainingBatches, labels: Sequence[str], images: int =
             shown = [picture(batch.images[0], bands) for batch in mixed]
             rows.append(Row([shares(batch.targets[0], labels) for batch in mixed], shown))
     return draw(rows, columns)
+
+
+def joined(batches: TrainingBatches, chosen: Sequence[int], columns: int) -> "list[Row]":
+    """Rows of these images as they are joined with others in epochs 1, 2, ..., with their objects."""
+    targets = batches.split.targets
+    assert isinstance(targets, Boxes)
+    rows = [Row(["joined with others", *(f"epoch {k + 1}" for k in range(1, columns))], [], heading=True)]
+    for index in chosen:
+        shown = []
+        for epoch in range(columns):
+            batch = batches.one(epoch, index)
+            shown.append(
+                picture(batch.images[0], batches.preprocess.show_bands, partial(targets.drawn_targets, batch.targets))
+            )
+        rows.append(Row([batches.split.names[index]], shown))
+    return rows
 
 
 @dataclass

@@ -109,15 +109,17 @@ class Boxes(Annotations):
         return replace(one, objects=objects, segments=segments)
 
     def drawn(self, i: int, view: View, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        classes, boxes, masks, _ = _seen(self.found(i), view, masked=self.masked)
-        names = self.data.classes.names
-        own = {int(self.place[k]): name for k, name in enumerate(names)}
-        scale = np.array([view.width, view.height] * 2)
+        classes, boxes, masks, crowds = _seen(self.found(i), view, masked=self.masked)
+        return self.drawn_targets(Things((classes,), (boxes,), (masks,) if self.masked else None, (crowds,)), picture)
+
+    def drawn_targets(self, things: Things, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """A picture [h, w, 3] with the objects of a batch of this one image drawn on it."""
+        names = {int(self.place[k]): name for k, name in enumerate(self.data.classes.names)}
+        scale = np.array([picture.shape[1], picture.shape[0]] * 2)
+        masks = None if things.masks is None else things.masks[0].numpy()
         marks = [
-            Mark(own[k], k, tuple((box * scale).tolist()), mask > 0 if self.masked else None)
-            for k, box, mask in zip(
-                classes.tolist(), boxes.numpy(), masks.numpy() if self.masked else boxes.numpy(), strict=True
-            )
+            Mark(names[k], k, tuple((box * scale).tolist()), None if masks is None else masks[row] > 0)
+            for row, (k, box) in enumerate(zip(things.classes[0].tolist(), things.boxes[0].numpy(), strict=True))
         ]
         return np.asarray(marked(picture, marks, max(picture.shape[:2])))
 

@@ -2,10 +2,12 @@
 
 from torch import nn
 
+from vitral.data.compose import Compose
 from vitral.data.loader import TrainingBatches
 from vitral.data.mix import Mix
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import DataSet
+from vitral.data.things import Boxes
 from vitral.errors import VitralError
 from vitral.evaluation.described import fit_described
 from vitral.layers.block import Block
@@ -55,6 +57,30 @@ def _fit_beside(model: ImageModel, recipe: Recipe, data: DataSet, preprocess: Pr
     fit_described(model.beside, data.splits["train"], preprocess, mirrored=bool(recipe.augment.hflip))
 
 
+def composing(recipe: Recipe, data: DataSet, preprocess: Preprocess) -> Compose | None:
+    """What joins several images into one, if the recipe asks for it. VitralError for data or a budget that do not suit it."""
+    augment, train = recipe.augment, recipe.train
+    if not augment.mosaic and not augment.paste:
+        return None
+    name, value = ("augment.mosaic", augment.mosaic) if augment.mosaic else ("augment.paste", augment.paste)
+    split = data.splits["train"]
+    if not isinstance(split.targets, Boxes):
+        raise VitralError(f"{name} {value:g}: joins images with objects, and the task is {data.task}; leave it out")
+    if augment.paste and data.task != "instance":
+        raise VitralError(
+            f"augment.paste {augment.paste:g}: lays objects over others by their masks, as task instance learns them; leave it out"
+        )
+    assert train.batch_size is not None
+    steps_per_epoch = -(-len(split) // (train.batch_size * train.accumulation))
+    epochs = train.epochs if train.steps is None else train.steps / steps_per_epoch
+    if augment.mosaic and epochs is None:
+        raise VitralError(
+            f"augment.mosaic {augment.mosaic:g}: ends at a share of the budget, which by the clock has no number of passes; give --epochs or --steps"
+        )
+    until = augment.mosaic_until * (epochs or 0)
+    return Compose(augment.mosaic, until, augment.paste, len(split), preprocess.interpolation)
+
+
 def training_batches(recipe: Recipe, data: DataSet, preprocess: Preprocess) -> TrainingBatches:
     """The training split as augmented batches of the effective size, in the objective's views."""
     train, augment, options = recipe.train, recipe.augment, recipe.objective
@@ -67,6 +93,7 @@ def training_batches(recipe: Recipe, data: DataSet, preprocess: Preprocess) -> T
         train.batch_size * train.accumulation,
         train.seed,
         mix=mix,
+        compose=composing(recipe, data, preprocess),
         repeats=augment.repeats,
         balanced=isinstance(options, ClassifyOptions) and options.sampling == "balanced",
     )
