@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -244,3 +245,29 @@ def test_ten_images_are_learned_by_heart(tmp_path, capsys):
     result = json.loads(run(capsys, "evaluate", out, root, "--split", "train", "--json").out)
     assert result["ap"] >= 0.95
     assert result["mask_ap"] >= 0.9
+
+
+def checked(root, size, learner):
+    """What the self-check says of data at this height and width."""
+    from vitral.training.selfcheck import self_check
+    from vitral.training.shape import preprocess, shape
+
+    data = open_data(root, DataOptions(near_copies="apart", task="detect"))
+    recipe, _ = resolve(Recipe(replace(SMALL, image_size=size)), data, "cpu")
+    return self_check(data, preprocess(recipe, data, shape(recipe, data)), learner)
+
+
+def test_the_truth_is_one_or_what_was_lost_is_said(scenes, trained, monkeypatch):
+    model = vitral.load(trained).model
+    assert "scores AP 100.0%" in checked(scenes, (48, 48), model)[0]
+    monkeypatch.setattr("vitral.training.selfcheck.LEAST", 0.1)
+    (said,) = checked(scenes, (16, 16), model)
+    assert re.search(
+        r"scores AP50 \d+\.\d% at 16x16 pixels: .*fewer than 4 pixels a side there.*larger --image-size", said
+    )
+    found = learning_of("detect")
+    monkeypatch.setattr(
+        "vitral.training.selfcheck.learning_of", lambda task: replace(found, certain=lambda scores: 0.9)
+    )
+    with pytest.raises(VitralError, match="do not belong together"):
+        checked(scenes, (48, 48), model)

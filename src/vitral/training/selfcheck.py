@@ -27,17 +27,20 @@ def self_check(data: DataSet, preprocess: Preprocess, learner: nn.Module) -> lis
 
     Raises VitralError where it scores so little that training would be in vain.
     """
-    perfect = learning_of(data.task).perfect
+    learning = learning_of(data.task)
+    perfect = learning.perfect
     if perfect is None:
         return []
     stride = next(module.stride for module in learner.modules() if isinstance(module, Dense))
     split = next(data.splits[name] for name in ("val", "train") if name in data.splits).thinned(CHECKED)
     batches, kind = EvaluationBatches(split, preprocess, BATCH), EVALUATORS[data.task]
     whole, coarse = kind(data.labels), kind(data.labels)
+    objects = np.zeros(3, np.int64)  # all, lost, small
     for number in range(-(-len(split) // BATCH)):
         rows = np.arange(number * BATCH, min((number + 1) * BATCH, len(split)))
         placed = batches.placed(rows)
         seen, truth = split.targets.batch(rows, placed), split.targets.truth(rows, placed)
+        objects += learning.small(seen, truth, preprocess.height, preprocess.width)
         whole.add(perfect(seen, len(data.labels), 1), truth)
         coarse.add(perfect(seen, len(data.labels), stride), truth)
     at_pixels, at_cells = whole.result().headline, coarse.result().headline
@@ -49,8 +52,30 @@ def self_check(data: DataSet, preprocess: Preprocess, learner: nn.Module) -> lis
             f"{data.name}: the truth itself, shown at {size} and brought back, scores {title} {at_pixels:.1%} on {counted(len(split), 'image')}, so "
             "no model can do better; give a larger --image-size, or see with vitral doctor whether maps, boxes and images belong together"
         )
+    lost = _exact(learning.certain(whole.result()), objects.tolist(), data.name, size)
+    if lost:
+        return [
+            f"{lost}; the truth in cells of {stride} pixels, which the head answers, scores {title} {at_cells:.1%}: about what a model can reach"
+        ]
     lost = "" if at_pixels > NEAR else f" ({at_pixels:.1%} at {size}: a larger --image-size loses less)"
     return [
         f"the truth in cells of {stride} pixels, which the head answers, scores {title} {at_cells:.1%} on {counted(len(split), 'image')}: about what "
         f"a model can reach{lost}"
     ]
+
+
+def _exact(score: float | None, objects: list[int], name: str, size: str) -> str:
+    """Why a score that is 1 where nothing is lost is less, in words; "" where it is 1. Raises VitralError where nothing explains it."""
+    if score is None or score > NEAR:
+        return ""
+    every, lost, small = objects
+    if not lost and not small:
+        raise VitralError(
+            f"{name}: the truth itself, shown at {size} and brought back, scores AP50 {score:.1%} and not 100 %, though none of its "
+            f"{counted(every, 'object')} is too small for that: boxes, outlines and images do not belong together; see vitral doctor {name}"
+        )
+    gone = (
+        f"{lost:,} of {counted(every, 'object')} are smaller than a pixel at {size} and cannot be found" if lost else ""
+    )
+    tiny = f"{small:,} of {every:,} objects have fewer than 4 pixels a side there" if small else ""
+    return f"the truth itself scores AP50 {score:.1%} at {size}: {'; '.join(filter(None, (gone, tiny)))}; a larger --image-size keeps them"

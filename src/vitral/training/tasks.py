@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from vitral.data.sources import DataSet
-from vitral.data.things import Boxes, Things
+from vitral.data.things import Boxes, Things, ThingTruth
 from vitral.errors import VitralError
 from vitral.models.heads.options import HeadOptions, LinearOptions, QueryOptions, SegformerOptions
 from vitral.models.heads.outputs import Found, Maps
@@ -27,12 +27,23 @@ def _as_it_is(head: HeadOptions, data: DataSet) -> HeadOptions:
     return head
 
 
+def _unknown(scores: Any) -> float | None:
+    return None
+
+
+def _none_small(seen: Any, truth: Any, height: int, width: int) -> tuple[int, int, int]:
+    return 0, 0, 0
+
+
 @dataclass(frozen=True)
 class Learning:
     """objective: made from options and data. settle: raises VitralError for options without meaning for the task; returns reasons to log. options:
     of the objective. head: of a dense task, from whether the model is a pyramid; None where the architecture's own head answers. perfect: of a dense
     task, from what `Targets.batch` gives, the number of classes and a stride to the outputs of a model that makes no mistake. fitted: the head as the
     data need it; raises VitralError for one that cannot learn them.
+
+    certain: of the truth's own scores the one that is 1 where nothing is lost, if one is. small: of a batch's targets, its truth, and a view's height
+    and width how many objects there are, how many are lost in the view, and how many are so small there that a pixel's rounding counts.
     """
 
     objective: Callable[[Any, DataSet], Objective]
@@ -41,6 +52,8 @@ class Learning:
     head: Callable[[bool], HeadOptions] | None = None
     perfect: Callable[[Any, int, int], Any] | None = None
     fitted: Callable[[HeadOptions, DataSet], HeadOptions] = _as_it_is
+    certain: Callable[[Any], float | None] = _unknown
+    small: Callable[[Any, Any, int, int], tuple[int, int, int]] = _none_small
 
     @property
     def dense(self) -> bool:
@@ -112,6 +125,15 @@ def _perfect_objects(seen: Things, classes: int, stride: int) -> Found:
     return Found(logits, boxes, masks, float(stride))
 
 
+FINE = 4.0  # pixels of a side, below which half a pixel costs an overlap of .5
+
+
+def _small_objects(seen: Things, truth: ThingTruth, height: int, width: int) -> tuple[int, int, int]:
+    every = sum(not (each.crowd or each.hard) for one in truth.annotated for each in one.objects)
+    sides = torch.cat([boxes[:, 2:] - boxes[:, :2] for boxes in seen.boxes]) * torch.tensor([width, height])
+    return every, every - len(sides), int((sides.amin(1) < FINE).sum())
+
+
 def _for_objects(head: HeadOptions, data: DataSet) -> HeadOptions:
     """With the data's stuff, and with queries for the most objects that an image has."""
     if not isinstance(head, QueryOptions):
@@ -143,6 +165,8 @@ OBJECTS = Learning(
     _object_head,
     _perfect_objects,
     _for_objects,
+    lambda scores: scores.ap50,
+    _small_objects,
 )
 LEARNING = {
     "classify": Learning(_classes, lambda options: []),
@@ -157,7 +181,7 @@ LEARNING = {
     ),
     "detect": OBJECTS,
     "instance": OBJECTS,
-    "panoptic": OBJECTS,
+    "panoptic": replace(OBJECTS, certain=_unknown, small=_none_small),
 }
 
 
