@@ -22,8 +22,11 @@ from vitral.models.heads.options import LinearOptions, QueryOptions
 
 LABELS = ["cat", "dog", "bird", "fish"]
 KEY = "document.querySelector('#picture .key .words').textContent"
-DRAWN = """const canvas = document.querySelector('#picture canvas:first-of-type');
-return [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data].filter((_, i) => i % 4000 === 0)"""
+DRAWN = """const canvas = document.querySelector('#picture canvas:first-of-type'), copy = document.createElement('canvas');
+[copy.width, copy.height] = [canvas.width, canvas.height];
+const context = copy.getContext('2d', {willReadFrequently: true});
+context.drawImage(canvas, 0, 0);
+return [...context.getImageData(0, 0, copy.width, copy.height).data].filter((_, i) => i % 4000 === 0)"""
 
 
 def saved(folder, head, task):

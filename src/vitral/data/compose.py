@@ -69,7 +69,10 @@ def mosaic(parts: Sequence[Sample], interpolation: str) -> Sample:
     """Four samples of one size, each at half of it: upper left, upper right, lower left, lower right."""
     C, H, W = parts[0].pixels.shape
     whole = torch.zeros(C, H, W, dtype=parts[0].pixels.dtype)
-    classes, boxes, masks, crowds = [], [], [], []
+    classes: list[Tensor] = []
+    boxes: list[Tensor] = []
+    masks: list[NDArray[np.uint8]] = []
+    crowds: list[Tensor] = []
     masked = parts[0].things.masks is not None
     for k, (pixels, things) in enumerate(parts):
         top, left = (k // 2) * (H // 2), (k % 2) * (W // 2)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from vitral.data.compose import Compose, Sample, together
 from vitral.data.mix import MIX_DRAWS, Mix
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import Split
-from vitral.data.view import Placed
+from vitral.data.view import Placed, View
 from vitral.data.workers import Failed, stream, tell
 from vitral.errors import VitralError
 from vitral.randomness import Permutation, derive, keys, uniforms
@@ -166,8 +167,8 @@ class TrainingBatches(Dataset[Batch]):
         for row, index in enumerate(indices.tolist()):
             image, own = self.read(index), [d[row] for d in drawn]
             h, w = image.shape[1:]
-            place = Placed(h, w, augmentation.where(h, w, own))
-            things = self.split.targets.batch(indices[row : row + 1], lambda _, place=place: place)
+            view = augmentation.where(h, w, own)
+            things = self.split.targets.batch(indices[row : row + 1], partial(_placed_in, h, w, view))
             found.append(Sample(augmentation(image, own), things))
         return found
 
@@ -176,6 +177,11 @@ class TrainingBatches(Dataset[Batch]):
     ) -> Iterator[Batch]:
         """Batches start, start + 1, ... (endless if `stop` is None), computed ahead by `workers` processes; see `vitral.data.workers`."""
         return stream(self, start, stop, workers, failed, pinned=pinned)
+
+
+def _placed_in(h: int, w: int, view: View, k: int) -> Placed:
+    """Where a view lies in the one image of a batch."""
+    return Placed(h, w, view)
 
 
 class EvaluationBatches(Dataset[Pixels]):

@@ -163,8 +163,8 @@ def _explained(session: "Session", asked: Asked) -> Explanation:
     def make() -> Explanation:
         predictor = session.model(asked.model)
         pixels, query = _pixels(session, asked.model, asked.image), _query(session, asked)
-        what = _what(predictor, asked.target)
-        found = explain(predictor, pixels, asked.method, asked.layer, query=query, **what)
+        number, target = _what(predictor, asked.target)
+        found = explain(predictor, pixels, asked.method, asked.layer, query=query, target=target, object=number)
         return replace(
             found, image=np.broadcast_to(np.uint8(0), found.image.shape)
         )  # of the picture only its size is needed
@@ -172,9 +172,9 @@ def _explained(session: "Session", asked: Asked) -> Explanation:
     return _once(session, ("explanation", asked), make)
 
 
-def _what(predictor: Predictor, target: int | None) -> dict[str, int | None]:
-    """What a map is about, as `explain` takes it: a class, or of objects the number of one."""
-    return {"object": target} if isinstance(predictor.answers, ObjectAnswers) else {"target": target}
+def _what(predictor: Predictor, target: int | None) -> tuple[int | None, int | None]:
+    """What a map is about, as `explain` takes it: the number of an object, or a class."""
+    return (target, None) if isinstance(predictor.answers, ObjectAnswers) else (None, target)
 
 
 def _query(session: "Session", asked: Asked) -> Query | None:

@@ -33,9 +33,9 @@ def scored(run: History, name: str) -> list[Line]:
 def pair(run: History) -> tuple[float, float] | None:
     """The score on training images and on validation images, means of the last validations; None where training images were not scored."""
     name = headline(run)
-    lines = (
-        [] if name is None else [line for line in scored(run, name)[-AROUND:] if line.get(f"train_{name}") is not None]
-    )
+    if name is None:
+        return None
+    lines = [line for line in scored(run, name)[-AROUND:] if line.get(f"train_{name}") is not None]
     if not lines:
         return None
     return sum(line[f"train_{name}"] for line in lines) / len(lines), sum(line[name] for line in lines) / len(lines)
