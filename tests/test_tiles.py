@@ -159,6 +159,12 @@ def test_tiles_on_the_command_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("vitral.predict.load", lambda path: finder("detect"))
     rows = run(capsys, "predict", "model", tmp_path / "a.png", "--tile", "--format", "csv").out.splitlines()
     assert len(rows) == 1 + len(SQUARES)
+    Image.fromarray(picture(48, 80)).save(tmp_path / "empty.png")
+    said = run(capsys, "predict", "model", tmp_path / "empty.png")
+    assert "nothing found" in said.out
+    assert "nothing scored 40% or more; --threshold 0.1 shows" in said.err
+    both = run(capsys, "predict", "model", tmp_path / "empty.png", tmp_path / "a.png", "--tile")
+    assert "nothing scored" not in both.err
     (tmp_path / "bad.png").write_bytes(b"no image")
     assert "error" in run(capsys, "predict", "model", tmp_path / "bad.png", "--tile", status=1).out
     assert "give both" in run(capsys, "predict", "model", "a.png", "--tile-size", "8", status=2).err

@@ -33,6 +33,11 @@ class Answer(ABC):
     def cells(self, top_k: int, separator: str) -> list[str]:
         """A row of CSV under `Answers.columns`; separator: between several labels in one cell."""
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was found, where something can be."""
+        return False
+
     def pictures(self, image: NDArray[np.uint8]) -> Iterator[tuple[str, Image.Image]]:
         """(file ending, picture) of each, over the image [h, w, 3] or beside it; none of an answer to a whole image."""
         return iter(())

@@ -218,6 +218,10 @@ class Detection(Answer):
     """Of the upright original, pixels."""
     width: int
 
+    @property
+    def empty(self) -> bool:
+        return not self.objects
+
     def line(self, top_k: int) -> str:
         named = [f"{each.label} {each.score:.1%} at {_corners(each.box)}" for each in self.objects[:top_k]]
         more = len(self.objects) - len(named)

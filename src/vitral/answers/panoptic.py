@@ -65,6 +65,10 @@ class Panoptic(Answer):
             place[each.id] = each.index
         return place[self.map]
 
+    @property
+    def empty(self) -> bool:
+        return not self.segments
+
     def line(self, top_k: int) -> str:
         shares = [f"{each.label} {each.area / self.map.size:.1%}" for each in self.segments[:top_k]]
         more = len(self.segments) - len(shares)

@@ -214,7 +214,7 @@ def predict(given: Predict, words: list[str]) -> int:
     tile = tiling(given.tile, given.tile_size, predictor)
     print_row = Rows(given.format, predictor.answers, given.top_k, separator)
     pictures = None if given.out is None else Pictures(given.out, predictor)
-    failed = total = 0
+    failed = total = empty = 0
     clipped: list[tuple[float, float]] = []
     batch, ahead = (1, 0) if given.images == ["-"] else (given.batch_size, 2)  # a pipe wants each answer at once
     images = by_page(find_images(given.images), predictor.card.preprocess.page)
@@ -224,6 +224,7 @@ def predict(given: Predict, words: list[str]) -> int:
         failed += isinstance(row, tuple)
         if not isinstance(row, tuple) and row.clipped is not None:
             clipped.append(row.clipped)
+        empty += not isinstance(row, tuple) and row.empty
         print_row(row)
         if pictures is not None:
             pictures(row)
@@ -232,6 +233,12 @@ def predict(given: Predict, words: list[str]) -> int:
     if clipped:
         assert predictor.card.preprocess.value_range is not None
         print(f"vitral: {clipped_in_words(clipped, predictor.card.preprocess.value_range)}", file=sys.stderr)
+    if empty and empty == total - failed:
+        least = predictor.answers.threshold or 0.0
+        print(
+            f"vitral: nothing scored {least:.0%} or more; --threshold {least / 4:.2g} shows what is less sure",
+            file=sys.stderr,
+        )
     if failed:
         print(f"vitral: {failed} of {counted(total, 'image')} could not be read", file=sys.stderr)
     return 1 if failed else 0
