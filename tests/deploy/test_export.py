@@ -197,6 +197,24 @@ def test_files_of_more_than_8_bits_are_answered_as_by_the_model(to):
     assert not alike(found, made.predict((ramp // 257).astype(np.uint8)))
 
 
+@pytest.mark.parametrize("to", ["onnx", "torch", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_a_model_of_16_bits_takes_files_of_8_too(to, tmp_path):
+    made, path = predictor(), tmp_path / f"m{export.FORMATS[to].suffix}"
+    made = Predictor(made.model, replace(made.card, preprocess=replace(made.card.preprocess, bit_depth=16)))
+    export.export(made, path)
+    for image in pictures(tmp_path, 3)[-2:]:  # the last is of 16
+        assert alike(load(path).predict(image), made.predict(image))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("head", ["linear", "query"])
+def test_raw_graphs_of_places(head, to, tmp_path):
+    made, path = predictor(head=head), tmp_path / f"m{export.FORMATS[to].suffix}"
+    assert export.export(made, path, raw=True).difference < 1e-5
+    assert load(path).engine.form.given[0] == "logits"
+
+
 def test_images_of_many_sizes_are_refused_in_a_sentence(tmp_path):
     made = predictor()
     keeps = replace(made.card.preprocess, resize="steps", steps=(Resize("shortest", 32, 32, "bicubic"),))

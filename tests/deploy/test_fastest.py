@@ -211,6 +211,13 @@ def test_8_bits_that_pay_are_written(tmp_path, monkeypatch):
         eight_bits.export_int8(made, tmp_path / "m.pt2", None, NAMES, seen(None))
 
 
+def test_what_8_bits_leave_no_choice_of_is_refused(model, capsys):
+    for words in (("--raw",), ("--check-on", "x.png")):
+        code, _, err = command(capsys, "export", model[0], "--int8", "digits", *words)
+        assert code == 2
+        assert f"vitral: {words[0]}: " in err
+
+
 def test_without_instructions_for_8_bits_weights_get_7(monkeypatch):
     for flags, has in (("fpu avx2", False), ("fpu avx512_vnni", True), ("fpu avx2 avx_vnni", True)):
         monkeypatch.setattr(Path, "read_text", lambda self, flags=flags: f"model : x\nflags : {flags}\nbugs :")

@@ -83,6 +83,10 @@ def _in_8_bits(given: Export, out: Path) -> int:
     from vitral.predict import load
     from vitral.training.display import Display
 
+    if given.raw:
+        raise VitralError("--raw: a file in 8 bits takes pixels and gives probabilities; leave it out")
+    if given.check_on:
+        raise VitralError(f"--check-on: answers in 8 bits are compared on {given.int8}; leave it out")
     predictor = load(given.model)
     with Display() as display:
         data = labelled(given.int8, given.model, predictor.card, {}, display)

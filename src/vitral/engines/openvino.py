@@ -41,16 +41,22 @@ class OpenvinoEngine(ExportedEngine):
             "CPU", "OPTIMIZATION_CAPABILITIES"
         )
         self.precision = "bf16" if wanted else "f32"
-        self._for(self.model.inputs[0].get_element_type().get_type_name())
+        self._for(self._own)
         return stored
 
+    @property
+    def _own(self) -> str:
+        """The type of pixels that the graph was made for, u8 or f32."""
+        kind: str = self.model.inputs[0].get_element_type().get_type_name()
+        return kind
+
     def _for(self, kind: str) -> Any:
-        """What runs the graph for pixels of this type: u8, or f32 for files of more than 8 bits, as its first step converts whatever comes."""
+        """What runs the graph for pixels of this type: its own, or where that is u8 also f32, as its first step converts whatever comes."""
         if kind not in self._compiled:
             import openvino
 
             model = self.model
-            if model.inputs[0].get_element_type().get_type_name() != kind:
+            if kind != self._own:
                 model = model.clone()
                 model.get_parameters()[0].set_element_type(getattr(openvino.Type, kind))
                 model.validate_nodes_and_infer_types()
@@ -63,5 +69,7 @@ class OpenvinoEngine(ExportedEngine):
         return self._compiled[kind]
 
     def run(self, pixels: Pixels) -> Sequence[Any]:
+        if self._own == "f32":
+            pixels = pixels.astype(np.float32, copy=False)
         found = self._for("u8" if pixels.dtype == np.uint8 else "f32").infer([pixels])
         return [each.copy() for each in found.to_tuple()]
