@@ -124,7 +124,7 @@ def test_objects_stand_beside_finding_nothing():
     )
     assert (
         places.weakest(scores)
-        == "It cannot do dog (AP 0.2%); what costs most is the wrong place (AP50 would gain 10.0 points)."
+        == "It cannot do dog (AP 0.2%); what costs most is boxes in the wrong place (AP50 would gain 10.0 points)."
     )
     assert places.what_is_right(scores | {"ap_interval": [0.0, 0.0], "ap": 0.0}).endswith(
         "no better than finding nothing (0.0%)."

@@ -9,10 +9,16 @@ from vitral.errors import counted
 from vitral.guidance import weights
 from vitral.guidance.coach.history import History, Line
 from vitral.guidance.coach.symptoms import Remark
-from vitral.report.objects import MISTAKES
 
 TITLES = {"miou": "mIoU", "ap": "AP", "pq": "PQ"}
 """Headline scores by their names in logs and in scores.json."""
+KINDS = {
+    "class": "the wrong class",
+    "place": "boxes in the wrong place",
+    "duplicate": "objects found twice",
+    "background": "finding what is not there",
+    "missed": "objects that are missed",
+}
 AROUND = 3  # validations that are averaged: one alone jumps
 FALLEN = 0.2  # of the best score, lost again
 APART = 0.15  # of the score on training images above that on validation images
@@ -146,7 +152,7 @@ def weakest(scores: dict[str, Any]) -> str:
 def _costly(scores: dict[str, Any]) -> str:
     if "costs" in scores and any(scores["costs"].values()):
         kind = max(scores["costs"], key=lambda kind: scores["costs"][kind])
-        return f"what costs most is {MISTAKES[kind]} (AP50 would gain {100 * scores['costs'][kind]:.1f} points)"
+        return f"what costs most is {KINDS[kind]} (AP50 would gain {100 * scores['costs'][kind]:.1f} points)"
     if "confusion" in scores:
         wrong = [
             (pixels, i, j)
