@@ -20,7 +20,7 @@ def small_picture(pixels: "Tensor | Pixels", end: float) -> NDArray[np.uint8]:
     """
     whole: Pixels = np.asarray(pixels)
     if whole.dtype != np.uint8:
-        whole = (whole * np.float32(255 / end)).round().clip(0, 255).astype(np.uint8)
+        whole = np.nan_to_num(whole * np.float32(255 / end)).round().clip(0, 255).astype(np.uint8)
     weights = (299, 587, 114) if len(whole) == 3 else (1,) * len(whole)
     total = sum(weights)
     grey = np.full(whole.shape[1:], total // 2, np.int32)  # so that the division rounds
