@@ -49,6 +49,21 @@ def test_a_vit_with_a_stem_has_all_of_the_contract(tiny_vit):
     )
 
 
+def test_dense_tasks_read_the_maps_of_a_deep_stem(tiny_vit):
+    model = tiny_vit(image_size=(32, 48), patch_size=16, stem=(4, 8, 8, 16, 16, 24)).eval()
+    assert (model.strides, model.widths, model.token_strides) == ([4, 8, 16], [8, 16, 32], [16])
+    images = torch.randn(2, 1, 37, 50)
+    maps = model.features(images)
+    assert [tuple(m.shape) for m in maps] == [(2, 12, 16, 8), (2, 6, 8, 16), (2, 3, 4, 32)]
+    assert torch.allclose(
+        maps[2].flatten(1, 2), model.encode(model.embed(images), (3, 4))[:, model.num_prefix :], atol=1e-5
+    )
+    stem = model.patch_embed.stem
+    whole = F.pad(images, (0, 14, 0, 11))
+    assert torch.allclose(maps[0], stem[:9](whole).permute(0, 2, 3, 1), atol=1e-5)
+    assert torch.allclose(maps[1], stem[:15](whole).permute(0, 2, 3, 1), atol=1e-5)
+
+
 @pytest.mark.parametrize(("dropped", "kept"), [(0.5, 6), (0.25, 9), (0.99, 1)])
 def test_each_sample_keeps_its_own_patches_and_every_prefix(dropped, kept):
     tokens = torch.arange(4 * 14 * 3.0).view(4, 14, 3)

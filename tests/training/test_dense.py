@@ -196,9 +196,12 @@ def test_what_means_nothing_for_places_is_refused(ground, change, said):
 def test_defaults_suit_maps(ground, shapes_folder):
     data = open_data(ground)
     recipe, reasons = resolve(Recipe(), data, "cpu")
-    assert (recipe.objective, recipe.head) == (SegmentOptions(), LinearOptions())
+    assert (recipe.objective, recipe.head) == (SegmentOptions(), SegformerOptions(head_dim=64, head_upscale=2))
+    assert recipe.model.get("stem") == (32,) * 2 + (64,) * 4 + (128,) * 5
+    linear, _ = resolve(Recipe(ModelOptions(stem=())), data, "cpu")
+    assert linear.head == LinearOptions()
     assert (recipe.augment.crop, recipe.view.resize, recipe.model.get("patch_size")) == ("jittered", "pad", 8)
-    assert any("linear head" in reason for reason in reasons)
+    assert any("segformer head" in reason for reason in reasons)
     pyramid, _ = resolve(Recipe(ModelOptions("pvt_v2_b0")), data, "cpu")
     assert pyramid.head == SegformerOptions()
     with pytest.raises(VitralError, match="head linear: is for tasks that answer places"):
@@ -214,7 +217,9 @@ def test_predictions_are_written_as_maps_that_are_data_again(ground, trained, tm
     assert json.loads((out / "classes.json").read_text()) == {"classes": {"0": "dark", "1": "bright"}}
     answer = vitral.load(trained).predict(ground / "images/03.png")
     assert (picture(out / "03.png") == answer.map).all()
-    assert picture(out / "03-overlay.jpg").shape[:2] == answer.map.shape
+    h, w = picture(out / "03-overlay.jpg").shape[:2]  # with the classes' names below
+    assert h > answer.map.shape[0]
+    assert w >= answer.map.shape[1]
 
 
 def test_answers_to_whole_images_have_no_pictures(shapes_folder, tmp_path, capsys):
@@ -226,7 +231,7 @@ def test_answers_to_whole_images_have_no_pictures(shapes_folder, tmp_path, capsy
     assert "--out: is for answers that are places" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["explain"], ["view"], ["evaluate", "--explanations", "rollout"]])
+@pytest.mark.parametrize("words", [["view"], ["evaluate", "--explanations", "rollout"]])
 def test_what_is_for_whole_images_says_so(ground, trained, capsys, words):
     command, *more = words
     data = ground if command == "evaluate" else ground / "images/03.png"
@@ -327,8 +332,7 @@ def test_scenes_are_learned_from_scratch(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     run(capsys, "data", "scenes", "scenes", "--images", "800", "--test", "100", "--size", "192")
     run(capsys, "doctor", "scenes")
-    run(capsys, "train", "scenes", "--task", "semantic", "--near-copies", "apart", "--patch-size", "16", "--head", "linear", "--head-upscale", "8",
-        "--steps", "1000", "--validate-every", "250", "--out", "run")  # fmt: skip
+    run(capsys, "train", "scenes", "--task", "semantic", "--near-copies", "apart", "--steps", "300", "--out", "run")
     result = json.loads(run(capsys, "evaluate", "run", "scenes", "--split", "test", "--json").out)
     run(capsys, "predict", "run", "scenes/test", "--out", "maps")
-    assert result["miou"] > 0.15  # background everywhere scores 0.10
+    assert result["miou"] > 0.25  # background everywhere scores 0.10

@@ -94,7 +94,7 @@ def test_predictions_as_rows_pictures_and_files_of_other_tools(scenes, trained, 
 
 
 def test_the_truth_scores_one_before_training(scenes, trained):
-    assert "the truth in cells of 2 pixels" in (trained / "run.json").read_text()
+    assert "the truth in cells of 4 pixels" in (trained / "run.json").read_text()
     learning = learning_of("instance")
     data = open_data(scenes, DataOptions(near_copies="apart", task="instance"))
     split, steps = data.splits["test"], vitral.load(trained).card.preprocess
@@ -185,7 +185,7 @@ def ground(tmp_path_factory):
 
 def test_panoptic_data_from_a_folder_to_segments(ground, tmp_path, capsys):
     out = tmp_path / "run"
-    train("train", ground, "--task", "panoptic", "--out", out, *WORDS, "--steps", "40")
+    train("train", ground, "--task", "panoptic", "--out", out, *WORDS, "--decoder-layers", "1", "--steps", "60")
     vit = vitral.load(out)
     assert vit.model.head.stuff == {0, 1}
     result = json.loads(run(capsys, "evaluate", out, ground, "--split", "test", "--json").out)

@@ -201,6 +201,19 @@ def test_muon_equals_torchs_where_both_are_in_float32(monkeypatch, shapes):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5)
 
 
+def test_muon_takes_a_kernel_as_a_matrix():
+    torch.manual_seed(0)
+    kernel = torch.nn.Parameter(torch.randn(6, 4, 3, 3))
+    matrix = torch.nn.Parameter(kernel.detach().flatten(1).clone())
+    both = Muon([kernel], 0.1), Muon([matrix], 0.1)
+    for _ in range(2):
+        kernel.grad = torch.randn(6, 4, 3, 3)
+        matrix.grad = kernel.grad.flatten(1).clone()
+        for each in both:
+            each.step()
+    assert torch.allclose(kernel.flatten(1), matrix, atol=1e-6)
+
+
 def test_muon_computes_layers_at_rates_of_their_own_and_in_parts(monkeypatch):
     def trained(stacked):
         monkeypatch.setattr("vitral.training.optimizers.STACKED", stacked)

@@ -185,6 +185,7 @@ def _segformer(c: ModelConfig, head: HeadOptions) -> dict[str, Any]:
             f"a {head.name} head on a {type(c).__name__.removesuffix('Config')}: Transformers has no such model"
         )
     like = {"batch_norm": head.batch_norm, "linear": not c.linear, "qkv_bias": c.qkv_bias}
+    like["head_upscale"] = head.head_upscale == 1
     like |= {name: getattr(c, name) == tables.SEGFORMER_EPS for name in ("norm_eps", "conv_norm_eps")}
     if unlike := [name for name, same in like.items() if not same]:
         raise VitralError(

@@ -142,7 +142,7 @@ class AugmentOptions:
     (in its proportions larger or smaller by --zoom, then cut or padded: for maps and boxes) or none; default: by the images' size and --resize, and
     by the task.
     """
-    zoom: tuple[float, float] = (0.5, 2.0)
+    zoom: tuple[float, float] = (0.75, 1.5)
     """Smallest and largest factor of a jittered crop, over the size at which the whole image just fits."""
     scale: tuple[float, float] | None = None
     """Smallest and largest share of the image's area that a resized crop takes; default: by the number of images."""

@@ -56,18 +56,24 @@ def matched(split: Split, data_labels: list[str], predictor: Predictor, name: st
 
 
 def evaluate(
-    predictor: Predictor, split: Split, data_labels: list[str], *, name: str | None = None, **options: Any
+    predictor: Predictor,
+    split: Split,
+    data_labels: list[str],
+    *,
+    name: str | None = None,
+    report: bool = True,
+    **options: Any,
 ) -> tuple[Scores, Evaluator]:
     """Scores on a split of a data set with `data_labels`, and the evaluator that they come from, with what it kept.
 
-    name: of the data, for errors; default the split's. options: as in `answered`.
+    name: of the data, for errors; default the split's. report: with what only a report shows, see `Evaluator.glance`. options: as in `answered`.
     """
     predictor.check_head()
     split = matched(split, data_labels, predictor, name or split.name)
     evaluator = EVALUATORS[predictor.card.task](predictor.labels)
     for outputs, targets in answered(predictor, split, **options):
         evaluator.add(outputs, targets)
-    return evaluator.result(), evaluator
+    return evaluator.result() if report else evaluator.glance(), evaluator
 
 
 def score_kept(kept: Kept, task: str, labels: list[str]) -> Scores:

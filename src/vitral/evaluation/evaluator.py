@@ -76,6 +76,10 @@ class Evaluator(ABC):
     def result(self) -> Scores:
         """The scores of all batches. Raises VitralError without images."""
 
+    def glance(self) -> Scores:
+        """As `result`, where that takes long without intervals and what else only a report shows: for validations."""
+        return self.result()
+
     @staticmethod
     def right(outputs: np.ndarray, targets: np.ndarray) -> np.ndarray | None:
         """bool [n]: whether the answer of each row of outputs [n, K] is entirely right; None for a task where that has no meaning."""

@@ -18,7 +18,7 @@ from vitral.errors import counted, some
 from vitral.evaluation.evaluator import Evaluator, Kept, Scores
 from vitral.evaluation.metrics import percent
 from vitral.evaluation.mistakes import costs, counts, judged, overlaps
-from vitral.evaluation.precision import AREAS, Interval, average_precision
+from vitral.evaluation.precision import AREAS, RESAMPLED, Interval, average_precision
 from vitral.models.heads.outputs import Found
 
 POINTS = tuple(range(0, 101, 4))  # levels of recall of a curve that is kept
@@ -134,6 +134,9 @@ class ObjectEvaluator(Evaluator):
     def result(self) -> ObjectScores:
         return score_objects(self.found, self.truth, self.labels)
 
+    def glance(self) -> ObjectScores:
+        return score_objects(self.found, self.truth, self.labels, report=False)
+
     def kept(self) -> Kept:
         truth = [_answer(one) for one in self.truth]
         marks = [
@@ -206,17 +209,22 @@ def _unpacked(kept: Kept, what: str, sizes: Sequence[tuple[int, int]]) -> list[D
     return images
 
 
-def score_objects(found: Sequence[Detections], truth: Sequence[Annotated], labels: Sequence[str]) -> ObjectScores:
+def score_objects(
+    found: Sequence[Detections], truth: Sequence[Annotated], labels: Sequence[str], *, report: bool = True
+) -> ObjectScores:
     """All scores of what was found in n images; those of masks only where everything that was found has one and some object does.
+
+    report: with intervals and mistakes, which take longest.
 
     Raises:
         VitralError: there are no images, or a score or box is not finite.
     """
     K = len(labels)
-    boxes = average_precision(found, truth, K)
+    resampled = RESAMPLED if report else 0
+    boxes = average_precision(found, truth, K, resampled=resampled)
     shapes = any(each.shape is not None for one in truth for each in one.objects)
     masked = shapes and all(one.masks is not None for one in found)
-    masks = average_precision(found, truth, K, "masks") if masked else None
+    masks = average_precision(found, truth, K, "masks", resampled=resampled) if masked else None
     real = [[each for each in one.objects if not (each.crowd or each.hard)] for one in truth]
     support, images = np.zeros(K, np.int64), np.zeros(K, np.int64)
     for one in real:
@@ -245,8 +253,8 @@ def score_objects(found: Sequence[Detections], truth: Sequence[Annotated], label
         mask_ap50=None if masks is None else masks.ap50,
         mask_ap_interval=None if masks is None else masks.interval,
         loss=_loss(found, real),
-        mistakes=counts([judged(one, annotated) for one, annotated in zip(shown, truth, strict=True)]),
-        costs={kind: round(gain, 6) for kind, gain in costs(found, truth, K).items()},
+        mistakes=counts([judged(one, real) for one, real in zip(shown, truth, strict=True)]) if report else {},
+        costs={kind: round(gain, 6) for kind, gain in costs(found, truth, K).items()} if report else {},
         classes=classes,
     )
 

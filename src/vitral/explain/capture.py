@@ -176,7 +176,7 @@ def _grid(model: ImageModel, x: Tensor, images: Tensor) -> tuple[tuple[int, int]
         grid = covering(images, model.patch_size) if model.backbone.pyramid else model.grid_of(images)
         return grid, model.patch_size
     grid = (x.shape[1], x.shape[2])
-    return grid, next(stride for stride in model.strides if covering(images, stride) == grid)
+    return grid, next(stride for stride in model.token_strides if covering(images, stride) == grid)
 
 
 def _features(model: ImageModel, x: Tensor, images: Tensor) -> Features:

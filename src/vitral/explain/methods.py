@@ -123,7 +123,7 @@ def _legrad(q: Question) -> Found:
 
 
 def _cell(q: Question) -> int:
-    return perturbation.cell_side(q.model.strides, (q.image.shape[1], q.image.shape[2]))
+    return perturbation.cell_side(q.model.token_strides, (q.image.shape[1], q.image.shape[2]))
 
 
 def _integrated_gradients(q: Question) -> Found:

@@ -51,6 +51,10 @@ class Asked(ImageModel):
         return self.ask(images)
 
     @property
+    def token_strides(self) -> list[int]:
+        return self.whole.token_strides
+
+    @property
     def backbone(self) -> ImageModel:
         return self.whole.backbone
 

@@ -118,7 +118,7 @@ class Removable:
 
 def cut(model: ImageModel, height: int, width: int) -> tuple[int, tuple[int, int]]:
     """The side in pixels of the patches that can be removed, and their grid (h, w); the last may reach over the edge."""
-    side = cell_side(model.strides, (height, width))
+    side = cell_side(model.token_strides, (height, width))
     return side, (-(-height // side), -(-width // side))
 
 

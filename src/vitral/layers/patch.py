@@ -10,6 +10,8 @@ from torch.nn import functional as F
 from vitral.errors import VitralError
 from vitral.layers.conv import Conv2d
 
+FINEST = 4  # pixels of the cells of a stem's maps that dense tasks read
+
 
 def patchify(images: Tensor, patch: tuple[int, int], channels_last: bool = False) -> Tensor:
     """Images [B, C, H, W] to flat patches [B, N, C*p*q], patches row by row, each in the order channel, row, column.
@@ -114,15 +116,29 @@ class ConvStem(Embedding):
             )
         self.patch = (patch_size, patch_size)
         self.in_channels = in_channels
+        self.finer: dict[int, int] = {}
+        """Strides and widths of the maps that are finer than the patches."""
+        stride = 1
+        for width, step in zip(widths, strides, strict=True):
+            stride *= step
+            if FINEST <= stride < patch_size:
+                self.finer[stride] = width
         layers: list[nn.Module] = []
         for before, width, stride in zip(inputs, widths, strides, strict=False):
             layers += [Conv2d(before, width, 3, stride, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
         self.stem = nn.Sequential(*layers)
         self.proj = nn.Conv2d(widths[-1], dim, kernel_size=1)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, finer: list[Tensor] | None = None) -> Tensor:
+        """finer: gets the maps [B, h, w, D] of FINEST pixels' stride or more that are finer than the patches, as they are before each halving."""
         check_channels(images, self.in_channels)
         p, q = self.patch
         images = F.pad(images, (0, -images.shape[3] % q, 0, -images.shape[2] % p))
-        maps = self.stem(images.contiguous(memory_format=torch.channels_last))  # [B, D', h, w]
+        maps, stride = images.contiguous(memory_format=torch.channels_last), 1
+        for layer in self.stem:
+            if isinstance(layer, nn.Conv2d) and layer.stride[0] == 2:
+                if finer is not None and stride >= FINEST:
+                    finer.append(maps.permute(0, 2, 3, 1))
+                stride *= 2
+            maps = layer(maps)  # [B, D', h, w]
         return F.linear(maps.permute(0, 2, 3, 1).flatten(1, 2), self.proj.weight.flatten(1), self.proj.bias)

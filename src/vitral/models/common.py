@@ -165,6 +165,11 @@ class ImageModel(nn.Module, ABC):
         return [self.config.token_width] * len(self.strides)
 
     @property
+    def token_strides(self) -> list[int]:
+        """Pixels of a token's side: in each stage of a pyramid, else of a patch."""
+        return self.strides if self.pyramid else [self.patch_size]
+
+    @property
     def backbone(self) -> "ImageModel":
         """What is fine-tuned: the model itself, or the encoder of a model that is for pre-training only."""
         return self
@@ -200,6 +205,11 @@ class ImageModel(nn.Module, ABC):
         last = max(layers.values())
         return {name for name, layer in layers.items() if 0 < layer < last}
 
+    def whole_matrices(self) -> set[str]:
+        """Names of the parameters that Muon learns where it is chosen: the matrices between the embedding and the final norm."""
+        inner = self.inner_parameters()
+        return {name for name, p in self.named_parameters() if p.ndim == 2 and name in inner}
+
     def embedding_parameters(self) -> set[str]:
         """Names of the parameters that `embed` uses: the embedding, tokens and positions."""
         named = [name for name, _ in self.named_parameters()]
@@ -221,7 +231,7 @@ class ImageModel(nn.Module, ABC):
 
     def grid_of(self, images: Tensor) -> Grid:
         """Rows and columns of the tokens that `embed` makes of images [B, C, H, W]; an image smaller than a patch is refused."""
-        stride = self.strides[0]
+        stride = self.token_strides[0]
         return covering(images, stride) if self.pyramid else patch_grid((stride, stride), *images.shape[2:])
 
     def represent(self, images: Tensor) -> Tensor:
@@ -231,7 +241,8 @@ class ImageModel(nn.Module, ABC):
     def features(self, images: Tensor) -> list[Tensor]:
         """Maps [B, h, w, D] for dense tasks, finest first; their pixel strides are `self.strides`.
 
-        Those of each stage of a pyramid, else of up to four evenly spaced blocks; the last one is what `encode` returns.
+        Those of each stage of a pyramid, else of up to four evenly spaced blocks, or of a stem of convolutions and the last block; the last one is
+        what `encode` returns.
         """
         stages, number, maps = self.blocks_by_stage(), count(), []
         depth = len(stages) if self.pyramid else sum(map(len, stages))

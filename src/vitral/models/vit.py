@@ -21,7 +21,7 @@ from vitral.layers.mlp import ACTIVATIONS, Mlp
 from vitral.layers.patch import ConvStem, PatchEmbed, prepend
 from vitral.layers.pool import POOLS, keep_some, pool
 from vitral.layers.position import POSITIONS, Grid, LearnedPositions2d, resize_positions, sincos2d
-from vitral.models.common import CLASS_TOKEN, Each, Maskable, ModelConfig, ignore
+from vitral.models.common import CLASS_TOKEN, Each, Maskable, ModelConfig, ignore, to_map
 
 BESIDE = 0.5  # the weight of its logits beside those of edges and colours: of few images a Transformer is too sure (benchmarks/LOG.md)
 
@@ -122,7 +122,9 @@ class VisionTransformer(Maskable):
         self.head = nn.Linear(R or D, config.num_classes) if config.num_classes else nn.Identity()
         if config.beside == "edges" and config.num_classes:
             self.beside = EdgesAndColours(config.in_channels, config.num_classes)
-        self.strides = [config.patch_size] * min(4, config.depth)
+        self.finer = self.patch_embed.finer if isinstance(self.patch_embed, ConvStem) else {}
+        """Strides and widths of the stem's maps that are finer than the patches."""
+        self.strides = [*self.finer, config.patch_size] if self.finer else [config.patch_size] * min(4, config.depth)
         self.initialise()
 
     @torch.no_grad()
@@ -162,12 +164,30 @@ class VisionTransformer(Maskable):
             return logits
         return BESIDE * logits + self.beside(images)
 
-    def embed(self, images: Tensor, replace: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+    @property
+    def widths(self) -> list[int]:
+        return [*self.finer.values(), *[self.dim] * (len(self.strides) - len(self.finer))]
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Those of up to four depths; behind a stem of convolutions its finer maps and the last one."""
+        if not self.finer:
+            return super().features(images)
+        finer: list[Tensor] = []
+        grid = self.grid_of(images)
+        last = to_map(self.encode(self.embed(images, finer=finer), grid), grid)
+        return [*finer, last]
+
+    def embed(
+        self,
+        images: Tensor,
+        replace: Callable[[Tensor], Tensor] | None = None,
+        finer: list[Tensor] | None = None,
+    ) -> Tensor:
         """Images [B, C, H, W] to tokens [B, N, D]: patches with positions, then the class and register tokens before them.
 
-        `replace` may change the embedded patches [B, h*w, D] before they get positions, as masked pre-training does.
+        `replace` may change the embedded patches [B, h*w, D] before they get positions, as masked pre-training does. `finer`: as in `ConvStem`.
         """
-        tokens = self.patch_embed(images)  # [B, h*w, D]
+        tokens = self.patch_embed(images) if finer is None else self.patch_embed(images, finer)  # [B, h*w, D]
         if replace is not None:
             tokens = replace(tokens)
         patches, first = self.positions(self.grid_of(images))

@@ -85,10 +85,21 @@ class ClassifyOptions(ObjectiveOptions):
 
 @dataclass(frozen=True)
 class SegmentOptions(ObjectiveOptions):
-    """A class for each pixel; it has no options of its own."""
+    """A class for each pixel."""
 
     name = "segment"
     labelled = True
+
+    rarity: float = 0.5
+    """How much more pixels of rare classes weigh: by their class's share of the pixels to the power of minus this; 0: all pixels weigh the same;
+    1: all classes."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.rarity <= 1:
+            raise VitralError(
+                f"objective.rarity {self.rarity}: lies from 0 (all pixels weigh the same) to 1 (all classes)"
+            )
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from vitral.data.options import AugmentOptions, augreg
 from vitral.data.preprocess import Preprocess
 from vitral.data.sources import DataSet
 from vitral.errors import VitralError
+from vitral.layers.patch import FINEST
 from vitral.models.heads.options import HeadOptions
 from vitral.models.shapes import shapes_only
 from vitral.models.zoo import build, is_pyramid
@@ -29,6 +30,8 @@ from vitral.training.tasks import learning_of, objective_for, refuse_for_places
 KEPT = 0.9  # of an image: where the largest crop of the model's shape is less, what it leaves out can be what counts
 SAME = 0.99  # of an image: where the model's shape keeps that much, images are stretched to it
 BETWEEN = 1000  # training images from one validation to the next: of few images a validation takes as long as an epoch
+VALIDATIONS = 50  # of a run whose length is known, at least
+BETWEEN_PLACES, VALIDATIONS_OF_PLACES = 8000, 12  # the same where places are answered, whose scores take longer
 NARROW = 1 / 6  # of the deviation that the weights know: 12 bits in a file of 16 have a sixteenth
 PRETRAINED = SIZES[1]  # what learns without labels if no size was said
 FINE_TUNING = 0.5  # the learning rate from trained weights over that from scratch
@@ -124,7 +127,8 @@ def settle_head(head: HeadOptions, model: ModelOptions, task: str | None, reason
         return head
     if head.name:
         return head
-    head = make(is_pyramid(row(model)))
+    finer = bool(model.get("stem")) and (model.get("patch_size") or 0) > FINEST
+    head = make(is_pyramid(row(model)), finer)
     reasons.append(f"{head.name} head on the backbone's maps: --head chooses another")
     return head
 
@@ -162,8 +166,12 @@ def _model(
         reasons.append(
             f"{height}x{width} pixels are padded with zeros to {padded[0]}x{padded[1]}: patches of {patch} do not tile them"
         )
-    if model.get("stem") and said.get("stem") is None:
-        reasons.append("patches by convolutions, which learned more than linear ones in equal time")
+    if (stem := model.get("stem")) and said.get("stem") is None:
+        reasons.append(
+            f"patches by {len(stem)} convolutions, whose maps the head reads too: from scratch they learn shapes several times as fast"
+            if places
+            else "patches by convolutions, which learned more than linear ones in equal time"
+        )
     if said.name is None and said.get("dim") is None and model.get("dim") is not None:
         reasons.append(
             f"width {size.dim}, {model.get('depth')} layers: for {len(data.splits['train']):,} training images"
@@ -299,13 +307,12 @@ def _train(
         reasons.append(
             f"{train.epochs:g} epochs: few images are seen more often; --epochs, --steps or --time say otherwise"
         )
-    if train.validate_every is None and (epochs := _validated_epochs(train, count)) > 1:
+    if train.validate_every is None and (epochs := _validated_epochs(train, count, places)) > 1:
         assert train.batch_size is not None
         every = epochs * -(-count // (train.batch_size * train.accumulation))
         train = replace(train, validate_every=every)
-        reasons.append(
-            f"validation every {epochs} epochs, as one of {count:,} images is short: --validate-every says otherwise"
-        )
+        why = "as scores of places take long" if places else f"as one of {count:,} images is short"
+        reasons.append(f"validation every {epochs} epochs, {why}: --validate-every says otherwise")
     if train.workers is None:
         fit = count * data.height * data.width * data.channels <= REMEMBERED
         train = replace(train, workers=0 if fit else 2)
@@ -313,14 +320,15 @@ def _train(
     return train
 
 
-def _validated_epochs(train: TrainOptions, count: int) -> int:
-    """Epochs between validations: as many as see `BETWEEN` images, but fifty validations in a run whose length is known."""
+def _validated_epochs(train: TrainOptions, count: int, places: bool) -> int:
+    """Epochs between validations: as many as see so many images, but so many validations in a run whose length is known."""
+    between, least = (BETWEEN_PLACES, VALIDATIONS_OF_PLACES) if places else (BETWEEN, VALIDATIONS)
     epochs = train.epochs
     if train.steps is not None:
         assert train.batch_size is not None
         epochs = train.steps * train.batch_size * train.accumulation / count
-    most = float("inf") if epochs is None else epochs / 50
-    return max(1, int(min(BETWEEN / count, most)))
+    most = float("inf") if epochs is None else epochs / least
+    return max(1, int(min(between / count, most)))
 
 
 def settle_optim(

@@ -39,19 +39,19 @@ def image_models(learner: nn.Module) -> list[tuple[str, ImageModel]]:
 
 
 def build_optimizers(model: nn.Module, options: OptimOptions) -> list[torch.optim.Optimizer]:
-    """One optimiser for everything, or Muon for the matrices inside the encoder and AdamW for the rest. Frozen parameters are left out.
+    """One optimiser for everything, or Muon for each model's `whole_matrices` and AdamW for the rest. Frozen parameters are left out.
 
     A group is {params, scale, decays}, from which `set_rates` sets its learning rate and weight decay. Muon's updates are scaled to AdamW's size, so
     both take one learning rate and one decay; Muon computes in the precision that the parameters' device multiplies fastest.
     """
     assert options.lr is not None
     scales = rate_scales(model, options.layer_decay)
-    inner = {prefix + name for prefix, each in image_models(model) for name in each.inner_parameters()}
+    whole = {prefix + name for prefix, each in image_models(model) for name in each.whole_matrices()}
     parted: dict[tuple[bool, bool, float], list[nn.Parameter]] = {}
     for name, p in model.named_parameters():
         if p.requires_grad:
             decaying = decays(name, p)
-            by_muon = options.optimizer == "muon" and decaying and p.ndim == 2 and name in inner
+            by_muon = options.optimizer == "muon" and decaying and name in whole
             parted.setdefault((by_muon, decaying, scales[name]), []).append(p)
     assert parted, "nothing to train: every parameter is frozen"
     groups: dict[bool, list[dict[str, object]]] = {True: [], False: []}

@@ -105,7 +105,7 @@ class Muon(torch.optim.Optimizer):
     The results equal `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")` computed in `dtype`.
 
     Args:
-        groups: parameters or groups of them, all of two dimensions.
+        groups: parameters or groups of them, matrices or the kernels of convolutions [out, in, h, w], taken as matrices [out, in * h * w].
         dtype: of the orthogonalisation; momentum and parameters keep their own.
     """
 
@@ -119,7 +119,9 @@ class Muon(torch.optim.Optimizer):
     ) -> None:
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
         self.dtype = dtype
-        assert all(p.ndim == 2 for group in self.param_groups for p in group["params"]), "Muon is for matrices"
+        assert all(p.ndim >= 2 for group in self.param_groups for p in group["params"]), (
+            "Muon is for matrices and kernels"
+        )
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -137,7 +139,8 @@ class Muon(torch.optim.Optimizer):
             updates = torch._foreach_lerp(grads, momenta, group["momentum"])
             torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
             for p, update in zip(params, updates, strict=True):
-                wide = update if p.shape[0] <= p.shape[1] else update.T
+                matrix = update.flatten(1)
+                wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
                 shapes.setdefault(tuple(wide.shape), []).append((p, wide, group["lr"]))
         for (rows, columns), matrices in shapes.items():
             count = max(1, STACKED // (rows * columns))
@@ -145,7 +148,8 @@ class Muon(torch.optim.Optimizer):
                 part = matrices[start : start + count]
                 stack = orthogonal(torch.stack([wide for _, wide, _ in part]), self.dtype)  # [n, rows, columns]
                 for (p, _, lr), wide in zip(part, stack, strict=True):
-                    p.add_(wide if p.shape == wide.shape else wide.T, alpha=-lr * 0.2 * math.sqrt(columns))
+                    turned = wide if len(p) == len(wide) else wide.T
+                    p.add_(turned.view_as(p), alpha=-lr * 0.2 * math.sqrt(columns))
 
 
 def orthogonal(matrices: Tensor, dtype: torch.dtype) -> Tensor:

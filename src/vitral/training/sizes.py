@@ -5,6 +5,7 @@ points in equal time, and fixed positions and averaged patches pay; a model too 
 more often.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vitral.models.common import ModelConfig
@@ -83,7 +84,9 @@ def convolved(model: ModelOptions, pretext: PretextOptions | None) -> bool:
 
 
 LARGEST = 2  # times the side at which photographs are shown: so large are those whose places are answered
-FINE = 8  # pixels of their patches
+FINE = 8  # pixels of their patches, where these are linear
+DEEP = (1, 2, 4, 5)  # convolutions of a stem before each of the last halvings, whose maps heads for places read, too
+WIDE = 160  # pixels of the lesser side from which a deep stem halves four times
 
 
 def shown_for_places(height: int, width: int, side: int) -> tuple[int, int]:
@@ -117,27 +120,33 @@ def model_for(
         return said.over(ModelOptions(MODEL, {"image_size": shown} | patch))
     small = max(shown) <= SMALL
     patch_size, dim = patch_for(said, shown[0], shown[1], pretext), said.get("dim") or size.dim
-    if places and said.get("patch_size") is None:
+    if places and said.get("patch_size") is None and not (convolved(said, pretext) and min(shown) >= WIDE):
         patch_size = min(FINE, patch_size)
     heads = next(n for n in range(size.heads, 0, -1) if dim % n == 0)
     planned: dict[str, object] = {"image_size": shown, "patch_size": patch_size}
-    planned |= {"dim": dim, "depth": size.depth, "num_heads": heads, "mlp_ratio": 2.0}
+    planned |= {
+        "dim": dim,
+        "depth": max(2, size.depth // 2) if places else size.depth,
+        "num_heads": heads,
+        "mlp_ratio": 2.0,
+    }
     if pretext is None:
         planned |= {"position": "sincos2d" if small else "learned", "pooling": "mean"}
         planned["class_token"] = said.get("pooling") == "cls"
     else:
         planned |= pretext.small_encoder
     if convolved(said, pretext):
-        planned["stem"] = stem(dim, patch_size, twice=small)
+        planned["stem"] = stem(dim, patch_size, DEEP if places else (2,) if small else (1,))
     return said.over(ModelOptions(MODEL, planned))
 
 
-def stem(dim: int, patch: int, *, twice: bool) -> tuple[int, ...] | None:
-    """Widths of the convolutions that halve the image until patches are left, doubling up to `dim`; each twice for small images. None, linear
+def stem(dim: int, patch: int, counts: Sequence[int]) -> tuple[int, ...] | None:
+    """Widths of the convolutions that halve the image until patches are left, doubling up to `dim`; so many of each of the last widths. None, linear
     patches, where the patch is no power of two or `dim` too small to be halved so often.
     """
     halvings = patch.bit_length() - 1
     widths = [max(8, dim >> (halvings - 1 - i)) for i in range(halvings)]
     if 1 << halvings != patch or len(set(widths)) < halvings:
         return None
-    return tuple(width for width in widths for _ in range(2 if twice else 1))
+    each = [*[counts[0]] * halvings, *counts][-halvings:] if halvings else []
+    return tuple(width for width, count in zip(widths, each, strict=True) for _ in range(count))

@@ -44,7 +44,7 @@ class Supervised:
         """Score the validation split. Returns whether to keep these weights, and the scores for the model file."""
         run = self.run
         predictor = Predictor(model, run.card(model, {}))
-        scores, found = self._score(predictor, run.data.splits["val"])
+        scores, found = self._score(predictor, run.data.splits["val"], report=False)
         value, epoch = scores.headline, progress.step / run.loop.batches.steps_per_epoch
         # No score if no label occurs in the split: then keep the last weights.
         better = value is None or consider(progress, value, scores.loss, scores.images)
@@ -69,7 +69,7 @@ class Supervised:
         facts = found.spread()
         with alone(predictor.model):
             for name, split in scored.items():
-                own, _ = self._score(predictor, split)
+                own, _ = self._score(predictor, split, report=False)
                 facts |= {
                     f"{name}_loss": own.loss,
                     f"{name}_{own.HEADLINE}": own.headline,
@@ -77,11 +77,11 @@ class Supervised:
                 }
         return facts
 
-    def _score(self, predictor: Predictor, split: Split) -> tuple[Scores, Evaluator]:
+    def _score(self, predictor: Predictor, split: Split, *, report: bool = True) -> tuple[Scores, Evaluator]:
         run, loop = self.run, self.run.loop
         predictor.model.to(loop.device)
         return evaluate(
-            predictor, split, run.data.labels, precision=loop.precision,
+            predictor, split, run.data.labels, report=report, precision=loop.precision,
             workers=loop.workers, failed=lambda why: loop.without_workers(why, run),
             batch_size=max(1, min(256, 64 * 224 * 224 // (run.preprocess.height * run.preprocess.width))),
         )  # fmt: skip

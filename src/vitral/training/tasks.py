@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitral.data.maps import SemanticMaps
 from vitral.data.sources import DataSet
 from vitral.data.things import Boxes, Things, ThingTruth
 from vitral.errors import VitralError
@@ -17,7 +18,7 @@ from vitral.objectives.classify import Classify, balanced_weights
 from vitral.objectives.detect import Detect
 from vitral.objectives.objective import Objective
 from vitral.objectives.options import ClassifyOptions, DetectOptions, ObjectiveOptions, SegmentOptions
-from vitral.objectives.segment import Segment
+from vitral.objectives.segment import Segment, rarity_weights
 from vitral.training.config import Recipe
 
 CERTAIN = 8.0  # logit of a model that makes no mistake
@@ -38,7 +39,8 @@ def _none_small(seen: Any, truth: Any, height: int, width: int) -> tuple[int, in
 @dataclass(frozen=True)
 class Learning:
     """objective: made from options and data. settle: raises VitralError for options without meaning for the task; returns reasons to log. options:
-    of the objective. head: of a dense task, from whether the model is a pyramid; None where the architecture's own head answers. perfect: of a dense
+    of the objective. head: of a dense task, from whether the model is a pyramid, and whether its stem has maps finer than the patches; None
+    where the architecture's own head answers. perfect: of a dense
     task, from what `Targets.batch` gives, the number of classes and a stride to the outputs of a model that makes no mistake. fitted: the head as the
     data need it; raises VitralError for one that cannot learn them.
 
@@ -49,7 +51,7 @@ class Learning:
     objective: Callable[[Any, DataSet], Objective]
     settle: Callable[[Any], list[str]]
     options: type[ObjectiveOptions] = ClassifyOptions
-    head: Callable[[bool], HeadOptions] | None = None
+    head: Callable[[bool, bool], HeadOptions] | None = None
     perfect: Callable[[Any, int, int], Any] | None = None
     fitted: Callable[[HeadOptions, DataSet], HeadOptions] = _as_it_is
     certain: Callable[[Any], float | None] = _unknown
@@ -88,7 +90,15 @@ def _settle_label_sets(options: ClassifyOptions) -> list[str]:
 
 
 def _every_pixel(options: SegmentOptions, data: DataSet) -> Segment:
-    return Segment()
+    targets = data.splits["train"].targets
+    assert isinstance(targets, SemanticMaps)
+    shares = targets.shares(len(data.labels))
+    return Segment(rarity_weights(shares.tolist(), options.rarity))
+
+
+def _settle_pixels(options: SegmentOptions) -> list[str]:
+    rare = f"; rare classes weigh more, by their share to the power of -{options.rarity:g}" if options.rarity else ""
+    return [f"a class for each pixel (cross-entropy); void is left out{rare}"]
 
 
 def _perfect_maps(targets: Tensor, classes: int, stride: int) -> Maps:
@@ -99,16 +109,22 @@ def _perfect_maps(targets: Tensor, classes: int, stride: int) -> Maps:
     return Maps(F.avg_pool2d(padded, stride), stride)
 
 
-def _map_head(pyramid: bool) -> HeadOptions:
-    return SegformerOptions() if pyramid else LinearOptions()
+def _map_head(pyramid: bool, finer: bool) -> HeadOptions:
+    return (
+        SegformerOptions() if pyramid else SegformerOptions(head_dim=64, head_upscale=2) if finer else LinearOptions()
+    )
 
 
 def _objects(options: DetectOptions, data: DataSet) -> Detect:
     return Detect(options.cells)
 
 
-def _object_head(pyramid: bool) -> HeadOptions:
+def _object_head(pyramid: bool, finer: bool) -> HeadOptions:
     return QueryOptions()
+
+
+def _segment_head(pyramid: bool, finer: bool) -> HeadOptions:
+    return QueryOptions(decoder_layers=1)  # less has not been measured
 
 
 def _perfect_objects(seen: Things, classes: int, stride: int) -> Found:
@@ -135,7 +151,7 @@ def _small_objects(seen: Things, truth: ThingTruth, height: int, width: int) -> 
 
 
 def _for_objects(head: HeadOptions, data: DataSet) -> HeadOptions:
-    """With the data's stuff, and with queries for the most objects that an image has."""
+    """With the data's stuff, with masks where they are learned, and with queries for the most objects that an image has."""
     if not isinstance(head, QueryOptions):
         raise VitralError(f"head {head.name}: finds no objects, and the task is {data.task}; choose --head query")
     targets = data.splits["train"].targets
@@ -145,7 +161,7 @@ def _for_objects(head: HeadOptions, data: DataSet) -> HeadOptions:
             f"head.queries {head.queries}: an image has {most:,} objects; give --head query --queries {most} or more"
         )
     stuff = sorted(int(targets.place[k]) for k in targets.data.classes.stuff)
-    return replace(head, stuff=tuple(stuff))
+    return replace(head, stuff=tuple(stuff), masks=targets.masked)
 
 
 def _for_maps(head: HeadOptions, data: DataSet) -> HeadOptions:
@@ -173,7 +189,7 @@ LEARNING = {
     "multilabel": Learning(_label_sets, _settle_label_sets),
     "semantic": Learning(
         _every_pixel,
-        lambda options: ["a class for each pixel (cross-entropy); void is left out"],
+        _settle_pixels,
         SegmentOptions,
         _map_head,
         _perfect_maps,
@@ -181,7 +197,7 @@ LEARNING = {
     ),
     "detect": OBJECTS,
     "instance": OBJECTS,
-    "panoptic": replace(OBJECTS, certain=_unknown, small=_none_small),
+    "panoptic": replace(OBJECTS, head=_segment_head, certain=_unknown, small=_none_small),
 }
 
 

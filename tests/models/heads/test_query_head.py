@@ -68,6 +68,19 @@ def test_masks_are_products_of_kernels_and_pixels():
     assert used.stride == 2
 
 
+@pytest.mark.parametrize("strides", [[8, 8], [4, 8, 16]])
+def test_without_masks_nothing_is_computed_for_them(strides):
+    torch.manual_seed(1)
+    maps = [torch.randn(2, 64 // s, 96 // s, 12) for s in strides]
+    head = head_of([12] * len(strides), strides, decoder_layers=1, masks=False)
+    trained, used = head.train()(maps, (64, 96)), head.eval()(maps, (64, 96))
+    assert (trained.pixels, trained.kernels, used.masks) == (None, None, None)
+    assert used.boxes.shape == (2, 5, 4)
+    stages = [*trained.earlier, trained]
+    sum(each.logits.sum() + each.boxes.sum() for each in stages).backward()
+    assert all(p.grad is not None for p in head.parameters())
+
+
 def test_at_the_start_boxes_are_anchors_around_their_places():
     maps, widths, strides = plain(4, 6)
     head = QueryHead(widths, strides, 3, QueryOptions(decoder_layers=0))

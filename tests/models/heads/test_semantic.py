@@ -2,13 +2,15 @@
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from families import small
 from vitral.checkpoints.bundle import load_model, save_model
 from vitral.checkpoints.card import ModelCard
 from vitral.data.preprocess import Preprocess
 from vitral.models.heads.dense import Dense
-from vitral.models.heads.options import HEADS, LinearOptions, SegformerOptions, head_options
+from vitral.models.heads.linear import enlarged
+from vitral.models.heads.options import HEADS, LinearOptions, QueryOptions, SegformerOptions, head_options
 from vitral.models.zoo import FAMILIES, family_of
 from vitral.training.optim import build_optimizers, decays, rate_scales
 from vitral.training.options import OptimOptions
@@ -44,6 +46,29 @@ def test_every_family_takes_a_step_and_answers_at_a_size_that_is_not_square(fami
         assert model(images)[:1].logits.isfinite().all()
         alone, together = model(images[:1]).logits, model(images).logits[:1]
         assert torch.allclose(alone, together, atol=1e-4)
+
+
+@pytest.mark.parametrize(("old", "new"), [((3, 4), (12, 16)), ((5, 7), (10, 13)), ((1, 2), (4, 4)), ((6, 6), (4, 3))])
+def test_maps_are_enlarged_as_pytorch_does(old, new):
+    maps = torch.randn(2, 3, *old)
+    expected = F.interpolate(maps, new, mode="bilinear", align_corners=False)
+    assert torch.allclose(enlarged(maps, new), expected, atol=1e-5)
+
+
+def test_muon_learns_what_is_neither_first_nor_last():
+    options = SegformerOptions(head_dim=16)
+    model = Dense(small("vit", patch_size=8, image_size=(40, 56), stem=(8, 16, 16, 32)).config, options)
+    taken = model.whole_matrices()
+    assert {
+        "encoder.patch_embed.stem.3.weight",
+        "encoder.patch_embed.proj.weight",
+        "encoder.blocks.0.mlp.fc1.weight",
+    } <= taken
+    assert {"head.linear_c.0.weight", "head.linear_fuse.weight"} <= taken
+    assert not taken & {"encoder.patch_embed.stem.0.weight", "head.classifier.weight", "encoder.cls_token"}
+    objects = Dense(small("pvt_v2").config, QueryOptions(query_dim=16, query_heads=2)).whole_matrices()
+    assert "head.neck.local.conv.weight" in objects
+    assert not any(".label." in name or ".box.4." in name or "dwconv" in name for name in objects)
 
 
 def test_layers_and_decay_are_the_backbones_and_the_head_is_of_the_last():

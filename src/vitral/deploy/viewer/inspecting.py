@@ -93,6 +93,6 @@ def _norms(found: LayerTokens, model: ImageModel, size: tuple[int, int]) -> dict
 
 def _extent(model: ImageModel, grid: tuple[int, int], size: tuple[int, int]) -> tuple[float, float]:
     """The extent of a grid with one of the model's strides; it may reach beyond the view."""
-    strides = (model.patch_size, *model.strides)
+    strides = (model.patch_size, *model.token_strides)
     stride = next(s for s in strides if (-(-size[0] // s), -(-size[1] // s)) == grid)
     return extent(grid, stride, size)

@@ -45,6 +45,10 @@ class Dense(ImageModel):
         return int(self.head.stride)  # type: ignore[arg-type]
 
     @property
+    def token_strides(self) -> list[int]:
+        return self.encoder.token_strides
+
+    @property
     def backbone(self) -> ImageModel:
         return self.encoder
 
@@ -91,6 +95,16 @@ class Dense(ImageModel):
         layers = {f"encoder.{name}": layer for name, layer in self.encoder.layer_numbers().items()}
         last = max(layers.values())
         return layers | {f"head.{name}": last for name, _ in self.head.named_parameters()}
+
+    def whole_matrices(self) -> set[str]:
+        """All matrices and kernels but those that read the image, work in single channels, or give the answers."""
+        last = tuple(f".{name}." for name in self.head.answers)  # type: ignore[union-attr]
+        few = 1, self.config.in_channels
+        return {
+            name
+            for name, p in self.named_parameters()
+            if p.ndim in (2, 4) and p.shape[1] not in few and not any(part in name for part in last)
+        }
 
     def embedding_parameters(self) -> set[str]:
         return {f"encoder.{name}" for name in self.encoder.embedding_parameters()}

@@ -9,6 +9,7 @@ Axes: B images, h w the finest map, D widths, K classes.
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,9 @@ from vitral.models.heads.outputs import Maps
 
 class LinearHead(nn.Module):
     """Maps [B, h, w, D], finest first, to `Maps` at the stride of the finest, or of parts of its cells: U by U of each."""
+
+    answers: ClassVar = ("classifier",)
+    """The layers that give the answers."""
 
     def __init__(self, widths: Sequence[int], strides: Sequence[int], classes: int, options: LinearOptions) -> None:
         super().__init__()
@@ -43,4 +47,11 @@ def enlarged(maps: Tensor, size: Sequence[int]) -> Tensor:
     """[B, D, h, w] at this height and width, linear between the middles of cells."""
     if maps.shape[2:] == tuple(size):
         return maps
-    return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
+    down, across = (between(old, new, maps) for old, new in zip(maps.shape[2:], size, strict=True))
+    return down @ maps @ across.T
+
+
+def between(old: int, new: int, like: Tensor) -> Tensor:
+    """[new, old]: what each of `new` cells along a side takes of each of the `old` ones."""
+    places = ((torch.arange(new, device=like.device) + 0.5) * (old / new) - 0.5).clamp(0, old - 1)
+    return (1 - (places[:, None] - torch.arange(old, device=like.device)).abs()).clamp(min=0).to(like.dtype)

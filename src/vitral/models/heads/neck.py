@@ -4,6 +4,8 @@ A plain ViT's maps, all of one stride p, are normalised, projected and summed in
 section 3.1), and the pixels are upscaled from it as in EoMT (https://arxiv.org/abs/2503.19108, section 3.1). A pyramid's are summed from the top down
 (https://arxiv.org/abs/1612.03144); the memory is the last map but one, the pixels the first.
 
+Where no masks are asked for (C is 0), there are no pixels, and a map finer than the memory is not read.
+
 Axes: B batch, h w grid, D width of the memory, C width of the pixels.
 """
 
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from vitral.layers.conv import Conv2d
+from vitral.models.heads.linear import enlarged
 
 DOUBLINGS = 2  # from a plain ViT's patches to its pixels
 
@@ -62,15 +65,15 @@ class PlainNeck(nn.Module):
         self.local = Local(dim)
         self.norm = nn.LayerNorm(dim)
         doublings = min(DOUBLINGS, max(0, strides[-1].bit_length() - 1))
-        self.doubles = nn.Sequential(*(Double(width if i else dim, width) for i in range(doublings)))
-        self.pixels = nn.Linear(width if doublings else dim, width)
         self.stride, self.fine = strides[-1], strides[-1] / 2**doublings
+        self.doubles = nn.Sequential(*(Double(width if i else dim, width) for i in range(doublings if width else 0)))
+        self.pixels = nn.Linear(width if doublings else dim, width) if width else None
 
-    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor | None]:
         """Maps [B, h, w, *] -> memory [B, h, w, D] and pixels [B, 4h, 4w, C]."""
         summed = sum(lateral(each) for lateral, each in zip(self.laterals, maps, strict=True))
         memory = self.norm(self.local(summed))
-        return memory, self.pixels(self.doubles(memory))
+        return memory, None if self.pixels is None else self.pixels(self.doubles(memory))
 
 
 class PyramidNeck(nn.Module):
@@ -78,24 +81,28 @@ class PyramidNeck(nn.Module):
 
     def __init__(self, widths: Sequence[int], strides: Sequence[int], dim: int, width: int) -> None:
         super().__init__()
-        self.laterals = nn.ModuleList(Lateral(each, dim) for each in widths)
+        level = max(0, len(widths) - 2)
+        self.stride, self.fine = strides[level], float(strides[0])
+        self.read = slice(0 if width else level, None)
+        self.level = len(widths) - 1 - level  # from the coarsest
+        self.laterals = nn.ModuleList(Lateral(each, dim) for each in widths[self.read])
         self.local = Local(dim)
         self.norm = nn.LayerNorm(dim)
-        self.pixels = nn.Sequential(Local(dim), nn.LayerNorm(dim), nn.Linear(dim, width))
-        self.level = max(0, len(widths) - 2)
-        self.stride, self.fine = strides[self.level], float(strides[0])
+        self.pixels = None
+        if width:
+            near = nn.Linear(dim, 2 * width), Local(2 * width), nn.LayerNorm(2 * width)
+            self.pixels = nn.Sequential(*near, nn.Linear(2 * width, width))
 
-    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor | None]:
         """Maps, finest first -> memory [B, h, w, D] and pixels [B, h', w', C]."""
         levels: list[Tensor] = []  # coarsest first
-        for lateral, each in zip(reversed(self.laterals), reversed(maps), strict=True):
+        for lateral, each in zip(reversed(self.laterals), reversed(maps[self.read]), strict=True):
             level = lateral(each)
             levels.append(level + resized(levels[-1], level) if levels else level)
-        memory = self.norm(self.local(levels[len(levels) - 1 - self.level]))
-        return memory, self.pixels(levels[-1])
+        memory = self.norm(self.local(levels[self.level]))
+        return memory, None if self.pixels is None else self.pixels(levels[-1])
 
 
 def resized(x: Tensor, like: Tensor) -> Tensor:
-    """A map [B, h, w, D] on the grid of another, bilinear."""
-    size = like.shape[1:3]
-    return F.interpolate(x.permute(0, 3, 1, 2), size, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
+    """A map [B, h, w, D] on the grid of another, linear between the middles of cells."""
+    return enlarged(x.permute(0, 3, 1, 2), like.shape[1:3]).permute(0, 2, 3, 1)

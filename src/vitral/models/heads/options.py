@@ -46,8 +46,8 @@ class LinearOptions(HeadOptions):
     name = "linear"
 
     head_upscale: int = 4
-    """How many times finer than the finest map the linear head answers: from a place's vector it tells so many by so many parts of its cell apart;
-    1 in DINOv2 and DINOv3, whose cells are small beside their images."""
+    """How many times finer than the finest map the linear and the segformer head answer: from a place's vector they tell so many by so many parts of
+    its cell apart; 1 in DINOv2, DINOv3 and SegFormer, whose cells are small beside their images."""
     head_dropout: float = 0.1
     """Share of the maps that the linear and the segformer head do not see in training, whole channels at a time."""
 
@@ -68,6 +68,9 @@ class SegformerOptions(HeadOptions):
 
     head_dim: int = 256
     """Width of the segformer head: 256 in the paper's B0 and B1, 768 in the larger ones."""
+    head_upscale: int = 1
+    """How many times finer than the finest map the linear and the segformer head answer: from a place's vector they tell so many by so many parts of
+    its cell apart; 1 in DINOv2, DINOv3 and SegFormer, whose cells are small beside their images."""
     head_dropout: float = 0.1
     """Share of the maps that the linear and the segformer head do not see in training, whole channels at a time."""
     batch_norm: bool = False
@@ -75,8 +78,9 @@ class SegformerOptions(HeadOptions):
 
     def __post_init__(self) -> None:
         _check_dropout(self.head_dropout)
-        if self.head_dim < 1:
-            raise VitralError(f"head.head_dim {self.head_dim}: must be at least 1")
+        for name in ("head_dim", "head_upscale"):
+            if getattr(self, name) < 1:
+                raise VitralError(f"head.{name} {getattr(self, name)}: must be at least 1")
 
     def build(self, widths: Sequence[int], strides: Sequence[int], classes: int) -> "nn.Module":
         from vitral.models.heads.segformer import SegformerHead
@@ -88,8 +92,9 @@ class SegformerOptions(HeadOptions):
 class QueryOptions(HeadOptions):
     name = "query"
 
-    decoder_layers: int = 1
-    """Decoder layers of the query head; with 0 it is a dense detector, of whose answers to the same object only the best counts."""
+    decoder_layers: int = 0
+    """Decoder layers of the query head; with 0 it is a dense detector, of whose answers to the same object only the best counts: what learns most
+    from scratch in equal time."""
     queries: int = 100
     """Most objects that the query head finds in an image."""
     query_dim: int = 128
@@ -100,6 +105,8 @@ class QueryOptions(HeadOptions):
     """Width of the vectors of pixels that the query head's masks are made of."""
     stuff: tuple[int, ...] = field(default=(), metadata={"flag": ""})
     """Classes that cannot be counted, by number, as the data say."""
+    masks: bool = field(default=True, metadata={"flag": ""})
+    """Whether objects get masks, as the task says."""
 
     def __post_init__(self) -> None:
         for name, least in (

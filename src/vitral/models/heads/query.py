@@ -10,6 +10,7 @@ Axes: B batch, N = h*w places of the memory, Q queries, K classes, D width, C wi
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,17 +29,18 @@ ANCHOR = 4  # cells of an anchor's side
 
 
 class Answer(nn.Module):
-    """Vectors [..., D] -> a class [..., K], a change of a box [..., 4] and a mask's kernel [..., C]."""
+    """Vectors [..., D] -> a class [..., K], a change of a box [..., 4] and a mask's kernel [..., C], where C is not 0."""
 
     def __init__(self, dim: int, classes: int, width: int) -> None:
         super().__init__()
         self.label = nn.Linear(dim, classes)
         self.box = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, 4))
-        self.kernel = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, width))
+        self.kernel = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, width)) if width else None
 
     def forward(self, x: Tensor, references: Tensor) -> Found:
         """references: boxes [..., 4] that the changes are of."""
-        return Found(self.label(x).float(), refined(references, self.box(x)), kernels=self.kernel(x))
+        kernels = None if self.kernel is None else self.kernel(x)
+        return Found(self.label(x).float(), refined(references, self.box(x)), kernels=kernels)
 
 
 class QueryDecoder(nn.Module):
@@ -80,9 +82,12 @@ class QueryHead(nn.Module):
     widths, strides: of the backbone's maps, finest first.
     """
 
+    answers: ClassVar = ("label", "box.4", "kernel.2")
+    """The layers that give the answers."""
+
     def __init__(self, widths: Sequence[int], strides: Sequence[int], classes: int, options: QueryOptions) -> None:
         super().__init__()
-        D, C, depth = options.query_dim, options.pixel_dim, options.decoder_layers
+        D, C, depth = options.query_dim, options.pixel_dim if options.masks else 0, options.decoder_layers
         self.queries, self.stuff = options.queries, frozenset(options.stuff)
         self.neck = (PlainNeck if len(set(strides)) == 1 else PyramidNeck)(widths, strides, D, C)
         self.token = nn.Sequential(nn.Linear(D, D), nn.LayerNorm(D))
@@ -114,9 +119,9 @@ class QueryHead(nn.Module):
         if self.decoder is not None:
             stages += self.decoder(tokens, best, rows(dense.boxes, best), grid, cells)
         elif not self.training:
-            assert dense.kernels is not None
-            stages = [Found(rows(dense.logits, best), rows(dense.boxes, best), kernels=rows(dense.kernels, best))]
-        return self.together(stages, pixels.permute(0, 3, 1, 2))
+            kernels = None if dense.kernels is None else rows(dense.kernels, best)
+            stages = [Found(rows(dense.logits, best), rows(dense.boxes, best), kernels=kernels)]
+        return self.together(stages, None if pixels is None else pixels.permute(0, 3, 1, 2))
 
     def best(self, dense: Found) -> Tensor:
         """The places with the surest answers, [B, Q], or those that were `chosen`."""
@@ -124,13 +129,13 @@ class QueryHead(nn.Module):
             return self.chosen.expand(dense.logits.shape[0], -1)
         return dense.logits.amax(-1).topk(min(self.queries, dense.logits.shape[1])).indices
 
-    def together(self, stages: list[Found], pixels: Tensor) -> Found:
-        """The last stage with the earlier ones (in training), or with its masks (in use); pixels: [B, C, h', w']."""
+    def together(self, stages: list[Found], pixels: Tensor | None) -> Found:
+        """The last stage with the earlier ones (in training), or with its masks (in use); pixels: [B, C, h', w'], None without masks."""
         fine = [replace(each, pixels=pixels, stride=self.neck.fine) for each in stages]
         last = replace(fine[-1], repeated=self.decoder is None, stuff=self.stuff)
         if self.training:
             return replace(last, earlier=tuple(fine[:-1]))
-        masks = torch.einsum("bqc,bchw->bqhw", last.kernels, pixels)  # [B, Q, h', w']
+        masks = None if pixels is None else torch.einsum("bqc,bchw->bqhw", last.kernels, pixels)  # [B, Q, h', w']
         return replace(last, masks=masks, kernels=None, pixels=None, centres=None)
 
     def places(self, grid: Grid, size: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
