@@ -73,9 +73,9 @@ async def ask(port: int, path: str, body: bytes, timeout: float) -> tuple[int, f
         async with asyncio.timeout(timeout):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             lines = [
-                "POST /predict HTTP/1.1",
+                f"POST {path} HTTP/1.1",
                 "Host: localhost",
-                "Content-Type: image/jpeg",
+                "Content-Type: application/json",
                 f"Content-Length: {len(body)}",
                 "Connection: close",
             ]
@@ -218,6 +218,7 @@ def main() -> None:
                     f"litserve {kind}",
                     [sys.executable, str(script), str(path), str(port), str(BATCH)],
                     port,
+                    "/predict",
                     given,
                     env,
                 )

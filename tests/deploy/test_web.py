@@ -25,7 +25,7 @@ from vitral.data import steps as named
 from vitral.data.preprocess import Preprocess
 from vitral.data.steps import AsIs, CenterCrop, Pad, Resize, ReverseChannels
 from vitral.deploy.web import runtime as module
-from vitral.deploy.web.page import export_web
+from vitral.deploy.web.page import TASKS, export_web
 from vitral.deploy.web.runtime import fetch, kept, runtime
 from vitral.errors import VitralError
 
@@ -52,11 +52,19 @@ def fetched():
 
 @pytest.fixture(scope="module")
 def pages(fetched, tmp_path_factory):
-    """A page of each kind of answer to whole images."""
+    """A page of each task that has one."""
     folder = tmp_path_factory.mktemp("pages")
-    for task in ("classify", "multilabel"):
-        export_web(predictor(task), folder / task)
+    for task in TASKS:
+        export_web(finding(task), folder / task)
     return folder
+
+
+def finding(task):
+    """A predictor that answers something of every picture, though it learned nothing."""
+    made = predictor(task)
+    if made.answers.threshold is not None:
+        made.answers.threshold = 0.0
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +128,36 @@ def test_the_answers_are_the_predictors(page, origin, task):
         assert all(p == pytest.approx(wanted[label], abs=1e-3) for label, p in found["top"]), name
         if answer.labels is not None:
             assert {label for label, _ in found["labels"]} == {label for label, _ in answer.labels}, name
+
+
+def test_maps_are_the_predictors(page, origin):
+    truth = finding("semantic")
+    opened(page, f"{origin}/semantic/")
+    for name, data in pictures():
+        found, answer = page.driver.execute_async_script(ASK, base64.b64encode(data).decode()), truth.predict(data)
+        assert "error" not in found, (name, found)
+        same = np.array(found["classes"]).reshape(answer.map.shape) == answer.map
+        assert same.mean() > 0.999, name
+        assert dict(map(tuple, found["top"])) == pytest.approx(dict(answer.shares), abs=1e-3), name
+
+
+@pytest.mark.parametrize("task", ["detect", "instance"])
+def test_objects_are_the_predictors(page, origin, task):
+    """Boxes to a twentieth of a pixel; masks but for a pixel at their edges."""
+    truth = finding(task)
+    opened(page, f"{origin}/{task}/")
+    for name, data in pictures():
+        found, answer = page.driver.execute_async_script(ASK, base64.b64encode(data).decode()), truth.predict(data)
+        assert "error" not in found, (name, found)
+        assert len(found["top"]) == len(answer.objects) > 3, name
+        for (label, score), box, mask, wanted in zip(
+            found["top"], found["boxes"], found["marks"], answer.objects, strict=True
+        ):
+            assert (label, score) == (wanted.label, pytest.approx(wanted.score, abs=1e-3)), name
+            assert box == pytest.approx(wanted.box, abs=0.05), name
+            assert (mask is None) == (wanted.mask is None), name
+            if mask is not None:
+                assert (np.array(mask, bool).reshape(wanted.mask.shape) == wanted.mask).mean() > 0.99, name
 
 
 def test_it_opens_from_the_disk_and_shows_what_was_dropped(page, pages):
