@@ -52,6 +52,8 @@ COMMANDS = {
     "bench": Command("bench", "bench", "measure speed, latency and memory of a model", "bench runs/photos --engine torch onnx"),
     "data convert": Command("data", "convert", "boxes and masks into another format", "data convert street/ out --to yolo"),
     "data scenes": Command("data", "scenes", "make scenes with exact masks to try things on", "data scenes scenes/"),
+    "data pack": Command("data", "pack", "images as tar shards that are read in any order", "data pack photos/ shards"),
+    "data index": Command("data", "index", "the index of tar shards, here or behind a URL", "data index shards/"),
     "report": Command("train", "report", "write a finished run's page again", "report runs/photos"),
     "completion": Command("completion", "completion", "make the shell complete all this at TAB", "completion bash"),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""The commands that make data sets of boxes and masks: data convert, data scenes."""
+"""The commands that make data sets: data convert, data scenes, data pack, data index."""
 
 import sys
 from collections.abc import Sequence
@@ -8,8 +8,9 @@ from typing import Literal
 
 from vitral.cli.options import argument
 from vitral.data.options import SceneOptions
+from vitral.errors import VitralError, counted
 
-Name = Literal["coco", "yolo", "voc", "masks", "panoptic", "labelme", "parquet"]
+Name = Literal["coco", "yolo", "voc", "masks", "panoptic", "labelme", "parquet", "shards"]
 
 
 @dataclass
@@ -29,9 +30,9 @@ class Convert:
     out: Path = argument()
     """Folder to write, which must be new or empty."""
     to: Name = "coco"
-    """Format to write."""
+    """Format to write: coco, yolo, voc, masks, panoptic, labelme, parquet or shards."""
     format: Name | None = None
-    """Format that the data are in; default: as it is recognised."""
+    """Format that the data are in: coco, yolo, voc, masks, panoptic, labelme, parquet or shards; default: as it is recognised."""
 
 
 def convert(given: Convert, words: list[str]) -> int:
@@ -106,4 +107,92 @@ def scenes(given: Scenes, words: list[str]) -> int:
         f"{len(data.classes)} classes ({', '.join(data.classes.names)})",
         file=sys.stderr,
     )
+    return 0
+
+
+@dataclass
+class Pack:
+    """Write images and labels to tar shards in the WebDataset layout, with an index by which they are read in any order.
+
+    The images are copied as they are. vitral train takes the folder, or its URL once it lies on a server.
+
+    Example: vitral data pack photos/ photos-shards
+    """
+
+    data: str = argument()
+    """Folder, table or built-in name, as for vitral train."""
+    out: Path = argument()
+    """Folder to write, which must be new or empty."""
+    shard_megabytes: int = 256
+    """Size of a shard, about."""
+
+
+def pack(given: Pack, words: list[str]) -> int:
+    from vitral.cli.parse import at_least
+    from vitral.data.formats import recognise
+    from vitral.data.formats.convert import check_place
+    from vitral.data.formats.pack import pack as packed
+    from vitral.data.options import DataOptions
+    from vitral.data.sources import list_data
+    from vitral.training.display import Display
+
+    at_least(1, shard_megabytes=given.shard_megabytes)
+    check_place(given.out)
+    display = Display()
+    try:
+        if Path(given.data).exists() and recognise(Path(given.data)) is not None:
+            raise VitralError(
+                f"{given.data}: is annotated; boxes and masks go into shards by vitral data convert {given.data} {given.out} "
+                "--to shards"
+            )
+        listing = list_data(given.data, DataOptions(), training=False)
+        given.out.mkdir(parents=True, exist_ok=True)
+        made = packed(
+            listing,
+            given.out,
+            given.shard_megabytes * 10**6,
+            lambda n, total: display.count("packing images", n, total),
+        )
+    finally:
+        display.close()
+    print(
+        f"wrote {given.out}: {counted(made.images, 'image')} in {counted(made.shards, 'shard')}, {made.bytes / 1e6:,.1f} MB, and their index",
+        file=sys.stderr,
+    )
+    return 0
+
+
+@dataclass
+class Index:
+    """Read tar shards once and write the index by which their images are read in any order.
+
+    vitral train makes it by itself where it is missing; this makes it beforehand, and of shards behind URLs.
+
+    Example: vitral data index shards/
+
+    Example: vitral data index https://host/train-{000000..000031}.tar --out index/
+    """
+
+    data: str = argument()
+    """Folder of .tar files, one of them, or a URL with the numbers of the first and the last in braces."""
+    out: Path | None = None
+    """Folder of the index; default: that of the shards."""
+    label: str | None = None
+    """The field of a sample's .json that is its class, or txt for the text beside it; default: .cls, else label, class and the like in .json."""
+
+
+def index(given: Index, words: list[str]) -> int:
+    from vitral.data.formats.shards import place_of, write_index
+    from vitral.data.ranges import is_url
+    from vitral.training.display import Display
+
+    if given.out is None and is_url(given.data):
+        raise VitralError("--out: an index cannot be written behind a URL; name a folder for it")
+    out = given.out or place_of(given.data)
+    display = Display()
+    try:
+        count = write_index(given.data, out, lambda n, total: display.count("reading shards", n, total), given.label)
+    finally:
+        display.close()
+    print(f"wrote {out}: an index of {counted(count, 'image')}", file=sys.stderr)
     return 0

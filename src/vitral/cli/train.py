@@ -1,6 +1,7 @@
 """Commands that make a run and its page: train, report."""
 
 import json
+import os
 import shlex
 import sys
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vitral.cli.coach import attend
 from vitral.cli.options import argument, names_said
-from vitral.cli.parse import as_flags, program, unused, without
+from vitral.cli.parse import as_flags, at_least, program, unused, without
 from vitral.errors import VitralError
 from vitral.objectives.options import OBJECTIVES, MaeOptions
 from vitral.training.config import Recipe
@@ -17,6 +18,9 @@ from vitral.training.config import Recipe
 if TYPE_CHECKING:
     from vitral.training.display import Display
     from vitral.training.run import Run
+    from vitral.training.world import World
+
+ABOUT_PROCESSES = frozenset({"go_on", "processes", "workers", "out"})  # words that a run goes on without
 
 
 @dataclass
@@ -39,6 +43,10 @@ class Train:
     """Go on with the run in this folder. It continues exactly where its last checkpoint left it; only --workers may change."""
     moved: str | None = argument(None, flags=("--data",))
     """With --resume: where the run's data are now, if they moved. They must be the same images and labels."""
+    go_on: bool = argument(False, flags=("--continue",))
+    """Start the run in --out, or go on with it if it was begun, or do nothing if it is done: one command for jobs that may be ended at any time."""
+    processes: int | None = None
+    """Processes on this machine that share each batch; torchrun starts them, and across machines it is called itself; default: 1."""
     folds: int | None = None
     """Cross-validation: so many runs in folders of RUN, each tested on another part of the images and trained on the rest, and the scores of all
     of them; default: one run."""
@@ -62,6 +70,8 @@ def train(given: Train, words: list[str]) -> int:
 
 def _folded(given: Train, words: list[str]) -> int:
     """A run for each fold."""
+    if given.go_on or given.processes is not None:
+        raise VitralError("folds: go on with --resume, in one process; leave out --continue and --processes")
     from vitral.cli.folds import cross_validate, go_on
     from vitral.training.display import Display
 
@@ -101,6 +111,10 @@ class Pretrain:
     """Go on with the run in this folder. It continues exactly where its last checkpoint left it; only --workers may change."""
     moved: str | None = argument(None, flags=("--data",))
     """With --resume: where the run's data are now, if they moved. They must be the same images and labels."""
+    go_on: bool = argument(False, flags=("--continue",))
+    """Start the run in --out, or go on with it if it was begun, or do nothing if it is done: one command for jobs that may be ended at any time."""
+    processes: int | None = None
+    """Processes on this machine that share each batch; torchrun starts them, and across machines it is called itself; default: 1."""
     settings: Recipe = field(default_factory=lambda: Recipe(objective=MaeOptions()))
     said: frozenset[str] = names_said()
 
@@ -129,33 +143,76 @@ def _in_two(given: Pretrain, words: list[str], first: str) -> str:
 
 
 def _run(given: Any, words: list[str], command: str) -> int:
-    """Start or resume the run, train it, and write its page."""
-    from vitral.training.display import Display
-
+    """Start or resume the run, train it, and write its page; in the processes that torchrun started, or in those asked for."""
     if given.resume is None:
         _check_data(given, command)
+    at_least(1, processes=given.processes or 1)
+    if (given.processes or 1) > 1:
+        return _launched(given, words, command)
+    from vitral.training.display import Display, Silent
+
     display = Display()
-    display.doing("loading torch")
-    from vitral.guidance.coach.worth import worth
-    from vitral.report.run import report_run
+    if os.environ.get("RANK", "0") == "0":  # as torchrun counts the processes that it starts
+        display.doing("loading torch")
+    from vitral.training.world import NotBegunError, PartedError, joined
 
     try:
-        run = _resumed(given, display) if given.resume is not None else _started(given, words, command, display)
-        attend(run)
-        finished = run.train()
-        if not finished:
-            display.say(
-                f"stopped and saved at step {run.loop.progress.step}; go on with: "
-                f"{program()} {command} --resume {shlex.quote(str(run.folder))}"
-            )
-            return 130
-        if command == "train" and run.purpose.scored_split is None:
-            return 0
-        found = worth(run.folder)
-        display.say("writing the report")
-        page = report_run(run.folder, run.data, found.sentences if found else ())
+        with joined() as world:
+            if not world.main:
+                display.close()
+                display = Silent()
+            return _trained(given, words, command, display, world)
+    except NotBegunError:
+        return 2
+    except PartedError as parted:
+        print(f"vitral: a process stops, as another of its run is gone ({parted})", file=sys.stderr)
+        return 1
     finally:
         display.close()
+
+
+def _launched(given: Any, words: list[str], command: str) -> int:
+    """The command in several processes."""
+    from vitral.cli.launch import launch
+
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise VitralError(f"processes {given.processes}: torchrun has started them already; leave out --processes")
+    own = without(words, type(given), {"processes"})
+    if given.resume is not None:
+        return launch(given.processes, command, own, [])
+    out, fresh = _placed(given, command)
+    if fresh:
+        own += ["--out", str(out if given.go_on else unused(out))]
+    return launch(given.processes, command, own, [] if given.go_on else ["--continue"])
+
+
+def _trained(given: Any, words: list[str], command: str, display: "Display", world: "World") -> int:
+    from vitral.guidance.coach.worth import worth
+    from vitral.report.run import report_run
+    from vitral.training.start import follow
+
+    if (done := _done(given, command)) is not None:
+        display.say(f"{done}: is trained and scored, nothing is left to do; report: {done / 'report.html'}")
+        return 0
+    run = world.begun(
+        lambda: _begun(given, words, command, display, world),
+        lambda folder: follow(folder, display, world, given.settings.train.workers),
+        lambda made: made.folder,
+    )
+    attend(run)
+    finished = run.train()
+    if not finished:
+        display.say(
+            f"stopped and saved at step {run.loop.progress.step}; go on with: "
+            f"{program()} {command} --resume {shlex.quote(str(run.folder))}"
+        )
+        return 130
+    if not world.main or (command == "train" and run.purpose.scored_split is None):
+        return 0
+    found = worth(run.folder)
+    display.say("writing the report")
+    page = report_run(run.folder, run.data, found.sentences if found else ())
+    display.close()
     lines = _after_training(run) if command == "train" else _after_pretraining(run)
     if found is not None:
         print("\n  ".join(filter(None, (f"\nCan I use it? {found}", found.command))), file=sys.stderr)
@@ -197,14 +254,39 @@ def _refuse_changes(given: Any) -> None:
         )
 
 
-def _resumed(given: Any, display: "Display") -> "Run":
-    from vitral.training.start import resume
+def _done(given: Any, command: str) -> Path | None:
+    """The folder that --continue names, if its run has ended with a report."""
+    if not given.go_on:
+        return None
+    out, _ = _placed(given, command)
+    return out if (out / "report.html").exists() else None
 
-    _refuse_changes(given)
-    return resume(given.resume, display, given.settings.train.workers, given.moved)
+
+def _begun(given: Any, words: list[str], command: str, display: "Display", world: "World") -> "Run":
+    """The run as the first process has it: a new one, or one that was begun before."""
+    from vitral.training.start import can_go_on, resume
+
+    workers = given.settings.train.workers
+    if given.resume is not None:
+        _refuse_changes(given)
+        return resume(given.resume, display, workers, given.moved, world)
+    if not (given.go_on or world.restarted):
+        return _started(given, words, command, display, world)
+    out, fresh = _placed(given, command)
+    if fresh and not given.go_on:
+        raise VitralError("a process died, and no --out says which run to go on with; start again with --out RUN")
+    if not can_go_on(out):
+        return _started(replace(given, out=out), words, command, display, world)
+    said = json.loads((out / "run.json").read_text())["command"]
+    before, now = (without(each, type(given), ABOUT_PROCESSES) for each in (shlex.split(said)[2:], words))
+    if before != now:
+        raise VitralError(
+            f"{out}: holds a run that was begun by {said}; say the same words, go on with --resume {out}, or choose another --out"
+        )
+    return resume(out, display, workers, None, world)
 
 
-def _started(given: Any, words: list[str], command: str, display: "Display") -> "Run":
+def _started(given: Any, words: list[str], command: str, display: "Display", world: "World") -> "Run":
     from vitral.training.settle import settle
     from vitral.training.start import begin, check_place
 
@@ -212,14 +294,14 @@ def _started(given: Any, words: list[str], command: str, display: "Display") -> 
     spoken = shlex.join(["vitral", command, *words])
     check_place(unused(out) if fresh else out)
     if command == "pretrain":  # the rules of a plan were found by scores on labels
-        return begin(settle(given.data, given.settings, display), out, display, spoken, fresh=fresh)
+        return begin(settle(given.data, given.settings, display), out, display, spoken, fresh=fresh, world=world)
     from vitral.guidance.plan.plan import make_plan
     from vitral.training.machine import choose_device
 
     choose_device(given.settings.train.device)  # a plan could be for another machine, a run cannot
     made = make_plan(given.data, given.settings, display, brief=True)
     settled = replace(made.settled, reasons=(*made.brief(), *made.settled.reasons))
-    return begin(settled, out, display, spoken, made.foreseen, fresh=fresh)
+    return begin(settled, out, display, spoken, made.foreseen, fresh=fresh, world=world)
 
 
 def _check_data(given: Any, command: str) -> None:

@@ -1,18 +1,20 @@
 """The DATA argument, checked before anything is loaded or read."""
 
 import difflib
+import re
 from pathlib import Path
 
 from vitral.errors import VitralError
 
 NAMES = ("digits", "fashion-mnist", "elpv")  # of the built-in data sets
 RECIPE = ".toml"
+SEVERAL = re.compile(r"\{\d+\.\.\d+\}")  # shards that are counted through
 
 
 def look_at(data: str | Path) -> None:
     """Raise VitralError if there are no such data, or a recipe is given as data."""
     path = Path(data)
-    if str(data) in NAMES or path.is_dir():
+    if str(data) in NAMES or path.is_dir() or "://" in str(data) or SEVERAL.search(str(data)):
         return
     if path.suffix.lower() == RECIPE:
         raise VitralError(f"{data}: is a recipe, not data; to train by it: vitral train DATA --recipe {data}")

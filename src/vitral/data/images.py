@@ -98,6 +98,10 @@ class Images(ABC):
     def path(self, i: int) -> Path | None:
         """The file of image i, if it has one."""
 
+    def happened(self) -> str | None:
+        """What reading has met since this was asked last that a run's log should tell, such as a server that does not answer."""
+        return None
+
     def encoded(self, i: int) -> bytes:
         """The bytes of image i's file; raises VitralError."""
         path = self.path(i)

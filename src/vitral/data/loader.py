@@ -36,6 +36,12 @@ class Batch:
     """int64 [B]: `vitral.randomness.keyed` derives a sample's own random numbers from its key."""
     whole: float | None = None
     """Of an objective that counts otherwise than by images, its count of the whole step's batch, whatever part of it this is."""
+    total: int | None = None
+    """Images of the whole step's batch, of which this is a part; None: these are all."""
+    idle: bool = False
+    """Whether these images are another process's, here only because every process takes every step, and count nothing."""
+    remarks: tuple[str, ...] = ()
+    """What reading the images has met, for the run's log."""
 
     @property
     def images(self) -> Tensor:
@@ -44,6 +50,10 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    @property
+    def images_in_step(self) -> int:
+        return len(self) if self.total is None else self.total
 
     def split(self, size: int) -> Iterator["Batch"]:
         """The batch in parts of up to `size` samples."""
@@ -66,7 +76,8 @@ class TrainingBatches(Dataset[Batch]):
     """Item `step` is the step-th batch of an endless run: shuffled anew each epoch; the last batch of an epoch may be short.
 
     augmentations: one for each view. mix: Mixup and CutMix, on the first view. compose: images with objects joined, instead. repeats: how often each
-    image is in a batch. balanced: each class equally often; an epoch keeps its number of images.
+    image is in a batch. balanced: each class equally often; an epoch keeps its number of images. part: (r, n), of n processes that share each
+    batch the one with number r.
     """
 
     def __init__(
@@ -81,7 +92,9 @@ class TrainingBatches(Dataset[Batch]):
         compose: Compose | None = None,
         repeats: int = 1,
         balanced: bool = False,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
+        self.part = part
         self.split, self.preprocess, self.augmentations = split, preprocess, augmentations
         self.batch_size, self.seed, self.mix, self.repeats = batch_size, seed, mix, repeats
         self.compose = compose
@@ -91,12 +104,23 @@ class TrainingBatches(Dataset[Batch]):
         self.members = split.targets.members() if balanced else None
 
     def indices(self, step: int) -> tuple[int, np.ndarray, np.ndarray]:
-        """The epoch of `step`, the samples of its batch, and the repetition number of each."""
+        """The epoch of `step`, the samples of this process's part of its batch, and the repetition number of each.
+
+        Where the part is empty it is the batch's first sample.
+        """
         epoch, batch = divmod(step, self.steps_per_epoch)
-        slots = np.arange(batch * self.batch_size, min((batch + 1) * self.batch_size, len(self.split)))
+        slots = batch * self.batch_size + (rows_of(self.whole(step), *self.part) if self.shares(step) else np.arange(1))
         positions, repetition = np.divmod(slots, self.repeats)
         order = Permutation(len(self.split), self.seed, epoch)
         return epoch, order(positions) if self.members is None else self._balanced(epoch, order(positions)), repetition
+
+    def whole(self, step: int) -> int:
+        """Images of the whole batch."""
+        return min(self.batch_size, len(self.split) - step % self.steps_per_epoch * self.batch_size)
+
+    def shares(self, step: int) -> bool:
+        """Whether any of the batch is this process's."""
+        return len(rows_of(self.whole(step), *self.part)) > 0
 
     def _balanced(self, epoch: int, shuffled: np.ndarray) -> np.ndarray:
         """The shuffled numbers 0..n-1 dealt to the classes in turn; the members of a class follow in its own shuffled order."""
@@ -120,7 +144,8 @@ class TrainingBatches(Dataset[Batch]):
     def _made(self, step: int, epoch: int, indices: np.ndarray, repetition: np.ndarray) -> Batch:
         occasions = indices * self.repeats + repetition
         if self.compose is not None:
-            return self._composed(self.compose, epoch, indices, occasions)
+            composed = self._composed(self.compose, epoch, indices, occasions)
+            return replace(composed, **self._shared(step))
         images = [self.read(i) for i in indices.tolist()]
         drawn = [augmentation.draw(self.seed, epoch, occasions) for augmentation in self.augmentations]
         views = [
@@ -137,7 +162,17 @@ class TrainingBatches(Dataset[Batch]):
             views[0], targets = self.mix(
                 views[0], targets, uniforms(self.seed, "mix", 0, np.array([step]), MIX_DRAWS)[0]
             )
-        return Batch(tuple(views), targets, torch.from_numpy(keys(self.seed, "sample", epoch, occasions)))
+        sample_keys = torch.from_numpy(keys(self.seed, "sample", epoch, occasions))
+        return Batch(tuple(views), targets, sample_keys, **self._shared(step))
+
+    def _shared(self, step: int) -> dict[str, Any]:
+        """What a batch knows of the step's whole batch, and of reading."""
+        said = self.split.images.happened()
+        return {
+            "total": self.whole(step),
+            "idle": not self.shares(step),
+            "remarks": () if said is None else (said,),
+        }
 
     def _composed(self, compose: Compose, epoch: int, indices: np.ndarray, occasions: np.ndarray) -> Batch:
         """Images in one view, each with its partners as they are augmented in this epoch."""
@@ -182,6 +217,18 @@ class TrainingBatches(Dataset[Batch]):
 def _placed_in(h: int, w: int, view: View, k: int) -> Placed:
     """Where a view lies in the one image of a batch."""
     return Placed(h, w, view)
+
+
+def rows_of(count: int, number: int, processes: int) -> np.ndarray:
+    """The rows of a batch of `count` images that a process computes: row i together with row count - 1 - i, as Mixup pairs them.
+
+    The first process has rows of every batch; of a small one others may have none.
+    """
+    pairs = -(-count // 2)
+    first, end = (-(-pairs * n // processes) for n in (number, number + 1))
+    near = np.arange(first, end)
+    far = count - 1 - near[::-1]
+    return np.concatenate([near, far[far >= end]])  # the middle one once
 
 
 class EvaluationBatches(Dataset[Pixels]):

@@ -85,6 +85,8 @@ class DataOptions:
     """
     page: str | None = None
     """The page or frame to read of files with several (TIFF, GIF, WebP, ...), from 0, or all, each page as an image; default: refuse them."""
+    keep_gigabytes: float = 20.0
+    """Of shards behind URLs: so much of what was read is kept in the cache folder; 0 to keep nothing."""
     show_bands: tuple[int, int, int] | None = None
     """Bands, counted from 1, to display as red, green and blue; default: the first three."""
 
@@ -108,6 +110,8 @@ class DataOptions:
         for name, value in (("val_fraction", self.val_fraction), ("test_fraction", self.test_fraction)):
             if not 0 <= value < 1:
                 raise VitralError(f"{name} {value}: is not a share; give a number from 0 up to, not including, 1")
+        if self.keep_gigabytes < 0:
+            raise VitralError(f"keep_gigabytes {self.keep_gigabytes}: give 0 or more")
         if self.fold is not None and not 1 <= self.fold[0] <= self.fold[1]:
             raise VitralError(f"fold {self.fold[0]} {self.fold[1]}: give which one, from 1, and how many there are")
         if self.class_depth is not None and self.class_depth < 1:

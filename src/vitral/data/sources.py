@@ -15,12 +15,14 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from vitral.data import many
 from vitral.data.bands import count_channels
 from vitral.data.builtin import BUILTIN
 from vitral.data.dense import list_annotated
 from vitral.data.divide import Held, compares, divide, fingerprint
 from vitral.data.folder import UNLABELLED, list_folder
 from vitral.data.formats.files import Tree
+from vitral.data.formats.shards import open_index, recognised
 from vitral.data.given import look_at
 from vitral.data.hub import list_hub
 from vitral.data.images import Images, PagedImages
@@ -28,9 +30,11 @@ from vitral.data.listing import Listing
 from vitral.data.moments import moments
 from vitral.data.options import DataOptions
 from vitral.data.progress import OnProgress
+from vitral.data.ranges import is_url
 from vitral.data.remarks import notes, of_values, problems
 from vitral.data.rows import TABLES
 from vitral.data.scan import Scan, UnreadableError, in_threads, scan
+from vitral.data.shards import Index
 from vitral.data.splits import SPLITS
 from vitral.data.table import list_table
 from vitral.data.targets import Targets
@@ -149,6 +153,10 @@ def open_data(
             than `READ_ANYWAY` and the layout or labels are wrong already.
         UnreadableError: a VitralError that lists every image that cannot be read.
     """
+    if recognised(str(data)):
+        index = open_index(str(data), many.room_of(options), progress)
+        if len(index.rows) > many.MANY:
+            return _of_many(str(data), index, options, labelled=labelled, least_side=least_side)
     listing = list_data(data, options, training=training, labelled=labelled, progress=progress)
     if training and options.fold is not None:
         _can_be_folded(data, listing)
@@ -261,6 +269,13 @@ def _listed(
 ) -> Listing:
     path, built_in = Path(data), data in BUILTIN
     look_at(data)
+    if not built_in and recognised(str(data)):
+        if (
+            not is_url(data)
+            and (annotated := list_annotated(path, None, options, training=training, labelled=labelled)) is not None
+        ):
+            return annotated
+        return many.list_shards(str(data), options, training=training, labelled=labelled, progress=progress)
     folder = path.is_dir() and not built_in
     tree = Tree(Path(os.path.abspath(path))) if folder else None
     if not built_in:
@@ -299,6 +314,27 @@ def _usable(listing: Listing, scanned: Scan, least_side: Callable[[int, int], in
     ]
     usable = scanned.take([k for k, side in enumerate(sides) if min(side) >= least])
     return replace(usable, unreadable=scanned.unreadable + small)
+
+
+def _of_many(
+    data: str, index: Index, options: DataOptions, *, labelled: bool, least_side: Callable[[int, int], int] | None
+) -> DataSet:
+    """The data set of an index of many images."""
+    facts = many.Facts(index, options, labelled=labelled)
+    many.check(index, facts, least_side)
+    splits = {}
+    for number, name in enumerate(SPLITS):
+        rows = np.flatnonzero(facts.split == number)
+        if name == "train" and options.train_fraction < 1:
+            rows = rows[np.argsort(facts.contents[rows])[: share_of(len(rows), options.train_fraction)]]
+        if len(rows):
+            names = many.Chosen(facts.images.names, rows)
+            splits[name] = Split(name, names, facts.targets.take(rows), facts.images, rows, facts.contents[rows])
+    facts.images.reading = reading(options.value_range, options.page)
+    return DataSet(
+        Path(data).stem, facts.labels, splits, facts.channels, facts.bit_depth, facts.height, facts.width, facts.fingerprint,
+        facts.aspects, index.skipped, facts.given, many.notes(index, facts),
+    )  # fmt: skip
 
 
 def _build_splits(listing: Listing, scanned: Scan, splits: Sequence[str], train_fraction: float) -> dict[str, Split]:

@@ -68,12 +68,20 @@ def evaluate(
 
     name: of the data, for errors; default the split's. report: with what only a report shows, see `Evaluator.glance`. options: as in `answered`.
     """
+    evaluator = gathered(predictor, split, data_labels, name=name, **options)
+    return evaluator.result() if report else evaluator.glance(), evaluator
+
+
+def gathered(
+    predictor: Predictor, split: Split, data_labels: list[str], *, name: str | None = None, **options: Any
+) -> Evaluator:
+    """The evaluator of `evaluate` with all outputs, before it scores them."""
     predictor.check_head()
     split = matched(split, data_labels, predictor, name or split.name)
     evaluator = EVALUATORS[predictor.card.task](predictor.labels)
     for outputs, targets in answered(predictor, split, **options):
         evaluator.add(outputs, targets)
-    return evaluator.result() if report else evaluator.glance(), evaluator
+    return evaluator
 
 
 def score_kept(kept: Kept, task: str, labels: list[str]) -> Scores:

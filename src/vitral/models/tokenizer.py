@@ -94,7 +94,10 @@ class Codebook(nn.Module):
         self.counts += torch.bincount(indices, minlength=len(self.counts))
         # The largest u^(1/w) are a draw without replacement by the weights w (Efraimidis and Spirakis 2006).
         weights = (vectors - self.vectors[indices]).square().sum(1).clamp(min=1e-12)
-        rank, spare = torch.cat([self.rank, uniform.log() / weights]), torch.cat([self.spare, vectors])
+        self.offer(torch.cat([self.rank, uniform.log() / weights]), torch.cat([self.spare, vectors]))
+
+    def offer(self, rank: Tensor, spare: Tensor) -> None:
+        """Keep as many of the vectors `spare` [n, d] as there are codes, those of the highest rank [n]."""
         self.rank, best = rank.topk(len(self.rank))
         self.spare = spare[best]
 

@@ -50,14 +50,15 @@ class Detect(Objective):
     """Answers of the dense stage that learn each object."""
 
     def count(self, batch: Batch) -> float:
-        return float(max(1, sum(map(len, batch.targets.classes))))
+        return float(sum(map(len, batch.targets.classes)))
 
     def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         found: Found = model(batch.images)
         with torch.autocast(batch.images.device.type, enabled=False):
             sums = self.of(found.float(), batch)
         assert batch.whole is not None
-        losses = {name: value / batch.whole for name, value in sums.items()}
+        whole = max(1.0, batch.whole)
+        losses = {name: value / whole for name, value in sums.items()}
         return {"loss": torch.stack([*losses.values()]).sum(), **losses}
 
     def of(self, found: Found, batch: Batch) -> dict[str, Tensor]:

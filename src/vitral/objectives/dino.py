@@ -26,7 +26,7 @@ from vitral.layers.initialise import truncated_normal
 from vitral.models.common import ImageModel
 from vitral.objectives.masking import maskable
 from vitral.objectives.noise import noise
-from vitral.objectives.objective import Objective
+from vitral.objectives.objective import Objective, Together
 
 LARGE = 2  # views of the whole image, which the teacher sees
 FIRST_TEMPERATURE = 0.04  # where the teacher's warm-up starts
@@ -206,7 +206,7 @@ class SelfDistil(Objective):
         student, student_patches = model.student(large, places, model.mask_token)
         with torch.no_grad():
             teacher, teacher_patches = model.teacher(large, places)
-        if model.training:
+        if model.training and not batch.idle:
             self.gather(model, teacher, teacher_patches)
 
         teacher_log_probs = self.sharpened(model, teacher, model.center).unflatten(0, (LARGE, -1))  # [2, B, K]
@@ -257,6 +257,13 @@ class SelfDistil(Objective):
         if patch_logits is not None:
             assert model.patch_center is not None
             model.patch_center.gather(patch_logits)
+
+    def gathered(self, model: nn.Module, together: Together) -> None:
+        """The centres follow the mean over the logits of all."""
+        assert isinstance(model, SelfDistillation)
+        for center in model.centers:
+            together.add(center.total)
+            center.count = int(together.total(center.count))
 
     @torch.no_grad()
     def stepped(self, model: nn.Module, share: float) -> None:

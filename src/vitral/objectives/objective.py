@@ -1,11 +1,25 @@
 """What every objective gives the loop."""
 
 from abc import ABC, abstractmethod
+from typing import Protocol
 
 from torch import Tensor, nn
 
 from vitral.data.loader import Batch
 from vitral.models.common import ImageModel
+
+
+class Together(Protocol):
+    """What processes that share a batch can do with what each has of it."""
+
+    def add(self, tensor: Tensor) -> None:
+        """In place, the sum over all processes."""
+
+    def join(self, tensor: Tensor) -> Tensor:
+        """The tensors of all processes, one after another along the first dimension."""
+
+    def total(self, value: float) -> float:
+        """The sum over all processes."""
 
 
 class Objective(ABC):
@@ -23,6 +37,9 @@ class Objective(ABC):
         of a part are sums over `Batch.whole`, and add up. None: of images, of which each part gives its own mean.
         """
         return None
+
+    def gathered(self, model: nn.Module, together: Together) -> None:  # noqa: B027
+        """Called before `stepped` where several processes share a batch: sums over the batch, beside gradients, become those of all processes."""
 
     def stepped(self, model: nn.Module, share: float) -> None:  # noqa: B027
         """Called after each optimiser step; share: of the budget that is spent, 0 to 1."""

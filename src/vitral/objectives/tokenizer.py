@@ -14,7 +14,7 @@ from vitral.errors import VitralError
 from vitral.models.common import ImageModel
 from vitral.models.tokenizer import Tokenizer
 from vitral.objectives.noise import noise
-from vitral.objectives.objective import Objective
+from vitral.objectives.objective import Objective, Together
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Tokenise(Objective):
         painted = model.decode(vectors + (codes - vectors).detach(), (images.shape[2], images.shape[3]))
         reconstruction = F.mse_loss(painted.float(), images)
         commitment = (vectors - codes).square().sum(-1).mean()
-        if model.training:
+        if model.training and not batch.idle:
             self.gather(model, batch, vectors, indices)
         return {
             "loss": reconstruction + self.commitment * commitment,
@@ -55,6 +55,14 @@ class Tokenise(Objective):
             model.codebook.clear()
         uniform = noise(batch.keys, "spare codes", indices.shape[1], indices.device)  # [B, N]
         model.codebook.gather(vectors.detach().flatten(0, 1), indices.flatten(), uniform.flatten())
+
+    def gathered(self, model: nn.Module, together: Together) -> None:
+        """The codes follow the vectors of all, and unused ones go to the first draws among all."""
+        assert isinstance(model, Tokenizer)
+        book = model.codebook
+        for sums in (book.sums, book.counts):
+            together.add(sums)
+        book.offer(together.join(book.rank), together.join(book.spare))
 
     def stepped(self, model: nn.Module, share: float) -> None:
         """Move each code towards the mean of the vectors that chose it in this step."""

@@ -81,8 +81,10 @@ def composing(recipe: Recipe, data: DataSet, preprocess: Preprocess) -> Compose 
     return Compose(augment.mosaic, until, augment.paste, len(split), preprocess.interpolation)
 
 
-def training_batches(recipe: Recipe, data: DataSet, preprocess: Preprocess) -> TrainingBatches:
-    """The training split as augmented batches of the effective size, in the objective's views."""
+def training_batches(
+    recipe: Recipe, data: DataSet, preprocess: Preprocess, part: tuple[int, int] = (0, 1)
+) -> TrainingBatches:
+    """The training split as augmented batches of the effective size, in the objective's views. part: as in `TrainingBatches`."""
     train, augment, options = recipe.train, recipe.augment, recipe.objective
     assert train.batch_size is not None
     mix = Mix(augment, len(data.labels)) if augment.mixup or augment.cutmix else None
@@ -96,4 +98,5 @@ def training_batches(recipe: Recipe, data: DataSet, preprocess: Preprocess) -> T
         compose=composing(recipe, data, preprocess),
         repeats=augment.repeats,
         balanced=isinstance(options, ClassifyOptions) and options.sampling == "balanced",
+        part=part,
     )

@@ -131,3 +131,16 @@ class Display:
         if self.live is not None:
             self._out(self.live.stop)
             self.live = None
+
+
+class Silent(Display):
+    """Says nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(Console(stderr=True, force_terminal=False))
+
+    def say(self, text: str) -> None:
+        pass
+
+    def _show(self, what: str, share: float, text: str, *, force: bool) -> None:
+        pass

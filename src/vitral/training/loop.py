@@ -26,6 +26,7 @@ from vitral.training.optim import set_rates, update_average
 from vitral.training.schedule import Schedule
 from vitral.training.state import Progress
 from vitral.training.window import Signs, Window, check_pixels, stop_requested
+from vitral.training.world import ALONE, World
 
 LOG_EVERY = 10  # steps
 GROWN_AFTER = 0.75  # share of the budget after which progressive images have their full size
@@ -77,6 +78,8 @@ class Loop:
     recipe: Recipe
     device: torch.device
     precision: str
+    world: World = ALONE
+    """The processes that share the run."""
 
     def __post_init__(self) -> None:
         self.budget = Budget.of(self.recipe, self.batches.steps_per_epoch)
@@ -102,16 +105,24 @@ class Loop:
     def gradients(self, batch: Batch, listener: Listener) -> dict[str, float]:
         """Gradients of the mean loss over the whole batch into `.grad`, the same for any micro-batch size.
 
-        If memory runs out, the micro-batch is halved, the accumulation doubled, and the step repeated.
+        If memory runs out in any process, the micro-batch is halved, the accumulation doubled, and the step repeated in all.
         """
         progress = self.progress
         while True:
             try:
-                return self._accumulate(batch)
+                own = self._accumulate(batch)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                size = progress.batch_size
+                if self.world.in_step:
+                    raise VitralError(
+                        f"out of memory with {progress.batch_size} images at once in a process; give a smaller --batch-size, and more --accumulation"
+                    ) from error
+                own = None
+            if (outcome := self.world.outcome(own)) is not None:
+                self.world.add_gradients(self.model)
+                return outcome
+            size = progress.batch_size
             self.model.zero_grad(set_to_none=True)
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -123,18 +134,24 @@ class Loop:
             )
 
     def _accumulate(self, batch: Batch) -> dict[str, float]:
-        """Each named loss as its mean over the batch; `correct` and `images` as counts."""
-        outcome, noted = {"images": float(len(batch))}, []
-        batch = replace(batch, whole=self.objective.count(batch))
-        for micro, part in enumerate(batch.split(self.progress.batch_size)):
+        """Each named loss as this process's share of its mean over the batch; `correct` and `images` as counts."""
+        outcome, noted = {"images": 0.0 if batch.idle else float(len(batch))}, []
+        if (count := self.objective.count(batch)) is not None:
+            batch = replace(batch, whole=self.world.total(0.0 if batch.idle else count))
+        for micro, part in self.world.parts(batch, self.progress.batch_size):
             torch.manual_seed(derive(self.recipe.train.seed, "model", self.progress.step, micro))  # dropout, drop path
             with autocast(self.device, self.precision):
                 losses = self.objective(self.model, self.ready(part))
             # a short last part weighs as much as its images
-            share = 1.0 if batch.whole is not None else len(part) / len(batch)
+            share = float(not part.idle) * (1.0 if batch.whole is not None else len(part) / batch.images_in_step)
             self.scaler.scale(losses["loss"] * share).backward()
-            noted += [(name, value.detach(), 1 if name == "correct" else share) for name, value in losses.items()]
-        values = torch.stack([value.float() for _, value, _ in noted]).tolist()  # one wait for the device a step
+            noted += [
+                (name, value.detach(), float(not part.idle) if name == "correct" else share)
+                for name, value in losses.items()
+            ]
+        values = (
+            torch.stack([value.float() for _, value, _ in noted]).tolist() if noted else []
+        )  # one wait for the device
         for (name, _, weight), value in zip(noted, values, strict=True):
             outcome[name] = outcome.get(name, 0.0) + value * weight
         return outcome
@@ -163,6 +180,7 @@ class Loop:
         self.model.zero_grad(set_to_none=True)
         if self.average is not None:
             update_average(self.average, self.model.named_parameters(), self.recipe.optim.ema, self.progress.step)
+        self.world.stepped(self.model, self.objective)
         self.objective.stepped(self.model, self.budget.share(self.progress))
         return norm
 
@@ -192,7 +210,7 @@ class Loop:
         train, progress = self.recipe.train, self.progress
         every = train.validate_every or self.batches.steps_per_epoch
         save_every = train.checkpoint_every or every
-        before, began = progress.elapsed, time.monotonic()
+        before, began, stopping = progress.elapsed, time.monotonic(), False
         contention = Contention(may_change=self.budget.steps is None) if self.device.type == "cpu" else None
         window, self.signs, logged = Window(self.batches.steps_per_epoch), Signs(self.model), progress.step
         with stop_requested() as stop:
@@ -203,9 +221,13 @@ class Loop:
                 lambda why: self.without_workers(why, listener, stop),
                 pinned=self.device.type == "cuda",
             )
+            if progress.owed:
+                listener.checkpoint(progress, validate=True)
             while self.budget.share(progress) < 1:
                 batch = window.next(stream)
                 check_pixels(batch, progress.step, self.batches)
+                for remark in batch.remarks:
+                    listener.message(remark)
                 lr = self.schedule.learning_rate(self.budget.share(progress), progress.step)
                 outcome, norm = self.step(batch, lr, listener)
                 if self.precision != "fp16" and not (outcome["loss"] < float("inf") and norm < float("inf")):
@@ -213,7 +235,7 @@ class Loop:
                         f"step {progress.step}: the loss is {outcome['loss']} and the gradient norm {norm}; start again with "
                         "a lower --lr or with --precision fp32. A checkpoint from before, if there is one, is kept"
                     )
-                progress.elapsed = before + time.monotonic() - began
+                progress.elapsed, stopping = self.world.now(before + time.monotonic() - began, stop.is_set())
                 progress.loss_scale = self.scaler.get_scale() if self.precision == "fp16" else progress.loss_scale
                 window.add(outcome, norm)
                 done = self.budget.share(progress) >= 1
@@ -225,10 +247,11 @@ class Loop:
                     said = contention.look(partial(self.seconds_of, batch))
                     if said is not None:
                         listener.message(said)
-                if done or stop.is_set() or progress.step % every == 0 or progress.step % save_every == 0:
+                if done or stopping or progress.step % every == 0 or progress.step % save_every == 0:
                     listener.checkpoint(progress, validate=done or progress.step % every == 0)
-                    progress.elapsed = before + time.monotonic() - began
-                if stop.is_set() and not done:
+                    progress.elapsed, late = self.world.now(before + time.monotonic() - began, stop.is_set())
+                    stopping = stopping or late
+                if stopping and not done:
                     return False
         return True
 

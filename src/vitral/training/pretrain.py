@@ -33,9 +33,9 @@ class Pretraining:
         self.run = run
 
     def validate(self, model: ImageModel, progress: Progress) -> tuple[bool, dict[str, object]]:
-        """Nearest neighbours among labelled images, where an image has one class."""
+        """Nearest neighbours among labelled images, where an image has one class; by the first process alone, for there are few."""
         run, data, step = self.run, self.run.data, progress.step
-        if data.task != "classify" or len(data.labels) < 2:
+        if not run.loop.world.main or data.task != "classify" or len(data.labels) < 2:
             return True, {}
         top1 = neighbours(Predictor(model, run.card(model, {})), data, run.loop.precision)
         epoch = step / run.loop.batches.steps_per_epoch
@@ -48,6 +48,8 @@ class Pretraining:
 
     def finish(self) -> None:
         """Save the objective's pictures of some images."""
+        if not self.run.loop.world.main:
+            return
         write_atomically(self.run.folder / "pictures.npz", pictures(self.run.loop))
 
 

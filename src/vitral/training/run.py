@@ -8,6 +8,7 @@ training-images.bin  hashes of its training images    held-out.npz    the splits
 
 import copy
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +55,12 @@ class Run:
         self.purpose = Supervised(self) if self.recipe.objective.labelled else Pretraining(self)
         """What the run does at a validation and at the end."""
         self.checkpoints = Checkpoints(self.folder / "checkpoints")
+        self.validation_seconds = float("inf")  # of the last one, before the first not known
         self.metrics = self.folder / "metrics.jsonl"
 
     def record(self, line: dict[str, object]) -> None:
+        if not self.loop.world.main:
+            return
         try:
             with open(self.metrics, "a") as file:
                 file.write(json.dumps(line) + "\n")
@@ -77,16 +81,31 @@ class Run:
         self.display.say(text)
 
     def checkpoint(self, progress: Progress, *, validate: bool) -> None:
-        """Validate if asked, write the model file if these weights are to be kept, then the checkpoint."""
+        """Validate if asked, write the model file if these weights are to be kept, then the checkpoint.
+
+        Before a validation that takes long there is a checkpoint, too: a job that is asked to end has half a minute, and less to lose.
+        """
         model, found = self.averaged_model(), dict[str, object]()
         keep = self.purpose.keeps_last
         if validate and "val" in self.data.splits:
+            if self.validation_seconds > LONG and not progress.owed:
+                progress.owed = True
+                self.save(progress, best=False)
+            progress.owed, began = False, time.monotonic()
             better, found = self.purpose.validate(model, progress)
+            self.validation_seconds = time.monotonic() - began
             keep = keep or better
+        if not self.loop.world.main:
+            return
         # The model file first: after a kill between the two the run resumes from the checkpoint before and writes the same file again.
         if keep:
             save_model(self.folder / "model.safetensors", model, self.card(model, {**found, "step": progress.step}))
-        self.checkpoints.save(collect(self.loop.model, self.loop.optimizers, self.loop.average), progress, best=keep)
+        self.save(progress, best=keep)
+
+    def save(self, progress: Progress, *, best: bool) -> None:
+        loop = self.loop
+        if loop.world.main:
+            self.checkpoints.save(collect(loop.model, loop.optimizers, loop.average), progress, best=best)
 
     @property
     def done(self) -> bool:
@@ -132,10 +151,14 @@ class Run:
 
     def _train(self) -> bool:
         # a resumed run has the line already
-        if not (self.metrics.exists() and '"event": "data"' in self.metrics.read_text()):
+        told = self.metrics.exists() and '"event": "data"' in self.metrics.read_text()
+        if self.loop.world.main and not told:
             self.record(data_facts(self.data, self.preprocess, labelled=self.recipe.objective.labelled))
-        if not self.loop.run(self):
+        loop = self.loop
+        loop.world.unite(loop.model, loop.average)
+        if not loop.run(self):
             return False
+        loop.world.wait()  # for the model file
         if (slower := self.beside_plan()) is not None:
             self.message(slower)
         self.purpose.finish()
@@ -154,6 +177,7 @@ class Run:
         )
 
 
+LONG = 5.0  # seconds of a validation, before which a checkpoint is written
 FAR = 2.0  # times the foreseen duration; trials of a few seconds err by up to 1.5 times
 LEAST_SECONDS = 60.0  # of training; a shorter run's trial has only a few steps
 

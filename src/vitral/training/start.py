@@ -13,6 +13,7 @@ import vitral
 from vitral.checkpoints.atomic import write_atomically
 from vitral.checkpoints.claim import NAME, Claim, claim_unused, going_on
 from vitral.data.loader import TrainingBatches
+from vitral.data.ranges import is_url
 from vitral.data.sources import DataSet, write_skipped
 from vitral.engines.cores import cores
 from vitral.errors import VitralError
@@ -39,6 +40,7 @@ from vitral.training.settle import Settled, inputs, open_for, rooted, settle
 from vitral.training.state import Checkpoints, Progress, collect, restore
 from vitral.training.toml import read_recipe, to_toml
 from vitral.training.transfer import Initial, learning
+from vitral.training.world import ALONE, World
 
 FOLDS = "folds.json"  # in the folder of a cross-validation, above its runs
 BEGUN = ("run.json", "recipe.toml", NAME)  # files of a run that ended before its first checkpoint
@@ -60,13 +62,14 @@ def begin(
     foreseen: Mapping[str, float] | None = None,
     *,
     fresh: bool = False,
+    world: World = ALONE,
 ) -> Run:
     """A new run in the folder `out`, claimed against other processes; it must not hold a run that has a checkpoint.
 
     foreseen: the `epochs` and `seconds` of training by a plan's trial. fresh: in `out`, or if it exists in
-    the first of out-2, out-3, ... that does not.
+    the first of out-2, out-3, ... that does not. world: of which this is the first process; the others `follow`.
     """
-    run, initial = draft(settled, out, display)
+    run, initial = draft(settled, out, display, world)
     if settled.recipe.objective.labelled:
         checked = self_check(run.data, run.preprocess, run.loop.model)
         settled = dataclasses.replace(settled, reasons=(*settled.reasons, *checked))
@@ -124,13 +127,12 @@ def _write_down(
         run.display.say(f"- {line}")
 
 
-def draft(settled: Settled, out: Path, display: Display) -> tuple[Run, Initial | None]:
+def draft(settled: Settled, out: Path, display: Display, world: World = ALONE) -> tuple[Run, Initial | None]:
     """The run of `begin` in memory, nothing written, and the weights that it starts from with notes on what was changed in them."""
     initial = settled.initial
     if initial is not None:  # filling a model adds notes: a list of its own for each
         initial = dataclasses.replace(initial, notes=[*initial.notes])
-    device = choose_device(settled.recipe.train.device)
-    return _build(out, settled, device, Progress(), display, initial), initial
+    return _build(out, settled, Progress(), display, initial, world), initial
 
 
 def preview(settled: Settled) -> TrainingBatches:
@@ -156,21 +158,17 @@ def check_place(out: Path, own: Claim | None = None) -> None:
         raise VitralError(f"{out}: holds other files already; name a new or an empty folder with --out")
 
 
-def resume(folder: Path, display: Display, workers: int | None = None, moved: str | None = None) -> Run:
-    """The run in `folder` at its latest checkpoint. The data must be the same; the number of workers may differ.
+def resume(
+    folder: Path, display: Display, workers: int | None = None, moved: str | None = None, world: World = ALONE
+) -> Run:
+    """The run in `folder` at its latest checkpoint. The data must be the same; the number of workers, and of processes, may differ.
 
-    moved: the new place of data that were moved; the run remembers it.
+    moved: the new place of data that were moved; the run remembers it. world: of which this is the first process; the others `follow`.
     """
-    try:
-        described = json.loads((folder / "run.json").read_text())
-    except (OSError, ValueError) as error:
-        why = "there is no run.json" if isinstance(error, FileNotFoundError) else f"run.json cannot be read: {error}"
-        inside = ", ".join(sorted(str(place.parent) for place in folder.glob("*/run.json")))
-        named = f"there is one in {inside}" if inside else "give the folder that --out named"
-        raise VitralError(f"{folder}: holds no run to resume ({why}); {named}") from error
+    described = _described(folder)
     claim = Claim(folder)
     try:
-        run = _resumed(folder, described, display, workers, moved)
+        run = _resumed(folder, described, display, workers, moved, world)
     except BaseException:
         claim.release()
         raise
@@ -178,7 +176,33 @@ def resume(folder: Path, display: Display, workers: int | None = None, moved: st
     return run
 
 
-def _resumed(folder: Path, described: dict[str, Any], display: Display, workers: int | None, moved: str | None) -> Run:
+def follow(folder: Path, display: Display, world: World, workers: int | None = None) -> Run:
+    """The run that the first process of `world` began or resumed, in another process of it."""
+    return _resumed(folder, _described(folder), display, workers, None, world)
+
+
+def can_go_on(folder: Path) -> bool:
+    """Whether a run that was begun in the folder can be resumed; if not, it left nothing that a new one would miss."""
+    if not (folder / "run.json").exists():
+        return False
+    from_scratch = read_recipe(folder / "recipe.toml", stored=True).transfer.init is None
+    return from_scratch or Checkpoints(folder / "checkpoints").pointed("latest") is not None
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    try:
+        described: dict[str, Any] = json.loads((folder / "run.json").read_text())
+        return described
+    except (OSError, ValueError) as error:
+        why = "there is no run.json" if isinstance(error, FileNotFoundError) else f"run.json cannot be read: {error}"
+        inside = ", ".join(sorted(str(place.parent) for place in folder.glob("*/run.json")))
+        named = f"there is one in {inside}" if inside else "give the folder that --out named"
+        raise VitralError(f"{folder}: holds no run to resume ({why}); {named}") from error
+
+
+def _resumed(
+    folder: Path, described: dict[str, Any], display: Display, workers: int | None, moved: str | None, world: World
+) -> Run:
     recipe = read_recipe(folder / "recipe.toml", stored=True)
     if workers is not None:
         recipe = dataclasses.replace(recipe, train=dataclasses.replace(recipe.train, workers=workers))
@@ -197,10 +221,11 @@ def _resumed(folder: Path, described: dict[str, Any], display: Display, workers:
     else:
         tensors, progress = checkpoints.load()
     settled = Settled(described["data"], dataset, recipe, None, ())
-    run = _build(folder, settled, choose_device(recipe.train.device), progress, display)
+    run = _build(folder, settled, progress, display, None, world)
     if tensors is not None:
         restore(tensors, run.loop.model, run.loop.optimizers, run.loop.average)
-    _forget_after(folder / "metrics.jsonl", progress.step)
+    if world.main:
+        _forget_after(folder / "metrics.jsonl", progress.step)
     display.say(f"resuming at step {progress.step}, after {clock(progress.elapsed)} of training")
     return run
 
@@ -209,7 +234,7 @@ def _same_data(folder: Path, described: dict[str, Any], recipe: Recipe, display:
     """The run's data, the training images in the run's order. If they moved, `described` and run.json are updated."""
     source = described["data"] if moved is None else rooted(moved)
     built_in = source == described["name"]
-    if moved is None and not built_in and not Path(source).exists():
+    if moved is None and not built_in and not is_url(source) and not Path(source).exists():
         raise VitralError(
             f"{source}: the data are gone; if they were moved, add their new place: --resume {folder} --data NEW_PLACE"
         )
@@ -234,12 +259,13 @@ def _same_data(folder: Path, described: dict[str, Any], recipe: Recipe, display:
 def _build(
     folder: Path,
     settled: Settled,
-    device: torch.device,
     progress: Progress,
     display: Display,
-    initial: Initial | None = None,
+    initial: Initial | None,
+    world: World,
 ) -> Run:
     keep_freed_memory()
+    device = world.device(choose_device(settled.recipe.train.device))
     data, recipe, config, steps = settled.data, settled.recipe, settled.config, settled.preprocess
     train = recipe.train
     assert train.batch_size is not None
@@ -250,7 +276,7 @@ def _build(
     average = {n: p.detach().clone() for n, p in learner.named_parameters()} if recipe.optim.ema else None
     progress.batch_size = progress.batch_size or train.batch_size
     progress.accumulation = max(progress.accumulation, train.accumulation)
-    batches = training_batches(recipe, data, steps)
+    batches = training_batches(recipe, data, steps, world.part)
     leave_compiler_out()
     loop = Loop(
         learner,
@@ -262,11 +288,12 @@ def _build(
         recipe,
         device,
         precision,
+        world,
     )
     step_without_compiler(loop.optimizers)
     parameters = sum(p.numel() for p in learner.parameters())
     display.say(
-        f"{model_in_words(config, recipe.model.name)}: {parameters:,} parameters, {precision} on {device.type}, {cores()} cores"
+        f"{model_in_words(config, recipe.model.name)}: {parameters:,} parameters, {precision} on {device.type}, {cores()} cores{world.in_words}"
     )
     return Run(folder, settled.source, data, recipe, loop, config, steps, display)
 

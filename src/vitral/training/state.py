@@ -34,6 +34,8 @@ class Progress:
     recent: list[float] = field(default_factory=list)
     """Scores of the last validations, to be averaged."""
     loss_scale: float = 2.0**16
+    owed: bool = False
+    """Whether the step's validation is still to be done."""
 
 
 class Checkpoints:

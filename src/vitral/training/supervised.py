@@ -12,7 +12,7 @@ from vitral.checkpoints.bundle import save_model
 from vitral.checkpoints.card import ModelCard
 from vitral.data.sources import Split
 from vitral.evaluation.beside import beside
-from vitral.evaluation.evaluate import EVALUATORS, evaluate
+from vitral.evaluation.evaluate import EVALUATORS
 from vitral.evaluation.evaluator import Evaluator, Scores
 from vitral.models.common import ImageModel, alone
 from vitral.predict import Predictor, load
@@ -80,7 +80,7 @@ class Supervised:
     def _score(self, predictor: Predictor, split: Split, *, report: bool = True) -> tuple[Scores, Evaluator]:
         run, loop = self.run, self.run.loop
         predictor.model.to(loop.device)
-        return evaluate(
+        return loop.world.evaluated(
             predictor, split, run.data.labels, report=report, precision=loop.precision,
             workers=loop.workers, failed=lambda why: loop.without_workers(why, run),
             batch_size=max(1, min(256, 64 * 224 * 224 // (run.preprocess.height * run.preprocess.width))),
@@ -94,6 +94,8 @@ class Supervised:
             return
         predictor = load(run.folder)
         scores, found = self._score(predictor, run.data.splits[split])
+        if not run.loop.world.main:
+            return
         predictor.model.to("cpu")
         card, kept = predictor.card, self._kept(predictor.card)
         known = {**card.scores, "kept": kept, split: _brief(card, split) | scores.brief()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitral.data.annotated import AnnotatedData, Kind
-from vitral.data.formats import coco, labelme, masks, panoptic, parquet, voc, yolo
+from vitral.data.formats import boxes_in_shards, coco, labelme, masks, panoptic, parquet, voc, yolo
 from vitral.data.formats.draft import Drafted, assemble
 from vitral.data.formats.files import Tree, largest_json, read_json
 from vitral.data.given import look_at
@@ -39,6 +39,13 @@ FORMATS = {
     "parquet": AnnotatedFormat(
         "Parquet with objects", "objects", lambda data, _: parquet.read(data), parquet.write, parquet.HOLDS
     ),
+    "shards": AnnotatedFormat(
+        "tar shards with objects",
+        "objects",
+        lambda data, _: boxes_in_shards.read(data),
+        boxes_in_shards.write,
+        boxes_in_shards.HOLDS,
+    ),
     "panoptic": AnnotatedFormat(
         "COCO panoptic PNG and JSON", "panoptic", panoptic.read, panoptic.write, panoptic.HOLDS
     ),
@@ -63,6 +70,8 @@ def _recognised(data: Path, tree: Tree | None = None) -> str | None:
 def _of_file(data: Path) -> str | None:
     if data.suffix.lower() in (".yaml", ".yml"):
         return "yolo"
+    if data.suffix.lower() == ".tar":
+        return "shards" if boxes_in_shards.holds_objects(data) else None
     if data.suffix.lower() == ".parquet":
         return "parquet" if parquet.shards(Tree(data.absolute().parent), data.absolute()) else None
     return _of_json(read_json(data, str(data))) if data.suffix.lower() == ".json" else None
@@ -79,6 +88,8 @@ def _of_tree(tree: Tree) -> str | None:
         return "voc"
     if yolo.recognised(tree, tree.root):
         return "yolo"
+    if tree.files(".tar") and boxes_in_shards.holds_objects(tree.root):
+        return "shards"
     if tree.files(".parquet") and not tree.images and parquet.shards(tree, tree.root):
         return "parquet"
     return "masks" if masks.recognised(tree) else None

@@ -39,7 +39,7 @@ def plan_conversion(data: AnnotatedData, to: str, progress: OnProgress | None = 
         "ids" not in target.holds
         and target.kind == "objects"
         and data.classes.ids != tuple(range(len(classes)))
-        and to in ("yolo", "parquet")
+        and to in ("yolo", "parquet", "shards")
     ):
         planned.leave(
             len(classes),
@@ -49,9 +49,9 @@ def plan_conversion(data: AnnotatedData, to: str, progress: OnProgress | None = 
     if "groups" not in target.holds and classes.groups:
         planned.leave(len(set(classes.groups)), "supercategory", "the format has none")
     bare = sum(one.split is None for one in there.annotated)
-    if to in ("yolo", "parquet"):
+    if to in ("yolo", "parquet", "shards"):
         planned.leave(bare, "image without a split", "goes to train")
-    if to in ("coco", "parquet") and any(not one.unlabelled for one in there.annotated):
+    if to in ("coco", "parquet", "shards") and any(not one.unlabelled for one in there.annotated):
         planned.leave(
             sum(one.unlabelled for one in there.annotated),
             "image that is not annotated",

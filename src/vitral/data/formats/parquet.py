@@ -8,12 +8,13 @@ name the schema's metadata have (ClassLabel), or the name itself. `segmentation`
 
 import json
 import posixpath
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vitral.data.annotated import AnnotatedData, ClassTable, Fault, Runs
+from vitral.data.annotated import AnnotatedData, ClassTable, Fault, Object, Runs
 from vitral.data.formats.coco import shape_of
 from vitral.data.formats.draft import Draft, Drafted, Found
 from vitral.data.formats.files import Tree, numbers, size_of, split_in, whole
@@ -59,6 +60,20 @@ def read(data: Path) -> Drafted:
         raise VitralError(f"{data}: holds no Parquet with the columns image and objects")
     drafted = Drafted(tree.root, "objects", ClassTable((), ()), [], [])
     loaded = [(name, *_table(tree.root / name, name)) for name in names]
+    blobs: list[bytes] = []
+    files: list[str] = []
+    for draft, row in drafts(data, loaded, drafted):
+        blobs.append(row["image"])
+        files.append(draft.name)
+    ends = np.cumsum([0, *map(len, blobs)])
+    drafted.images = PackedImages(np.frombuffer(b"".join(blobs), np.uint8), ends, files)
+    return drafted
+
+
+def drafts(
+    data: Path, loaded: list[tuple[str, list[dict[str, Any]], list[str] | None]], drafted: Drafted
+) -> Iterator[tuple[Draft, dict[str, Any]]]:
+    """Each row's draft, which is added to `drafted`, with the row, for files with rows as `_table` gives them; the classes are set first."""
     category = next(
         (
             each
@@ -69,18 +84,16 @@ def read(data: Path) -> Drafted:
     )
     if category is None and any(one["objects"] for _, rows, _ in loaded for one in rows):
         raise VitralError(f"{data}: objects has no field {', '.join(_CATEGORY)}; name it as one of them")
-    listed = next((known for _, _, known in loaded if known), None)
-    if any(known and known != listed for _, _, known in loaded):
+    named = next((known for _, _, known in loaded if known), None)
+    if any(known and known != named for _, _, known in loaded):
         raise VitralError(f"{data}: the Parquet files name their classes differently; write them alike")
-    drafted.classes, place = _classes(loaded, category or "", listed)
-    blobs: list[bytes] = []
-    files: list[str] = []
+    drafted.classes, place = _classes(loaded, category or "", named)
     for name, rows, _ in loaded:
         split = split_in(posixpath.basename(name).partition("-")[0], *reversed(name.split("/")[:-1]))
         for number, row in enumerate(rows):
             where = f"{name} row {number}"
-            blob, called = row["image"], row["called"]
-            if blob is None:
+            called = row["called"]
+            if row["image"] is None:
                 drafted.faults.append(Fault("missing_image", where, "no bytes in the column image"))
                 continue
             draft = Draft(
@@ -89,11 +102,7 @@ def read(data: Path) -> Drafted:
             draft.found = [one for k, each in enumerate(row["objects"], 1)
                            if (one := _object(each, f"{where} object {k}", category or "", place, draft, drafted.faults)) is not None]  # fmt: skip
             drafted.drafts.append(draft)
-            blobs.append(blob)
-            files.append(draft.name)
-    ends = np.cumsum([0, *map(len, blobs)])
-    drafted.images = PackedImages(np.frombuffer(b"".join(blobs), np.uint8), ends, files)
-    return drafted
+            yield draft, row
 
 
 def _table(path: Path, name: str) -> tuple[list[dict[str, Any]], list[str] | None]:
@@ -118,12 +127,13 @@ def _table(path: Path, name: str) -> tuple[list[dict[str, Any]], list[str] | Non
         blob = image.get("bytes")
         found.append({
             "image": blob if isinstance(blob, bytes) and blob else None, "called": image.get("path"),
-            "height": row.get("height"), "width": row.get("width"), "objects": _listed(row["objects"], name),
+            "height": row.get("height"), "width": row.get("width"), "objects": listed(row["objects"], name),
         })  # fmt: skip
     return found, named
 
 
-def _listed(objects: Any, name: str) -> list[dict[str, Any]]:
+def listed(objects: Any, name: str) -> list[dict[str, Any]]:
+    """A struct of lists, or a list of structs, as a list of an object each."""
     if objects is None:
         return []
     if isinstance(objects, dict):
@@ -178,6 +188,18 @@ def _object(
     )  # fmt: skip
 
 
+def told(each: Object, number: int) -> dict[str, Any]:
+    """What is written of an object."""
+    x0, y0, x1, y1 = each.box
+    shape = each.shape
+    return {
+        "id": number, "bbox": [x0, y0, x1 - x0, y1 - y0], "category": each.index, "area": each.area,
+        "iscrowd": each.crowd, "ignore": each.hard,
+        "segmentation": None if shape is None or isinstance(shape, Runs) else [part.ravel().tolist() for part in shape.parts],
+        "rle": shape.counts.decode() if isinstance(shape, Runs) else None,
+    }  # fmt: skip
+
+
 def _features(classes: ClassTable) -> dict[str, Any]:
     """What `datasets` calls the columns' types."""
 
@@ -216,24 +238,16 @@ def write(data: AnnotatedData, out: Path) -> None:
     )  # fmt: skip
     number = 0
     for split, rows in writing.splits("train"):
-        listed = []
+        found = []
         for i in rows:
             one = data.annotated[i]
             objects: dict[str, list[Any]] = {name: [] for name in kinds}
             for each in one.objects:
                 number += 1
-                x0, y0, x1, y1 = each.box
-                shape = each.shape
-                told = {
-                    "id": number, "bbox": [x0, y0, x1 - x0, y1 - y0], "category": each.index, "area": each.area,
-                    "iscrowd": each.crowd, "ignore": each.hard,
-                    "segmentation": None if shape is None or isinstance(shape, Runs) else [part.ravel().tolist() for part in shape.parts],
-                    "rle": shape.counts.decode() if isinstance(shape, Runs) else None,
-                }  # fmt: skip
-                for name, value in told.items():
+                for name, value in told(each, number).items():
                     objects[name].append(value)
-            listed.append({"image": {"bytes": data.images.encoded(i), "path": writing.names[i]}, "image_id": i + 1, "width": one.width,
+            found.append({"image": {"bytes": data.images.encoded(i), "path": writing.names[i]}, "image_id": i + 1, "width": one.width,
                            "height": one.height, "objects": objects})  # fmt: skip
         path = out / f"data/{split}-00000-of-00001.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
-        _arrow(path).write_table(pyarrow.Table.from_pylist(listed, schema), path)
+        _arrow(path).write_table(pyarrow.Table.from_pylist(found, schema), path)

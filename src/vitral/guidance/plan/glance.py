@@ -6,29 +6,14 @@ Unlike a trial it does not measure validation, peak memory or the first epoch's 
 import time
 from pathlib import Path
 
-from rich.console import Console
-
 from vitral.guidance.plan.choices import Estimate
 from vitral.guidance.plan.tryout import peak_memory
-from vitral.training.display import Display
+from vitral.training.display import Silent
 from vitral.training.settle import Settled
 from vitral.training.start import draft
 
 FEW_IMAGES = 1000  # of training
 STEPS = 3  # the first is warm-up
-
-
-class Silent(Display):
-    """Says nothing."""
-
-    def __init__(self) -> None:
-        super().__init__(Console(stderr=True, force_terminal=False))
-
-    def say(self, text: str) -> None:
-        pass
-
-    def _show(self, what: str, share: float, text: str, *, force: bool) -> None:
-        pass
 
 
 def glance(settled: Settled) -> Estimate | None:

@@ -1,0 +1,129 @@
+"""Many tiny images in tar shards: the index's size, the time to make it and to open it, memory, and images a second in random order.
+
+    python benchmarks/shards.py [--images 1000000] [--read 20000]
+
+The same images are read from a folder, and in a tar's own order by webdataset (`pip install webdataset`), if it is there, in the same process, one
+after another, in rounds; each reader decodes to pixels. Also the time that the order of a billion images takes, of which none is kept.
+"""
+
+import argparse
+import io
+import os
+import resource
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from vitral.data.decode import decode_bytes
+from vitral.data.formats.shards import open_index, write_index
+from vitral.data.options import DataOptions
+from vitral.data.sources import open_data
+from vitral.randomness import Permutation
+
+IN_SHARD = 50_000
+ROUNDS = 3
+
+
+def picture(i: int) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.frombuffer(i.to_bytes(8, "little") * 8, np.uint8).reshape(8, 8)
+    Image.fromarray(pixels).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def write(folder: Path, images: int) -> None:
+    for start in range(0, images, IN_SHARD):
+        with tarfile.open(folder / f"data-{start // IN_SHARD:05d}.tar", "w") as tar:
+            for i in range(start, min(start + IN_SHARD, images)):
+                for kind, data in (("png", picture(i)), ("cls", str(i % 1000).encode())):
+                    member = tarfile.TarInfo(f"{i:09d}.{kind}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+
+
+def timed(what: str, work: Callable[[], object]) -> object:
+    began = time.perf_counter()
+    result = work()
+    print(f"{what}: {time.perf_counter() - began:,.1f} s", flush=True)
+    return result
+
+
+def memory() -> float:
+    """MB that this process holds now."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=1_000_000)
+    parser.add_argument("--read", type=int, default=20_000)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        shards, folder = Path(place, "shards"), Path(place, "folder")
+        shards.mkdir()
+        timed("writing the shards", lambda: write(shards, given.images))
+        timed("making the index, every image decoded", lambda: write_index(str(shards), shards))
+        size = sum((shards / name).stat().st_size for name in ("index.json", "index.bin", "index.names"))
+        print(f"index: {size / 1e6:,.1f} MB, {size / given.images:.0f} bytes an image")
+        before = memory()
+        data = timed("opening the data set", lambda: open_data(str(shards), DataOptions(near_copies="apart")))
+        print(f"memory: {memory() - before:,.0f} MB more, mapped pages of the index among them")
+        split = data.splits["train"]  # type: ignore[attr-defined]
+        order = Permutation(len(split), 0, 0)
+        rows = order(np.arange(min(given.read, len(split)))).tolist()
+        index = open_index(str(shards), 0)
+        files = []
+        for k in rows:
+            row = split.rows[k]
+            path = folder / f"{row % 1000}" / f"{row}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(split.images.encoded(int(row)))
+            files.append(path)
+
+        def from_shards() -> None:
+            for k in rows:
+                split.read(k)
+
+        def from_folder() -> None:
+            for path in files:
+                decode_bytes(path.read_bytes(), None, str(path))
+
+        readers = {"shards, random order": from_shards, "folder, random order": from_folder}
+        try:
+            import webdataset
+        except ImportError:
+            print("webdataset is not installed")
+        else:
+            first = [str(shards / index.ranges.files[0])]
+
+            def from_webdataset() -> None:
+                pictures = webdataset.WebDataset(first, shardshuffle=False, empty_check=False)
+                for number, sample in enumerate(pictures):
+                    decode_bytes(sample["png"], None, sample["__key__"])
+                    if number + 1 == len(rows):
+                        break
+
+            readers["webdataset, in the tar's order"] = from_webdataset
+        rates: dict[str, list[float]] = {name: [] for name in readers}
+        for _ in range(ROUNDS):
+            for name, read in readers.items():
+                began = time.perf_counter()
+                read()
+                rates[name].append(len(rows) / (time.perf_counter() - began))
+        for name, found in rates.items():
+            print(f"{name}: {sorted(found)[ROUNDS // 2]:,.0f} images/s (median of {ROUNDS} rounds)")
+        billion = Permutation(10**9, 0, 0)
+        began = time.perf_counter()
+        billion(np.arange(10**6))
+        print(
+            f"a million places in the order of a billion images: {time.perf_counter() - began:.1f} s, {memory():,.0f} MB in all; pid {os.getpid()}"
+        )
+
+
+if __name__ == "__main__":
+    main()

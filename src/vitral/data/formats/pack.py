@@ -1,0 +1,91 @@
+"""Any data set as tar shards with their index: `vitral data pack`."""
+
+import io
+import json
+import os
+import tarfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from vitral.data.filetypes import EXTENSIONS
+from vitral.data.formats.shards import CLASSES, write_index
+from vitral.data.images import Images
+from vitral.data.listing import Listing
+from vitral.errors import VitralError
+
+
+@dataclass
+class Packed:
+    images: int
+    shards: int
+    bytes: int
+
+
+def pack(listing: Listing, out: Path, shard_bytes: int, progress: Callable[[int, int], None] | None = None) -> Packed:
+    """Write the images of a listing, as they are, and their labels to shards of about so many bytes in a new or empty folder, and the index.
+
+    Shards keep the listing's order, those of a split that the data name together. The same data make the same bytes.
+    """
+    splits = listing.given or ["data"] * len(listing.images.names)
+    shards = done = 0
+    for split in dict.fromkeys(splits):
+        left, number = deque(i for i, each in enumerate(splits) if each == split), 0
+        while left:
+            with tarfile.open(out / f"{split}-{number:06d}.tar", "w") as shard:
+                while left and shard.offset < shard_bytes:
+                    i = left.popleft()
+                    for suffix, data in _members(listing, i):
+                        member = tarfile.TarInfo(f"{i:09d}.{suffix}")
+                        member.size = len(data)
+                        shard.addfile(member, io.BytesIO(data))
+                    done += 1
+                    if progress is not None and done % 100 == 0:
+                        progress(done, len(splits))
+            number, shards = number + 1, shards + 1
+    (out / CLASSES).write_text("".join(f"{label}\n" for label in listing.labels), encoding="utf-8")
+    count = write_index(str(out), out)
+    return Packed(count, shards, sum(path.stat().st_size for path in out.glob("*.tar")))
+
+
+def _members(listing: Listing, i: int) -> Iterator[tuple[str, bytes]]:
+    """The suffix and the bytes of each member of image i's sample."""
+    name = listing.images.names[i]
+    suffix = os.path.splitext(name)[1].lower()
+    data = _encoded(listing.images, i)
+    yield suffix.lstrip(".") if suffix in EXTENSIONS and listing.images.path(i) is not None else _kind(data), data
+    labels = listing.of(i)
+    if listing.targets.task == "classify":
+        yield "cls", str(listing.labels.index(labels[0])).encode()
+        yield "json", json.dumps({"name": name}).encode()
+    elif listing.targets.task == "multilabel":
+        yield "json", json.dumps({"name": name, "labels": labels}).encode()
+    else:
+        raise VitralError(f"task {listing.targets.task}: shards are packed of classes and label sets; give such data")
+
+
+def _encoded(images: Images, i: int) -> bytes:
+    """The image's file, or where it has none its pixels as PNG."""
+    try:
+        return images.encoded(i)
+    except AssertionError:
+        buffer = io.BytesIO()
+        pixels = images.read(i, None, None).numpy()
+        Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)).save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+def _kind(data: bytes) -> str:
+    starts = {
+        b"\xff\xd8": "jpg",
+        b"\x89P": "png",
+        b"RI": "webp",
+        b"II": "tiff",
+        b"MM": "tiff",
+        b"GI": "gif",
+        b"BM": "bmp",
+    }
+    return starts.get(data[:2], "png")

@@ -1,0 +1,164 @@
+"""Images in tar shards by their index: any of them is read alone, in any order, from a disk or behind a URL.
+
+The index is three files: index.json, written last, with the shards, their sizes and the classes; index.bin, a row an image; index.names. The two
+latter are mapped, not loaded. `vitral.data.formats.shards` makes it.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from torch import Tensor
+
+from vitral.data.cache import Checked
+from vitral.data.decode import count_pages, decode_bytes
+from vitral.data.images import Images, Inspected, content_hash
+from vitral.data.ranges import Ranges, lines_of
+from vitral.data.values import PLAIN, ImageInfo
+from vitral.errors import VitralError
+
+LAYOUT = 1
+INDEX, ROWS, NAMES = "index.json", "index.bin", "index.names"
+ROW = np.dtype(
+    [
+        ("shard", "<u4"), ("offset", "<u8"), ("size", "<u4"), ("name_end", "<u8"), ("target", "<i4"), ("height", "<u4"), ("width", "<u4"),
+        ("channels", "<u2"), ("bit_depth", "u1"), ("split", "i1"), ("digest", "V16"), ("beside", "<u8"), ("beside_size", "<u4"),
+    ]
+)  # fmt: skip
+"""target: which of the index's texts; -1 for none. split: of SPLITS, -1 for none. beside: the offset and size of the .json of objects."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """What is known of n images in shards."""
+
+    root: str
+    """The folder or URL of the index."""
+    ranges: Ranges
+    rows: Any
+    """An array of ROW [n], not in memory but mapped."""
+    blob: np.ndarray
+    """The names, uint8, mapped."""
+    texts: list[str]
+    """The different targets: a class, or a list of labels as JSON."""
+    kind: str
+    """none, classes, sets or objects."""
+    classes: list[str]
+    """Of classnames.txt."""
+    skipped: list[tuple[str, str]]
+    """Images that could not be read, and why."""
+
+
+class Names(Sequence[str]):
+    """The names of the images, read as they are asked for."""
+
+    def __init__(self, rows: Any, blob: np.ndarray) -> None:
+        self.rows, self.blob = rows, blob
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, i: int) -> str: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[str]: ...
+    def __getitem__(self, i: int | slice) -> str | list[str]:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        return lines_of(self.rows["name_end"], self.blob, range(len(self))[i])
+
+
+class ShardImages(Images):
+    """The images of an index; what `check` tells of them is in it."""
+
+    def __init__(self, index: Index) -> None:
+        self.index = index
+        self.names = Names(index.rows, index.blob)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"root": self.index.root, "ranges": self.index.ranges, "reading": self.reading}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """In another process the index is mapped again, not sent."""
+        self.__init__(read_index(state["root"], state["ranges"].room))  # type: ignore[misc]
+        self.reading = state["reading"]
+
+    def path(self, i: int) -> None:
+        return None
+
+    def happened(self) -> str | None:
+        return self.index.ranges.happened()
+
+    def encoded(self, i: int) -> bytes:
+        row = self.index.rows[i]
+        return self.index.ranges.read(
+            int(row["shard"]), int(row["offset"]), int(row["size"]), row["digest"].tobytes(), self.names[i]
+        )
+
+    def pages(self, i: int) -> int:
+        return count_pages(self.encoded(i), self.names[i])
+
+    def check(self, i: int, *, small: bool, page: int | None = None) -> Checked:
+        if small or self.reading != PLAIN or page is not None:
+            return super().check(i, small=small, page=page)
+        row = self.index.rows[i]
+        info = ImageInfo(int(row["height"]), int(row["width"]), int(row["channels"]), int(row["bit_depth"]))
+        return Checked(row["digest"].tobytes(), info, None)
+
+    def inspect(self, i: int, hint: int | None, page: int | None = None) -> Inspected:
+        data = self.encoded(i)
+        pixels, info = decode_bytes(data, None, self.names[i], hint, self._reading(page))
+        return Inspected(content_hash(data), info, pixels, data)
+
+    def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> Tensor:
+        return decode_bytes(self.encoded(i), channels, self.names[i], hint, self._reading(page))[0]
+
+
+def read_index(data: str, room: int) -> Index:
+    """The index in a folder. room: bytes of shards behind URLs that are kept here."""
+    root = data.rstrip("/")
+    try:
+        told = json.loads(Path(root, INDEX).read_text())
+        rows: Any = np.memmap(Path(root, ROWS), ROW, "r")
+        blob = np.memmap(Path(root, NAMES), np.uint8, "r")
+        if told["layout"] != LAYOUT or len(rows) != told["images"] or len(blob) != told["names"]:
+            raise ValueError("its files do not belong together, or another version wrote it")
+        shards = told["shards"]
+        names, sizes, times = ([each[key] for each in shards] for key in ("name", "size", "time"))
+        ranges = Ranges(told["root"] or root, names, sizes, times, room)
+        if int(rows["shard"].max()) >= len(shards) or int(rows["target"].max()) >= max(1, len(told["texts"])):
+            raise ValueError("its rows name shards or targets that it does not have")
+        if int(rows["name_end"][-1]) != len(blob):
+            raise ValueError("its names are cut short")
+        return Index(
+            root,
+            ranges,
+            rows,
+            blob,
+            told["texts"],
+            told["kind"],
+            told["classes"],
+            [tuple(each) for each in told["skipped"]],
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        if isinstance(error, VitralError):
+            raise
+        raise VitralError(
+            f"{root}: the index of its shards cannot be used ({error}); make it again: vitral data index {root}"
+        ) from error
+
+
+def label_of(index: Index) -> Callable[[int], str | frozenset[str]]:
+    """Target i of the index's texts as labels are listed; a number that counts the lines of classnames.txt as that class."""
+    if index.kind == "sets":
+        return lambda i: frozenset(json.loads(index.texts[i]))
+    classes = index.classes
+
+    def named(i: int) -> str:
+        text = index.texts[i]
+        return classes[int(text)] if classes and text.isdecimal() and int(text) < len(classes) else text
+
+    return named

@@ -1,0 +1,320 @@
+"""Tar shards: packed, indexed, read here and from a server, and trained on as the folder that they were packed from."""
+
+import http.server
+import io
+import json
+import pickle
+import random
+import tarfile
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from vitral.cli import main
+from vitral.data import many, ranges
+from vitral.data.formats.shards import open_index, shards_in
+from vitral.data.loader import TrainingBatches
+from vitral.data.options import DataOptions, SceneOptions
+from vitral.data.scenes import write_scenes
+from vitral.data.shards import INDEX, ROWS, read_index
+from vitral.data.sources import open_data
+from vitral.errors import VitralError
+
+SMALL = "--image-size 20 20 --patch-size 4 --dim 32 --depth 2 --num-heads 2 --steps 12 --batch-size 12 --precision fp32 --workers 0 --keep last"
+
+
+def run(*words, status=0):
+    with pytest.raises(SystemExit) as stop:
+        main([*map(str, words)])
+    assert stop.value.code == status
+
+
+@pytest.fixture(scope="module")
+def shards(shapes_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("shards") / "packed"
+    run("data", "pack", shapes_folder, out, "--shard-megabytes", "1")
+    return out
+
+
+def tar(path, members):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as file:
+        for name, data in members:
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            file.addfile(member, io.BytesIO(data))
+
+
+def png(value, side=8):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((side, side, 3), value, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_packed_images_are_those_of_the_folder_in_its_order(shapes_folder, shards):
+    folder, packed = open_data(shapes_folder), open_data(str(shards))
+    assert packed.labels == folder.labels
+    assert packed.fingerprint == folder.fingerprint
+    for name, split in folder.splits.items():
+        assert (packed.splits[name].contents == split.contents).all()
+        assert (packed.splits[name].targets.values == split.targets.values).all()
+        assert (packed.splits[name].read(3) == split.read(3)).all()
+
+
+def test_training_on_shards_ends_with_the_weights_of_the_folder(shapes_folder, shards, tmp_path):
+    for data, out in ((shapes_folder, "folder"), (shards, "shards")):
+        run("train", data, *SMALL.split(), "--out", tmp_path / out)
+    one, other = (load_file(tmp_path / out / "model.safetensors") for out in ("folder", "shards"))
+    assert all((one[name] == other[name]).all() for name in one)
+    run("evaluate", tmp_path / "shards", shards)
+
+
+@pytest.mark.parametrize(
+    ("beside", "labels"),
+    [
+        ([("cls", b"cat"), ("cls", b"dog")], ["cat", "dog"]),
+        ([("cls", b"1"), ("cls", b"0")], ["zero", "one"]),
+        ([("json", b'{"label": "cat"}'), ("json", b'{"label": "dog"}')], ["cat", "dog"]),
+        ([("json", b'{"labels": ["a", "b"]}'), ("json", b'{"labels": []}')], ["a", "b"]),
+        ([("txt", b"a photo"), ("txt", b"another")], None),
+    ],
+)
+def test_labels_beside_the_images(tmp_path, beside, labels):
+    members = []
+    for i in range(12):
+        kind, text = beside[i % 2]
+        members += [(f"x/{i:03d}.png", png(20 * i)), (f"x/{i:03d}.{kind}", text)]
+    tar(tmp_path / "s/train-0.tar", members[:16])
+    tar(tmp_path / "s/val-0.tar", members[16:])
+    (tmp_path / "s/classnames.txt").write_text("zero\none\n")
+    if labels is None:
+        with pytest.raises(VitralError, match="vitral pretrain"):
+            open_data(str(tmp_path / "s"))
+        assert len(open_data(str(tmp_path / "s"), labelled=False).splits["train"]) == 8
+        return
+    data = open_data(str(tmp_path / "s"), DataOptions(test_fraction=0, near_copies="apart"))
+    assert sorted(data.labels) == sorted(labels)
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 8, "val": 4}
+    assert data.splits["train"].names[1] == "train-0.tar/x/001.png"
+    assert data.splits["train"].targets.named(1, data.labels) == [] if "a" in labels else True
+
+
+def test_an_index_is_made_again_when_a_shard_changed_and_refused_in_a_run(tmp_path):
+    tar(tmp_path / "a.tar", [("0.png", png(0)), ("0.cls", b"x"), ("1.png", png(9)), ("1.cls", b"y")])
+    index = open_index(str(tmp_path), 0)
+    images = many.ShardImages(index)
+    tar(tmp_path / "a.tar", [("2.png", png(50)), ("2.cls", b"z")])
+    with pytest.raises(VitralError, match="has changed since it was indexed"):
+        images.read(0, None, None)
+    assert [*many.ShardImages(open_index(str(tmp_path), 0)).names] == ["a.tar/2.png"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "gzip", "empty", "no image"])
+def test_damaged_shards_are_named(tmp_path, damage):
+    path = tmp_path / "a.tar"
+    tar(path, [("0.png", png(0)), ("0.cls", b"x"), ("1.png", png(9)), ("1.cls", b"y")])
+    whole = path.read_bytes()
+    if damage == "gzip":
+        import gzip
+
+        whole = gzip.compress(whole)
+    if damage == "no image":
+        tar(path, [("0.cls", b"x")])
+        whole = path.read_bytes()
+    path.write_bytes({"cut": whole[:1700], "garbage": b"x" * 4000, "empty": b""}.get(damage, whole))
+    with pytest.raises(VitralError, match=r"a\.tar|no image"):
+        open_data(str(tmp_path))
+
+
+def test_an_index_that_lies_is_refused(shards, tmp_path):
+    import shutil
+
+    for name in ("index.json", "index.bin", "index.names"):
+        shutil.copy(shards / name, tmp_path / name)
+    told = json.loads((tmp_path / INDEX).read_text())
+    for change in ({"images": 10**9}, {"layout": 0}, {"shards": []}, {"texts": None}, {"names": -1}):
+        (tmp_path / INDEX).write_text(json.dumps(told | change))
+        with pytest.raises(VitralError, match="index"):
+            read_index(str(tmp_path), 0)
+    (tmp_path / INDEX).write_text(json.dumps(told))
+    (tmp_path / ROWS).write_bytes((shards / ROWS).read_bytes()[:-7])
+    with pytest.raises(VitralError, match="index"):
+        read_index(str(tmp_path), 0)
+
+
+def test_many_images_are_opened_as_arrays_with_the_same_labels_and_lazy_names(shapes_folder, shards, monkeypatch):
+    few = open_data(str(shards), DataOptions(near_copies="apart"))
+    monkeypatch.setattr(many, "MANY", 10)
+    data = open_data(str(shards), DataOptions(val_fraction=0.2, test_fraction=0.2))
+    assert data.labels == few.labels
+    assert sum(len(split) for split in data.splits.values()) == 90
+    assert all(10 <= len(split) <= 70 for split in data.splits.values())
+    known = {
+        name: few_split.targets.values[i] for few_split in few.splits.values() for i, name in enumerate(few_split.names)
+    }
+    for split in data.splits.values():
+        assert not isinstance(split.names, list)
+        assert [known[name] for name in split.names] == split.targets.values.tolist()
+    again = pickle.loads(pickle.dumps(data.splits["train"]))
+    assert (again.read(5) == data.splits["train"].read(5)).all()
+
+
+def test_the_order_is_the_same_for_any_number_of_loader_processes(shards):
+    from vitral.data.augment import Augmentation
+    from vitral.data.options import AugmentOptions
+    from vitral.data.preprocess import Preprocess
+
+    split = open_data(str(shards)).splits["train"]
+    steps = Preprocess(20, 20, 1, (0.5,), (0.5,))
+    batches = TrainingBatches(split, steps, [Augmentation(AugmentOptions(crop="none"), steps)], 8, 0)
+    alone, ahead = ([batch.keys.tolist() for batch in batches.stream(0, 10, workers)] for workers in (0, 3))
+    assert alone == ahead
+
+
+# -- behind a URL --
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """A folder by HTTP with ranges, of which a share of the answers is dropped, stalls or is damaged."""
+
+    daemon_threads = True
+    bad = 0.0
+    pause = 1.0
+
+    def __init__(self, folder):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.folder, self.random, self.asked, self.spoiled = folder, random.Random(0), 0, 0
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request, client_address):
+        pass
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        path = self.server.folder / self.path.lstrip("/")
+        if not path.is_file():
+            self.send_error(404)
+            return
+        data, status = path.read_bytes(), 200
+        size = len(data)
+        if (asked := self.headers.get("Range")) is not None:
+            first, last = asked.removeprefix("bytes=").split("-")
+            start, end = int(first), min(int(last or size - 1), size - 1)
+            data, status = data[start : end + 1], 206
+            self.server.asked += 1
+            if self.server.random.random() < self.server.bad:
+                self.server.spoiled += 1
+                how = self.server.random.choice(["drop", "stall", "damage"])
+                if how == "drop":
+                    self.close_connection = True
+                    return
+                if how == "stall":
+                    threading.Event().wait(self.server.pause)
+                data = bytes(len(data))
+        self.send_response(status)
+        if status == 206:
+            self.send_header("Content-Range", f"bytes {start}-{end}/{size}")
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(data)
+
+
+@pytest.fixture
+def server(shards, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(ranges, "STALLED", 0.3)
+    monkeypatch.setattr(ranges, "WAIT", 0.001)
+    server = Server(shards)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_images_come_from_a_server_and_are_kept(server, shards):
+    here, there = open_data(str(shards)), open_data(server.url)
+    assert there.fingerprint == here.fingerprint
+    train = there.splits["train"]
+    for i in range(len(train)):
+        assert (train.read(i) == here.splits["train"].read(i)).all()
+    asked = server.asked
+    for i in range(len(train)):
+        train.read(i)
+    assert server.asked == asked
+    named = f"{server.url}/{shards_in(str(shards))[0]}"
+    assert len(open_data(named).splits["train"]) == len(train)
+
+
+def test_a_server_that_drops_stalls_and_damages_costs_no_image(server, shards):
+    here = open_data(str(shards), DataOptions(near_copies="apart"))
+    there = open_data(server.url, DataOptions(near_copies="apart", keep_gigabytes=0))
+    server.bad = 0.1
+    for _ in range(3):
+        for i in range(len(here.splits["train"])):
+            assert (there.splits["train"].read(i) == here.splits["train"].read(i)).all()
+    assert server.spoiled >= 5
+    said = there.splits["train"].images.happened()
+    assert "asked for again" in said
+    told = sum(int(word) for word in said.split() if word.isdigit())
+    assert (
+        0 < told <= server.spoiled
+    )  # the library asks a second time by itself where a connection that it kept is closed
+    assert there.splits["train"].images.happened() is None
+
+
+def test_a_server_that_never_answers_rightly_is_named(server):
+    data = open_data(server.url, DataOptions(near_copies="apart", keep_gigabytes=0))
+    server.bad, server.pause = 1.0, 0.0
+    with pytest.raises(VitralError, match=r"could not be read in 6 tries"):
+        data.splits["train"].read(0)
+
+
+def test_a_run_tells_what_the_server_did(server, tmp_path):
+    server.bad = 0.05
+    run(
+        "train",
+        server.url,
+        *SMALL.split(),
+        "--near-copies",
+        "apart",
+        "--keep-gigabytes",
+        "0",
+        "--out",
+        tmp_path / "run",
+    )
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert any("asked for again" in line.get("text", "") for line in lines)
+
+
+def test_objects_and_masks_travel_in_shards(tmp_path):
+    write_scenes(tmp_path / "scenes", SceneOptions(images=12, test=4, size=48, classes=3))
+    run("data", "convert", tmp_path / "scenes", tmp_path / "packed", "--to", "shards")
+    options = DataOptions(near_copies="apart", task="instance", val_fraction=0)
+    folder, packed = (open_data(str(tmp_path / name), options) for name in ("scenes", "packed"))
+    assert packed.labels == folder.labels
+    for name, split in folder.splits.items():
+        other = packed.splits[name]
+        places = {content: i for i, content in enumerate(other.contents.tolist())}
+        for i, content in enumerate(split.contents.tolist()):
+            k = places[content]
+            assert (split.read(i) == other.read(k)).all()
+            assert split.targets.named(i, folder.labels) == other.targets.named(k, packed.labels)

@@ -1,0 +1,82 @@
+"""`--continue`: one command that starts a run, goes on with it, or has nothing left to do, whatever it finds."""
+
+import json
+import shutil
+
+import pytest
+from test_resume import TRAIN, same, stopped, train
+
+from processes import run
+from vitral.checkpoints.claim import Claim
+
+WORDS = [*TRAIN, "--workers", "0", "--continue"]
+
+
+@pytest.fixture(scope="module")
+def whole(shapes_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    train("train", shapes_folder, "--out", out, *WORDS)
+    return out
+
+
+# From the claim of the folder over the first checkpoint to the report.
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 11, 14])
+def test_the_same_command_ends_a_run_that_was_killed_anywhere(shapes_folder, tmp_path, whole, count):
+    stopped("replace", count, "train", shapes_folder, "--out", tmp_path / "run", *WORDS)
+    train("train", shapes_folder, "--out", tmp_path / "run", *WORDS)
+    assert same(whole, tmp_path / "run")
+    assert (tmp_path / "run/report.html").exists()
+
+
+def test_a_finished_run_is_left_alone(shapes_folder, whole, capsys):
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    train("train", shapes_folder, "--out", whole, *WORDS)
+    assert "nothing is left to do" in capsys.readouterr().err
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+
+
+def test_another_run_is_not_gone_on_with(shapes_folder, whole, tmp_path, capsys):
+    shutil.copytree(whole, tmp_path / "run")
+    (tmp_path / "run/report.html").unlink()
+    train("train", shapes_folder, "--out", tmp_path / "run", *WORDS, "--lr", "0.1", status=2)
+    assert "holds a run that was begun by vitral train" in capsys.readouterr().err
+
+
+def test_two_runs_do_not_meet_in_one_folder(shapes_folder, tmp_path, capsys):
+    with Claim(tmp_path / "run"):
+        train("train", shapes_folder, "--out", tmp_path / "run", *WORDS, status=2)
+    assert "a run is going on there" in capsys.readouterr().err
+
+
+def test_what_else_lies_in_the_folder_is_not_touched(shapes_folder, tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/thesis.txt").write_text("mine")
+    train("train", shapes_folder, "--out", tmp_path / "run", *WORDS, status=2)
+    assert "holds other files already" in capsys.readouterr().err
+
+
+# Kills its own process in a validation, the one with this number.
+IN_VALIDATION = """
+import os, sys
+from vitral.training.supervised import Supervised
+number, calls, score = int(sys.argv[1]), 0, Supervised.validate
+def dying(*rest):
+    global calls
+    calls += 1
+    if calls == number:
+        os.kill(os.getpid(), 9)
+    return score(*rest)
+Supervised.validate = dying
+from vitral.cli import main
+main(sys.argv[2:])
+"""
+
+
+def test_what_was_learned_before_a_long_validation_outlives_a_kill_in_it(shapes_folder, tmp_path, whole):
+    words = ["train", shapes_folder, "--out", tmp_path / "run", *WORDS]
+    assert run(1, *words, code=IN_VALIDATION).returncode == -9
+    step = int((tmp_path / "run/checkpoints/latest").read_text()[5:13])
+    assert run(99, *words, code=IN_VALIDATION).returncode == 0
+    lines = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert min(line["step"] for line in lines if line["event"] == "val") == step
+    assert same(whole, tmp_path / "run")

@@ -1,0 +1,188 @@
+"""Runs of several processes, as torchrun starts them, learn what one process learns."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_resume import same
+
+from processes import PATIENCE, eventually, run, start
+from vitral.data.loader import rows_of
+from vitral.data.scenes import SceneOptions, write_scenes
+
+SMALL = "--image-size 20 20 --patch-size 4 --dim 32 --depth 2 --num-heads 2"
+EVERY = (
+    "--precision fp32 --device cpu --workers 0 --seed 2 --optimizer sgd --lr 0.05 --keep last --hflip 0.5 "
+    "--steps 20 --batch-size 12 --validate-every 10"
+)
+DENSE = "--image-size 40 48 --patch-size 8 --dim 32 --depth 2 --num-heads 2 --near-copies apart"
+QUERY = "--head query --query-dim 32 --query-heads 2 --queries 20"
+CASES = {
+    "mixed": f"train {{shapes}} {SMALL} --mixup 0.4 --cutmix 1 --ema 0.9 --class-weights balanced",
+    "distilled": f"train {{shapes}} {SMALL} --teacher {{teacher}} --distillation soft --repeats 2",
+    "mae": f"pretrain {{shapes}} {SMALL} --objective mae --decoder-dim 16 --decoder-depth 1 --decoder-num-heads 2",
+    "dino": f"pretrain {{shapes}} {SMALL} --objective dino --prototypes 16 --local-crops 2 --patch-loss 1",
+    "tokenizer": f"pretrain {{shapes}} {SMALL} --objective tokenizer --codes 16",
+    "patch": f"pretrain {{shapes}} {SMALL} --objective patch",
+    "semantic": f"train {{scenes}} {DENSE} --task semantic --head linear --head-dropout 0",
+    "instance": f"train {{scenes}} {DENSE} {QUERY} --task instance",
+}
+QUICK = ("mixed", "mae", "dino", "instance")
+
+
+TOGETHER = Path(__file__).with_name("together.py")
+
+
+def torchrun(processes, *words, restarts=0):
+    """The script with these words in so many processes of torchrun, or in one without it, ended."""
+    launcher = [
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        processes,
+        "--max-restarts",
+        restarts,
+    ]
+    command = [sys.executable, *(launcher if processes > 1 else []), *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=PATIENCE, env=environment)
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8, 13])
+@pytest.mark.parametrize("processes", [1, 2, 3, 4, 16])
+def test_the_rows_of_a_batch_are_dealt_once_and_pairs_stay_together(count, processes):
+    dealt = [rows_of(count, number, processes) for number in range(processes)]
+    assert sorted(np.concatenate(dealt).tolist()) == list(range(count))
+    for rows in dealt:
+        assert rows.tolist() == (count - 1 - rows[::-1]).tolist()  # Mixup flips a batch
+    assert len(dealt[0])
+    if processes == 1:
+        assert dealt[0].tolist() == list(range(count))
+
+
+def learned(folder):
+    """Of a run by step the losses, and all of its scores."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    losses = torch.tensor([line["loss"] for line in lines if line["event"] == "train"])
+    validated = [{k: v for k, v in line.items() if k != "seconds"} for line in lines if line["event"] == "val"]
+    return losses, [[v for v in line.values() if isinstance(v, int | float)] for line in validated]
+
+
+@pytest.fixture(scope="module")
+def trained(shapes_folder, shapes_run, tmp_path_factory):
+    """The folder with the runs of some cases in so many processes; each is run once."""
+    root = tmp_path_factory.mktemp("shared")
+    write_scenes(root / "scenes", SceneOptions(images=30, test=7, size=48, classes=3))
+    places = {"shapes": shapes_folder, "teacher": shapes_run, "scenes": root / "scenes"}
+
+    def train(processes, names):
+        out = root / f"{processes} {' '.join(names)}"
+        if not out.exists():
+            out.mkdir()
+            commands = {name: [*CASES[name].format(**places).split(), *EVERY.split()] for name in names}
+            (out / "commands").write_text(json.dumps(commands))
+            done = torchrun(processes, TOGETHER, out, out / "commands")
+            assert done.returncode == 0, done.stderr
+        return out
+
+    return train
+
+
+@pytest.mark.parametrize(
+    ("processes", "names", "name"),
+    [
+        *((2, QUICK, name) for name in QUICK),
+        *(pytest.param(n, tuple(CASES), name, marks=pytest.mark.slow) for n in (2, 4) for name in CASES),
+    ],
+)
+def test_processes_learn_what_one_does(trained, processes, names, name):
+    """The gradients of the first step to 1e-6 of the largest, the losses of 20 steps to 1e-5 of theirs, and the same scores."""
+    alone, together = trained(1, names), trained(processes, names)
+    expected, gradients = (load_file(root / f"{name}.gradients") for root in (alone, together))
+    size = max(1.0, *(float(gradient.abs().max()) for gradient in expected.values()))
+    assert gradients.keys() == expected.keys()
+    for key, gradient in expected.items():
+        torch.testing.assert_close(gradients[key], gradient, rtol=0, atol=1e-6 * size, msg=key)
+    (losses, scores), (theirs, their_scores) = (learned(root / name) for root in (alone, together))
+    assert len(losses) == 20
+    torch.testing.assert_close(theirs, losses, rtol=1e-5, atol=1e-5)
+    for one, other in zip(scores, their_scores, strict=True):
+        assert other == pytest.approx(one, rel=1e-3, abs=1e-4)
+
+
+# Process 1 sends itself a signal as it begins the step with this number, unless torchrun has started it again.
+STRUCK = """
+import os, sys
+from vitral.training import loop
+step, number = int(sys.argv[1]), int(sys.argv[2])
+begun = loop.Loop.step
+def struck(self, *rest):
+    if (self.progress.step, self.world.rank, os.environ.get("TORCHELASTIC_RESTART_COUNT")) == (step, 1, "0"):
+        os.kill(os.getpid(), number)
+    return begun(self, *rest)
+loop.Loop.step = struck
+from vitral.cli import main
+main(sys.argv[3:])
+"""
+LONGER = f"{SMALL} {EVERY} --mixup 0.4 --ema 0.9 --dropout 0.1 --checkpoint-every 4".split()
+
+
+@pytest.fixture
+def struck(tmp_path):
+    script = tmp_path / "struck.py"
+    script.write_text(STRUCK)
+    return script
+
+
+def test_when_a_process_is_killed_all_go_on_from_the_last_checkpoint(shapes_folder, tmp_path, struck):
+    """torchrun starts them again, and the run ends with the bits of one that was left alone."""
+    words = ["train", shapes_folder, *LONGER, "--out"]
+    whole = torchrun(2, struck, -1, 0, *words, tmp_path / "whole")
+    killed = torchrun(2, struck, 11, int(signal.SIGKILL), *words, tmp_path / "killed", restarts=1)
+    assert (whole.returncode, killed.returncode) == (0, 0), killed.stderr
+    assert "resuming at step 10" in killed.stderr
+    assert same(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_a_run_goes_on_in_other_numbers_of_processes(shapes_folder, tmp_path, struck):
+    """One process is asked to stop, and all save and stop; 3, then 2, then 1 learn from the batches that one would."""
+    words = [word for word in ["train", shapes_folder, *LONGER] if word not in ("--dropout", "0.1")]
+    assert torchrun(1, struck, -1, 0, *words, "--out", tmp_path / "alone").returncode == 0
+    first = torchrun(3, struck, 5, int(signal.SIGTERM), *words, "--out", tmp_path / "run")
+    assert "stopped and saved at step 6" in first.stderr
+    second = torchrun(2, struck, 13, int(signal.SIGTERM), "train", "--resume", tmp_path / "run")
+    assert "stopped and saved at step 14" in second.stderr
+    assert torchrun(1, struck, -1, 0, "train", "--resume", tmp_path / "run").returncode == 0
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("alone", "run")]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_the_command_itself_starts_several_and_starts_them_again(shapes_folder, tmp_path):
+    words = ["train", shapes_folder, *LONGER, "--steps", "60", "--processes", "2", "--out"]
+    assert run(*words, tmp_path / "whole").returncode == 0
+    process = start(*words, tmp_path / "killed")
+    try:
+        eventually((tmp_path / "killed/checkpoints/latest").exists, process)
+        children = " ".join(path.read_text() for path in Path(f"/proc/{process.pid}/task").glob("*/children")).split()
+        os.kill(int(children[-1]), signal.SIGKILL)
+        _, err = process.communicate(timeout=PATIENCE)
+    finally:
+        process.kill()
+    assert process.returncode == 0, err
+    assert "ended by SIGKILL; all 2 begin again from the last checkpoint" in err
+    assert same(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_an_error_that_a_person_can_mend_is_said_once_and_not_tried_again(shapes_folder, tmp_path):
+    done = run("train", shapes_folder, "--model", "vit_none", "--processes", "2", "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert done.stderr.count("vit_none") == 1, done.stderr

@@ -1,0 +1,39 @@
+"""Runs that note the gradients of their first step and log every step, alone or shared by torchrun's processes: FOLDER, then a file of commands.
+
+All commands run one after another in the same processes, which are slow to start.
+"""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from vitral.cli import main
+from vitral.training import loop, world
+
+loop.LOG_EVERY = 1
+
+
+def noting(update):
+    def noted(self):
+        if self.progress.step == 0 and self.world.main:
+            gradients = {name: p.grad.contiguous() for name, p in self.model.named_parameters() if p.grad is not None}
+            save_file(gradients, notes)
+        return update(self)
+
+    return noted
+
+
+loop.Loop.update = noting(loop.Loop.update)
+folder, commands = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
+with world.joined() as one:
+    world.joined = lambda: contextlib.nullcontext(one)
+    for name, words in commands.items():
+        notes, one.in_step = folder / f"{name}.gradients", False
+        with contextlib.suppress(SystemExit):
+            main([*words, "--out", str(folder / name)])
+        one.wait()
+        if not (folder / name / "report.html").exists():
+            sys.exit(f"{name}: did not end")
