@@ -123,7 +123,9 @@ def test_the_commands_run_in_order(pytestconfig, place, monkeypatch, capsys, nam
         words = line.partition("#")[0].partition(">")[0].split()[1:]
         if "recipes/" in line or "hf:" in line:  # long, or in need of a network
             continue
-        if words[0] == "serve" or ("web" in words and not runtime.kept().exists()):  # runs until it is told to end; needs npm once
+        if words[0] == "serve" or (
+            "web" in words and not runtime.kept().exists()
+        ):  # runs until it is told to end; needs npm once
             continue
         with pytest.raises(SystemExit) as stop:
             main(shortened(words))
