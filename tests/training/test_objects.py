@@ -239,7 +239,8 @@ def test_ten_images_are_learned_by_heart(tmp_path, capsys):
     root, out = tmp_path / "ten", tmp_path / "run"
     write_scenes(root, SceneOptions(images=10, test=4, size=64, classes=4))
     words = ["--image-size", "64", "--patch-size", "8", "--dim", "96", "--depth", "4", "--num-heads", "4", "--stem", "16", "16", "32", "32", "64",
-             "--head", "query", "--query-dim", "96", "--crop", "none", "--hflip", "0", "--val-fraction", "0", "--lr", "1e-3", "--batch-size", "10",
+             "--head", "query", "--query-dim", "96", "--decoder-layers", "1",
+             "--crop", "none", "--hflip", "0", "--val-fraction", "0", "--lr", "1e-3", "--batch-size", "10",
              "--optimizer", "adamw", "--weight-decay", "0", "--workers", "0", "--near-copies", "apart", "--ema", "0.98"]  # fmt: skip
     train("train", root, "--task", "instance", "--out", out, *words, "--steps", "1000")
     result = json.loads(run(capsys, "evaluate", out, root, "--split", "train", "--json").out)

@@ -22,7 +22,8 @@ EVERY = (
     "--precision fp32 --device cpu --workers 0 --seed 2 --optimizer sgd --lr 0.05 --keep last --hflip 0.5 "
     "--steps 20 --batch-size 12 --validate-every 10"
 )
-DENSE = "--image-size 40 48 --patch-size 8 --dim 32 --depth 2 --num-heads 2 --near-copies apart"
+# A short stem: rounding grows with every normalised convolution.
+DENSE = "--image-size 40 48 --patch-size 8 --stem 8 16 32 --dim 32 --depth 2 --num-heads 2 --near-copies apart"
 QUERY = "--head query --query-dim 32 --query-heads 2 --queries 20"
 CASES = {
     "mixed": f"train {{shapes}} {SMALL} --mixup 0.4 --cutmix 1 --ema 0.9 --class-weights balanced",

@@ -8,10 +8,9 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
-from torch import Tensor
 
 from vitral.data.cache import Checked
 from vitral.data.decode import count_pages, decode_bytes
@@ -19,6 +18,9 @@ from vitral.data.images import Images, Inspected, content_hash
 from vitral.data.ranges import Ranges, lines_of
 from vitral.data.values import PLAIN, ImageInfo
 from vitral.errors import VitralError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LAYOUT = 1
 INDEX, ROWS, NAMES = "index.json", "index.bin", "index.names"
@@ -113,7 +115,7 @@ class ShardImages(Images):
         pixels, info = decode_bytes(data, None, self.names[i], hint, self._reading(page))
         return Inspected(content_hash(data), info, pixels, data)
 
-    def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> Tensor:
+    def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> "Tensor":
         return decode_bytes(self.encoded(i), channels, self.names[i], hint, self._reading(page))[0]
 
 

@@ -210,7 +210,7 @@ class Loop:
         train, progress = self.recipe.train, self.progress
         every = train.validate_every or self.batches.steps_per_epoch
         save_every = train.checkpoint_every or every
-        before, began, stopping = progress.elapsed, time.monotonic(), False
+        before, began = progress.elapsed, time.monotonic()
         contention = Contention(may_change=self.budget.steps is None) if self.device.type == "cpu" else None
         window, self.signs, logged = Window(self.batches.steps_per_epoch), Signs(self.model), progress.step
         with stop_requested() as stop:
@@ -235,7 +235,7 @@ class Loop:
                         f"step {progress.step}: the loss is {outcome['loss']} and the gradient norm {norm}; start again with "
                         "a lower --lr or with --precision fp32. A checkpoint from before, if there is one, is kept"
                     )
-                progress.elapsed, stopping = self.world.now(before + time.monotonic() - began, stop.is_set())
+                progress.elapsed = self.world.now(before + time.monotonic() - began)
                 progress.loss_scale = self.scaler.get_scale() if self.precision == "fp16" else progress.loss_scale
                 window.add(outcome, norm)
                 done = self.budget.share(progress) >= 1
@@ -247,10 +247,11 @@ class Loop:
                     said = contention.look(partial(self.seconds_of, batch))
                     if said is not None:
                         listener.message(said)
+                stopping = self.world.any(stop.is_set())
                 if done or stopping or progress.step % every == 0 or progress.step % save_every == 0:
                     listener.checkpoint(progress, validate=done or progress.step % every == 0)
-                    progress.elapsed, late = self.world.now(before + time.monotonic() - began, stop.is_set())
-                    stopping = stopping or late
+                    progress.elapsed = self.world.now(before + time.monotonic() - began)
+                    stopping = self.world.any(stop.is_set())
                 if stopping and not done:
                     return False
         return True

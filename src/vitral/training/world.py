@@ -123,13 +123,13 @@ class World:
             torch.distributed.all_gather_object(held, value)
         return held
 
-    def now(self, elapsed: float, stop: bool) -> tuple[float, bool]:
-        """The first process's time, and whether any was asked to stop."""
-        if self.size == 1:
-            return elapsed, stop
-        held = torch.tensor([elapsed if self.main else 0.0, float(stop)], dtype=torch.float64)
-        self.add(held)
-        return float(held[0]), bool(held[1])
+    def now(self, elapsed: float) -> float:
+        """The first process's time."""
+        return self.total(elapsed if self.main else 0.0)
+
+    def any(self, own: bool) -> bool:
+        """Whether it is so in any process."""
+        return bool(self.total(float(own)))
 
     def wait(self) -> None:
         """Until all are here: what the first one wrote before can be read after."""

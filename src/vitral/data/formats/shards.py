@@ -49,6 +49,7 @@ LABELS = (
     "tags",
 )  # of a .json
 MOST_BESIDE = 2**24  # bytes of a .cls, .json or .txt
+FEW = 8  # folders that may be splits with shards; more are classes
 AT_ONCE = 64  # images that are decoded side by side
 
 
@@ -79,7 +80,9 @@ def recognised(data: str) -> bool:
         return True
     path = Path(data)
     if path.is_dir():
-        return (path / INDEX).is_file() or any(path.glob("*.tar")) or any(path.glob("*/*.tar"))
+        splits = [each for each in path.iterdir() if each.is_dir()]
+        inside = any(any(each.glob("*.tar")) for each in splits) if len(splits) <= FEW else False
+        return (path / INDEX).is_file() or any(path.glob("*.tar")) or inside
     return path.suffix == ".tar" or re.search(r"\{\d+\.\.\d+\}\.tar$", data) is not None
 
 
