@@ -145,6 +145,8 @@ def test_the_commands_run_in_order(pytestconfig, place, monkeypatch, capsys, nam
         "docs/data.md",
         "docs/annotations.md",
         "docs/dense.md",
+        "docs/export.md",
+        "docs/scale.md",
         "docs/serve.md",
         "CONTRIBUTING.md",
         "CHANGELOG.md",
