@@ -17,6 +17,7 @@ import numpy as np
 from vitral.data.resample import Pixels
 from vitral.deploy.writers import quietly
 from vitral.engines.exported import CARD, first_line
+from vitral.engines.openvino import core
 from vitral.errors import VitralError
 
 IMAGES = 128
@@ -75,7 +76,7 @@ def quantise_openvino(path: Path, out: Path, views: Sequence[Pixels], smooth: bo
     except ImportError:
         raise VitralError("8 bits in OpenVINO need nncf; run pip install 'vitral[export]'") from None
     nncf.set_log_level(logging.ERROR)
-    model = openvino.Core().read_model(path)
+    model = core().read_model(path)
     card = model.get_rt_info([CARD]).astype(str)
     parameters = AdvancedQuantizationParameters(
         overflow_fix=OverflowFix.DISABLE if adds_in_32_bits() else OverflowFix.ENABLE,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from vitral.deploy.graph import Graph
 from vitral.engines.exported import CARD, PIXEL_VALUES, PIXELS, PRECISION, Form
+from vitral.engines.openvino import core
 from vitral.errors import VitralError
 
 OPSET = 18
@@ -58,7 +59,7 @@ def openvino_writer(graph: Graph, example: Tensor, form: Form) -> Writer:
     as_onnx = onnx_writer(graph, example, form)
     with tempfile.TemporaryDirectory() as folder:
         as_onnx(Path(folder, "graph.onnx"), {})
-        model = openvino.Core().read_model(Path(folder, "graph.onnx"))
+        model = core().read_model(Path(folder, "graph.onnx"))
         model = model.clone()  # of constants that lie in the file which now goes
 
     def write(path: Path, metadata: dict[str, str]) -> None:
@@ -72,7 +73,7 @@ def in_bfloat16(path: Path, out: Path) -> None:
     """An .xml file whose products are computed in bfloat16 where the processor has it."""
     import openvino
 
-    model = openvino.Core().read_model(path)
+    model = core().read_model(path)
     metadata = json.loads(model.get_rt_info([CARD]).astype(str))
     model.set_rt_info(json.dumps(metadata | {PRECISION: "bf16"}), [CARD])
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,15 @@ from vitral.data.resample import Pixels
 from vitral.engines.cores import cores
 from vitral.engines.exported import CARD, PRECISION, ExportedEngine
 from vitral.errors import VitralError
+
+
+@cache
+def core() -> Any:
+    """OpenVINO's entry, one in a process and never let go: on processors with AMX each brings a stack for signal handlers, and of two that go in
+    the order in which they came the second leaves a freed one behind, on which the next signal ends the process."""
+    import openvino
+
+    return openvino.Core()
 
 
 class OpenvinoEngine(ExportedEngine):
@@ -27,19 +37,17 @@ class OpenvinoEngine(ExportedEngine):
 
     def open(self) -> dict[str, str]:
         try:
-            import openvino
+            core()
         except ImportError:
             raise VitralError(f"{self.path}: needs OpenVINO; run pip install 'vitral[openvino]'") from None
         if not self.path.with_suffix(".bin").is_file():
             raise VitralError(f"{self.path}: its weights, {self.path.with_suffix('.bin').name}, are not beside it")
-        self.model = openvino.Core().read_model(self.path)
+        self.model = core().read_model(self.path)
         self._compiled: dict[str, Any] = {}
         if not self.model.has_rt_info([CARD]):
             return {}
         stored: dict[str, str] = json.loads(self.model.get_rt_info([CARD]).astype(str))
-        wanted = stored.get(PRECISION) == "bf16" and "BF16" in openvino.Core().get_property(
-            "CPU", "OPTIMIZATION_CAPABILITIES"
-        )
+        wanted = stored.get(PRECISION) == "bf16" and "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self.precision = "bf16" if wanted else "f32"
         self._for(self._own)
         return stored
@@ -65,7 +73,7 @@ class OpenvinoEngine(ExportedEngine):
                 "INFERENCE_NUM_THREADS": self.threads,
                 "PERFORMANCE_HINT": "LATENCY",
             }
-            self._compiled[kind] = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+            self._compiled[kind] = core().compile_model(model, "CPU", settings).create_infer_request()
         return self._compiled[kind]
 
     def run(self, pixels: Pixels) -> Sequence[Any]:
