@@ -1,6 +1,5 @@
 """Predictor: file -> pixels -> logits -> labels, the one path that evaluation, explanations, export and serving share."""
 
-import os
 import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -24,6 +23,7 @@ from vitral.data.resample import Pixels
 from vitral.data.tiles import Tile, tiles
 from vitral.data.values import Range, beyond
 from vitral.data.view import Placed
+from vitral.engines.cores import cores
 from vitral.engines.engine import Engine
 from vitral.engines.files import SUFFIXES, opened
 from vitral.errors import VitralError, counted, installed_whole, some
@@ -57,9 +57,9 @@ class Predictor:
         self.card = card
         self.labels = card.labels
         self.answers = ANSWERS[card.task](card.labels)
+        """Makes answers of the model's outputs."""
         if card.ids:
             self.answers.ids = card.ids
-        """Makes answers of the model's outputs."""
 
     @property
     def model(self) -> "ImageModel":
@@ -328,7 +328,7 @@ def predict_stream(
             yield _in_tiles(predictor, name, image, tile, top_k)
         return
     source = iter(images)
-    with ThreadPoolExecutor(max(2, len(os.sched_getaffinity(0)))) as pool:
+    with ThreadPoolExecutor(max(2, cores())) as pool:
 
         def following() -> list[Future[_Read]]:
             return [pool.submit(_read, predictor, *item) for item in islice(source, batch_size)]

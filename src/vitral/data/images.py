@@ -198,19 +198,15 @@ class ArrayImages(Images):
         return torch.from_numpy(self.pixels[i]).expand(channels or 1, -1, -1)  # [h,w] -> [C,h,w]
 
 
-@dataclass
-class PackedImages(Images):
-    """Encoded images (the bytes of files) in one buffer, image i from ends[i] to ends[i + 1]."""
-
-    buffer: np.ndarray
-    ends: np.ndarray
-    names: Sequence[str]
+class EncodedImages(Images):
+    """Images that are the bytes of files, but no files of their own: a subclass says where the bytes are."""
 
     def path(self, i: int) -> None:
         return None
 
+    @abstractmethod
     def encoded(self, i: int) -> bytes:
-        return self.buffer[self.ends[i] : self.ends[i + 1]].tobytes()
+        """The bytes of image i as a file would hold them; raises VitralError."""
 
     def pages(self, i: int) -> int:
         return count_pages(self.encoded(i), self.names[i])
@@ -222,6 +218,18 @@ class PackedImages(Images):
 
     def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> "Tensor":
         return decode_bytes(self.encoded(i), channels, self.names[i], hint, self._reading(page))[0]
+
+
+@dataclass
+class PackedImages(EncodedImages):
+    """Encoded images (the bytes of files) in one buffer, image i from ends[i] to ends[i + 1]."""
+
+    buffer: np.ndarray
+    ends: np.ndarray
+    names: Sequence[str]
+
+    def encoded(self, i: int) -> bytes:
+        return self.buffer[self.ends[i] : self.ends[i + 1]].tobytes()
 
 
 class PagedImages(Images):

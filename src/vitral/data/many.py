@@ -6,7 +6,7 @@ What `sources.open_data` looks for by comparing images (copies with other labels
 from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from vitral.data.options import DataOptions
 from vitral.data.problem import Problem
 from vitral.data.progress import OnProgress
 from vitral.data.ranges import is_url
-from vitral.data.shards import Index, ShardImages, label_of
+from vitral.data.shards import Index, LazyNames, ShardImages, label_of
 from vitral.data.splits import SPLITS
 from vitral.data.targets import Classes, LabelSets, Targets
 from vitral.errors import VitralError, counted
@@ -28,8 +28,8 @@ MANY = 200_000
 LOOKED_AT = 100_000  # images whose sizes are summed up
 
 
-class Chosen(Sequence[str]):
-    """The names of some images, read as they are asked for."""
+class Chosen(LazyNames):
+    """Some of them."""
 
     def __init__(self, names: Sequence[str], rows: np.ndarray) -> None:
         self.names, self.rows = names, rows
@@ -37,13 +37,7 @@ class Chosen(Sequence[str]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    @overload
-    def __getitem__(self, i: int) -> str: ...
-    @overload
-    def __getitem__(self, i: slice) -> list[str]: ...
-    def __getitem__(self, i: int | slice) -> str | list[str]:
-        if isinstance(i, slice):
-            return [self.names[row] for row in self.rows[i].tolist()]
+    def one(self, i: int) -> str:
         return self.names[int(self.rows[i])]
 
 

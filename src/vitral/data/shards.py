@@ -5,22 +5,19 @@ latter are mapped, not loaded. `vitral.data.formats.shards` makes it.
 """
 
 import json
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 
 from vitral.data.cache import Checked
-from vitral.data.decode import count_pages, decode_bytes
-from vitral.data.images import Images, Inspected, content_hash
+from vitral.data.images import EncodedImages
 from vitral.data.ranges import Ranges, lines_of
 from vitral.data.values import PLAIN, ImageInfo
 from vitral.errors import VitralError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 LAYOUT = 1
 INDEX, ROWS, NAMES = "index.json", "index.bin", "index.names"
@@ -54,14 +51,12 @@ class Index:
     """Images that could not be read, and why."""
 
 
-class Names(Sequence[str]):
-    """The names of the images, read as they are asked for."""
+class LazyNames(Sequence[str]):
+    """The names of n images, read as they are asked for."""
 
-    def __init__(self, rows: Any, blob: np.ndarray) -> None:
-        self.rows, self.blob = rows, blob
-
-    def __len__(self) -> int:
-        return len(self.rows)
+    @abstractmethod
+    def one(self, i: int) -> str:
+        """Name i, of 0 to n-1."""
 
     @overload
     def __getitem__(self, i: int) -> str: ...
@@ -69,11 +64,24 @@ class Names(Sequence[str]):
     def __getitem__(self, i: slice) -> list[str]: ...
     def __getitem__(self, i: int | slice) -> str | list[str]:
         if isinstance(i, slice):
-            return [self[k] for k in range(*i.indices(len(self)))]
-        return lines_of(self.rows["name_end"], self.blob, range(len(self))[i])
+            return [self.one(k) for k in range(*i.indices(len(self)))]
+        return self.one(range(len(self))[i])
 
 
-class ShardImages(Images):
+class Names(LazyNames):
+    """All names of an index."""
+
+    def __init__(self, rows: Any, blob: np.ndarray) -> None:
+        self.rows, self.blob = rows, blob
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def one(self, i: int) -> str:
+        return lines_of(self.rows["name_end"], self.blob, i)
+
+
+class ShardImages(EncodedImages):
     """The images of an index; what `check` tells of them is in it."""
 
     def __init__(self, index: Index) -> None:
@@ -88,9 +96,6 @@ class ShardImages(Images):
         self.__init__(read_index(state["root"], state["ranges"].room))  # type: ignore[misc]
         self.reading = state["reading"]
 
-    def path(self, i: int) -> None:
-        return None
-
     def happened(self) -> str | None:
         return self.index.ranges.happened()
 
@@ -100,23 +105,12 @@ class ShardImages(Images):
             int(row["shard"]), int(row["offset"]), int(row["size"]), row["digest"].tobytes(), self.names[i]
         )
 
-    def pages(self, i: int) -> int:
-        return count_pages(self.encoded(i), self.names[i])
-
     def check(self, i: int, *, small: bool, page: int | None = None) -> Checked:
         if small or self.reading != PLAIN or page is not None:
             return super().check(i, small=small, page=page)
         row = self.index.rows[i]
         info = ImageInfo(int(row["height"]), int(row["width"]), int(row["channels"]), int(row["bit_depth"]))
         return Checked(row["digest"].tobytes(), info, None)
-
-    def inspect(self, i: int, hint: int | None, page: int | None = None) -> Inspected:
-        data = self.encoded(i)
-        pixels, info = decode_bytes(data, None, self.names[i], hint, self._reading(page))
-        return Inspected(content_hash(data), info, pixels, data)
-
-    def read(self, i: int, channels: int | None, hint: int | None, page: int | None = None) -> "Tensor":
-        return decode_bytes(self.encoded(i), channels, self.names[i], hint, self._reading(page))[0]
 
 
 def read_index(data: str, room: int) -> Index:
