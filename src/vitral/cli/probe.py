@@ -91,7 +91,7 @@ def probe(given: Probe, words: list[str]) -> int:
 
 def _asked(data: "DataSet", shots: tuple[int, ...] | None) -> tuple[tuple[int, ...], str]:
     """The numbers of training images a class, and the split to score on."""
-    if data.task != "classify":
+    if not data.splits["train"].targets.one_class:
         raise VitralError(f"{data.name}: its task is {data.task}; probe with data of one class an image")
     scored = next((name for name in ("test", "val") if name in data.splits), None)
     if scored is None:

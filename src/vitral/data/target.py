@@ -26,6 +26,8 @@ class Targets(ABC):
     """What one image has, in messages."""
     nouns: ClassVar[tuple[str, str]] = ("class", "classes")
     """A label and several, in messages."""
+    one_class: ClassVar[bool] = False
+    """Whether an image has one class and no more."""
     by_label: ClassVar[bool] = True
     """Whether images can be counted by label."""
     in_place: ClassVar[bool] = False

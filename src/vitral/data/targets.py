@@ -26,6 +26,7 @@ class Classes(Targets):
 
     task = "classify"
     each = "one class"
+    one_class = True
 
     @classmethod
     def read(cls, labels: Labels, name: str) -> tuple[list[str], Self]:

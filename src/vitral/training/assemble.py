@@ -52,7 +52,7 @@ def _fit_beside(model: ImageModel, recipe: Recipe, data: DataSet, preprocess: Pr
     """What answers beside the model is known before the first step."""
     if model.beside is None:
         return
-    if data.task != "classify":
+    if not data.splits["train"].targets.one_class:
         raise VitralError(f"beside = edges: answers with one class, and the task is {data.task}; leave out --beside")
     fit_described(model.beside, data.splits["train"], preprocess, mirrored=bool(recipe.augment.hflip))
 

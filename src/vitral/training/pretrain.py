@@ -35,7 +35,7 @@ class Pretraining:
     def validate(self, model: ImageModel, progress: Progress) -> tuple[bool, dict[str, object]]:
         """Nearest neighbours among labelled images, where an image has one class; by the first process alone, for there are few."""
         run, data, step = self.run, self.run.data, progress.step
-        if not run.loop.world.main or data.task != "classify" or len(data.labels) < 2:
+        if not run.loop.world.main or not data.splits["train"].targets.one_class or len(data.labels) < 2:
             return True, {}
         top1 = neighbours(Predictor(model, run.card(model, {})), data, run.loop.precision)
         epoch = step / run.loop.batches.steps_per_epoch

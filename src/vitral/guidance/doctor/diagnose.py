@@ -174,11 +174,11 @@ def _other_judge(predictor: Predictor | None) -> str:
 
 def _suspect(listing: Listing, row: int, judgement: Judgement, k: int) -> Item:
     likely = listing.labels[int(judgement.likely[k])]
-    if listing.targets.task == "multilabel":
+    if listing.targets.one_class:
+        note = f"labelled {listing.describe(row)}, looks like {likely}"
+    else:
         there = likely in listing.of(row)
         note = f"labelled {listing.describe(row)}; {likely} {'looks wrong' if there else 'looks missing'}"
-    else:
-        note = f"labelled {listing.describe(row)}, looks like {likely}"
     return Item((listing.images.names[row],), f"{note} ({judgement.suspicion[k]:+.2f})", (row,))
 
 

@@ -167,7 +167,7 @@ class Planner:
     @property
     def starved(self) -> bool:
         """Whether there are so few images a class that a network learns little more of them than a person would measure."""
-        return self.data.task == "classify" and self.images < STARVED * len(self.data.labels)
+        return self.data.splits["train"].targets.one_class and self.images < STARVED * len(self.data.labels)
 
     def beside(self, recipe: Recipe) -> Recipe:
         """The recipe with a classifier on edges and colours beside the model, where it tells the few images better than one on pixels does."""

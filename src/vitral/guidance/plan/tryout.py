@@ -200,7 +200,7 @@ def _part(run: Run, data: DataSet, share: float) -> DataSet:
 
 def _validated(run: Run, data: DataSet) -> int:
     """How many images a validation of the run reads."""
-    if "val" not in data.splits or (data.task != "classify" and not run.recipe.objective.labelled):
+    if "val" not in data.splits or not (data.splits["val"].targets.one_class or run.recipe.objective.labelled):
         return 0
     if run.recipe.objective.labelled:
         return len(data.splits["val"])
