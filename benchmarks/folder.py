@@ -73,7 +73,7 @@ def models(work: Path, engines: list[str]) -> dict[str, Path]:
     from vitral.checkpoints.bundle import save_model
     from vitral.checkpoints.card import ModelCard
     from vitral.data.preprocess import Preprocess
-    from vitral.deploy.export import FORMATS, export
+    from vitral.deploy.export.formats import FORMATS, export
     from vitral.predict import Predictor
 
     torch.manual_seed(0)

@@ -188,7 +188,7 @@ def main() -> None:
     from vitral.checkpoints.card import ModelCard
     from vitral.checkpoints.create import create_model
     from vitral.data.preprocess import Preprocess
-    from vitral.deploy.export import export_onnx
+    from vitral.deploy.export.file import export_onnx
     from vitral.models.zoo import family_of
     from vitral.predict import load as open_model
 

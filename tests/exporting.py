@@ -9,7 +9,8 @@ import torch
 from families import CLASSIFIERS, small
 from vitral.checkpoints.card import ModelCard
 from vitral.data.preprocess import Preprocess
-from vitral.deploy.export import FORMATS, export, place
+from vitral.deploy.export.file import place
+from vitral.deploy.export.formats import FORMATS, export
 from vitral.models.heads.dense import build_model
 from vitral.models.heads.options import LinearOptions, QueryOptions, SegformerOptions
 from vitral.predict import Predictor

@@ -22,9 +22,11 @@ from vitral.data.preprocess import Preprocess
 from vitral.data.steps import Resize
 from vitral.data.things import ThingTruth
 from vitral.data.view import Placed, View
-from vitral.deploy import export, verify
-from vitral.deploy.export import place
-from vitral.deploy.verify import pictures
+from vitral.deploy.export import file, verify
+from vitral.deploy.export.file import export_onnx, place
+from vitral.deploy.export.formats import FORMATS as ALL
+from vitral.deploy.export.formats import export
+from vitral.deploy.export.verify import pictures
 from vitral.engines.files import opened
 from vitral.engines.onnx import OnnxEngine
 from vitral.errors import VitralError
@@ -103,19 +105,19 @@ def test_every_family_and_task_is_exported(family, head, to, tmp_path):
 def test_a_model_that_predicts_nothing_is_refused(tmp_path):
     card = ModelCard("mae", {}, [], Preprocess(32, 32, 3, (0.5,) * 3, (0.5,) * 3))
     with pytest.raises(VitralError, match="has no head"):
-        export.export_onnx(Predictor(small("mae"), card), tmp_path / "m.onnx")
+        export_onnx(Predictor(small("mae"), card), tmp_path / "m.onnx")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 5])
 def test_grey_images_and_bands_are_compared_as_such(channels, tmp_path):
     made = predictor(in_channels=channels)
-    assert export.export_onnx(made, tmp_path / "m.onnx").difference < 1e-5
+    assert export_onnx(made, tmp_path / "m.onnx").verified.difference < 1e-5
 
 
 def test_raw_graphs_take_normalised_pixels_and_give_logits_of_label_sets_too(tmp_path):
     made = predictor(task="multilabel")
-    export.export_onnx(made, tmp_path / "m.onnx", raw=True)
+    export_onnx(made, tmp_path / "m.onnx", raw=True)
     pixels = torch.randn(3, 3, 32, 48)
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
     (found,) = session.run(["logits"], {"pixel_values": pixels.numpy()})
@@ -143,27 +145,27 @@ def test_evaluators_take_the_outputs_of_any_engine():
 
 
 def broken_mean(monkeypatch):
-    init = export.Graph.__init__
+    init = file.Graph.__init__
 
     def other(self, predictor, raw):
         init(self, predictor, raw)
         self.mean += 10
 
-    monkeypatch.setattr(export.Graph, "__init__", other)
+    monkeypatch.setattr(file.Graph, "__init__", other)
 
 
 def swapped_labels(monkeypatch):
-    described = export._described
+    described = file._described
 
     def other(card, form):
         stored = json.loads(described(card, form)["vitral"])
         return described(card, form) | {"vitral": json.dumps(stored | {"labels": stored["labels"][::-1]})}
 
-    monkeypatch.setattr(export, "_described", other)
+    monkeypatch.setattr(file, "_described", other)
 
 
 def baked_batch(monkeypatch):
-    monkeypatch.setattr("vitral.deploy.writers._any_number", dict)
+    monkeypatch.setattr("vitral.deploy.export.writers._any_number", dict)
 
 
 @pytest.mark.parametrize("to", ["onnx", pytest.param("openvino", marks=pytest.mark.slow), "torch"])
@@ -174,7 +176,7 @@ def baked_batch(monkeypatch):
 def test_a_file_that_answers_otherwise_is_refused_and_not_left_behind(breaks, says, to, tmp_path, monkeypatch):
     breaks(monkeypatch)
     with pytest.raises(VitralError, match=says):
-        export.export(predictor(), tmp_path / f"m{export.FORMATS[to].suffix}")
+        export(predictor(), tmp_path / f"m{ALL[to].suffix}")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -199,9 +201,9 @@ def test_files_of_more_than_8_bits_are_answered_as_by_the_model(to):
 
 @pytest.mark.parametrize("to", ["onnx", "torch", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_a_model_of_16_bits_takes_files_of_8_too(to, tmp_path):
-    made, path = predictor(), tmp_path / f"m{export.FORMATS[to].suffix}"
+    made, path = predictor(), tmp_path / f"m{ALL[to].suffix}"
     made = Predictor(made.model, replace(made.card, preprocess=replace(made.card.preprocess, bit_depth=16)))
-    export.export(made, path)
+    export(made, path)
     for image in pictures(tmp_path, 3)[-2:]:  # the last is of 16
         assert alike(load(path).predict(image), made.predict(image))
 
@@ -210,8 +212,8 @@ def test_a_model_of_16_bits_takes_files_of_8_too(to, tmp_path):
 @pytest.mark.parametrize("to", FORMATS)
 @pytest.mark.parametrize("head", ["linear", "query"])
 def test_raw_graphs_of_places(head, to, tmp_path):
-    made, path = predictor(head=head), tmp_path / f"m{export.FORMATS[to].suffix}"
-    assert export.export(made, path, raw=True).difference < 1e-5
+    made, path = predictor(head=head), tmp_path / f"m{ALL[to].suffix}"
+    assert export(made, path, raw=True).verified.difference < 1e-5
     assert load(path).engine.form.given[0] == "logits"
 
 
@@ -219,12 +221,12 @@ def test_images_of_many_sizes_are_refused_in_a_sentence(tmp_path):
     made = predictor()
     keeps = replace(made.card.preprocess, resize="steps", steps=(Resize("shortest", 32, 32, "bicubic"),))
     with pytest.raises(VitralError, match="takes images of many sizes"):
-        export.export(Predictor(made.model, replace(made.card, preprocess=keeps)), tmp_path / "m.onnx")
+        export(Predictor(made.model, replace(made.card, preprocess=keeps)), tmp_path / "m.onnx")
 
 
 def test_a_name_that_tells_no_format_is_refused(tmp_path):
     with pytest.raises(VitralError, match=r"\.onnx \(onnx\), \.xml \(openvino\), \.pt2 \(torch\)"):
-        export.export(predictor(), tmp_path / "m.bin")
+        export(predictor(), tmp_path / "m.bin")
 
 
 def test_a_program_that_would_unpickle_is_refused(tmp_path):
@@ -266,7 +268,7 @@ def test_what_is_no_exported_file_is_refused_by_name(content, says, suffix, tmp_
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path):
     for path, says in ((tmp_path / "m.bin", r"ends in \.onnx"), (tmp_path / "no" / "m.onnx", "there is no folder")):
         with pytest.raises(VitralError, match=says):
-            export.export_onnx(predictor(), path)
+            export_onnx(predictor(), path)
 
 
 def test_what_needs_the_model_says_so(whole):

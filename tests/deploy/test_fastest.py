@@ -10,11 +10,12 @@ import vitral
 from exporting import NAMES, copied, exported, predictor
 from vitral.checkpoints.bundle import save_model
 from vitral.cli import main
-from vitral.deploy import choice, contest, eight_bits, optimise, quantise
-from vitral.deploy.choice import Choice
-from vitral.deploy.contest import Result, Way
-from vitral.deploy.export import export
-from vitral.deploy.verify import pictures
+from vitral.deploy.export import eight_bits, quantise
+from vitral.deploy.export.formats import export
+from vitral.deploy.export.verify import pictures
+from vitral.deploy.fastest import choice, contest, optimise
+from vitral.deploy.fastest.choice import Choice
+from vitral.deploy.fastest.contest import Result, Way
 from vitral.engines.engine import Engine
 from vitral.errors import VitralError
 from vitral.predict import Predictor, load

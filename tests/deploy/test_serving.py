@@ -17,7 +17,7 @@ from viewing import encoded
 
 from processes import PATIENCE, eventually
 from vitral.deploy import limits as sizes
-from vitral.deploy.export import export_onnx
+from vitral.deploy.export.file import export_onnx
 from vitral.deploy.serve import asking, models
 from vitral.deploy.serve.serving import Limits, Picture, Serving
 from vitral.errors import VitralError

@@ -18,7 +18,7 @@ from viewing import encoded
 
 from processes import PATIENCE, eventually, start
 from vitral.cli import main
-from vitral.deploy.export import export_onnx
+from vitral.deploy.export.file import export_onnx
 
 # `vitral` with two words before it, which name files: the first is made when something is computed, which ends when the second is there.
 HOLDING = """

@@ -259,7 +259,7 @@ def test_the_folder_for_transformers_js(fetched, tmp_path):
     """The names and fields that it reads, and a model from pixel_values to logits."""
     made = predictor_of(small("vit", image_size=32))
     made.card.preprocess = replace(made.card.preprocess, resize="squash")
-    assert export_web(made, tmp_path / "page").transformers == ""
+    assert export_web(made, tmp_path / "page").said == ""
     folder = tmp_path / "page" / "transformers"
     config, steps = (json.loads((folder / name).read_text()) for name in ("config.json", "preprocessor_config.json"))
     assert config["model_type"] == "vit"

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 import vitral
 from exporting import exported
-from vitral.deploy.verify import pictures
+from vitral.deploy.export.verify import pictures
 
 ROOT = Path(vitral.__file__).parents[2]
 EXTRAS = ("onnx", "openvino", "dense")

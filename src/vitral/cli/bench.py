@@ -45,7 +45,7 @@ class Bench:
 
 def bench(given: Bench, words: list[str]) -> int:
     from vitral.checkpoints.atomic import write_atomically
-    from vitral.deploy.bench import bench as measure
+    from vitral.deploy.fastest.bench import bench as measure
 
     for size in given.batch_size:
         at_least(1, batch_size=size)
@@ -98,8 +98,8 @@ class Optimize:
 
 
 def optimize(given: Optimize, words: list[str]) -> int:
-    from vitral.deploy.optimise import optimise
-    from vitral.deploy.quantise import IMAGES
+    from vitral.deploy.export.quantise import IMAGES
+    from vitral.deploy.fastest.optimise import optimise
     from vitral.predict import load
     from vitral.training.display import Display
 

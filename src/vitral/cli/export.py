@@ -1,6 +1,5 @@
 """`vitral export`: a trained model as one file for another engine."""
 
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,46 +39,26 @@ class Export:
 
 def export(given: Export, words: list[str]) -> int:
     from vitral.data.asked import find_images
-    from vitral.deploy.export import FORMATS
-    from vitral.deploy.export import export as write
+    from vitral.deploy.export.formats import FORMATS
+    from vitral.deploy.export.formats import export as write
     from vitral.predict import load
 
-    if given.to == "web":
-        return _page(given)
-    out = given.out or _beside(given.model, FORMATS[given.to or "onnx"].suffix)
+    out = given.out or FORMATS[given.to or "onnx"].beside(given.model)
     if given.int8:
         return _in_8_bits(given, out)
     images = [image for _, image in find_images(given.check_on)] if given.check_on else None
-    verified = write(load(given.model), out, given.to, raw=given.raw, images=images)
-    print(f"{verified}\nwrote {out} ({out.stat().st_size / 1e6:.1f} MB)", file=sys.stderr)
-    return 0
-
-
-def _page(given: Export) -> int:
-    """A folder instead of a file."""
-    from vitral.data.asked import find_images
-    from vitral.deploy.web.page import export_web
-    from vitral.predict import load
-
-    if given.raw:
-        raise VitralError("--raw: a page takes pictures, not normalised pixels; leave it out")
-    if given.int8:
-        raise VitralError("--int8: is for files; leave it out")
-    out = given.out or (given.model if given.model.is_dir() else given.model.parent) / "page"
-    images = [image for _, image in find_images(given.check_on)] if given.check_on else None
-    made = export_web(load(given.model), out, images=images)
-    print(
-        f"{made.verified}\nwrote {out}{os.sep} ({made.size / 1e6:.1f} MB); open {out / 'index.html'}", file=sys.stderr
-    )
-    if made.transformers:
-        print(f"- {made.transformers}", file=sys.stderr)
+    made = write(load(given.model), out, given.to, raw=given.raw, images=images)
+    opened = f"; open {out / 'index.html'}" if out.is_dir() else ""
+    print(f"{made.verified}\nwrote {out} ({made.size / 1e6:.1f} MB){opened}", file=sys.stderr)
+    if made.said:
+        print(f"- {made.said}", file=sys.stderr)
     return 0
 
 
 def _in_8_bits(given: Export, out: Path) -> int:
     from vitral.cli.bench import labelled, scored, seen
-    from vitral.deploy.eight_bits import export_int8
-    from vitral.deploy.quantise import IMAGES
+    from vitral.deploy.export.eight_bits import export_int8
+    from vitral.deploy.export.quantise import IMAGES
     from vitral.predict import load
     from vitral.training.display import Display
 
@@ -95,7 +74,3 @@ def _in_8_bits(given: Export, out: Path) -> int:
         tried = export_int8(predictor, out, split, data.labels, views, to=given.to, say=display.say)
     print(f"{tried}\nwrote {out}", file=sys.stderr)
     return 0
-
-
-def _beside(model: Path, suffix: str) -> Path:
-    return model / f"model{suffix}" if model.is_dir() else model.with_suffix(suffix)

@@ -65,7 +65,7 @@ class Evaluate:
 def evaluate(given: Evaluate, words: list[str]) -> int:
     at_least(1, batch_size=given.batch_size, images=given.images)
     at_least(0, workers=given.workers)
-    from vitral.deploy.choice import opened
+    from vitral.deploy.fastest.choice import opened
     from vitral.evaluation.evaluate import evaluate as score
     from vitral.evaluation.seen import count_seen
     from vitral.explain.compare import cases, check_methods, compare
@@ -196,7 +196,7 @@ class Predict:
 def predict(given: Predict, words: list[str]) -> int:
     from vitral.data.asked import by_page, find_images
     from vitral.data.values import clipped_in_words
-    from vitral.deploy.choice import opened
+    from vitral.deploy.fastest.choice import opened
     from vitral.predict import predict_stream
     from vitral.training.toml import stored_data_options
 

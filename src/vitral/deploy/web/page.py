@@ -11,13 +11,13 @@ import shutil
 import tempfile
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import vitral
 from vitral.checkpoints.to_transformers import transformers_files
 from vitral.data import steps as named
-from vitral.deploy.export import Verified, export_onnx
+from vitral.deploy.export.file import Exported, export_onnx
+from vitral.deploy.export.verify import Verified
 from vitral.deploy.web.runtime import VERSION, runtime
 from vitral.errors import VitralError, counted, some
 from vitral.models.heads.options import head_options
@@ -35,22 +35,15 @@ LARGEST = 1_500_000_000
 """Bytes of a model that a page takes."""
 
 
-@dataclass(frozen=True)
-class Page:
-    """What was written."""
-
-    verified: Verified
-    size: int
-    """Bytes of all files."""
-    transformers: str
-    """Of the folder for transformers.js: what its preprocessing does otherwise, or why there is none; empty for neither."""
-
-
-def export_web(predictor: Predictor, out: Path, *, images: Sequence[ImageLike] | None = None) -> Page:
+def export_web(
+    predictor: Predictor, out: Path, *, raw: bool = False, images: Sequence[ImageLike] | None = None
+) -> Exported:
     """Write the folder `out`, whose model answers as the predictor does, or raise VitralError and leave nothing.
 
-    images: what to compare on.
+    images: what to compare on. raw: is refused.
     """
+    if raw:
+        raise VitralError("--raw: a page takes pictures, not normalised pixels; leave it out")
     card = predictor.card
     if card.task not in TASKS:
         raise VitralError(
@@ -67,7 +60,7 @@ def export_web(predictor: Predictor, out: Path, *, images: Sequence[ImageLike] |
     with tempfile.TemporaryDirectory(prefix=".page-", dir=out.absolute().parent) as place:
         made = Path(place, "page")
         (made / "ort").mkdir(parents=True)
-        verified = export_onnx(predictor, Path(place, "model.onnx"), images=images)
+        verified = export_onnx(predictor, Path(place, "model.onnx"), images=images).verified
         model = Path(place, "model.onnx").read_bytes()
         if len(model) > LARGEST:
             raise VitralError(f"{out}: {len(model) / 1e9:.1f} GB are too much for a page; take a smaller model")
@@ -83,7 +76,7 @@ def export_web(predictor: Predictor, out: Path, *, images: Sequence[ImageLike] |
         if out.exists():
             shutil.rmtree(out)
         made.rename(out)
-    return Page(verified, size, said)
+    return Exported(verified, size, said)
 
 
 def _index(predictor: Predictor, model: bytes, verified: Verified) -> str:

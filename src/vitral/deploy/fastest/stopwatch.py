@@ -1,7 +1,7 @@
-"""One engine with one model in a process of its own, timed: `python -m vitral.deploy.stopwatch MODEL ENGINE SECONDS SIZE...` prints JSON lines.
+"""One engine with one model in a process of its own, timed: `python -m vitral.deploy.fastest.stopwatch MODEL ENGINE SECONDS SIZE...`.
 
-The first line comes with the first answer, which whoever started the process times. One more for each batch size: its latencies in seconds. The
-last: the most memory that the process held, in bytes.
+It prints JSON lines. The first comes with the first answer, which whoever started the process times. One more for each batch size: its latencies in
+seconds. The last: the most memory that the process held, in bytes.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitral.deploy.choice import opened
+from vitral.deploy.fastest.choice import opened
 from vitral.predict import Predictor
 
 LEAST, MOST = 5, 200  # times that a batch is computed

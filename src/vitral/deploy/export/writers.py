@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitral.deploy.graph import Graph
+from vitral.deploy.export.graph import Graph
 from vitral.engines.exported import CARD, PIXEL_VALUES, PIXELS, PRECISION, Form
 from vitral.engines.openvino import core
 from vitral.errors import VitralError

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from vitral.data.resample import Pixels
 from vitral.data.sources import Split
-from vitral.deploy.contest import Result, Way, contest
-from vitral.deploy.export import FORMATS, export, place
-from vitral.deploy.quantise import WAYS, quantised
+from vitral.deploy.export.file import place
+from vitral.deploy.export.formats import FORMATS, export
+from vitral.deploy.export.quantise import WAYS, quantised
+from vitral.deploy.fastest.contest import Result, Way, contest
 from vitral.errors import VitralError
 from vitral.predict import Predictor, load
 from vitral.training.machine import processor

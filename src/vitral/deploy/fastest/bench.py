@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitral.deploy.choice import opened
+from vitral.deploy.fastest.choice import opened
 from vitral.drawing.charts import KINDS, Series, line_chart, standing_alone
 from vitral.engines.cores import cores
 from vitral.errors import VitralError
@@ -107,7 +107,15 @@ def bench(
 def _cost(model: Path, engine: str, batches: Sequence[int], seconds: float, least: float) -> Cost:
     """least: seconds that an image takes at the processor's best."""
     began = time.perf_counter()
-    words = [sys.executable, "-m", "vitral.deploy.stopwatch", str(model), engine, str(seconds), *map(str, batches)]
+    words = [
+        sys.executable,
+        "-m",
+        "vitral.deploy.fastest.stopwatch",
+        str(model),
+        engine,
+        str(seconds),
+        *map(str, batches),
+    ]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -9,11 +9,12 @@ from pathlib import Path
 from vitral.checkpoints.bundle import save_model
 from vitral.data.resample import Pixels
 from vitral.data.sources import Split
-from vitral.deploy.choice import Choice, in_torch, remember
-from vitral.deploy.contest import Result, Way, contest
-from vitral.deploy.export import FORMATS, export, place
-from vitral.deploy.quantise import WAYS, quantised
-from vitral.deploy.writers import in_bfloat16
+from vitral.deploy.export.file import place
+from vitral.deploy.export.formats import FORMATS, export
+from vitral.deploy.export.quantise import WAYS, quantised
+from vitral.deploy.export.writers import in_bfloat16
+from vitral.deploy.fastest.choice import Choice, in_torch, remember
+from vitral.deploy.fastest.contest import Result, Way, contest
 from vitral.engines.files import SUFFIXES
 from vitral.errors import VitralError
 from vitral.predict import Predictor, load

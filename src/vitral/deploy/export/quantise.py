@@ -1,5 +1,5 @@
 """An exported file in whole numbers of 8 bits, with ranges taken from images: smaller, and on some processors faster. What it costs in answers, and
-whether it is faster here, `vitral.deploy.contest` measures.
+whether it is faster here, `vitral.deploy.fastest.contest` measures.
 
 Weights have a scale for each row, activations one for each place in the graph (https://arxiv.org/abs/2103.13630, section III). Without instructions
 that add products of 8 bits into 32 (VNNI, AMX), weights get 7 bits: two products would not fit into the 16 that are used there.
@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from vitral.data.resample import Pixels
-from vitral.deploy.writers import quietly
+from vitral.deploy.export.writers import quietly
 from vitral.engines.exported import CARD, first_line
 from vitral.engines.openvino import core
 from vitral.errors import VitralError

@@ -1,4 +1,4 @@
-"""A trained model as a file for another engine, compared with the model before it is kept.
+"""A trained model as a file that another engine runs, compared with the model before it is kept.
 
 The graph takes images of any number, as the stored preprocessing leaves them on the 0..255 scale, and gives probabilities, boxes and masks, as
 `vitral.engines.exported` says: what is left to do outside is to decode, resize and crop, which `card` describes.
@@ -17,50 +17,27 @@ from torch import Tensor
 import vitral
 from vitral.checkpoints.atomic import write_atomically
 from vitral.checkpoints.card import ModelCard
-from vitral.deploy.graph import Graph, example, form_of
-from vitral.deploy.verify import BATCHES, Verified, pictures, verify
-from vitral.deploy.writers import Writer, onnx_writer, openvino_writer, torch_writer
+from vitral.deploy.export.graph import Graph, example, form_of
+from vitral.deploy.export.verify import BATCHES, Verified, pictures, verify
+from vitral.deploy.export.writers import Writer, onnx_writer, openvino_writer, torch_writer
 from vitral.engines.exported import CARD, FORM, PIXEL_VALUES, PIXELS, Form
 from vitral.engines.files import parts_of
 from vitral.errors import VitralError
 from vitral.predict import ImageLike, Predictor
 
-__all__ = ["BATCHES", "FORMATS", "Format", "Graph", "Verified", "export", "export_onnx", "pictures", "verify"]
-
 
 @dataclass(frozen=True)
-class Format:
-    """What `vitral export` can write."""
+class Exported:
+    """What was written."""
 
-    suffix: str
-    """How the file's name ends."""
-    about: str
-    write: Callable[..., Verified]
-    """write(predictor, out, raw=..., images=...)"""
-
-
-def export(
-    predictor: Predictor,
-    out: Path,
-    to: str | None = None,
-    *,
-    raw: bool = False,
-    images: Sequence[ImageLike] | None = None,
-) -> Verified:
-    """Write `out`, which answers as the predictor does, or raise VitralError and leave no file.
-
-    to: a key of `FORMATS`; default, by how the name ends. raw: take normalised pixels and give logits.
-    images: what to compare on; default: eight pictures cut from scikit-learn's two photographs.
-    """
-    if to is None:
-        to = next((name for name, each in FORMATS.items() if each.suffix == out.suffix), None)
-    if to is None:
-        endings = ", ".join(f"{each.suffix} ({name})" for name, each in FORMATS.items())
-        raise VitralError(f"{out}: the format is told by how the name ends: {endings}; or say it with --to")
-    return FORMATS[to].write(predictor, out, raw=raw, images=images)
+    verified: Verified
+    size: int
+    """Bytes of all its files."""
+    said: str = ""
+    """What else there is to know of it."""
 
 
-def _export_file(
+def _export(
     make: Callable[[Graph, Tensor, Form], Writer],
     suffix: str,
     predictor: Predictor,
@@ -68,7 +45,11 @@ def _export_file(
     *,
     raw: bool = False,
     images: Sequence[ImageLike] | None = None,
-) -> Verified:
+) -> Exported:
+    """Write `out`, which answers as the predictor does, or raise VitralError and leave no file.
+
+    raw: take normalised pixels and give logits. images: what to compare on; default: eight pictures cut from scikit-learn's two photographs.
+    """
     predictor.check_head()
     if out.suffix != suffix:
         raise VitralError(f"{out}: the name of such a file ends in {suffix}; name it {out.name}{suffix}")
@@ -85,7 +66,7 @@ def _export_file(
         report = {"images": verified.images, "batches": BATCHES, "difference": verified.difference}
         write(draft, {**described, "verified": json.dumps(report)})
         place(draft, out)
-    return verified
+    return Exported(verified, sum(each.stat().st_size for each in parts_of(out)))
 
 
 def place(draft: Path, out: Path) -> None:
@@ -112,11 +93,6 @@ def _described(card: ModelCard, form: Form) -> dict[str, str]:
     }
 
 
-export_onnx = partial(_export_file, onnx_writer, ".onnx")
-FORMATS = {
-    "onnx": Format(".onnx", "ONNX Runtime and what else reads ONNX", export_onnx),
-    "openvino": Format(
-        ".xml", "OpenVINO, with the weights in a .bin beside it", partial(_export_file, openvino_writer, ".xml")
-    ),
-    "torch": Format(".pt2", "a program that PyTorch runs without vitral", partial(_export_file, torch_writer, ".pt2")),
-}
+export_onnx = partial(_export, onnx_writer, ".onnx")
+export_openvino = partial(_export, openvino_writer, ".xml")
+export_torch = partial(_export, torch_writer, ".pt2")

@@ -121,7 +121,7 @@ def opened(model: str | Path, engine: str = "auto", say: Callable[[str], None] |
         return load(choice.file)
     kept = cache_folder() / "engines" / f"{_name(path)}{FILES[engine]}"
     if not kept.is_file():
-        from vitral.deploy.export import export
+        from vitral.deploy.export.formats import export
 
         tell(f"exporting {model} for --engine {engine}, once, into {kept.parent}")
         kept.parent.mkdir(parents=True, exist_ok=True)
