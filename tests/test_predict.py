@@ -15,7 +15,7 @@ from vitral.engines.engine import Engine
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import evaluate, merged
 from vitral.explain.explain import visualize_attention
-from vitral.predict import predict_stream
+from vitral.stream import predict_stream
 
 
 @pytest.fixture(scope="module")

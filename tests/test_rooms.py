@@ -22,6 +22,7 @@ ROOMS = [
     "engines",
     "answers",
     "predict",
+    "stream",
     "objectives",
     "evaluation",
     "training",

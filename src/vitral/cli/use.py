@@ -197,7 +197,7 @@ def predict(given: Predict, words: list[str]) -> int:
     from vitral.data.asked import by_page, find_images
     from vitral.data.values import clipped_in_words
     from vitral.deploy.fastest.choice import opened
-    from vitral.predict import predict_stream
+    from vitral.stream import predict_stream
     from vitral.training.toml import stored_data_options
 
     at_least(1, top_k=given.top_k, batch_size=given.batch_size)

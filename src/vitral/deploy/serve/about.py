@@ -3,7 +3,9 @@
 import html
 from typing import Any
 
+from vitral.deploy.serve.forms import FORMS
 from vitral.deploy.serve.models import Loaded, Served
+from vitral.deploy.serve.protocol import DECLARED
 
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fff}"
@@ -54,3 +56,15 @@ def described(model: Served) -> dict[str, Any]:
 def engine_of(loaded: Loaded) -> str:
     """The name of what runs a model, such as torch or onnx."""
     return type(loaded.predictor.engine).__name__.removesuffix("Engine").lower()
+
+
+def tensors_of(model: Served, loaded: Loaded) -> dict[str, Any]:
+    """The Open Inference Protocol's description of a model: its inputs and outputs."""
+    card = loaded.predictor.card
+    declared = FORMS[card.task].declared(len(card.labels))
+    outputs = [{"name": "answer", "datatype": "BYTES", "shape": [-1]}]
+    outputs += [{"name": key, "datatype": kind, "shape": [-1, *shape]} for key, (kind, shape) in declared.items()]
+    return {
+        "name": model.name, "versions": [loaded.version], "platform": f"vitral_{engine_of(loaded)}",
+        "inputs": DECLARED, "outputs": outputs,
+    }  # fmt: skip

@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated, Any
@@ -19,9 +18,9 @@ from vitral.deploy.guard import Guard
 from vitral.deploy.limits import MAX_BYTES
 from vitral.deploy.refused import RefusedError
 from vitral.deploy.serve import protocol
-from vitral.deploy.serve.about import STYLE, described, documented, engine_of
+from vitral.deploy.serve.about import STYLE, described, documented, tensors_of
 from vitral.deploy.serve.asking import Hub, arriving, check_encoding, hub_request, pictures_of
-from vitral.deploy.serve.forms import FORMS
+from vitral.deploy.serve.forms import FORMS, as_tensors
 from vitral.deploy.serve.serving import Loaded, Picture, Served, Serving, explained
 from vitral.drawing.figure import png
 from vitral.errors import VitralError
@@ -180,15 +179,7 @@ def open_inference(app: FastAPI, serving: Serving) -> None:
     @routed(app.get, "")
     async def metadata(name: str, version: str | None = None) -> dict[str, Any]:
         """A model's inputs and outputs."""
-        model, loaded = at(name, version)
-        card = loaded.predictor.card
-        declared = FORMS[card.task].declared(len(card.labels))
-        outputs = [{"name": "answer", "datatype": "BYTES", "shape": [-1]}]
-        outputs += [{"name": key, "datatype": kind, "shape": [-1, *shape]} for key, (kind, shape) in declared.items()]
-        return {
-            "name": model.name, "versions": [loaded.version], "platform": f"vitral_{engine_of(loaded)}",
-            "inputs": protocol.DECLARED, "outputs": outputs,
-        }  # fmt: skip
+        return tensors_of(*at(name, version))
 
     @routed(app.get, "/ready")
     async def ready(name: str, version: str | None = None) -> Response:
@@ -212,11 +203,7 @@ def open_inference(app: FastAPI, serving: Serving) -> None:
         for answer in answers:
             if isinstance(answer, VitralError):
                 raise answer
-        form = FORMS[loaded.predictor.card.task]
-        tensors: dict[str, list[Any]] = {"answer": [json.dumps(form.brief(each, TOP).to_json()) for each in answers]}
-        for answer in answers:
-            for key, value in form.tensors(answer, labels).items():
-                tensors.setdefault(key, []).append(value)
+        tensors = as_tensors(loaded.predictor.card.task, answers, labels, TOP)
         said, headers = protocol.answer(asked, tensors, model.name, loaded.version)
         return Response(said, headers=headers)
 

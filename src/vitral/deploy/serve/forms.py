@@ -5,8 +5,9 @@ image segmentation. Tensors are those of the Open Inference Protocol. Axes: K cl
 """
 
 import io
+import json
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -138,3 +139,13 @@ FORMS = {
     "instance": Form(_masks, _shapes, _declared_shapes),
     "panoptic": Form(_segments, _laid_out, _declared_segments),
 }
+
+
+def as_tensors(task: str, answers: Sequence[Any], labels: list[str], most: int) -> dict[str, list[Any]]:
+    """Of each image what the protocol's outputs hold, `answer` (JSON as text, of so many classes at most) first."""
+    form = FORMS[task]
+    tensors: dict[str, list[Any]] = {"answer": [json.dumps(form.brief(each, most).to_json()) for each in answers]}
+    for answer in answers:
+        for key, value in form.tensors(answer, labels).items():
+            tensors.setdefault(key, []).append(value)
+    return tensors
