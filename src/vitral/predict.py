@@ -55,6 +55,8 @@ class Predictor:
         """Makes answers of the model's outputs."""
         if card.ids:
             self.answers.ids = card.ids
+        if card.threshold is not None:
+            self.answers.threshold = card.threshold
 
     @property
     def model(self) -> "ImageModel":

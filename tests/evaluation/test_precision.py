@@ -8,7 +8,7 @@ from vitral.data.annotated import Annotated, Object
 from vitral.data.detections import Detections, as_found
 from vitral.data.shapes import mask_of, runs_of
 from vitral.errors import VitralError
-from vitral.evaluation.mistakes import costs, counts, judged
+from vitral.evaluation.mistakes import costs, counts, judged, surest
 from vitral.evaluation.precision import average_precision
 
 SIDE = 130
@@ -180,3 +180,25 @@ def test_a_perfect_detector_loses_nothing():
     _, truth = random_scenes(2)
     gains = costs([as_found(one, masks=False) for one in truth], truth, 3)
     assert set(gains.values()) == {0}
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_other_score_has_a_higher_f1_than_the_surest(seed):
+    found, truth = random_scenes(seed)
+    real = sum(not each.crowd for one in truth for each in one.objects)
+
+    def f1(threshold):
+        tally = counts(
+            [judged(one.take(one.scores >= threshold), each) for one, each in zip(found, truth, strict=True)]
+        )
+        answers = sum(count for kind, count in tally.items() if kind != "missed")
+        return 2 * tally["hit"] / max(1, answers + real)
+
+    best = surest(found, [judged(one, each) for one, each in zip(found, truth, strict=True)], real)
+    assert best is not None
+    assert f1(best) >= max(map(f1, np.linspace(-0.1, 1.1, 25)))  # random_scenes has scores of quarters
+
+
+def test_of_nothing_right_no_score_is_the_surest():
+    truth, found = [image(Object(0, (0, 0, 20, 20)))], [detections((0, 0.9, (50, 50, 70, 70)))]
+    assert surest(found, [judged(found[0], truth[0])], 1) is None

@@ -13,6 +13,7 @@ from test_everything import made
 from test_resume import same, stopped, train
 
 import vitral
+from vitral.answers.objects import ObjectAnswers
 from vitral.data.loader import EvaluationBatches
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.data.scenes import SceneOptions, write_scenes
@@ -56,6 +57,9 @@ def test_from_a_folder_to_objects_of_the_originals(scenes, trained, capsys):
         open_data(scenes, DataOptions(near_copies="apart", task="instance")).splits["test"],
         vitral.load(trained),
     )
+    assert (
+        vit.answers.threshold == vit.card.scores["val"]["threshold"] != ObjectAnswers.threshold
+    )  # as validation had it
     vit.answers.threshold = 0.0
     answer = vit.predict(split.path(0))
     assert (answer.height, answer.width) == (48, 48)

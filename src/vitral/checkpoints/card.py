@@ -48,6 +48,12 @@ class ModelCard:
         words = model_in_words(model_config(self.architecture, **self.arguments), self.architecture)
         return words if self.head is None else f"{words}, {self.head['name']} head"
 
+    @property
+    def threshold(self) -> float | None:
+        """Score from which something counts as found, as the validation images have it; None: the task's own."""
+        validated = self.scores.get("val")
+        return validated.get("threshold") if isinstance(validated, dict) else None
+
     def build(self) -> "ImageModel":
         """A model of this shape, freshly initialised. Raises VitralError, or TypeError for options of a later version."""
         from vitral.models.heads.dense import build_model

@@ -64,7 +64,7 @@ class Explain:
     at: tuple[float, float] | None = None
     """Place that the map is about, of a model that answers places: X and Y in pixels of the picture; default: the object, or the class as a whole."""
     threshold: float | None = None
-    """Score from which an object counts as found; default: 0.4."""
+    """Score from which an object counts as found; default: what was best on the validation images, else 0.4."""
     layer: int | Literal["mean"] | None = None
     """Layer from 0, or from the end if negative, or for attention mean for all. Of attention (an object's is that of the decoder, if there is one),
     logit_lens and pca; default: the last."""

@@ -181,7 +181,7 @@ class Predict:
     """Folder for pictures of answers that are places: of a map a PNG of class numbers and an overlay, of objects an overlay, YOLO's text and, of all
     images, COCO's JSON; default: none."""
     threshold: float | None = None
-    """Score from which an object counts as found; default: 0.4."""
+    """Score from which an object counts as found; default: what was best on the validation images, else 0.4."""
     tile: bool = False
     """Answer places in images that are larger than the training images in overlapping tiles of their size."""
     tile_size: int | None = None

@@ -31,6 +31,10 @@ class Scores(ABC):
     def brief(self) -> dict[str, object]:
         """The scores that a model file keeps."""
 
+    def chosen(self) -> dict[str, object]:
+        """What a model takes over from its validation images, such as the score from which something counts as found; nothing by default."""
+        return {}
+
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """All scores for `json.dumps`: shares in 0..1, intervals as [low, high]."""

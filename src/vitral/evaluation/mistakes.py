@@ -86,6 +86,21 @@ def costs(found: Sequence[Detections], truth: Sequence[Annotated], classes: int)
     return gains
 
 
+def surest(found: Sequence[Detections], verdicts: Sequence[Judged], objects: int) -> float | None:
+    """The score from which answers balance what is right among them with how many of the objects they hit (the highest F1); None without a hit."""
+    counted = [np.array([kind != IGNORED for kind in verdict.kinds], bool) for verdict in verdicts]
+    hits = [np.array([kind == HIT for kind in verdict.kinds], bool) for verdict in verdicts]
+    scores = np.concatenate([one.scores[each] for one, each in zip(found, counted, strict=True)])
+    hit = np.concatenate([own[each] for own, each in zip(hits, counted, strict=True)])
+    if not hit.any():
+        return None
+    order = np.argsort(-scores, kind="stable")
+    scores, right = scores[order], hit[order].cumsum()
+    last = np.append(np.diff(scores) < 0, True)  # of those that score the same
+    best = int(np.where(last, 2 * right / (np.arange(1, len(scores) + 1) + objects), 0).argmax())
+    return float(scores[best] + (scores[best + 1] if best + 1 < len(scores) else 0.0)) / 2
+
+
 def counts(verdicts: Sequence[Judged]) -> dict[str, int]:
     """How many answers and objects of each kind there are."""
     totals = dict.fromkeys((HIT, "class", "place", "duplicate", "background"), 0)

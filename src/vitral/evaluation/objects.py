@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from vitral.answers.objects import detections
+from vitral.answers.objects import SURE, detections
 from vitral.data.annotated import Annotated, Object, Runs
 from vitral.data.detections import Detections
 from vitral.data.shapes import as_runs
@@ -17,12 +17,11 @@ from vitral.data.things import ThingTruth
 from vitral.errors import counted, some
 from vitral.evaluation.evaluator import Evaluator, Kept, Scores
 from vitral.evaluation.metrics import percent
-from vitral.evaluation.mistakes import costs, counts, judged, overlaps
+from vitral.evaluation.mistakes import costs, counts, judged, overlaps, surest
 from vitral.evaluation.precision import AREAS, RESAMPLED, Interval, average_precision
 from vitral.models.heads.outputs import Found
 
 POINTS = tuple(range(0, 101, 4))  # levels of recall of a curve that is kept
-SHOWN = 0.3  # score from which mistakes are counted
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,10 @@ class ObjectScores(Scores):
     mask_ap_interval: Interval | None
     loss: float
     """1 less the mean over objects of the largest score x overlap of an answer of its class."""
+    threshold: float
+    """Score from which the answers of this split have the highest F1 at an overlap of .5: what a model that was validated on it answers from."""
     mistakes: dict[str, int]
-    """Hits and kinds of mistake among answers that score .3 or more."""
+    """Hits and kinds of mistake among answers that score `threshold` or more."""
     costs: dict[str, float]
     """What AP at .5 would gain if no mistake of a kind were made."""
     classes: list[ObjectScore]
@@ -77,6 +78,9 @@ class ObjectScores(Scores):
 
     def brief(self) -> dict[str, object]:
         return {name: getattr(self, name) for name in ("ap", "ap50", "ap_interval", "mask_ap", "images")}
+
+    def chosen(self) -> dict[str, object]:
+        return {"threshold": self.threshold}
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -231,7 +235,9 @@ def score_objects(
         for each in one:
             support[each.index] += 1
         images[sorted({each.index for each in one})] += 1
-    shown = [one.take(one.scores >= SHOWN) for one in found]
+    threshold = surest(found, [judged(one, each) for one, each in zip(found, truth, strict=True)], int(support.sum()))
+    threshold = SURE if threshold is None else float(f"{threshold:.3g}")
+    shown = [one.take(one.scores >= threshold) for one in found]
     classes = [
         ObjectScore(
             label, int(support[k]), int(images[k]), boxes.of_class(k), boxes.of_class(k, 0),
@@ -253,6 +259,7 @@ def score_objects(
         mask_ap50=None if masks is None else masks.ap50,
         mask_ap_interval=None if masks is None else masks.interval,
         loss=_loss(found, real),
+        threshold=threshold,
         mistakes=counts([judged(one, real) for one, real in zip(shown, truth, strict=True)]) if report else {},
         costs={kind: round(gain, 6) for kind, gain in costs(found, truth, K).items()} if report else {},
         classes=classes,

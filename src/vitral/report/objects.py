@@ -15,7 +15,7 @@ from vitral.drawing.objects import Mark, marked
 from vitral.errors import counted
 from vitral.evaluation.evaluator import Kept
 from vitral.evaluation.mistakes import HIT, IGNORED, judged
-from vitral.evaluation.objects import POINTS, SHOWN, ObjectEvaluator, ObjectScores
+from vitral.evaluation.objects import POINTS, ObjectEvaluator, ObjectScores
 from vitral.predict import Predictor
 from vitral.report.frame import picture
 from vitral.report.parts import card, meter, pair, percent, table
@@ -66,7 +66,8 @@ class ObjectSections(Sections):
         """The truth and what was found, side by side."""
         own = ObjectEvaluator(predictor.labels)
         own.take(kept)
-        shown = [one.take(one.scores >= SHOWN) for one in own.found]
+        threshold = predictor.answers.threshold or 0.0
+        shown = [one.take(one.scores >= threshold) for one in own.found]
         figures = []
         for i, words in worst(shown, own.truth):
             pixels = predictor.card.preprocess.shown(split.read(i, predictor.card.preprocess.channels))
@@ -79,7 +80,7 @@ class ObjectSections(Sections):
             )
         return (
             "<section><h2>Worst images</h2><p class=soft>The truth on the left, what was found on the right "
-            f"(from a score of {SHOWN:.0%}); then some from all over the split.</p><div class='gallery wide'>{''.join(figures)}</div></section>"
+            f"(from a score of {threshold:.0%}); then some from all over the split.</p><div class='gallery wide'>{''.join(figures)}</div></section>"
         )
 
 
@@ -135,5 +136,8 @@ def _mistakes(scores: ObjectScores) -> str:
         [name, f"{scores.mistakes.get(kind, 0):,}", meter(scores.costs.get(kind))]
         for kind, name in sorted(MISTAKES.items(), key=lambda item: -scores.costs.get(item[0], 0.0))
     ]
-    words = f"Of the answers from a score of {SHOWN:.0%}, {scores.mistakes.get(HIT, 0):,} are right. What AP50 would gain if one kind were mended:"
+    words = (
+        f"Of the answers from a score of {scores.threshold:.0%}, which has the highest F1, {scores.mistakes.get(HIT, 0):,} are right. "
+        "What AP50 would gain if one kind were mended:"
+    )
     return f"<section><h3>Mistakes</h3><p class=soft>{words}</p>{table(['mistake', 'count', 'costs'], rows)}</section>"

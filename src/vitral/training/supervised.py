@@ -54,7 +54,9 @@ class Supervised:
         run.display.validated(
             epoch, progress.step, scores.line(), value, progress.best, progress.best_step, last=run.done
         )
-        return better, {"val": {scores.HEADLINE: value, "loss": scores.loss, "images": scores.images}}
+        return better, {
+            "val": {scores.HEADLINE: value, **scores.chosen(), "loss": scores.loss, "images": scores.images}
+        }
 
     def _answers(self, predictor: Predictor, found: Evaluator, progress: Progress) -> dict[str, object]:
         """The spread of the outputs on the validation split, and the scores of some training images in the evaluation view.
