@@ -1,6 +1,6 @@
 """Kill a training run with SIGKILL at random moments of its life, over and over: does the same command always end it, with the same bits?
 
-    python benchmarks/kills.py [--kills 100] [--processes 1 2] [--seed 0] [--steps 40]
+    python benchmarks/kills.py [--kills 100] [--processes 1 2] [--seed 0] [--steps 40] [--fsdp no]
 
 For each number of processes one run is left alone, and others of the same words (`vitral train ... --continue`) are killed: each after a share of
 the time that the whole run took, drawn anew each time from 0 to 1, so that kills fall on the start, steps, validations, checkpoints, the end and
@@ -28,9 +28,9 @@ WORDS = (  # noqa: SIM905
 ).split()
 
 
-def start(out: Path, processes: int, steps: int) -> subprocess.Popen[str]:
+def start(out: Path, processes: int, steps: int, fsdp: str) -> subprocess.Popen[str]:
     words = ["train", *WORDS, "--steps", str(steps), "--out", str(out), "--continue"]
-    several = ["--processes", str(processes)] if processes > 1 else []
+    several = ["--processes", str(processes), "--fsdp", fsdp] if processes > 1 else []
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-m", "vitral", *words, *several],
@@ -47,14 +47,16 @@ def children(pid: int) -> list[int]:
         return []
 
 
-def kill(process: subprocess.Popen[str], one: bool) -> None:
-    """The command and all of its processes, or the last that it started."""
+def kill(process: subprocess.Popen[str], one: bool) -> bool:
+    """The command and all of its processes; or only the last that it started, if it has started one. Returns whether it was only one."""
     own = children(process.pid)
-    for pid in own[-1:] if one and own else [*own, process.pid]:
+    one = one and bool(own)
+    for pid in own[-1:] if one else [*own, process.pid]:
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
             continue
+    return one
 
 
 def stage(out: Path) -> str:
@@ -89,12 +91,13 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--fsdp", default="no", help="of several processes: whether each holds a part of the model")
     given = parser.parse_args()
     draw, wrong, rows = random.Random(given.seed), 0, []
     with tempfile.TemporaryDirectory() as place:
         for processes in given.processes:
             began = time.monotonic()
-            whole = start(Path(place, f"whole-{processes}"), processes, given.steps)
+            whole = start(Path(place, f"whole-{processes}"), processes, given.steps, given.fsdp)
             if whole.wait() != 0:
                 sys.exit(f"the run that was left alone failed: {whole.communicate()[1]}")
             took, expected = time.monotonic() - began, bits(Path(place, f"whole-{processes}"))
@@ -102,14 +105,13 @@ def main() -> None:
             while killed < given.kills:
                 out, runs = Path(place, f"killed-{processes}-{runs}"), runs + 1
                 while True:
-                    process = start(out, processes, given.steps)
+                    process = start(out, processes, given.steps, given.fsdp)
                     try:
                         process.wait(draw.uniform(0, took) if killed < given.kills else None)
                         break
                     except subprocess.TimeoutExpired:
-                        one = processes > 1 and killed % 2 == 1
                         where = stage(out)
-                        kill(process, one)
+                        one = kill(process, processes > 1 and killed % 2 == 1)
                         killed += 1
                         fell[where] += 1
                         print(

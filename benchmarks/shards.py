@@ -2,8 +2,9 @@
 
     python benchmarks/shards.py [--images 1000000] [--read 20000]
 
-The same images are read from a folder, and in a tar's own order by webdataset (`pip install webdataset`), if it is there, in the same process, one
-after another, in rounds; each reader decodes to pixels. Also the time that the order of a billion images takes, of which none is kept.
+The same images are read from a folder, and in a tar's own order by webdataset and Hugging Face's datasets (`pip install webdataset datasets`), if
+they are there, in the same process, one after another, in rounds; each reader decodes to pixels by our decoder. Also the time that the order of a
+billion images takes, of which none is kept.
 """
 
 import argparse
@@ -109,6 +110,22 @@ def main() -> None:
                         break
 
             readers["webdataset, in the tar's order"] = from_webdataset
+        try:
+            import datasets
+        except ImportError:
+            print("datasets is not installed")
+        else:
+            streamed = datasets.load_dataset(
+                "webdataset", data_files={"train": str(shards / index.ranges.files[0])}, split="train", streaming=True
+            ).cast_column("png", datasets.Image(decode=False))
+
+            def from_datasets() -> None:
+                for number, sample in enumerate(streamed):
+                    decode_bytes(sample["png"]["bytes"], None, sample["__key__"])
+                    if number + 1 == len(rows):
+                        break
+
+            readers["datasets, in the tar's order"] = from_datasets
         rates: dict[str, list[float]] = {name: [] for name in readers}
         for _ in range(ROUNDS):
             for name, read in readers.items():

@@ -150,6 +150,14 @@ def test_tar_shards(place, data):
     }
 
 
+@pytest.mark.parametrize(("good", "bad"), [(b"image", b"im\xa2ge"), (b"a.png", b"a.p\x92g")])
+def test_parquet_whose_texts_are_not_utf8(place, good, bad):
+    """As fuzzing found them: a column's name, and a cell."""
+    (place / "t.parquet").write_bytes(table().replace(good, bad))
+    with pytest.raises(VitralError, match="not a readable Parquet file"):
+        list_data(str(place / "t.parquet"), DataOptions())
+
+
 @given(spoiled(table()))
 @settings(max_examples=EXAMPLES)
 def test_parquet(place, data):

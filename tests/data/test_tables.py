@@ -2,6 +2,7 @@
 
 import io
 import json
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -199,3 +200,29 @@ def test_a_folder_of_parquet_shards(tmp_path, inside):
     parquet.write_table(pa.table({"image": [encoded(1)], "label": [0]}), tmp_path / inside / "odd.parquet")
     with pytest.raises(VitralError, match=r"not clear which split they are: .*odd\.parquet"):
         open_data(tmp_path, DataOptions(**ALL))
+
+
+@pytest.mark.parametrize("struct", [True, False])
+def test_images_of_a_large_parquet_file_stay_in_it(tmp_path, monkeypatch, struct):
+    """And are those of one that is read whole, in any order and in other processes; one row group is kept at a time here."""
+    cells = [{"bytes": encoded(i), "path": f"{i}.png"} if struct else encoded(i) for i in range(11)]
+    path = tmp_path / "t.parquet"
+    parquet.write_table(pa.table({"image": cells, "label": list("ababababaab")}), path, row_group_size=3)
+    whole = open_data(path, DataOptions(**ALL))
+    monkeypatch.setattr("vitral.data.rows.LARGE", 0)
+    monkeypatch.setattr("vitral.data.groups.KEPT", 1)
+    left = open_data(path, DataOptions(**ALL))
+    assert left.fingerprint == whole.fingerprint
+    assert list(left.splits["train"].names) == list(whole.splits["train"].names)
+    again = pickle.loads(pickle.dumps(left.splits["train"]))
+    for i in (10, 0, 4, 4, 9):
+        assert (again.read(i) == whole.splits["train"].read(i)).all()
+    assert len(again.images._kept) == 1
+
+
+def test_a_row_without_an_image_in_a_large_parquet_file_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("vitral.data.rows.LARGE", 0)
+    cells = [{"bytes": encoded(i) if i != 2 else None, "path": f"{i}.png"} for i in range(4)]
+    parquet.write_table(pa.table({"image": cells, "label": list("abab")}), tmp_path / "t.parquet", row_group_size=2)
+    with pytest.raises(VitralError, match=r"2\.png: row 3 holds no image"):
+        open_data(tmp_path / "t.parquet", DataOptions(**ALL))

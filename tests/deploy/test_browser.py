@@ -63,6 +63,13 @@ def test_the_page_opens_with_the_first_picture_and_its_answer(page, server, pict
     assert lens[-1] == bars(page)[0][0]
 
 
+def test_a_link_with_names_that_every_object_has_opens(page, server, pictures, predictor):
+    """As fuzzing found it."""
+    opened(page, server, "#toString=1&__proto__=2&constructor=3&query=%E0%A4%A&layer=0")
+    assert page.fragment()["layer"] == "0"
+    assert bars(page) == answered(predictor, pictures[0], 3)
+
+
 def test_a_click_on_a_patch_shows_what_it_reads(page, server, pictures, predictor):
     opened(page, server, HEAT)
     page.click_patch((1, 3), told(server))

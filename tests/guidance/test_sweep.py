@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from processes import PATIENCE, eventually, start
+from processes import run as process_of
 from test_cli import run
 from vitral.checkpoints.claim import Claim
 from vitral.cli import main
@@ -526,3 +527,57 @@ def test_a_search_over_real_runs_leaves_the_best_recipe(capsys, tmp_path, recipe
     recipe = read_recipe(tmp_path / "out" / "best.toml")
     assert recipe.optim.lr == float(best["optim.lr"])
     assert recipe.train == replace(recipe.train, score_split="test")
+
+
+# A cluster of two nodes of one core each on this machine: says its address, waits until the sweep is over, and says how many nodes had runs.
+CLUSTER = """
+import ray
+from ray.cluster_utils import Cluster
+from ray.util.state import list_actors
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": True, "dashboard_port": 0})
+cluster.add_node(num_cpus=1)
+cluster.wait_for_nodes()
+print(cluster.address, flush=True)
+input()
+ray.init(address=cluster.address, log_to_driver=False)
+print(len({one.node_id for one in list_actors(limit=1000)}), flush=True)
+ray.shutdown()
+cluster.shutdown()
+"""
+
+
+@pytest.mark.slow
+def test_a_sweep_on_two_nodes_of_a_ray_cluster_has_the_same_table(tmp_path, recipes, monkeypatch):
+    """12 runs, byte for byte; and both nodes had some of them."""
+    pytest.importorskip("ray")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    words = ["--recipes", *recipes, "--fractions", "0.05", "0.1", "--seeds", "0", "1", "2", *BUDGET, "--jobs", "2"]
+    cluster = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        monkeypatch.setenv("RAY_ADDRESS", cluster.stdout.readline().strip())
+        away = process_of("sweep", "digits", *words, "--ray", "--out", tmp_path / "ray")
+        assert away.returncode == 0, away.stderr
+        said, _ = cluster.communicate("over\n", timeout=PATIENCE)
+    finally:
+        cluster.kill()
+        cluster.communicate()
+    here = process_of("sweep", "digits", *words, "--out", tmp_path / "here")
+    assert here.returncode == 0, here.stderr
+    assert said.strip() == "2"
+    for name in ("table.csv", "table.json", "summary.csv"):
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "here" / name).read_bytes(), name
+    assert len(json.loads((tmp_path / "ray/table.json").read_text())) == 12
+
+
+def test_without_a_cluster_ray_is_refused_with_what_to_do(tmp_path, recipes, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # where nothing answers
+    done = process_of("sweep", "digits", "--recipes", recipes[0], *BUDGET, "--ray", "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "ray start --head" in done.stderr

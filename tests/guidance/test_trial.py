@@ -14,11 +14,12 @@ from vitral.cli import main
 from vitral.cli.trial import _percent
 from vitral.errors import VitralError
 from vitral.guidance.plan import trial
-from vitral.guidance.plan.trial import ROOM, Cost, find_micro_batch, measure_cost
-from vitral.guidance.plan.tryout import Clocked, _remembered, available_memory, middle, try_out
+from vitral.guidance.plan.trial import Cost, find_micro_batch, measure_cost
+from vitral.guidance.plan.tryout import Clocked, _remembered, middle, try_out
 from vitral.objectives.options import OBJECTIVES, BeitOptions
 from vitral.training.config import Recipe
 from vitral.training.display import Display
+from vitral.training.machine import ROOM, available_memory
 from vitral.training.options import ModelOptions, OptimOptions, TrainOptions
 from vitral.training.settle import settle
 from vitral.training.start import draft

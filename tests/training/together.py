@@ -12,15 +12,18 @@ from safetensors.torch import save_file
 
 from vitral.cli import main
 from vitral.training import loop, world
+from vitral.training.whole import gathered
 
 loop.LOG_EVERY = 1
 
 
 def noting(update):
     def noted(self):
-        if self.progress.step == 0 and self.world.main:
-            gradients = {name: p.grad.contiguous() for name, p in self.model.named_parameters() if p.grad is not None}
-            save_file(gradients, notes)
+        if self.progress.step == 0:
+            found = {name: p.grad for name, p in self.model.named_parameters() if p.grad is not None}
+            gradients = {name: gradient.contiguous() for name, gradient in gathered(found, self.world.main).items()}
+            if self.world.main:
+                save_file(gradients, notes)
         return update(self)
 
     return noted

@@ -39,9 +39,14 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
-    """A safetensors file, atomically; tensors are copied to the CPU first."""
+    """A safetensors file, atomically."""
+    write_atomically(path, as_safetensors(tensors, metadata))
+
+
+def as_safetensors(tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """The bytes of a safetensors file: a copy of the tensors, which may change from then on."""
     plain = {name: t.detach().to("cpu", copy=False).contiguous() for name, t in tensors.items()}
-    write_atomically(path, serialise(plain, metadata=metadata))
+    return serialise(plain, metadata=metadata)
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -13,10 +13,11 @@ from vitral.errors import VitralError, counted
 from vitral.training.config import BUDGETS, Recipe
 
 if TYPE_CHECKING:
+    from vitral.guidance.sweep.runs import Runs
     from vitral.guidance.sweep.sweep import Sweep
 
 AXES = ("models", "recipes", "fractions", "seeds", "search")
-KEPT = {"resume", "jobs", "json", "dry_run"}  # what may be said when a sweep goes on
+KEPT = {"resume", "jobs", "ray", "json", "dry_run"}  # what may be said when a sweep goes on
 
 
 @dataclass
@@ -52,9 +53,11 @@ class SweepRuns:
     out: Path | None = None
     """Folder of the sweep; default: sweeps/ and the data's name."""
     resume: Path | None = None
-    """Go on with the sweep in this folder; only --jobs may change."""
+    """Go on with the sweep in this folder; only --jobs and --ray may change."""
     jobs: int = 1
     """Runs at the same time; they share the processor's cores."""
+    ray: bool = False
+    """Runs on the machines of a Ray cluster (RAY_ADDRESS, or the one that this machine is part of), which see the same folders."""
     dry_run: bool = False
     """Check everything, write the recipes, print the commands, and train nothing."""
     json: bool = False
@@ -107,6 +110,12 @@ def _absolute(path: str) -> str:
     return str(Path(path).resolve()) if path and Path(path).exists() else path
 
 
+def _on_ray() -> "type[Runs]":
+    from vitral.guidance.sweep.nodes import RayRuns
+
+    return RayRuns
+
+
 def _conduct(described: "Sweep", out: Path, given: Any) -> int:
     from vitral.checkpoints.claim import Claim
     from vitral.guidance.sweep.conduct import Conduct, begin, cost_text, plan
@@ -121,7 +130,8 @@ def _conduct(described: "Sweep", out: Path, given: Any) -> int:
         with Claim(out, "sweep"), stop_requested() as stop:
             described = begin(described, out, given.jobs)
             assert described.threads is not None
-            runs = Runs(out, described.data, given.jobs, described.threads, display.say)
+            kind = Runs if not given.ray or given.dry_run else _on_ray()
+            runs = kind(out, described.data, given.jobs, described.threads, display.say)
             left = [point for point in planned.points if not runs.finished(point)]
             if described.search is None and len(left) < len(planned.points):
                 display.say(

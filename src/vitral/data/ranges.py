@@ -21,7 +21,10 @@ from vitral.errors import VitralError
 
 TRIES = 6
 WAIT = 0.1  # seconds before the second try; doubled before each further one
-STALLED = float(os.environ.get("VITRAL_STALLED", "20"))  # seconds without an answer
+STALLED = float(os.environ.get("VITRAL_STALLED", "20"))  # seconds of silence, after which an answer is given up
+SOON = 0.5  # seconds, or LONGER times what answers usually take: then it is asked again, which pays where one answer of many stalls
+LONGER = 10
+PATIENT = 2  # the last tries, for which only silence counts: a slow network is not a stalled one
 LOOKED_AT = 256  # images between two looks at how much is kept
 
 
@@ -70,6 +73,7 @@ class Ranges:
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self.met: Counter[str] = Counter()
+        self._usual = 0.2  # seconds of an answer, a moving mean
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -126,7 +130,9 @@ class Ranges:
             try:
                 with self._lock:
                     self._system = self._system or file_system(url)
-                data = self._system.cat_file(url, start=start, end=start + length)
+                began = time.monotonic()
+                data = self._system.cat_file(url, start=start, end=start + length, **self._limit(attempt))
+                self._usual += 0.1 * (time.monotonic() - began - self._usual)
             except FileNotFoundError:
                 raise ImageError(f"{name}: {url} is not there; check the address", "missing") from None
             except Exception as error:  # each kind of server has errors of its own
@@ -141,6 +147,12 @@ class Ranges:
         raise ImageError(
             f"{name}: {url} could not be read in {TRIES} tries ({failed}); check the server, or make the index again if the shards changed"
         )
+
+    def _limit(self, attempt: int) -> dict[str, float]:
+        """The seconds that an answer may take, twice as many at each try, where fsspec's file system can be told."""
+        if not self._system.async_impl or attempt >= TRIES - PATIENT:
+            return {}
+        return {"timeout": max(SOON, LONGER * self._usual) * 2**attempt}
 
     def happened(self) -> str | None:
         """What the server did since this was asked last, in words."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from vitral.data.groups import LARGE, Left
 from vitral.data.options import DataOptions
 from vitral.errors import VitralError, some
 
@@ -130,13 +131,23 @@ def _parquet(path: Path, options: DataOptions) -> Rows:
                 )
 
             wanted = [one.name for one in schema if not heavy(one.type) or images in (None, one.name)]
-            table = file.read(columns=wanted)
-    except (pyarrow.ArrowException, OSError) as error:
+            left = (
+                images
+                if path.stat().st_size > LARGE and images in wanted and heavy(schema.field(images).type)
+                else None
+            )
+            table = file.read(columns=[f"{name}.path" if name == left else name for name in wanted])
+        metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        features = metadata.get("info", {}).get("features", {}) or {}
+        classes = {name: names for name, feature in features.items() if (names := class_names(feature))}
+        columns = {name: table.column(k).to_pylist() for k, name in reversed(list(enumerate(table.column_names)))}
+        if left is not None:
+            paths = columns.get(left, [None] * file.metadata.num_rows)
+            columns[left] = [
+                {"bytes": Left(path, left, row), "path": (cell or {}).get("path")} for row, cell in enumerate(paths)
+            ]
+    except Exception as error:  # whatever the library raises on a damaged file, or its metadata hold
         raise VitralError(f"{path}: is not a readable Parquet file ({error}); write it again") from error
-    metadata = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    features = metadata.get("info", {}).get("features", {}) or {}
-    classes = {name: names for name, feature in features.items() if (names := class_names(feature))}
-    columns = {name: table.column(k).to_pylist() for k, name in reversed(list(enumerate(table.column_names)))}
     return Rows(path, list(schema.names), dict(reversed(columns.items())), 1, classes)
 
 

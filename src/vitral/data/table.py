@@ -17,6 +17,7 @@ import numpy as np
 
 from vitral.data.columns import Chosen, choose, labels_of
 from vitral.data.folder import UNLABELLED
+from vitral.data.groups import GroupedImages, Left
 from vitral.data.images import FileImages, Images, PackedImages
 from vitral.data.listing import Listing, build_listing
 from vitral.data.options import DataOptions
@@ -255,6 +256,10 @@ def _take(columns: _Columns, rows: Sequence[int]) -> None:
 
 def _packed(where: Path, columns: _Columns) -> Images:
     structs = [image if isinstance(image, dict) else {"bytes": image} for image in columns.images]
+    names = [f"{where.stem}/{struct.get('path') or i}" for i, struct in enumerate(structs)]
+    left = [blob for struct in structs if isinstance(blob := struct.get("bytes"), Left)]
+    if left and len(left) == len(structs):
+        return GroupedImages(left, names)
     blobs = [blob for struct in structs if isinstance(blob := struct.get("bytes"), bytes)]
     if len(blobs) < len(structs):
         raise VitralError(
@@ -262,7 +267,6 @@ def _packed(where: Path, columns: _Columns) -> Images:
             "row; write it again"
         )
     ends = np.concatenate([[0], np.cumsum([len(blob) for blob in blobs], dtype=np.int64)])
-    names = [f"{where.stem}/{struct.get('path') or i}" for i, struct in enumerate(structs)]
     return PackedImages(np.frombuffer(b"".join(blobs), np.uint8), ends, names)
 
 

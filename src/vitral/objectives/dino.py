@@ -248,15 +248,17 @@ class SelfDistil(Objective):
         return (logits / self.student_temperature).log_softmax(-1)
 
     def gather(self, model: SelfDistillation, logits: Tensor, patch_logits: Tensor | None) -> None:
-        """Add the teacher's logits of a micro-batch to the centres' sums, which start from 0 at each step."""
-        # Without a gradient this is the first micro-batch of the step, or that of a step begun again after memory ran out.
-        if model.student.head.mlp[0].weight.grad is None:
-            for center in model.centers:
-                center.clear()
+        """Add the teacher's logits of a micro-batch to the centres' sums."""
         model.center.gather(logits)
         if patch_logits is not None:
             assert model.patch_center is not None
             model.patch_center.gather(patch_logits)
+
+    def begun(self, model: nn.Module) -> None:
+        """The centres' sums start from 0."""
+        assert isinstance(model, SelfDistillation)
+        for center in model.centers:
+            center.clear()
 
     def gathered(self, model: nn.Module, together: Together) -> None:
         """The centres follow the mean over the logits of all."""

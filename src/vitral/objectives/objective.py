@@ -38,6 +38,9 @@ class Objective(ABC):
         """
         return None
 
+    def begun(self, model: nn.Module) -> None:  # noqa: B027
+        """Called as a step begins, and again where it is repeated because memory ran out: sums over the batch start from 0."""
+
     def gathered(self, model: nn.Module, together: Together) -> None:  # noqa: B027
         """Called before `stepped` where several processes share a batch: sums over the batch, beside gradients, become those of all processes."""
 

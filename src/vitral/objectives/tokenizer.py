@@ -49,12 +49,14 @@ class Tokenise(Objective):
         }
 
     def gather(self, model: Tokenizer, batch: Batch, vectors: Tensor, indices: Tensor) -> None:
-        """Add a micro-batch to the sums that the codes will follow, which start from 0 at each step."""
-        # Without a gradient this is the first micro-batch of the step, or that of a step begun again after memory ran out.
-        if next(model.parameters()).grad is None:
-            model.codebook.clear()
+        """Add a micro-batch to the sums that the codes will follow."""
         uniform = noise(batch.keys, "spare codes", indices.shape[1], indices.device)  # [B, N]
         model.codebook.gather(vectors.detach().flatten(0, 1), indices.flatten(), uniform.flatten())
+
+    def begun(self, model: nn.Module) -> None:
+        """The codes' sums start from 0."""
+        assert isinstance(model, Tokenizer)
+        model.codebook.clear()
 
     def gathered(self, model: nn.Module, together: Together) -> None:
         """The codes follow the vectors of all, and unused ones go to the first draws among all."""

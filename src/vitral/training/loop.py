@@ -3,6 +3,7 @@
 Every random number comes from the step (`vitral.randomness`), so a run that is stopped anywhere and resumed ends with the same bits.
 """
 
+import copy
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -19,12 +20,15 @@ from vitral.layers.precision import autocast
 from vitral.models.common import ImageModel
 from vitral.objectives.objective import Objective
 from vitral.randomness import derive
+from vitral.training.compiler import step_without_compiler
 from vitral.training.config import Recipe, seconds
 from vitral.training.contention import PASSES, Contention
 from vitral.training.machine import is_out_of_memory
-from vitral.training.optim import set_rates, update_average
+from vitral.training.optim import build_optimizers, set_rates, update_average
+from vitral.training.parts import Parts
 from vitral.training.schedule import Schedule
-from vitral.training.state import Progress
+from vitral.training.state import Progress, collect, restore
+from vitral.training.whole import whole
 from vitral.training.window import Signs, Window, check_pixels, stop_requested
 from vitral.training.world import ALONE, World
 
@@ -80,6 +84,8 @@ class Loop:
     precision: str
     world: World = ALONE
     """The processes that share the run."""
+    parts: Parts | None = None
+    """What holds the model, where each process has a part of it."""
 
     def __post_init__(self) -> None:
         self.budget = Budget.of(self.recipe, self.batches.steps_per_epoch)
@@ -92,6 +98,32 @@ class Loop:
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=self.precision == "fp16", init_scale=self.progress.loss_scale
         )
+
+    def divide(self) -> None:
+        """From now on each process holds a part of the model, of its average and of the optimisers' state, where the run was settled so."""
+        how = self.recipe.train.fsdp
+        if self.world.size == 1 or how not in ("yes", "offload"):
+            return
+        if self.precision == "fp16":
+            raise VitralError(f"fsdp {how}: not in fp16, whose losses are scaled; choose --precision bf16 or fp32")
+        self.world.in_step = True
+        held = collect(self.model, self.optimizers, self.average)
+        self.parts = Parts(self.model, self.objective, self.device, self.world, offload=how == "offload")
+        self.optimizers = build_optimizers(self.model, self.recipe.optim)
+        step_without_compiler(self.optimizers)
+        if self.average is not None:
+            self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}
+        restore(held, self.model, self.optimizers, self.average)
+
+    def whole(self, average: dict[str, Tensor] | None = None) -> nn.Module:
+        """A model to be scored or written, with these averaged weights if any; all processes must ask."""
+        if self.parts is not None:
+            return self.parts.whole(average)
+        if average is None:
+            return self.model
+        learner = copy.deepcopy(self.model)
+        learner.load_state_dict({**learner.state_dict(), **average})
+        return learner
 
     def step(self, batch: Batch, lr: float, listener: Listener) -> tuple[dict[str, float], float]:
         """One optimiser step on the batch at this learning rate. Returns the losses and the gradient norm before clipping."""
@@ -109,6 +141,7 @@ class Loop:
         """
         progress = self.progress
         while True:
+            self.objective.begun(self.model)
             try:
                 own = self._accumulate(batch)
             except (RuntimeError, MemoryError) as error:
@@ -120,7 +153,8 @@ class Loop:
                     ) from error
                 own = None
             if (outcome := self.world.outcome(own)) is not None:
-                self.world.add_gradients(self.model)
+                if self.parts is None:  # which added them in the backward pass
+                    self.world.add_gradients(self.model)
                 return outcome
             size = progress.batch_size
             self.model.zero_grad(set_to_none=True)
@@ -141,7 +175,8 @@ class Loop:
         for micro, part in self.world.parts(batch, self.progress.batch_size):
             torch.manual_seed(derive(self.recipe.train.seed, "model", self.progress.step, micro))  # dropout, drop path
             with autocast(self.device, self.precision):
-                losses = self.objective(self.model, self.ready(part))
+                ready = self.ready(part)
+                losses = self.objective(self.model, ready) if self.parts is None else self.parts(ready)
             # a short last part weighs as much as its images
             share = float(not part.idle) * (1.0 if batch.whole is not None else len(part) / batch.images_in_step)
             self.scaler.scale(losses["loss"] * share).backward()
@@ -171,7 +206,7 @@ class Loop:
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         limit = self.recipe.optim.clip or float("inf")
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit))
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)))
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)
         self.scaler.update()
@@ -211,7 +246,10 @@ class Loop:
         every = train.validate_every or self.batches.steps_per_epoch
         save_every = train.checkpoint_every or every
         before, began = progress.elapsed, time.monotonic()
-        contention = Contention(may_change=self.budget.steps is None) if self.device.type == "cpu" else None
+        looks = (
+            self.device.type == "cpu" and self.parts is None
+        )  # a forward pass of one process alone would wait for the others
+        contention = Contention(may_change=self.budget.steps is None) if looks else None
         window, self.signs, logged = Window(self.batches.steps_per_epoch), Signs(self.model), progress.step
         with stop_requested() as stop:
             stream = self.batches.stream(

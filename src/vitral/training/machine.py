@@ -19,6 +19,7 @@ from vitral.checkpoints.atomic import write_atomically
 from vitral.data.files import cache_folder
 from vitral.errors import VitralError
 
+ROOM = 0.8  # of the free memory, for one process to fill: the rest is for what else the machine does
 FASTER = 1.2  # times the rate of float32 from which bfloat16 pays, as casts cost something
 
 
@@ -167,3 +168,29 @@ def is_out_of_memory(error: BaseException) -> bool:
         isinstance(error, RuntimeError)
         and any(s in str(error) for s in ("not enough memory", "can't allocate memory", "out of memory"))
     )
+
+
+def available_memory(device: str) -> int:
+    """Bytes that this process could hold: what is free on the GPU, or in the machine and under the container's limit, and what it has already."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    free = numbers_of("/proc/meminfo").get("MemAvailable")
+    if free is None:  # not Linux: most of what there is
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 3 // 4
+    own = numbers_of("/proc/self/status")["VmRSS"] * 1024
+    room = free * 1024 + own
+    # https://docs.kernel.org/admin-guide/cgroup-v2.html, "Memory Interface Files"
+    group = Path("/sys/fs/cgroup")
+    if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text().strip()) != "max":
+        held = int((group / "memory.current").read_text()) - numbers_of(group / "memory.stat").get("inactive_file", 0)
+        room = min(room, int(limit) - held + own)
+    return max(0, room)
+
+
+def numbers_of(path: str | Path) -> dict[str, int]:
+    """The whole numbers in a file of lines such as "VmHWM:  1024 kB"; none where there is no such file."""
+    try:
+        words = [line.replace(":", " ").split() for line in Path(path).read_text().splitlines()]
+    except FileNotFoundError:
+        return {}
+    return {each[0]: int(each[1]) for each in words if len(each) > 1 and each[1].isdigit()}

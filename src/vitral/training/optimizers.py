@@ -12,6 +12,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from vitral.training.whole import cut, whole
+
 Group = dict[str, object]
 Tensors = list[Tensor] | tuple[Tensor, ...]
 
@@ -94,7 +96,7 @@ class Lars(torch.optim.Optimizer):
 
 def trust_ratios(params: Tensors, updates: Tensors, trust: float = 1.0) -> tuple[Tensor, ...]:
     """For each tensor `trust` times its norm over that of its update, a scalar; 1 where either norm is 0."""
-    norms, lengths = torch.stack(torch._foreach_norm(params)), torch.stack(torch._foreach_norm(updates))  # [tensors]
+    norms, lengths = (whole(torch.stack(torch._foreach_norm(each))) for each in (params, updates))  # [tensors]
     return torch.where((norms > 0) & (lengths > 0), trust * norms / lengths, 1.0).unbind()
 
 
@@ -139,7 +141,7 @@ class Muon(torch.optim.Optimizer):
             updates = torch._foreach_lerp(grads, momenta, group["momentum"])
             torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
             for p, update in zip(params, updates, strict=True):
-                matrix = update.flatten(1)
+                matrix = whole(update).flatten(1)
                 wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
                 shapes.setdefault(tuple(wide.shape), []).append((p, wide, group["lr"]))
         for (rows, columns), matrices in shapes.items():
@@ -149,7 +151,7 @@ class Muon(torch.optim.Optimizer):
                 stack = orthogonal(torch.stack([wide for _, wide, _ in part]), self.dtype)  # [n, rows, columns]
                 for (p, _, lr), wide in zip(part, stack, strict=True):
                     turned = wide if len(p) == len(wide) else wide.T
-                    p.add_(turned.view_as(p), alpha=-lr * 0.2 * math.sqrt(columns))
+                    p.add_(cut(turned.reshape(p.shape), p), alpha=-lr * 0.2 * math.sqrt(columns))
 
 
 def orthogonal(matrices: Tensor, dtype: torch.dtype) -> Tensor:

@@ -235,6 +235,9 @@ class TrainOptions:
     """Numbers to compute with: auto, fp32, bf16 or fp16."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda or mps."""
+    fsdp: Literal["auto", "no", "yes", "offload"] = "auto"
+    """Whether each of several processes holds only a part of the model, its gradients and the optimiser's state: no, yes, offload (in main memory
+    between steps) or auto (where the model would take over half of a process's memory)."""
     workers: int | None = None
     """Loader processes; default: by the data's kind."""
     seed: int = 0

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from vitral.checkpoints.atomic import write_atomically
 from vitral.data.sources import DataSet
@@ -48,9 +49,9 @@ class Pretraining:
 
     def finish(self) -> None:
         """Save the objective's pictures of some images."""
-        if not self.run.loop.world.main:
-            return
-        write_atomically(self.run.folder / "pictures.npz", pictures(self.run.loop))
+        learner = self.run.loop.whole()
+        if self.run.loop.world.main:
+            write_atomically(self.run.folder / "pictures.npz", pictures(self.run.loop, learner))
 
 
 def neighbours(predictor: Predictor, data: DataSet, precision: str) -> float:
@@ -60,12 +61,12 @@ def neighbours(predictor: Predictor, data: DataSet, precision: str) -> float:
     return float((k_nn(known, parts[0].targets.values, asked) == parts[1].targets.values).mean())
 
 
-def pictures(loop: Loop) -> bytes:
-    """The objective's pictures of the run's first images, as an .npz of uint8 [n, H, W, C] by name, in the order of its stages."""
+def pictures(loop: Loop, learner: nn.Module) -> bytes:
+    """The objective's pictures of the run's first images by its model, as an .npz of uint8 [n, H, W, C] by name, in the order of its stages."""
     batch = next(loop.batches[0].split(SHOWN))
-    loop.model.eval()
+    learner.to(loop.device).eval()
     with torch.inference_mode():
-        made = loop.objective.pictures(loop.model, loop.ready(batch))
+        made = loop.objective.pictures(learner, loop.ready(batch))
     arrays = {name: loop.batches.preprocess.restore(x).permute(0, 2, 3, 1).cpu().numpy() for name, x in made.items()}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)  # type: ignore[arg-type]  # names that are given as keywords

@@ -6,7 +6,6 @@ model.safetensors    the self-describing result    scores.json, predictions.npz 
 training-images.bin  hashes of its training images    held-out.npz    the splits that were made    skipped.csv    images left out, if any
 """
 
-import copy
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -29,6 +28,7 @@ from vitral.training.pretrain import Pretraining
 from vitral.training.state import Checkpoints, Progress, collect
 from vitral.training.supervised import Supervised
 from vitral.training.toml import to_table
+from vitral.training.whole import gathered
 
 
 @dataclass
@@ -93,19 +93,18 @@ class Run:
                 self.save(progress, best=False)
             progress.owed, began = False, time.monotonic()
             better, found = self.purpose.validate(model, progress)
-            self.validation_seconds = time.monotonic() - began
+            self.validation_seconds = self.loop.world.now(time.monotonic() - began)
             keep = keep or better
-        if not self.loop.world.main:
-            return
         # The model file first: after a kill between the two the run resumes from the checkpoint before and writes the same file again.
-        if keep:
+        if keep and self.loop.world.main:
             save_model(self.folder / "model.safetensors", model, self.card(model, {**found, "step": progress.step}))
         self.save(progress, best=keep)
 
     def save(self, progress: Progress, *, best: bool) -> None:
         loop = self.loop
+        tensors = gathered(collect(loop.model, loop.optimizers, loop.average), loop.world.main)
         if loop.world.main:
-            self.checkpoints.save(collect(loop.model, loop.optimizers, loop.average), progress, best=best)
+            self.checkpoints.save(tensors, progress, best=best)
 
     @property
     def done(self) -> bool:
@@ -114,11 +113,7 @@ class Run:
 
     def averaged_model(self) -> ImageModel:
         """The image model being trained, with its averaged weights if there is an average."""
-        learner = self.loop.model
-        if self.loop.average is not None:
-            learner = copy.deepcopy(learner)
-            learner.load_state_dict({**learner.state_dict(), **self.loop.average})
-        return self.loop.objective.result(learner)
+        return self.loop.objective.result(self.loop.whole(self.loop.average))
 
     def card(self, model: ImageModel, scores: dict[str, object]) -> ModelCard:
         name = self.recipe.model.name
@@ -156,7 +151,12 @@ class Run:
             self.record(data_facts(self.data, self.preprocess, labelled=self.recipe.objective.labelled))
         loop = self.loop
         loop.world.unite(loop.model, loop.average)
-        if not loop.run(self):
+        loop.divide()
+        try:
+            ended = loop.run(self)
+        finally:
+            self.checkpoints.wait()
+        if not ended:
             return False
         loop.world.wait()  # for the model file
         if (slower := self.beside_plan()) is not None:

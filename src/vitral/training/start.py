@@ -34,6 +34,7 @@ from vitral.training.machine import (
     processor,
 )
 from vitral.training.optim import build_optimizers
+from vitral.training.parts import settle_parts
 from vitral.training.run import Run
 from vitral.training.selfcheck import self_check
 from vitral.training.settle import Settled, inputs, open_for, rooted, settle
@@ -69,6 +70,7 @@ def begin(
     foreseen: the `epochs` and `seconds` of training by a plan's trial. fresh: in `out`, or if it exists in
     the first of out-2, out-3, ... that does not. world: of which this is the first process; the others `follow`.
     """
+    settled = settle_parts(settled, choose_device(settled.recipe.train.device), world)
     run, initial = draft(settled, out, display, world)
     if settled.recipe.objective.labelled:
         checked = self_check(run.data, run.preprocess, run.loop.model)
@@ -123,6 +125,7 @@ def _write_down(
     if initial is not None:  # so that resuming never needs the source of the weights
         loop = run.loop
         run.checkpoints.save(collect(loop.model, loop.optimizers, loop.average), loop.progress, best=False)
+        run.checkpoints.wait()
     for line in (*notes, *reasons):
         run.display.say(f"- {line}")
 
@@ -272,7 +275,8 @@ def _build(
     precision = choose_precision(train.precision, device)
     torch.manual_seed(derive(train.seed, "initialise"))
     learner, objective = assemble(recipe, data, config, steps, initial)
-    learner.to(device)
+    if world.size == 1 or train.fsdp in ("auto", "no"):  # its parts go there later
+        learner.to(device)
     average = {n: p.detach().clone() for n, p in learner.named_parameters()} if recipe.optim.ema else None
     progress.batch_size = progress.batch_size or train.batch_size
     progress.accumulation = max(progress.accumulation, train.accumulation)

@@ -2,18 +2,24 @@
 
 A checkpoint is one safetensors file `checkpoints/step-00001234.safetensors` with weights, their average and the optimiser's moments; its metadata
 hold the counters. There is no generator state: randomness is a function of the step. `latest` and `best` are one-line files that name a checkpoint;
-they change only once that checkpoint is complete.
+they change only once that checkpoint is complete, and the one before is deleted only then. Training waits while the tensors are copied, and goes on
+while they are written.
+
+A model in parts (`vitral.training.parts`) is gathered for the same file, tensor by tensor, so that any number of processes can go on with it.
+torch.distributed.checkpoint would write the parts: slower and no smaller here (benchmarks/LOG.md), and its `.metadata` are a pickle, which runs code.
 """
 
 import json
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from vitral.checkpoints.atomic import read_safetensors, write_atomically, write_safetensors
+from vitral.checkpoints.atomic import as_safetensors, read_safetensors, write_atomically
 from vitral.errors import VitralError
+from vitral.training.whole import cut
 
 
 @dataclass
@@ -43,14 +49,27 @@ class Checkpoints:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._writer = ThreadPoolExecutor(1)
+        self._written: Future[None] | None = None
 
     def path(self, step: int) -> Path:
         return self.folder / f"step-{step:08d}.safetensors"
 
     def save(self, tensors: dict[str, Tensor], progress: Progress, *, best: bool) -> None:
+        """Copy the tensors, then write them while the caller goes on; raises what `wait` does of the checkpoint before."""
+        self.wait()
+        content = as_safetensors(tensors, {"progress": json.dumps(asdict(progress))})
+        self._written = self._writer.submit(self._write, self.path(progress.step), content, best)
+
+    def wait(self) -> None:
+        """Until the last checkpoint is written; VitralError if it could not be."""
+        if (written := self._written) is not None:
+            self._written = None
+            written.result()
+
+    def _write(self, path: Path, content: bytes, best: bool) -> None:
         """Write the checkpoint, then move the pointers, then delete checkpoints without a pointer."""
-        path = self.path(progress.step)
-        write_safetensors(path, tensors, {"progress": json.dumps(asdict(progress))})
+        write_atomically(path, content)
         write_atomically(self.folder / "latest", path.name.encode())
         if best:
             write_atomically(self.folder / "best", path.name.encode())
@@ -68,6 +87,7 @@ class Checkpoints:
 
     def load(self) -> tuple[dict[str, Tensor], Progress]:
         """The latest checkpoint."""
+        self.wait()
         path = self.pointed("latest")
         if path is None:
             raise VitralError(f"{self.folder}: holds no checkpoint yet; start the run again without --resume")
@@ -100,15 +120,16 @@ def restore(
     for name, t in tensors.items():
         kind, _, rest = name.partition("/")
         groups[kind][rest] = t
-    model.load_state_dict(groups["model"])
-    parameters = dict(model.named_parameters())
+    parameters, now = dict(model.named_parameters()), model.state_dict()
+    model.load_state_dict({name: cut(t, now[name]) if name in now else t for name, t in groups["model"].items()})
     owner = {id(p): (o, group.get("fused")) for o in optimizers for group in o.param_groups for p in group["params"]}
     for name, t in groups["optimizer"].items():
         parameter_name, _, key = name.rpartition("/")
         parameter = parameters[parameter_name]
         optimizer, fused = owner[id(parameter)]
         # A fused optimiser counts its steps on the device, others on the CPU.
-        optimizer.state[parameter][key] = t if key == "step" and not fused else t.to(parameter.device)
+        here = t if key == "step" and not fused else t.to(parameter.device)
+        optimizer.state[parameter][key] = cut(here, parameter) if here.shape == parameter.shape else here
     for name, t in groups["average"].items():
         assert average is not None
-        average[name].copy_(t)
+        average[name].copy_(cut(t, average[name]))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from vitral.data.loader import Batch, TrainingBatches
 from vitral.errors import VitralError
 from vitral.training.state import Progress
+from vitral.training.whole import own
 
 SAMPLED = (
     16  # numbers of each parameter whose change is followed: enough to see whether it learns, too few to cost time
@@ -73,10 +74,13 @@ class Window:
 
 
 class Signs:
-    """Tells whether a model's weights learn, from a few sampled entries of each parameter, compared from one log line to the next."""
+    """Tells whether a model's weights learn, from a few sampled entries of each parameter, compared from one log line to the next.
+
+    Of a model in parts (`vitral.training.parts`) by this process's part.
+    """
 
     def __init__(self, model: nn.Module) -> None:
-        self.parameters = [p for p in model.parameters() if p.numel()]
+        self.parameters = [p for p in model.parameters() if own(p.detach()).numel()]
         lengths = [len(_some(p)) for p in self.parameters]
         self.starts = np.cumsum([0, *lengths[:-1]])
         self.before = self._sample()
@@ -89,7 +93,7 @@ class Signs:
     def look_at_gradients(self) -> None:
         """Count the trainable parameters whose gradient is missing or zero; call before the gradients are cleared."""
         learning = [p for p in self.parameters if p.requires_grad]
-        gradients = [p.grad for p in learning if p.grad is not None]
+        gradients = [own(p.grad) for p in learning if p.grad is not None]
         zero = int((torch.stack(torch._foreach_norm(gradients)) == 0).sum()) if gradients else 0
         self.dead = len(learning) - len(gradients) + zero
 
@@ -119,7 +123,7 @@ class Signs:
 
 def _some(parameter: Tensor) -> Tensor:
     """Up to `SAMPLED` evenly spread entries of a parameter."""
-    flat = parameter.detach().reshape(-1)
+    flat = own(parameter.detach()).reshape(-1)
     return flat[:: -(-len(flat) // SAMPLED)]
 
 

@@ -68,6 +68,11 @@ class World:
         return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0"
 
     @property
+    def beside(self) -> int:
+        """How many there are on this machine."""
+        return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if self.size > 1 else 1
+
+    @property
     def in_words(self) -> str:
         """How many there are, where there are several."""
         return "" if self.size == 1 else f", {self.size} processes"

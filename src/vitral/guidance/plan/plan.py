@@ -16,13 +16,12 @@ from vitral.guidance.plan.glance import glance
 from vitral.guidance.plan.ladder import open_size
 from vitral.guidance.plan.planner import Planner, frozen
 from vitral.guidance.plan.rate import far_rate
-from vitral.guidance.plan.trial import ROOM, find_micro_batch, measure_cost
-from vitral.guidance.plan.tryout import available_memory
+from vitral.guidance.plan.trial import find_micro_batch, measure_cost
 from vitral.models.measure import measure
 from vitral.training.config import Recipe, seconds
 from vitral.training.defaults import check
 from vitral.training.display import Display
-from vitral.training.machine import choose_device
+from vitral.training.machine import ROOM, available_memory, choose_device
 from vitral.training.settle import Settled, model_files, open_for, placed, rooted
 from vitral.training.shape import width
 

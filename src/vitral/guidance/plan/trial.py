@@ -16,9 +16,9 @@ from pathlib import Path
 from vitral.data.sources import DataSet
 from vitral.errors import VitralError
 from vitral.training.config import Recipe
+from vitral.training.machine import ROOM
 from vitral.training.toml import to_toml
 
-ROOM = 0.8  # of the free memory, for one process to fill: the rest is for what else the machine does
 OPENED = "data.pickle"  # beside the recipe of a trial: the data as they were opened
 FIRST_TRIED = 16  # images: what a search for the micro-batch starts from
 

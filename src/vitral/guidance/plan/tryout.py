@@ -5,7 +5,6 @@ what the process held at most. Where a run would remember more images than the t
 """
 
 import json
-import os
 import pickle
 import resource
 import sys
@@ -25,7 +24,7 @@ from vitral.guidance.plan.trial import OPENED, Cost
 from vitral.report.run import report_run
 from vitral.training.display import Display
 from vitral.training.loop import Budget, Loop
-from vitral.training.machine import choose_device
+from vitral.training.machine import available_memory, choose_device, numbers_of
 from vitral.training.pretrain import ASKED, KNOWN
 from vitral.training.run import Run
 from vitral.training.start import start
@@ -239,40 +238,14 @@ def middle(values: Sequence[float]) -> float:
     return sum(kept) / len(kept)
 
 
-def available_memory(device: str) -> int:
-    """Bytes that this process could hold: what is free on the GPU, or in the machine and under the container's limit, and what it has already."""
-    if device == "cuda":
-        return torch.cuda.mem_get_info()[0]
-    free = _numbers("/proc/meminfo").get("MemAvailable")
-    if free is None:  # not Linux: most of what there is
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") * 3 // 4
-    own = _numbers("/proc/self/status")["VmRSS"] * 1024
-    room = free * 1024 + own
-    # https://docs.kernel.org/admin-guide/cgroup-v2.html, "Memory Interface Files"
-    group = Path("/sys/fs/cgroup")
-    if (group / "memory.max").exists() and (limit := (group / "memory.max").read_text().strip()) != "max":
-        held = int((group / "memory.current").read_text()) - _numbers(group / "memory.stat").get("inactive_file", 0)
-        room = min(room, int(limit) - held + own)
-    return max(0, room)
-
-
 def peak_memory(device: str) -> int:
     """Bytes that this process held at most so far."""
     if device == "cuda":
         return torch.cuda.max_memory_reserved()
-    held = _numbers("/proc/self/status").get("VmHWM")
+    held = numbers_of("/proc/self/status").get("VmHWM")
     if held is not None:  # getrusage counts what the parent held when it forked, too
         return held * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _numbers(path: str | Path) -> dict[str, int]:
-    """The whole numbers in a file of lines such as "VmHWM:  1024 kB"; none where there is no such file."""
-    try:
-        words = [line.replace(":", " ").split() for line in Path(path).read_text().splitlines()]
-    except FileNotFoundError:
-        return {}
-    return {each[0]: int(each[1]) for each in words if len(each) > 1 and each[1].isdigit()}
 
 
 def main() -> None:

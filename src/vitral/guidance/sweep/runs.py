@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from vitral.checkpoints.atomic import write_atomically
 from vitral.errors import VitralError
@@ -25,12 +25,23 @@ from vitral.training.toml import read_recipe, to_toml
 POLL = 0.1  # seconds
 
 
+class Process(Protocol):
+    """What `subprocess.Popen` has, and a process on another machine."""
+
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+    def wait(self) -> int: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+
+
 @dataclass
 class Going:
     """A run that is being trained."""
 
     point: Point
-    process: subprocess.Popen[bytes]
+    process: Process
     logged_before: int
     """Bytes of the log from earlier sessions."""
     began: float
@@ -57,7 +68,7 @@ class Runs:
 
     def finished(self, point: Point) -> bool:
         """Whether the run is scored; it writes its page last."""
-        return all((self.path(point) / name).exists() for name in ("scores.json", "report.html"))
+        return is_finished(self.path(point))
 
     def words(self, point: Point) -> list[str]:
         """The words of the command that starts the run, or resumes it from its latest checkpoint."""
@@ -125,25 +136,17 @@ class Runs:
     def _start(self, point: Point) -> Going | str:
         """The started run; "finished"; or "elsewhere" if another process trains it."""
         self.log(point).parent.mkdir(parents=True, exist_ok=True)
-        with open(self.log(point), "ab") as log:
-            if not _locked(log):
-                return "elsewhere"
-            if self.finished(point):
-                return "finished"
-            command = [sys.executable, "-m", "vitral", *self.words(point)]
-            before = log.tell()
-            log.write(f"$ {shlex.join(command)}\n".encode())
-            log.flush()
-            environment = {**os.environ, "OMP_NUM_THREADS": str(self.threads)}
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment,
-                start_new_session=True,  # Ctrl-C reaches the sweep alone, which then stops each run once
-            )  # fmt: skip
-        return Going(point, process, before, time.monotonic())
+        started = self.spawn(self.words(point), self.log(point), self.path(point))
+        return started if isinstance(started, str) else Going(point, *started, time.monotonic())
+
+    def spawn(self, words: Sequence[str], log: Path, run: Path) -> tuple[Process, int] | str:
+        """As `started`, on this machine."""
+        return started(words, log, run, self.threads)
 
     def _failure(self, run: Going) -> str | None:
         """Why the run failed, from its log; None if it did not."""
         code = run.process.returncode
+        assert code is not None, "it has ended"
         if code == 0 and self.finished(run.point):
             return None
         if code == 0:
@@ -153,6 +156,30 @@ class Runs:
         lines = self.log(run.point).read_bytes()[run.logged_before :].decode(errors="replace").strip().splitlines()
         said = next((i for i in reversed(range(len(lines))) if lines[i].startswith("vitral: ")), len(lines) - 1)
         return " ".join(line.strip() for line in lines[said:]).removeprefix("vitral: ")
+
+
+def started(words: Sequence[str], log: Path, run: Path, threads: int) -> tuple[subprocess.Popen[bytes], int] | str:
+    """A process of vitral with these words, and the bytes that its log had before; "finished" where the run is; or "elsewhere" where a process
+    that trains it has the log."""
+    with open(log, "ab") as file:
+        if not _locked(file):
+            return "elsewhere"
+        if is_finished(run):
+            return "finished"
+        command = [sys.executable, "-m", "vitral", *words]
+        before = file.tell()
+        file.write(f"$ {shlex.join(command)}\n".encode())
+        file.flush()
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            start_new_session=True,  # Ctrl-C reaches the sweep alone, which then stops each run once
+        )  # fmt: skip
+    return process, before
+
+
+def is_finished(run: Path) -> bool:
+    """Whether the run in this folder is scored, and has its page."""
+    return all((run / name).exists() for name in ("scores.json", "report.html"))
 
 
 def _locked(file: BinaryIO) -> bool:

@@ -109,7 +109,7 @@ function fromFragment(fragment) {
   const found = { ...START };
   for (const part of fragment.replace(/^#/, "").split("&")) {
     const [name, text = ""] = part.split("=");
-    if (!(name in FIELDS) || !text) continue;
+    if (!Object.hasOwn(FIELDS, name) || !text) continue;
     try {
       found[name] = FIELDS[name][1](decodeURIComponent(text)) ?? START[name];
     } catch (error) {
