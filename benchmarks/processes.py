@@ -2,8 +2,9 @@
 
     python benchmarks/processes.py [--processes 2] [--steps 30] [--batch-size 64] [--dim 192] [--depth 12]
 
-Runs take turns, three of each kind: one process, several that hold the model whole, several that hold parts of it (`--fsdp yes`). The rate is of the
-run's own log without its first ten steps. Images are noise of 64 x 64 pixels in patches of 8, so that a step's time does not hang on the data.
+Runs take turns, three of each kind: one process, several that hold the model whole, several that hold parts of it (`--fsdp yes`), and so many runs of
+one process each beside each other, which share nothing: what the machine itself allows. The rate is of the run's own log without its first ten
+steps. Images are noise of 64 x 64 pixels in patches of 8, so that a step's time does not hang on the data.
 """
 
 import argparse
@@ -37,6 +38,7 @@ def main() -> None:
         "1 process": [],
         f"{given.processes} processes": several,
         f"{given.processes} in parts": [*several, "--fsdp", "yes"],
+        f"{given.processes} runs": [],
     }
     rates: dict[str, list[float]] = {name: [] for name in kinds}
     with tempfile.TemporaryDirectory() as place:
@@ -47,19 +49,25 @@ def main() -> None:
             Image.fromarray(noise.integers(0, 256, (64, 64, 3), np.uint8)).save(target)
         for turn in range(ROUNDS):
             for name, words in kinds.items():
-                out = Path(place, f"{name}-{turn}")
+                outs = [
+                    Path(place, f"{name}-{turn}-{n}") for n in range(given.processes if name.endswith("runs") else 1)
+                ]
                 command = [
                     sys.executable, "-m", "vitral", "train", f"{place}/images", "--model", "vit_tiny_patch16_224", "--image-size", "64", "64",
                     "--patch-size", "8", "--dim", str(given.dim), "--depth", str(given.depth), "--steps", str(given.steps),
                     "--batch-size", str(given.batch_size), "--workers", "0", "--validate-every", "1000", "--near-copies", "apart",
-                    "--optimizer", "adamw", "--val-fraction", "0.01", "--test-fraction", "0.01", "--out", str(out), *words,
+                    "--optimizer", "adamw", "--val-fraction", "0.01", "--test-fraction", "0.01", *words,
                 ]  # fmt: skip
-                done = subprocess.run(
-                    command, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True
-                )
-                if done.returncode:
-                    sys.exit(done.stderr)
-                rates[name].append(rate(out))
+                environment = os.environ | {"OMP_NUM_THREADS": "1"}
+                started = [
+                    subprocess.Popen([*command, "--out", str(out)], env=environment, stderr=subprocess.PIPE, text=True)
+                    for out in outs
+                ]
+                for process in started:
+                    _, said = process.communicate()
+                    if process.returncode:
+                        sys.exit(said)
+                rates[name].append(sum(map(rate, outs)))
                 print(f"{name}: {rates[name][-1]:,.1f} images/s", flush=True)
     alone = sorted(rates["1 process"])[ROUNDS // 2]
     for name, found in rates.items():

@@ -31,6 +31,7 @@ SIDE, BATCH, WORKERS, ROUNDS = 64, 50, 2, 3
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm, wbufsize = True, -1  # an answer in one piece, at once
     folder, bad, latency = Path(), 0.0, 0.0
     draw = random.Random(0)
 

@@ -6,7 +6,8 @@ they change only once that checkpoint is complete, and the one before is deleted
 while they are written.
 
 A model in parts (`vitral.training.parts`) is gathered for the same file, tensor by tensor, so that any number of processes can go on with it.
-torch.distributed.checkpoint would write the parts: slower and no smaller here (benchmarks/LOG.md), and its `.metadata` are a pickle, which runs code.
+torch.distributed.checkpoint would write the parts: no smaller and not much faster here (benchmarks/LOG.md), but its `.metadata` are a pickle, which
+runs code.
 """
 
 import json
