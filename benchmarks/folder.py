@@ -2,8 +2,9 @@
 
     python benchmarks/folder.py [--images 500] [--rounds 3] [--engines onnx torch openvino]
 
-JPEGs of 500x375, cut from scikit-learn's two photographs, and a ViT-S with random weights, the same for both. All must give the same labels. Then one
-photograph, one process: seconds from the command to the answer.
+JPEGs of 500x375, cut from scikit-learn's two photographs, and a ViT-S with random weights, the same for both. All must give the same labels. Then
+what is between file and engine: the rate of `predict_stream` beside the engine's. Then one photograph, one process: seconds from the command to the
+answer.
 """
 
 import argparse
@@ -50,6 +51,8 @@ def main() -> None:
         for size in (1, 8):
             whole[f"Transformers, batch {size}"] = [sys.executable, "-c", PEER, str(work / "hf"), str(work / "photographs"), str(size)]  # fmt: skip
         compare(f"{given.images} photographs", whole, given.rounds, given.images)
+        for name, file in files.items():
+            between(name, file, sorted(map(str, (work / "photographs").iterdir()))[:96], given.rounds)
         one = next((work / "photographs").iterdir())
         compare("one photograph", {name: [*words, str(one), "--format", "csv"] for name, words in ways.items()}, 3 * given.rounds, 1)  # fmt: skip
 
@@ -91,6 +94,28 @@ def models(work: Path, engines: list[str]) -> dict[str, Path]:
         if name != "torch":
             export(predictor, files[name])
     return files
+
+
+def between(name: str, file: Path, paths: list[str], rounds: int) -> None:
+    """From file to answer in this process, beside the engine alone on the same images, decoded already."""
+    from vitral.predict import load
+    from vitral.stream import predict_stream
+
+    predictor, size = load(file), 16
+    views = [predictor.card.preprocess.view(predictor.read(path)) for path in paths]
+    batches = [np.stack(views[k : k + size]) for k in range(0, len(views), size)]
+    ratios = []
+    for _ in range(rounds + 1):
+        began = time.perf_counter()
+        for batch in batches:
+            predictor.engine(batch)
+        alone = time.perf_counter() - began
+        for _ in predict_stream(predictor, zip(paths, paths, strict=True), batch_size=size):
+            pass
+        ratios.append(alone / (time.perf_counter() - began - alone))
+    print(
+        f"vitral, {name}: from files at {median(ratios[1:]):.1%} of the engine's rate alone ({len(paths) / alone:.1f} images/s)"
+    )
 
 
 def compare(title: str, ways: dict[str, list[str]], rounds: int, images: int) -> None:

@@ -189,6 +189,8 @@ def main() -> None:
     from vitral.checkpoints.create import create_model
     from vitral.data.preprocess import Preprocess
     from vitral.deploy.export.file import export_onnx
+    from vitral.deploy.export.writers import told_anew
+    from vitral.engines.exported import THREADING
     from vitral.models.zoo import family_of
     from vitral.predict import load as open_model
 
@@ -202,7 +204,9 @@ def main() -> None:
             ModelCard(family_of(model.config), model.config.arguments(), [f"kind {k}" for k in range(10)], steps),
         )
         export_onnx(open_model(file), exported)
-        for kind, path in (("torch", file), ("onnx", exported)):
+        quiet = Path(folder, "told", "m.onnx")
+        told_anew(exported, quiet, {THREADING: "blocking"})
+        for kind, path in (("torch", file), ("onnx", exported), ("onnx, no spinning", quiet)):
             port = free_port()
             words = ["--port", str(port), "--batch-size", str(BATCH), "--deadline", str(given.deadline)]
             measured(

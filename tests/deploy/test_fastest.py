@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import vitral
 from exporting import NAMES, copied, exported, predictor
@@ -13,6 +14,7 @@ from vitral.cli import main
 from vitral.deploy.export import eight_bits, quantise
 from vitral.deploy.export.formats import export
 from vitral.deploy.export.verify import pictures
+from vitral.deploy.export.writers import told_anew
 from vitral.deploy.fastest import choice, contest, optimise
 from vitral.deploy.fastest.choice import Choice
 from vitral.deploy.fastest.contest import Result, Way
@@ -125,7 +127,7 @@ def test_points_are_lost_beside_the_first_and_batches_are_timed_in_turns(shapes_
     shares = np.bincount(split.targets.values, minlength=3) / len(split)
     assert [each.score for each in found] == pytest.approx(shares[:3].tolist())
     assert [each.lost for each in found] == pytest.approx((100 * (shares[0] - shares[:3])).tolist())
-    assert all(each.batches[:6] == [1, 1, 1, 3, 3, 3] for each in engines)
+    assert all(each.batches[:8] == [1] * 4 + [3] * 4 for each in engines)  # of two turns, one counts
     assert found[0].slower == {1: 1, 3: 1}
 
 
@@ -151,6 +153,7 @@ def test_the_fastest_that_loses_little_is_written_and_remembered(
     in_the_contest(monkeypatch, optimise, lost, slower)
     monkeypatch.setattr(optimise, "export", copied)
     monkeypatch.setattr(optimise, "choose_precision", lambda wanted, device: "bf16")
+    monkeypatch.setattr(optimise, "cores", lambda: 1)
     found = optimise.optimise(path, None, NAMES, [], [], tmp_path / "fast", loss=0.3)
     assert found.best.way.name == best
     assert (
@@ -163,6 +166,43 @@ def test_the_fastest_that_loses_little_is_written_and_remembered(
     assert load(tmp_path / "fast").predict(image).line(4) == made.predict(image).line(4)
     assert choice.opened(path).predict(image).line(4) == made.predict(image).line(4)
     assert choice.chosen(path).engine == ("onnx" if best == "ONNX Runtime" else "torch")
+
+
+@pytest.mark.parametrize(
+    ("to", "how"), [("onnx", "no spinning"), ("openvino", "streams"), ("openvino", "bf16, streams")]
+)
+def test_how_threads_work_stands_in_the_file_and_changes_no_answer(to, how, tmp_path, monkeypatch):
+    monkeypatch.setattr(optimise, "cores", lambda: 2)
+    made, file = exported(to)
+    told = dict(optimise._others(to, ["fp32", "bf16"]))[how]
+    told_anew(file, tmp_path / "told" / file.name, told)
+    found = type(load(file).engine)(tmp_path / "told" / file.name, threads=2)
+    assert found.card == made.card
+    assert getattr(found, "blocking", False) == (to == "onnx")
+    assert getattr(found, "streams", 1) == (1 if to == "onnx" else 2)
+    views = np.stack(seen(made, 3))
+    wanted = made.probabilities(made.engine(views)).numpy()
+    for count in (1, 3):
+        assert np.allclose(
+            made.probabilities(found(views[:count])), wanted[:count], atol=0.02 if "bf16" in how else 1e-5
+        )
+
+
+def test_on_one_core_threads_have_no_other_way(monkeypatch):
+    monkeypatch.setattr(optimise, "cores", lambda: 1)
+    assert list(optimise._others("onnx", ["fp32"])) == []
+    assert [name for name, _ in optimise._others("openvino", ["fp32", "bf16"])] == ["bf16"]
+
+
+def test_weights_that_are_cast_once_answer_as_those_that_autocast_casts():
+    made = predictor()
+    views = np.stack(seen(made, 2))
+    with made.engine.computing("bf16"):
+        wanted = made.engine(views)
+    found = choice.in_torch(made, "bf16").engine(views)
+    assert found.dtype == wanted.dtype == torch.float32
+    assert torch.equal(found, wanted)
+    assert made.model.head.weight.dtype == torch.float32
 
 
 def test_optimize_wants_a_folder(model, cache, tmp_path):

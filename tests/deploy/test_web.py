@@ -24,6 +24,7 @@ from vitral.cli import main
 from vitral.data import steps as named
 from vitral.data.preprocess import Preprocess
 from vitral.data.steps import AsIs, CenterCrop, Pad, Resize, ReverseChannels
+from vitral.deploy.web import page as page_module
 from vitral.deploy.web import runtime as module
 from vitral.deploy.web.page import TASKS, export_web
 from vitral.deploy.web.runtime import fetch, kept, runtime
@@ -32,7 +33,7 @@ from vitral.errors import VitralError
 ASK = """
 const [text, done] = arguments;
 const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-const plain = (answer) => ({...answer, classes: [...(answer.classes ?? [])], marks: (answer.marks ?? []).map((m) => m[2] && [...m[2].data])});
+const plain = (answer) => ({...answer, map: [...(answer.map ?? [])], marks: (answer.marks ?? []).map((m) => m[2] && [...m[2].data])});
 answered(new File([bytes], "picture")).then((answer) => done(plain(answer)), (error) => done({error: error.message}));
 """
 SEE = """
@@ -136,7 +137,7 @@ def test_maps_are_the_predictors(page, origin):
     for name, data in pictures():
         found, answer = page.driver.execute_async_script(ASK, base64.b64encode(data).decode()), truth.predict(data)
         assert "error" not in found, (name, found)
-        same = np.array(found["classes"]).reshape(answer.map.shape) == answer.map
+        same = np.array(found["map"]).reshape(answer.map.shape) == answer.map
         assert same.mean() > 0.999, name
         assert dict(map(tuple, found["top"])) == pytest.approx(dict(answer.shares), abs=1e-3), name
 
@@ -158,6 +159,17 @@ def test_objects_are_the_predictors(page, origin, task):
             assert (mask is None) == (wanted.mask is None), name
             if mask is not None:
                 assert (np.array(mask, bool).reshape(wanted.mask.shape) == wanted.mask).mean() > 0.99, name
+
+
+def test_segments_are_the_predictors(page, origin):
+    truth = finding("panoptic")
+    opened(page, f"{origin}/panoptic/")
+    for name, data in pictures():
+        found, answer = page.driver.execute_async_script(ASK, base64.b64encode(data).decode()), truth.predict(data)
+        assert "error" not in found, (name, found)
+        assert [label for label, _ in found["top"]] == [each.label for each in answer.segments], name
+        assert len(answer.segments) > 1, name
+        assert (np.array(found["map"]).reshape(answer.map.shape) == answer.map).mean() > 0.999, name
 
 
 def test_it_opens_from_the_disk_and_shows_what_was_dropped(page, pages):
@@ -222,8 +234,9 @@ def test_what_has_no_page_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "kept", lambda: tmp_path / "nothing")
     with pytest.raises(VitralError, match="run make web"):
         export_web(predictor(), tmp_path / "page")
-    with pytest.raises(VitralError, match="has no answers of the task panoptic"):
-        export_web(predictor("panoptic"), tmp_path / "page")
+    monkeypatch.setattr(page_module, "TASKS", ("classify",))
+    with pytest.raises(VitralError, match="has no answers of the task detect"):
+        export_web(predictor("detect"), tmp_path / "page")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "index.html").write_text("somebody's page")
     (tmp_path / "full" / "mine.txt").write_text("keep")

@@ -31,6 +31,9 @@ FORM = "outputs"
 """Key of its `Form`."""
 PRECISION = "precision"
 """Key of what products are computed in where that is not float32: bf16."""
+THREADING = "threading"
+"""Key of how the engine's threads work where `vitral optimize` found another way than the engine's own fastest: streams (OpenVINO: each core computes
+its share of a batch), or blocking (ONNX Runtime: threads that wait give their core away)."""
 PIXELS, PIXEL_VALUES = "pixels", "pixel_values"
 """Names of a graph's input: pixels on the 0..255 scale, or normalised as Hugging Face's tools expect them."""
 KINDS = {kind.__name__.lower(): kind for kind in (Maps, Found)}

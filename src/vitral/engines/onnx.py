@@ -9,7 +9,7 @@ import numpy as np
 
 from vitral.data.resample import Pixels
 from vitral.engines.cores import cores
-from vitral.engines.exported import ExportedEngine
+from vitral.engines.exported import THREADING, ExportedEngine
 from vitral.errors import VitralError
 
 INPUT_TYPE = (7, 11, 2, 1, 1)
@@ -27,9 +27,14 @@ class OnnxEngine(ExportedEngine):
         super().__init__(path)
 
     def open(self) -> dict[str, str]:
+        self.blocking = False
         self.session = self._session(self.path)
+        stored = dict(self.session.get_modelmeta().custom_metadata_map)
+        if stored.get(THREADING) == "blocking":
+            self.blocking = True
+            self.session = self._session(self.path)
         self.input = self.session.get_inputs()[0]
-        return dict(self.session.get_modelmeta().custom_metadata_map)
+        return stored
 
     def _session(self, model: Path | bytes) -> Any:
         try:
@@ -39,6 +44,8 @@ class OnnxEngine(ExportedEngine):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3  # errors
+        if self.blocking:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def run(self, pixels: Pixels) -> Sequence[Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from vitral.data.resample import Pixels
 from vitral.engines.cores import cores
-from vitral.engines.exported import CARD, PRECISION, ExportedEngine
+from vitral.engines.exported import CARD, PRECISION, THREADING, ExportedEngine
 from vitral.errors import VitralError
 
 
@@ -43,12 +43,13 @@ class OpenvinoEngine(ExportedEngine):
         if not self.path.with_suffix(".bin").is_file():
             raise VitralError(f"{self.path}: its weights, {self.path.with_suffix('.bin').name}, are not beside it")
         self.model = core().read_model(self.path)
-        self._compiled: dict[str, Any] = {}
+        self._compiled: dict[str, list[Any]] = {}
         if not self.model.has_rt_info([CARD]):
             return {}
         stored: dict[str, str] = json.loads(self.model.get_rt_info([CARD]).astype(str))
         wanted = stored.get(PRECISION) == "bf16" and "BF16" in core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         self.precision = "bf16" if wanted else "f32"
+        self.streams = self.threads if stored.get(THREADING) == "streams" else 1
         self._for(self._own)
         return stored
 
@@ -58,8 +59,9 @@ class OpenvinoEngine(ExportedEngine):
         kind: str = self.model.inputs[0].get_element_type().get_type_name()
         return kind
 
-    def _for(self, kind: str) -> Any:
-        """What runs the graph for pixels of this type: its own, or where that is u8 also f32, as its first step converts whatever comes."""
+    def _for(self, kind: str) -> list[Any]:
+        """What runs the graph, one for each stream, for pixels of this type: its own, or where that is u8 also f32, as its first step converts
+        whatever comes."""
         if kind not in self._compiled:
             import openvino
 
@@ -71,13 +73,19 @@ class OpenvinoEngine(ExportedEngine):
             settings = {
                 "INFERENCE_PRECISION_HINT": self.precision,
                 "INFERENCE_NUM_THREADS": self.threads,
-                "PERFORMANCE_HINT": "LATENCY",
             }
-            self._compiled[kind] = core().compile_model(model, "CPU", settings).create_infer_request()
+            settings |= {"NUM_STREAMS": self.streams} if self.streams > 1 else {"PERFORMANCE_HINT": "LATENCY"}
+            compiled = core().compile_model(model, "CPU", settings)
+            self._compiled[kind] = [compiled.create_infer_request() for _ in range(self.streams)]
         return self._compiled[kind]
 
     def run(self, pixels: Pixels) -> Sequence[Any]:
         if self._own == "f32":
             pixels = pixels.astype(np.float32, copy=False)
-        found = self._for("u8" if pixels.dtype == np.uint8 else "f32").infer([pixels])
-        return [each.copy() for each in found.to_tuple()]
+        requests = self._for("u8" if pixels.dtype == np.uint8 else "f32")[: len(pixels)]
+        for request, part in zip(requests, np.array_split(pixels, len(requests)), strict=True):
+            request.start_async([part])
+        for request in requests:
+            request.wait()
+        parts = [[tensor.data for tensor in request.output_tensors] for request in requests]
+        return [np.concatenate(each) for each in zip(*parts, strict=True)]

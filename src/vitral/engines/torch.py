@@ -1,5 +1,6 @@
 """A model in PyTorch, here and now."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
@@ -10,7 +11,7 @@ from torch import nn
 from vitral.data.preprocess import Preprocess
 from vitral.data.resample import Pixels
 from vitral.engines.engine import Engine
-from vitral.layers.precision import autocast
+from vitral.layers.precision import autocast, torch_dtype
 from vitral.models.common import ImageModel, evaluating
 
 
@@ -20,6 +21,15 @@ def in_use(model: nn.Module, precision: str = "fp32") -> Iterator[torch.device]:
     device = next(model.parameters()).device
     with evaluating(model), torch.inference_mode(), autocast(device, precision):
         yield device
+
+
+def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy whose products' weights are in this type already: under autocast they would be cast anew in every forward pass, to the same."""
+    made = copy.deepcopy(model)
+    for module in made.modules():
+        if type(module) in (nn.Linear, nn.Conv2d):  # others make their weights of what they hold
+            module.to(dtype)
+    return made
 
 
 class TorchEngine(Engine):
@@ -34,7 +44,8 @@ class TorchEngine(Engine):
         self, model: ImageModel, preprocess: Preprocess, precision: str = "fp32", *, compiled: bool = False
     ) -> None:
         self.model, self.preprocess, self.precision = model.eval(), preprocess, precision
-        self.forward = torch.compile(model) if compiled else model
+        run = model if precision == "fp32" else cast(model, torch_dtype(precision))
+        self.forward = torch.compile(run, dynamic=False) if compiled else run
 
     def computing(self, precision: str) -> AbstractContextManager[object]:
         return in_use(self.model, precision)

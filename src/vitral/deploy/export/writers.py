@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vitral.deploy.export.graph import Graph
-from vitral.engines.exported import CARD, PIXEL_VALUES, PIXELS, PRECISION, Form
+from vitral.engines.exported import CARD, PIXEL_VALUES, PIXELS, Form
 from vitral.engines.openvino import core
 from vitral.errors import VitralError
 
@@ -69,14 +69,21 @@ def openvino_writer(graph: Graph, example: Tensor, form: Form) -> Writer:
     return write
 
 
-def in_bfloat16(path: Path, out: Path) -> None:
-    """An .xml file whose products are computed in bfloat16 where the processor has it."""
+def told_anew(path: Path, out: Path, more: dict[str, str]) -> None:
+    """An .onnx or .xml file with more metadata: what its products are computed in, or how its engine's threads work."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".onnx":
+        import onnx
+
+        proto = onnx.load(path)
+        onnx.helper.set_model_props(proto, {each.key: each.value for each in proto.metadata_props} | more)
+        out.write_bytes(proto.SerializeToString())
+        return
     import openvino
 
     model = core().read_model(path)
     metadata = json.loads(model.get_rt_info([CARD]).astype(str))
-    model.set_rt_info(json.dumps(metadata | {PRECISION: "bf16"}), [CARD])
-    out.parent.mkdir(parents=True, exist_ok=True)
+    model.set_rt_info(json.dumps(metadata | more), [CARD])
     openvino.save_model(model, out, compress_to_fp16=False)
 
 

@@ -1,6 +1,7 @@
 """Several ways of running one model on the same images: how fast each is here, and what its answers lose.
 
-Speeds are taken in turns, a batch of each at a time, and compared by their medians: what else the machine does meets all of them.
+Speeds are taken in turns, and compared by their medians: what else the machine does meets all of them. In each turn a batch that does not count comes
+before the one that does, as threads of the way before spin for a while.
 """
 
 import statistics
@@ -13,11 +14,13 @@ import numpy as np
 
 from vitral.data.resample import Pixels
 from vitral.data.sources import Split
+from vitral.engines.cores import cores
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import evaluate
 from vitral.predict import Predictor
 
-ROUNDS = 7
+ROUNDS, LEAST, SECONDS = 7, 3, 30.0
+"""Turns of a batch size: fewer, but not fewer than `LEAST`, where they take longer than so many seconds."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +83,16 @@ def contest(
 
 
 def timed(ways: Sequence[Way], views: Sequence[Pixels], size: int, rounds: int) -> np.ndarray:
-    """Seconds of a batch of this size, [rounds, ways], after one that does not count."""
+    """Seconds of a batch of this size, [rounds, ways]; of one core the processor's, which other processes' work does not lengthen."""
+    clock = time.process_time if cores() == 1 else time.perf_counter
     batch = np.stack([views[i % len(views)] for i in range(size)])
-    seconds = np.zeros((rounds + 1, len(ways)))
-    for turn in range(rounds + 1):
-        for i, way in enumerate(ways):
-            began = time.perf_counter()
+    turns: list[list[float]] = []
+    end = time.perf_counter() + SECONDS
+    while len(turns) < rounds and (len(turns) < LEAST or time.perf_counter() < end):
+        turns.append([])
+        for way in ways:
             way.predictor.engine(batch)
-            seconds[turn, i] = time.perf_counter() - began
-    return seconds[1:]
+            began = clock()
+            way.predictor.engine(batch)
+            turns[-1].append(clock() - began)
+    return np.array(turns)

@@ -12,14 +12,18 @@ from vitral.data.sources import Split
 from vitral.deploy.export.file import place
 from vitral.deploy.export.formats import FORMATS, export
 from vitral.deploy.export.quantise import WAYS, quantised
-from vitral.deploy.export.writers import in_bfloat16
+from vitral.deploy.export.writers import told_anew
 from vitral.deploy.fastest.choice import Choice, in_torch, remember
 from vitral.deploy.fastest.contest import Result, Way, contest
+from vitral.engines.cores import cores
+from vitral.engines.exported import PRECISION, THREADING
 from vitral.engines.files import SUFFIXES
 from vitral.errors import VitralError
 from vitral.predict import Predictor, load
 from vitral.training.machine import choose_device, choose_precision, processor
 
+THREADS = {"onnx": ("no spinning", "blocking"), "openvino": ("streams", "streams")}
+"""Of each engine another way of working with several threads: its name, and what its file says."""
 Say = Callable[[str], None]
 
 
@@ -122,10 +126,10 @@ def _ways(
             refused.append(f"{name}: {error}")
             continue
         yield Way(name, engine, load(file), file=file)
-        if engine == "openvino" and "bf16" in precisions:
-            half = folder / "bf16" / file.name
-            in_bfloat16(file, half)
-            yield Way(_named(name, "bf16"), engine, load(half), "bf16", half)
+        for k, (how, more) in enumerate(_others(engine, precisions)):
+            told = folder / str(k) / file.name
+            told_anew(file, told, more)
+            yield Way(f"{name}, {how}", engine, load(told), more.get(PRECISION, "fp32"), told)
         for how, quantise in WAYS[engine].items() if eight_bits else ():
             say(f"{name}: {how}")
             small = folder / how.replace(" ", "-").replace(",", "") / file.name
@@ -134,6 +138,19 @@ def _ways(
                 yield Way(f"{name}, {how}", engine, load(small), "int8", small)
             except VitralError as error:
                 refused.append(f"{name}, {how}: {error}")
+
+
+def _others(engine: str, precisions: Sequence[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    """What else a file of the engine may say of how it is run here, and its name."""
+    half = {PRECISION: "bf16"} if engine == "openvino" and "bf16" in precisions else {}
+    name, word = THREADS[engine]
+    threading = {THREADING: word} if cores() > 1 else {}
+    if half:
+        yield "bf16", half
+    if threading:
+        yield name, threading
+    if half and threading:
+        yield f"bf16, {name}", half | threading
 
 
 def _named(name: str, precision: str) -> str:

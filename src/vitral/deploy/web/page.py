@@ -27,7 +27,7 @@ STATIC = Path(__file__).parent / "static"
 PAGE = ("page.js", "pixels.js", "answers.js", "page.css")
 OWN = {*PAGE, "index.html", "model.js", "ort", "transformers"}
 """All that a page's folder holds, and no more is ever replaced."""
-TASKS = ("classify", "multilabel", "semantic", "detect", "instance")
+TASKS = ("classify", "multilabel", "semantic", "detect", "instance", "panoptic")
 """Those that static/answers.js has a row for."""
 PART = 6_000_000
 """Bytes of a part in base64: a browser reads scripts part by part, and one string of a whole model would be too long. Divisible by 3."""

@@ -6,6 +6,7 @@
 const MOST = 100; // objects of a picture
 const SAME = 0.6; // overlap from which two answers of a class mean one object, where answers are repeated
 const FINEST = 640; // rows or columns of a mask
+const LEFT = 0.8; // of a segment that has to be seen
 
 // [label, probability] of the most probable classes.
 function ranked(probabilities, labels, count) {
@@ -67,7 +68,7 @@ function mapped(found, about, {image, view, where}) {
     }
   const there = [...about.labels.keys()].filter((k) => counts[k]).sort((a, b) => counts[b] - counts[a]);
   const marks = there.map((k) => [colour(k), null, {height: rows, width: columns, data: classes.map((each) => each === k)}]);
-  return {top: there.map((k) => [about.labels[k], counts[k] / classes.length]), marks, classes};
+  return {top: there.map((k) => [about.labels[k], counts[k] / classes.length]), marks, map: classes};
 }
 
 function overlap(a, b) {
@@ -77,8 +78,21 @@ function overlap(a, b) {
   return shared / Math.max(area(a) + area(b) - shared, 1e-9);
 }
 
+// The box of a row of answers in the picture.
+function boxed(row, found, {image, view, where}) {
+  const [x0, y0, x1, y1] = found.boxes.data.slice(4 * row, 4 * row + 4);
+  const across = [x0, x1].map((x) => Math.min(image.width, Math.max(0, (x * view.width - where[3]) / where[2])));
+  const down = [y0, y1].map((y) => Math.min(image.height, Math.max(0, (y * view.height - where[1]) / where[0])));
+  return [across[0], down[0], across[1], down[1]];
+}
+
+// Whether a better answer of the class means the same.
+function known(kept, {k, box}) {
+  return kept.some((each) => each.k === k && overlap(each.box, box) > SAME);
+}
+
 // The objects that score enough, best first: {k, score, box, row}.
-function objects(found, about, {image, view, where}) {
+function objects(found, about, seen) {
   const {data, dims} = found.scores; // [1, Q, K]
   const K = dims[2];
   const order = [...data.keys()].sort((a, b) => data[b] - data[a]).slice(0, about.repeated ? 4 * MOST : MOST);
@@ -86,12 +100,9 @@ function objects(found, about, {image, view, where}) {
   for (const pair of order) {
     if (data[pair] < about.threshold) break;
     const [row, k] = [Math.floor(pair / K), pair % K];
-    const [x0, y0, x1, y1] = found.boxes.data.slice(4 * row, 4 * row + 4);
-    const across = [x0, x1].map((x) => Math.min(image.width, Math.max(0, (x * view.width - where[3]) / where[2])));
-    const down = [y0, y1].map((y) => Math.min(image.height, Math.max(0, (y * view.height - where[1]) / where[0])));
-    const box = [across[0], down[0], across[1], down[1]];
+    const box = boxed(row, found, seen);
     if (!(box[2] > box[0] && box[3] > box[1])) continue;
-    if (about.repeated && kept.some((each) => each.k === k && overlap(each.box, box) > SAME)) continue;
+    if (about.repeated && known(kept, {k, box})) continue;
     kept.push({k, score: data[pair], box, row});
   }
   return kept.slice(0, MOST);
@@ -126,6 +137,64 @@ function detected(found, about, seen) {
   };
 }
 
+// The rows of answers that score enough, best first; of a class that cannot be counted one means the whole picture.
+function candidates(found, about, seen) {
+  const [, Q, K] = found.scores.dims;
+  const kept = [];
+  const every = Array.from({length: Q}, (_, row) => {
+    const scores = found.scores.data.subarray(row * K, row * K + K);
+    const k = scores.indexOf(Math.max(...scores));
+    const stuff = about.stuff.includes(k);
+    const box = stuff ? [0, 0, seen.image.width, seen.image.height] : boxed(row, found, seen);
+    return {row, k, score: scores[k], stuff, box};
+  });
+  for (const each of every.sort((a, b) => b.score - a.score))
+    if (each.score >= about.threshold && !(about.repeated && !each.stuff && known(kept, each))) kept.push(each);
+  return kept;
+}
+
+// Segments side by side: a place belongs to the answer with the largest score x mask of those that cover it.
+function segmented(found, about, seen) {
+  const {image, view, where} = seen;
+  const [, , h, w] = found.masks.dims;
+  const [height, width] = fineness(image);
+  const value = linear(height, width, image, view, where, about.stride, [h, w]);
+  const kept = candidates(found, about, seen);
+  const owners = new Int16Array(height * width).fill(-1);
+  const most = new Float32Array(height * width);
+  const [covered, left] = [kept.map(() => 0), kept.map(() => 0)];
+  kept.forEach(({row, score, box}, n) => {
+    for (let y = 0; y < height; y++) {
+      const down = ((y + 0.5) * image.height) / height;
+      if (down <= box[1] - 1 || down >= box[3] + 1) continue;
+      for (let x = 0; x < width; x++) {
+        const across = ((x + 0.5) * image.width) / width;
+        if (across <= box[0] - 1 || across >= box[2] + 1) continue;
+        const logit = value((r, c) => found.masks.data[(row * h + r) * w + c], y, x);
+        if (logit < 0) continue;
+        covered[n]++;
+        const [place, weight] = [y * width + x, score / (1 + Math.exp(-logit))];
+        if (weight > most[place]) [most[place], owners[place]] = [weight, n];
+      }
+    }
+  });
+  for (const n of owners) if (n >= 0) left[n]++;
+  const segments = [];
+  const numbers = kept.map(({k, stuff}, n) => {
+    if (!left[n] || left[n] < LEFT * covered[n]) return 0;
+    const same = stuff ? segments.findIndex((each) => each.stuff && each.k === k) : -1;
+    return same >= 0 ? same + 1 : segments.push({k, stuff});
+  });
+  const map = owners.map((n) => (n < 0 ? 0 : numbers[n]));
+  const masks = segments.map((_, i) => map.map((each) => each === i + 1));
+  const share = (mask) => mask.reduce((sum, each) => sum + each, 0) / map.length;
+  return {
+    top: segments.map(({k}, i) => [about.labels[k], share(masks[i])]),
+    marks: segments.map(({k}, i) => [colour(k), null, {height, width, data: masks[i]}]),
+    map,
+  };
+}
+
 const TASKS = {
   classify: (found, about) => ({top: ranked(found.probabilities.data, about.labels, 5)}),
   multilabel: (found, about) => ({
@@ -135,6 +204,7 @@ const TASKS = {
   semantic: mapped,
   detect: detected,
   instance: detected,
+  panoptic: segmented,
 };
 
 // Marks over a picture on a canvas: masks as a veil, boxes as frames.
