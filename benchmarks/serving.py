@@ -183,6 +183,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--deadline", type=float, default=2.0)
     parser.add_argument("--litserve", type=Path)
+    parser.add_argument("--kinds", nargs="+", default=["torch", "onnx"], help="torch, onnx, 'onnx, no spinning'")
     given = parser.parse_args()
     from vitral.checkpoints.bundle import save_model
     from vitral.checkpoints.card import ModelCard
@@ -206,21 +207,27 @@ def main() -> None:
         export_onnx(open_model(file), exported)
         quiet = Path(folder, "told", "m.onnx")
         told_anew(exported, quiet, {THREADING: "blocking"})
-        for kind, path in (("torch", file), ("onnx", exported), ("onnx, no spinning", quiet)):
+        kinds = {"torch": file, "onnx": exported, "onnx, no spinning": quiet}
+        for kind in given.kinds:
             port = free_port()
             words = ["--port", str(port), "--batch-size", str(BATCH), "--deadline", str(given.deadline)]
             measured(
-                f"vitral {kind}", [sys.executable, "-m", "vitral", "serve", str(path), *words], port, "/", given, {}
+                f"vitral {kind}",
+                [sys.executable, "-m", "vitral", "serve", str(kinds[kind]), *words],
+                port,
+                "/",
+                given,
+                {},
             )
         if given.litserve is not None:
             script = Path(folder, "peer.py")
             script.write_text(LITSERVE)
-            for kind, path in (("torch", file), ("onnx", exported)):
+            for kind in given.kinds:
                 port = free_port()
                 env = {"PYTHONPATH": os.pathsep.join([str(given.litserve), os.environ.get("PYTHONPATH", "")])}
                 measured(
                     f"litserve {kind}",
-                    [sys.executable, str(script), str(path), str(port), str(BATCH)],
+                    [sys.executable, str(script), str(kinds[kind]), str(port), str(BATCH)],
                     port,
                     "/predict",
                     given,
