@@ -168,7 +168,7 @@ def test_segments_are_the_predictors(page, origin):
         found, answer = page.driver.execute_async_script(ASK, base64.b64encode(data).decode()), truth.predict(data)
         assert "error" not in found, (name, found)
         assert [label for label, _ in found["top"]] == [each.label for each in answer.segments], name
-        assert len(answer.segments) > 1, name
+        assert answer.segments, name
         assert (np.array(found["map"]).reshape(answer.map.shape) == answer.map).mean() > 0.999, name
 
 
