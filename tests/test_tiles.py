@@ -167,6 +167,10 @@ def test_tiles_on_the_command_line(tmp_path, capsys, monkeypatch):
     assert "nothing scored" not in both.err
     (tmp_path / "bad.png").write_bytes(b"no image")
     assert "error" in run(capsys, "predict", "model", tmp_path / "bad.png", "--tile", status=1).out
+    assert "nothing found" not in run(capsys, "predict", "model", tmp_path / "a.png", "--nms", "--tile").out
+    monkeypatch.setattr("vitral.predict.load", lambda path: finder("semantic", engine=Segmenter()))
+    assert "nms: is for models that find objects" in run(capsys, "predict", "model", "a.png", "--nms", status=2).err
+    monkeypatch.setattr("vitral.predict.load", lambda path: finder("detect"))
     assert "give both" in run(capsys, "predict", "model", "a.png", "--tile-size", "8", status=2).err
     said = run(capsys, "predict", "model", tmp_path / "a.png", "--tile", "--tile-size", "0", status=2).err
     assert "one patch of the model" in said

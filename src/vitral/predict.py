@@ -177,6 +177,12 @@ class Predictor:
             raise VitralError(f"threshold {threshold}: a score lies in 0 to 1")
         self.answers.threshold = threshold
 
+    def find_once(self) -> None:
+        """Answer of objects of a class that overlap only the best. Raises VitralError for models that find no objects."""
+        if self.answers.once is None:
+            raise VitralError("nms: is for models that find objects, and this one finds none; leave it out")
+        self.answers.once = True
+
     def check_head(self) -> None:
         """Raise VitralError if the model was trained without labels and so predicts nothing."""
         if not self.labels:

@@ -95,12 +95,30 @@ def test_cutouts_by_folder_in_one_split_each(tmp_path):
     assert make.names == ["cats", "dogs"]
     for _, paths in make.cutouts:
         assert len(paths) == 6
-        train, test = (set(of_split(paths, split, 0)) for split in ("train", "test"))
+        train, test = (set(of_split(paths, split, 0, False)) for split in ("train", "test"))
         assert train | test == set(paths)
         assert not train & test
         assert len(test) == 1
     _, marks = make("test", 0)
     assert marks
+
+
+def test_a_validation_split_has_cutouts_and_photographs_of_its_own(tmp_path):
+    """And leaves the test scenes as they were."""
+    options = SceneOptions(images=5, val=3, test=2, size=64, cutouts=cutouts(tmp_path / "cut"))
+    make = Scenes(options)
+    for _, paths in make.cutouts:
+        parts = [of_split(paths, split, 0, True) for split in ("train", "val", "test")]
+        assert sorted(path for part in parts for path in part) == paths
+        assert [len(part) for part in parts] == [4, 1, 1]
+    widths = [[ground.width for ground in make.grounds[split]] for split in ("train", "val", "test")]
+    assert [sum(one) for one in zip(*widths, strict=True)] == [640, 640]
+    without = Scenes(SceneOptions(size=64, cutouts=tmp_path / "cut"))
+    assert (make("test", 1)[0] == without("test", 1)[0]).all()
+    data = write_scenes(tmp_path / "out", options)
+    assert [one.split for one in data.annotated] == ["train"] * 5 + ["val"] * 3 + ["test"] * 2
+    read = read_annotated(tmp_path / "out")
+    assert sorted(str(one.split) for one in read.annotated) == ["test"] * 2 + ["train"] * 5 + ["val"] * 3
 
 
 @pytest.mark.parametrize(("options", "says"), [
@@ -112,7 +130,7 @@ def test_what_cannot_be_made(options, says):
 
 
 def test_folders_without_what_is_needed(tmp_path):
-    for options, says in (({"cutouts": tmp_path}, "has no folder with two PNGs"), ({"cutouts": tmp_path / "x"}, "there is no such folder"),
-                          ({"backgrounds": tmp_path}, "holds no two photographs")):  # fmt: skip
+    for options, says in (({"cutouts": tmp_path}, "has no folder with 2 PNGs"), ({"cutouts": tmp_path / "x"}, "there is no such folder"),
+                          ({"backgrounds": tmp_path}, "holds no 2 photographs")):  # fmt: skip
         with pytest.raises(VitralError, match=says):
             Scenes(SceneOptions(**options))

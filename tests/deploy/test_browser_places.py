@@ -105,8 +105,11 @@ def test_an_object_that_is_pointed_at_is_lit_alone(page, server):
     page.wait(f"(() => {{{DRAWN}}})().join() === arguments[0]", ",".join(map(str, before)))
 
 
-def test_a_click_on_an_object_explains_it(page, server):
+@pytest.mark.parametrize("click", [False, True])
+def test_an_object_in_the_picture_is_explained(page, server, click):
+    """While the pointer rests on it, and until another is chosen if it is clicked."""
     opened(page, server, "#mode=explanation&method=attention")
+    chosen_before = page.js(f"return {KEY}")
     image = server.get("/api/about")["given"][0]["id"]
     places = server.get(f"/api/models/0/images/{image}/look")["answer"]["top"]
     canvas = page.one("#picture canvas")
@@ -125,11 +128,17 @@ def test_a_click_on_an_object_explains_it(page, server):
         (y, x) for y in range(6, 60, 6) for x in range(7, 84, 7) if any(holds(k, y, x) for k in range(1, len(places)))
     ]
     y, x = next(spot for spot in spots if not holds(0, *spot))
-    page.moves().move_to_element_with_offset(
+    moves = page.moves().move_to_element_with_offset(
         canvas, round(width * (x / 84 - 0.5)), round(height * (y / 60 - 0.5))
-    ).click().perform()
+    )
+    (moves.click() if click else moves).perform()
     chosen = min((k for k in range(len(places)) if holds(k, y, x)), key=area)
+    assert chosen > 0
     page.wait(f"{KEY}.startsWith('Attention of object {chosen},')")
+    page.moves().move_to_element(page.one("h1")).perform()
+    after = f"Attention of object {chosen}," if click else chosen_before
+    page.wait(f"{KEY}.startsWith('{after}')")
+    assert ("target=" in page.js("return location.hash")) == click
 
 
 def test_modes_for_one_answer_a_picture_say_why_not(page, server):

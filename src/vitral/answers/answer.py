@@ -85,6 +85,8 @@ class Answers(ABC):
 
     threshold: float | None = None
     """Score from which something counts as found; None where nothing is found or left out."""
+    once: bool | None = None
+    """Whether of objects of a class that overlap only the best is answered, whatever the model; None where nothing can be answered twice."""
 
     def __init__(self, labels: list[str]) -> None:
         self.labels = labels

@@ -6,7 +6,7 @@ Axes: Q answers of an image, K classes, n objects that are kept, h w of the orig
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -30,7 +30,7 @@ from vitral.drawing.objects import Mark, marked
 from vitral.models.heads.outputs import Found
 
 MOST = 100
-"""Objects of an image that are kept at most, the most probable ones."""
+"""Objects of an image that are kept at most, the most probable ones; of a model with more queries as many as those."""
 READABLE = 320
 """Pixels of the longer side that a picture of objects has at least."""
 SURE = 0.4
@@ -43,7 +43,7 @@ MARGIN = 1  # pixels by which a mask may reach beyond its box
 def detections(
     found: Found, placed: Sequence[Placed], threshold: float = 0.0, *, masks: bool = True
 ) -> list[Detections]:
-    """What was found in each image, in its own pixels: the `MOST` best pairs of an answer and a class that score `threshold` or more.
+    """What was found in each image, in its own pixels: the best pairs of an answer and a class, of those that score `threshold` or more.
 
     A mask ends at its box. Boxes are cut at the image's edges; those of which nothing is left are left out.
     """
@@ -66,13 +66,14 @@ def selected(
     """Of what was found in one image, best first: the answer's row, class and score [n], and the box [n, 4] in the image's own pixels."""
     scores = scored(found)  # [Q, K]
     boxes = at_original_boxes(found.boxes[0], placed)  # [Q, 4]
-    best = np.argsort(-scores, axis=None, kind="stable")[: 4 * MOST if found.repeated else MOST]
+    most = max(MOST, len(scores))
+    best = np.argsort(-scores, axis=None, kind="stable")[: 4 * most if found.repeated else most]
     rows, classes = best // scores.shape[1], best % scores.shape[1]
     values, sides = scores[rows, classes], boxes[rows, 2:] - boxes[rows, :2]
     keep = (values >= threshold) & (sides > 0).all(-1)
     rows, classes, values = rows[keep], classes[keep], values[keep]
     if found.repeated:
-        kept = suppressed(boxes[rows], classes)[:MOST]
+        kept = suppressed(boxes[rows], classes)[:most]
         rows, classes, values = rows[kept], classes[kept], values[kept]
     return rows, classes, values, boxes[rows]
 
@@ -292,10 +293,15 @@ class ObjectAnswers(Answers):
     noun: ClassVar[str] = "object"
 
     threshold: float = SURE
+    once: bool | None = False
+
+    def asked(self, outputs: Found) -> Found:
+        """As objects are to be told apart."""
+        return replace(outputs, repeated=True) if self.once else outputs
 
     def rows(self, outputs: Found, placed: Placed) -> list[Row]:
         """Of one image's outputs which answer each object is, in the order of the answer."""
-        columns = selected(outputs, placed, self.threshold)
+        columns = selected(self.asked(outputs), placed, self.threshold)
         return [
             Row(row, index, score, tuple(box))
             for row, index, score, box in zip(*(c.tolist() for c in columns), strict=True)
@@ -306,7 +312,7 @@ class ObjectAnswers(Answers):
         return self.answer(found, name, *size)
 
     def __call__(self, outputs: Found, names: Sequence[str], top_k: int, placed: Sequence[Placed]) -> list[Detection]:
-        every = detections(outputs, placed, self.threshold)
+        every = detections(self.asked(outputs), placed, self.threshold)
         rows = zip(every, names, placed, strict=True)
         return [self.answer(one, name, place.height, place.width) for one, name, place in rows]
 

@@ -105,6 +105,8 @@ class Panoptic(Answer):
 class PanopticAnswers(ObjectAnswers):
     """Segments that score `threshold` or more."""
 
+    once = None
+
     def __call__(self, outputs: Found, names: Sequence[str], top_k: int, placed: Sequence[Placed]) -> list[Panoptic]:  # type: ignore[override]
         return [
             self._told(name, *laid_out(outputs[k : k + 1], place, self.threshold), outputs.stuff)

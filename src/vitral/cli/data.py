@@ -79,7 +79,7 @@ class Scenes(SceneOptions):
     """Make scenes to try detection and segmentation on: objects over photographs, with exact masks.
 
     The same options write the same scenes anywhere. Without folders the objects are drawn shapes and the photographs scikit-learn's two. Files that
-    training scenes are made of are in no test scene.
+    scenes of one split are made of are in no other.
 
     Example: vitral data scenes scenes/
 
@@ -102,8 +102,9 @@ def scenes(given: Scenes, words: list[str]) -> int:
     finally:
         display.close()
     objects = sum(len(one.objects) for one in data.annotated)
+    val = f"{given.val:,} for validation, " if given.val else ""
     print(
-        f"wrote {given.out}: {given.images:,} scenes to train on and {given.test:,} to test on, with {objects:,} objects of "
+        f"wrote {given.out}: {given.images:,} scenes to train on, {val}{given.test:,} to test on, with {objects:,} objects of "
         f"{len(data.classes)} classes ({', '.join(data.classes.names)})",
         file=sys.stderr,
     )

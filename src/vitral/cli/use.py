@@ -182,6 +182,8 @@ class Predict:
     images, COCO's JSON; default: none."""
     threshold: float | None = None
     """Score from which an object counts as found; default: what was best on the validation images, else 0.4."""
+    nms: bool = False
+    """Answer of overlapping objects of a class only the best, as models without decoder layers always do."""
     tile: bool = False
     """Answer places in images that are larger than the training images in overlapping tiles of their size."""
     tile_size: int | None = None
@@ -211,6 +213,8 @@ def predict(given: Predict, words: list[str]) -> int:
         )
     if given.threshold is not None:
         predictor.find_from(given.threshold)
+    if given.nms:
+        predictor.find_once()
     tile = tiling(given.tile, given.tile_size, predictor)
     print_row = Rows(given.format, predictor.answers, given.top_k, separator)
     pictures = None if given.out is None else Pictures(given.out, predictor)

@@ -33,6 +33,8 @@ class ClassTable:
     """Map values without a class: neither learned nor scored."""
     groups: tuple[str, ...] = ()
     """Each class's supercategory (COCO); empty if there are none."""
+    colours: tuple[tuple[int, int], ...] = ()
+    """Of maps in colours of their own each colour, R + 256 G + 65536 B, and the value that it stands for."""
 
     def __post_init__(self) -> None:
         assert len(self.ids) == len(self.names) == len(set(self.names)) == len(set(self.ids)), "each class once"

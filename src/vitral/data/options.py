@@ -272,6 +272,8 @@ class SceneOptions:
     """Scenes to train on."""
     test: int = 300
     """Scenes to test on."""
+    val: int = 0
+    """Scenes for validation, of cut-outs and photographs of their own; without them a run takes some of those to train on."""
     size: int = 192
     """Height and width in pixels."""
     classes: int = 8
@@ -284,6 +286,12 @@ class SceneOptions:
     """Folder of photographs (JPEG or PNG) to lay them on."""
 
     def __post_init__(self) -> None:
-        for name, least, most in (("images", 1, 10**7), ("test", 0, 10**7), ("size", 32, 4096), ("classes", 1, 1000)):
+        for name, least, most in (
+            ("images", 1, 10**7),
+            ("test", 0, 10**7),
+            ("val", 0, 10**7),
+            ("size", 32, 4096),
+            ("classes", 1, 1000),
+        ):
             if not least <= getattr(self, name) <= most:
                 raise VitralError(f"--{name} {getattr(self, name)}: give {least} to {most:,}")

@@ -1,7 +1,7 @@
 """Generated scenes with exact masks: drawn shapes, or cut-outs from files, over photographs. A pure function of (seed, split, scene number).
 
-Objects overlap, and a mask is the visible part of its object. A cut-out or photograph used for training is not used for testing: files are divided by
-their names, and each of scikit-learn's two photographs is cut in two.
+Objects overlap, and a mask is the visible part of its object. A cut-out or photograph is used in one split alone: files are divided by their names,
+and each of scikit-learn's two photographs is cut into parts.
 
 Axes: h height, w width of the scene, and s the side of an object.
 """
@@ -30,7 +30,7 @@ from vitral.errors import VitralError
 from vitral.randomness import derive
 
 SHAPES = ("disc", "square", "triangle", "cross", "ring", "star", "crescent", "bar", "heart", "arrow")
-TESTED = 0.2  # share of the cut-outs and photographs that are for test scenes only
+HELD_OUT = 0.2  # share of the cut-outs and photographs that are for test scenes only, and of those for validation
 MOST = 6  # objects in a scene
 SMALLEST, LARGEST = 0.14, 0.5  # side of an object, as a share of the scene's
 LEAST_SEEN = 0.3  # share of an object that must stay visible,
@@ -43,6 +43,9 @@ class Scenes:
 
     def __init__(self, options: SceneOptions) -> None:
         self.options = options
+        self.splits = {"train": options.images, "val": options.val, "test": options.test}
+        if not options.val:
+            del self.splits["val"]
         self.cutouts: list[tuple[str, list[Path]]] = []
         if options.cutouts is None:
             if options.classes > len(SHAPES):
@@ -51,9 +54,9 @@ class Scenes:
                 )
             self.names: Sequence[str] = SHAPES[: options.classes]
         else:
-            self.cutouts = _cutouts(options.cutouts)[: options.classes]
+            self.cutouts = _cutouts(options.cutouts, len(self.splits))[: options.classes]
             self.names = [name for name, _ in self.cutouts]
-        self.grounds = {split: _grounds(options.backgrounds, split, options.size) for split in ("train", "test")}
+        self.grounds = {split: _grounds(options, split) for split in self.splits}
 
     def __call__(self, split: str, number: int) -> tuple[NDArray[np.uint8], list[tuple[int, NDArray[np.bool_]]]]:
         """The picture [h, w, 3] of scene `number`, and for each object, from back to front, its class and visible mask [h, w]."""
@@ -102,7 +105,7 @@ class Scenes:
         self, rng: np.random.Generator, split: str, index: int, side: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Colours [s, s, 3] and opacity [s, s]."""
-        paths = of_split(self.cutouts[index][1], split, self.options.seed)
+        paths = of_split(self.cutouts[index][1], split, self.options.seed, self.options.val > 0)
         path = paths[int(rng.integers(len(paths)))]
         with named(str(path)), quiet():
             image = Image.open(path).convert("RGBA")
@@ -119,8 +122,8 @@ class Scenes:
         return pixels[..., :3], pixels[..., 3] / np.float32(255)
 
 
-def _cutouts(folder: Path) -> list[tuple[str, list[Path]]]:
-    """The class folders of a folder and the pictures in each, to any depth, without files that are mirror images."""
+def _cutouts(folder: Path, least: int) -> list[tuple[str, list[Path]]]:
+    """The class folders of a folder with so many pictures or more, and the pictures, to any depth, without files that are mirror images."""
     if not folder.is_dir():
         raise VitralError(
             f"{folder}: there is no such folder; give a folder of class folders with cut-outs (PNG with transparency)"
@@ -132,11 +135,11 @@ def _cutouts(folder: Path) -> list[tuple[str, list[Path]]]:
             for path in sorted(inner.rglob("*.png"))
             if not path.stem.endswith(("_mirror", "_flip")) and _transparent(path)
         ]
-        if len(paths) >= 2:
+        if len(paths) >= least:
             found.append((inner.name, paths))
     if not found:
         raise VitralError(
-            f"{folder}: has no folder with two PNGs or more that have transparency; give a folder of class folders with cut-outs"
+            f"{folder}: has no folder with {least} PNGs or more that have transparency; give a folder of class folders with cut-outs"
         )
     return found
 
@@ -149,41 +152,42 @@ def _transparent(path: Path) -> bool:
         return False
 
 
-def of_split(paths: list[Path], split: str, seed: int) -> list[Path]:
-    """The files for scenes of this split: one or more, none of them used for the other split."""
+def of_split(paths: list[Path], split: str, seed: int, validated: bool) -> list[Path]:
+    """The files for scenes of this split, one or more; none of them is used for another."""
     order = sorted(paths, key=lambda path: derive(seed, "split", *path.name.encode()))
-    tested = max(1, round(TESTED * len(paths)))
-    return order[:tested] if split == "test" else order[tested:]
+    held = max(1, round(HELD_OUT * len(paths)))
+    parts = {"test": order[:held], "val": order[held : 2 * held], "train": order[held * (1 + validated) :]}
+    return parts[split]
 
 
-def _grounds(folder: Path | None, split: str, size: int) -> list[Image.Image]:
+def _grounds(options: SceneOptions, split: str) -> list[Image.Image]:
     """The photographs behind the objects."""
+    folder, validated = options.backgrounds, options.val > 0
     if folder is None:
         from sklearn.datasets import load_sample_images
 
+        held = 1.5 * HELD_OUT
+        sides = {"test": (1 - held, 1.0), "val": (1 - 2 * held, 1 - held), "train": (0.0, 1 - held * (1 + validated))}
         photographs = [Image.fromarray(pixels) for pixels in load_sample_images().images]
-        edges = [round((1 - 1.5 * TESTED) * photograph.width) for photograph in photographs]
-        sides = [
-            (edge, photograph.width) if split == "test" else (0, edge)
-            for edge, photograph in zip(edges, photographs, strict=True)
-        ]
+        edges = [[round(side * photograph.width) for side in sides[split]] for photograph in photographs]
         return [
-            photograph.crop((a, 0, b, photograph.height)) for photograph, (a, b) in zip(photographs, sides, strict=True)
+            photograph.crop((a, 0, b, photograph.height)) for photograph, (a, b) in zip(photographs, edges, strict=True)
         ]
     paths = (
         [path for ending in ("*.jpg", "*.jpeg", "*.png") for path in sorted(folder.rglob(ending))]
         if folder.is_dir()
         else []
     )
-    if len(paths) < 2:
+    least = 2 + validated
+    if len(paths) < least:
         raise VitralError(
-            f"{folder}: holds no two photographs (JPEG or PNG); give a folder with some for training and some for testing"
+            f"{folder}: holds no {least} photographs (JPEG or PNG); give a folder with some for each split of the scenes"
         )
     found = []
-    for path in of_split(paths, split, 0):
+    for path in of_split(paths, split, 0, validated):
         with named(str(path)), quiet():
             photograph = Image.open(path).convert("RGB")
-        scale = 4 * size / min(photograph.size)
+        scale = 4 * options.size / min(photograph.size)
         small = (round(photograph.width * scale), round(photograph.height * scale))
         found.append(photograph.resize(small, Image.Resampling.LANCZOS) if scale < 1 else photograph)
     return found
@@ -258,7 +262,7 @@ def write_scenes(out: Path, options: SceneOptions, progress: OnProgress | None =
 
 def made(make: Scenes, progress: OnProgress | None = None) -> AnnotatedData:
     """All scenes, in memory."""
-    places = [("train", k) for k in range(make.options.images)] + [("test", k) for k in range(make.options.test)]
+    places = [(split, k) for split, count in make.splits.items() for k in range(count)]
 
     def each(i: int) -> tuple[bytes, Annotated]:
         pixels, marks = make(*places[i])

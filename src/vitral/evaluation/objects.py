@@ -18,7 +18,7 @@ from vitral.errors import counted, some
 from vitral.evaluation.evaluator import Evaluator, Kept, Scores
 from vitral.evaluation.metrics import percent
 from vitral.evaluation.mistakes import costs, counts, judged, overlaps, surest
-from vitral.evaluation.precision import AREAS, RESAMPLED, Interval, average_precision
+from vitral.evaluation.precision import AREAS, MOST, RESAMPLED, Interval, average_precision, counting
 from vitral.models.heads.outputs import Found
 
 POINTS = tuple(range(0, 101, 4))  # levels of recall of a curve that is kept
@@ -71,6 +71,8 @@ class ObjectScores(Scores):
     costs: dict[str, float]
     """What AP at .5 would gain if no mistake of a kind were made."""
     classes: list[ObjectScore]
+    counting: int = MOST
+    """Answers of an image and class that count."""
 
     def line(self) -> str:
         masks = "" if self.mask_ap is None else f"  masks {percent(self.mask_ap)}"
@@ -107,6 +109,10 @@ class ObjectScores(Scores):
         if self.mask_ap is not None:
             lines.append(
                 f"masks: AP {percent(self.mask_ap)}{between(self.mask_ap_interval)}, AP50 {percent(self.mask_ap50)}"
+            )
+        if self.counting > MOST:
+            lines.append(
+                f"{self.counting:,} answers an image and class count, as an image has so many objects of one; COCO's own tools count {MOST}"
             )
         areas = [f"{area} {percent(value)}" for area, value in self.ap_by_area.items() if value is not None]
         lines += [f"AP by size: {', '.join(areas)}"] if areas else []
@@ -263,6 +269,7 @@ def score_objects(
         mistakes=counts([judged(one, real) for one, real in zip(shown, truth, strict=True)]) if report else {},
         costs={kind: round(gain, 6) for kind, gain in costs(found, truth, K).items()} if report else {},
         classes=classes,
+        counting=counting(truth),
     )
 
 

@@ -1,9 +1,11 @@
 """COCO's average precision of boxes or masks, computed by faster-coco-eval (extra `dense`) with ids of our own.
 
 Ten thresholds of overlap from .5 to .95, precision at 101 levels of recall, at most 100 answers an image and class
-(https://cocodataset.org/#detection-eval). A class without objects is in no mean. Axes: n images, K classes, T thresholds, R levels of recall.
+(https://cocodataset.org/#detection-eval), or as many as an image has objects of a class: else nobody could find them all. A class without objects
+is in no mean. Axes: n images, K classes, T thresholds, R levels of recall.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ Kind = Literal["boxes", "masks"]
 AREAS = ("all", "small", "medium", "large")
 """Objects of any size, below 32 x 32 pixels, up to 96 x 96, and above."""
 MOST = 100
-"""Answers of an image and class that count."""
+"""Answers of an image and class that count, where no image has more objects of a class."""
 RESAMPLED = 200  # times that the images are drawn anew for an interval
 Interval = tuple[float, float]
 
@@ -103,6 +105,12 @@ def average_precision(
     return Precision(table, recall, *lows)
 
 
+def counting(truth: Sequence[Annotated]) -> int:
+    """How many answers of an image and class count."""
+    objects = (Counter(each.index for each in one.objects if not (each.crowd or each.hard)) for one in truth)
+    return max([MOST, *(max(each.values()) for each in objects if each)])
+
+
 def _evaluation(
     found: Sequence[Detections],
     truth: Sequence[Annotated],
@@ -123,7 +131,7 @@ def _evaluation(
     evaluation = COCOeval_faster(
         data, data.loadRes(answers), "bbox" if kind == "boxes" else "segm", separate_eval=True, rle_iou_max_workers=1
     )
-    evaluation.params.maxDets = [MOST]
+    evaluation.params.maxDets = [counting(truth)]
     if thresholds is not None:
         evaluation.params.iouThrs = np.array(thresholds)
     return evaluation

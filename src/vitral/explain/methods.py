@@ -9,12 +9,12 @@ import numpy as np
 from torch import Tensor
 
 from vitral.errors import VitralError
-from vitral.explain import features, gradients, perturbation, places
+from vitral.explain import asked, features, gradients, perturbation
+from vitral.explain.asked import Asked, Place
 from vitral.explain.attention import LayerChoice, attention_words, final_reader, read_attention, read_square, squares
 from vitral.explain.capture import Pass, explainable
 from vitral.explain.geometry import Floats, Geometry, in_words
 from vitral.explain.maps import Query, rollout, stays
-from vitral.explain.places import Asked, Place
 from vitral.layers.attention import attention_layers
 from vitral.models.common import ImageModel
 
@@ -78,7 +78,7 @@ class Found(NamedTuple):
 
 def _attention(q: Question) -> Found:
     if q.asks_place is not None:
-        return Found(*places.attention(q.asks_place, q.seen, q.layer, q.head))
+        return Found(*asked.attention(q.asks_place, q.seen, q.layer, q.head))
     layer = -1 if q.layer is None else q.layer
     values = read_attention(q.arrays, q.geometry, layer, q.head, q.query)
     stride = q.geometry[-1 if layer == "mean" else layer].stride
@@ -91,7 +91,7 @@ def _squared(q: Question, square: Floats, words: str, stays: Floats, *, weighted
     """
     last = q.geometry[-1]
     if q.asks_place is not None:
-        row = places.read_square(q.asks_place, q.seen, square, square - np.diag(stays), last, weighted=weighted)
+        row = asked.read_square(q.asks_place, q.seen, square, square - np.diag(stays), last, weighted=weighted)
         return Found(row[last.num_prefix :].reshape(last.grid), last.stride, words)
     return Found(read_square(square, last, q.query), last.stride, words)
 

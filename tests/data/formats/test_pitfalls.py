@@ -118,6 +118,12 @@ class TestCoco:
         assert kinds(data) == ["swapped", "outside", "clipped", "empty", "empty", "outside", "empty"]
         assert [each.box for each in data.annotated[0].objects] == [(4, 2, 9, 8), (0, 2, 15, 8), (0, 0, 30, 20)]
 
+    def test_corners_in_place_of_sizes_are_refused_with_the_place(self, tmp_path):
+        data = self.read(tmp_path, {"bbox": [3, 2, 12, 9]}, {"bbox": [20, 10, 29, 18]})
+        assert only(data, "outside").where.endswith("annotation 2")
+        with pytest.raises(VitralError, match=r"annotation 2 .*corners or width and height"):
+            refuse(data.name, data.faults)
+
     def test_a_file_that_leads_out_of_the_folder_is_not_opened(self, tmp_path):
         put(tmp_path, {"secret.png": PICTURE, "data/x.png": PICTURE})
         for name in ("../secret.png", str(tmp_path / "secret.png"), "a/../../secret.png", "..\\secret.png"):
@@ -156,11 +162,13 @@ class TestCoco:
             put(tmp_path / split, {"1.png": encoded(30, 20, seed=len(split)), "_annotations.coco.json": told})
         data = read_annotated(tmp_path)
         assert data.classes.names == ("fish",)
+        assert data.understood == ["category 0 fish is no class: the group of the others, without an object"]
         assert [one.split for one in data.annotated] == ["test", "train", "val"]
 
     def test_labelmes_background_is_no_class(self, tmp_path):
         data = self.read(tmp_path, {}, categories=((0, "_background_"), (1, "cat")))
         assert data.classes.names == ("cat",)
+        assert data.understood == ["category 0 _background_ is no class: a background, without an object"]
 
     def test_cocos_own_layout_with_captions_beside(self, tmp_path):
         files = {f"{split}2017/1.png": encoded(30, 20, seed=len(split)) for split in ("train", "val")}
@@ -270,6 +278,10 @@ class TestYolo:
         assert (data.annotated[0].unlabelled, data.annotated[1].unlabelled) == (False, True)
         assert kinds(data) == []
 
+    def test_data_that_are_named_by_their_yaml_have_the_folders_name(self, tmp_path):
+        self.read(tmp_path / "pets")
+        assert read_annotated(tmp_path / "pets/data.yaml").name == "pets"
+
     def test_roboflows_folders(self, tmp_path):
         files = {
             "train/images/1.png": PICTURE,
@@ -353,6 +365,19 @@ class TestYolo:
         assert data.classes.names == ("0", "1", "2")
         put(tmp_path, {"classes.txt": "a\nb\nc\n"})
         assert read_annotated(tmp_path).classes.names == ("a", "b", "c")
+
+    def test_an_empty_text_says_that_nothing_is_there_and_a_missing_one_nothing(self, tmp_path):
+        data = self.read(put(tmp_path, {"images/train/3.png": encoded(30, 20, seed=3), "labels/train/3.txt": ""}))
+        told = {
+            name: (len(one.objects), one.unlabelled)
+            for name, one in zip(data.images.names, data.annotated, strict=True)
+        }
+        assert told == {
+            "images/train/1.png": (1, False),
+            "images/train/3.png": (0, False),
+            "images/val/2.png": (0, True),
+        }
+        assert kinds(data) == []
 
     def test_labels_without_an_image(self, tmp_path):
         put(tmp_path, {"labels/train/9.txt": "0 .5 .5 .1 .1"})
@@ -526,8 +551,28 @@ class TestMasks:
         assert values_of(data, 0)[:3, 0].tolist() == [1, 255, 0]
         assert data.classes.names[1] == "aeroplane"
         rgb[3] = (1, 2, 3)
-        with pytest.raises(VitralError, match=r"SegmentationClass/1\.png .*is in colours, such as"):
+        with pytest.raises(
+            VitralError, match=r"SegmentationClass/1\.png .*has the colour #010203 at x 0, y 3, and its colours are not"
+        ):
             read_annotated(put(tmp_path, {"SegmentationClass/1.png": rgb}))
+
+    def test_colours_of_ones_own_are_named_in_classes_json(self, tmp_path):
+        rgb = np.zeros((20, 30, 3), np.uint8)
+        rgb[0], rgb[1] = (200, 30, 31), (255, 255, 255)
+        told = {"classes": {"#c81e1f": "roof", "#FFFFFF": "wall"}, "void": ["#000000"]}
+        data = read_annotated(put(tmp_path, {"images/1.png": PICTURE, "masks/1.png": rgb, "classes.json": told}))
+        assert (data.classes.names, data.classes.ids, data.classes.void) == (("roof", "wall"), (0, 1), {2})
+        assert values_of(data, 0)[:3, 0].tolist() == [0, 1, 2]
+        palette = Image.fromarray(np.repeat(np.arange(2, dtype=np.uint8), 300).reshape(20, 30))
+        palette.putpalette([255, 255, 255, 200, 30, 31])
+        palette.save(tmp_path / "masks/1.png")
+        assert np.unique(values_of(read_annotated(tmp_path), 0)).tolist() == [0, 1]
+        assert values_of(read_annotated(tmp_path), 0)[0, 0] == 1
+        rgb[3, 5] = (1, 2, 3)
+        with pytest.raises(
+            VitralError, match=r"masks/1\.png .*has the colour #010203 at x 5, y 3, which classes\.json does not name"
+        ):
+            read_annotated(put(tmp_path, {"masks/1.png": rgb}))
 
     def test_a_jpeg_is_no_map_and_sizes_must_be_equal(self, tmp_path):
         put(tmp_path, {"images/1.png": PICTURE})

@@ -119,7 +119,8 @@ def read_annotated(data: str | Path, format: str | None = None, progress: OnProg
             f"{data}: holds no annotations of boxes or masks that are known: {known}; see docs/annotations.md"
         )
     drafted = FORMATS[found].read(path, progress)
-    result = assemble(drafted, path.absolute().name, found, progress)
+    of_folder = path.suffix.lower() in (".yaml", ".yml")  # data.yaml says no more than that it is one
+    result = assemble(drafted, (path.absolute().parent if of_folder else path.absolute()).name, found, progress)
     if not len(result.images.names):
         refuse_empty(result)
     return result

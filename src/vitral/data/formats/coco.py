@@ -56,7 +56,7 @@ def read(data: Path) -> Drafted:
     if not loaded:
         raise VitralError(f"{data}: holds no COCO JSON with images, annotations and categories")
     for name, found in loaded:
-        tables.append((name, *class_table(found, name)))
+        tables.append((name, *class_table(found, name, drafted.understood)))
     drafted.classes = merged([(name, table) for name, table, _ in tables], drafted)
     for (name, found), (_, table, known) in zip(loaded, tables, strict=True):
         place = [drafted.classes.by_name[each] for each in table.names]
@@ -74,9 +74,9 @@ def root_of(data: Path) -> Path:
     return data.parent.parent if data.parent.name.lower() in ("annotations", "annotation") else data.parent
 
 
-def class_table(found: dict[str, Any], name: str) -> tuple[ClassTable, dict[int, int]]:
-    """The classes, and the index of each id. Not classes: Roboflow's super-class, the supercategory of the others without objects, and labelme's
-    _background_.
+def class_table(found: dict[str, Any], name: str, understood: list[str]) -> tuple[ClassTable, dict[int, int]]:
+    """The classes, and the index of each id. Not classes, which is added to what was `understood`: Roboflow's super-class, the supercategory of the
+    others without objects, and labelme's _background_.
     """
     rows = rows_of(found.get("categories"), name, "categories")
     used = {whole(each.get("category_id")) for each in rows_of(found.get("annotations") or [], name, "annotations")}
@@ -92,6 +92,8 @@ def class_table(found: dict[str, Any], name: str) -> tuple[ClassTable, dict[int,
             )
         above = label in groups and str(each.get("supercategory")) in ("none", "None", "")
         if key not in used and (above or label in _NO_CLASSES):
+            said = f"category {key} {label} is no class: {'the group of the others' if above else 'a background'}, without an object"
+            understood += [] if said in understood else [said]
             continue
         classes[key] = (label, each.get("isthing", 1) == 0, str(each.get("supercategory") or ""))
     ids = sorted(classes)

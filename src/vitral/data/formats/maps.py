@@ -1,6 +1,6 @@
 """Maps with a whole number for each pixel, from and to picture files: semantic maps, panoptic ids, and objects painted into one map."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,8 @@ from vitral.drawing.objects import class_colours
 from vitral.errors import VitralError
 
 VOID = 255
+Colours = Sequence[tuple[int, int]]
+"""Of each colour its code and the value that it stands for."""
 CITYSCAPES = {
     (128, 64, 128): 7, (244, 35, 232): 8, (70, 70, 70): 11, (102, 102, 156): 12, (190, 153, 153): 13, (153, 153, 153): 17, (250, 170, 30): 19,
     (220, 220, 0): 20, (107, 142, 35): 21, (152, 251, 152): 22, (70, 130, 180): 23, (220, 20, 60): 24, (255, 0, 0): 25, (0, 0, 142): 26,
@@ -37,9 +39,11 @@ def _opened(path: Path, name: str) -> Image.Image:
     return image
 
 
-def read_map(path: Path, name: str) -> NDArray[np.int32]:
-    """Values [h, w] as stored: palettes are not applied; colours are mapped back if they are VOC's or Cityscapes'."""
+def read_map(path: Path, name: str, colours: Colours = ()) -> NDArray[np.int32]:
+    """Values [h, w] as stored: palettes are not applied; colours are mapped back by `ClassTable.colours`, or if they are VOC's or Cityscapes'."""
     image = _opened(path, name)
+    if colours and image.mode == "P":
+        image = image.convert("RGB")
     if image.mode in ("P", "L", "1", "I;16", "I;16B", "I;16L", "I"):
         return np.asarray(image if image.mode != "1" else image.convert("L")).astype(np.int32)
     if image.mode not in ("RGB", "RGBA", "LA", "PA"):
@@ -51,25 +55,29 @@ def read_map(path: Path, name: str) -> NDArray[np.int32]:
         if (channels[..., -1] != 255).any():
             raise VitralError(f"{name}: has transparent pixels, which are no value; write it without transparency")
         channels = channels[..., :-1]
-    if (channels == channels[..., :1]).all():
+    if not colours and (channels == channels[..., :1]).all():
         return channels[..., 0].astype(np.int32)
-    return _coloured(channels, name)
+    return _coloured(channels, name, colours)
 
 
-def _coloured(channels: NDArray[np.uint8], name: str) -> NDArray[np.int32]:
+def _coloured(channels: NDArray[np.uint8], name: str, colours: Colours) -> NDArray[np.int32]:
     codes = channels.astype(np.int32) @ (1, 256, 65536)  # [h, w]
     voc = {
         tuple(colour): value for value, colour in enumerate(class_colours(256).tolist()) if value <= 20 or value == VOID
     }
-    there = np.unique(codes)
-    for table in (voc, CITYSCAPES):
-        known = {r + 256 * g + 65536 * b: value for (r, g, b), value in table.items()}
+    published = [{r + 256 * g + 65536 * b: k for (r, g, b), k in table.items()} for table in (voc, CITYSCAPES)]
+    there, tables = np.unique(codes), [dict(colours)] if colours else published
+    for known in tables:
         if set(there.tolist()) <= set(known):
             return np.array([known[code] for code in there.tolist()], np.int32)[np.searchsorted(there, codes)]
-    code = int(there[-1])
-    said = f"({code & 255}, {code >> 8 & 255}, {code >> 16})"
+    code = next((code for code in there.tolist() if not any(code in known for known in tables)), int(there[-1]))
+    y, x = np.argwhere(codes == code)[0].tolist()
+    said = f"{name}: has the colour #{code & 255:02x}{code >> 8 & 255:02x}{code >> 16:02x} at x {x}, y {y}"
+    if colours:
+        raise VitralError(f"{said}, which classes.json does not name; name it as a class or as void")
     raise VitralError(
-        f"{name}: is in colours, such as {said}, that are not VOC's or Cityscapes'; write a PNG of one channel with class values"
+        f"{said}, and its colours are not VOC's or Cityscapes'; write a PNG of one channel with class values, or name the colours in classes.json: "
+        '{"classes": {"#c81e1e": "roof"}, "void": ["#000000"]}'
     )
 
 
@@ -99,9 +107,9 @@ def values_of(data: AnnotatedData, i: int) -> NDArray[np.int32]:
     if data.render is not None:
         return data.render(i)
     assert one.map is not None, "neither a map nor what draws it"
-    reading = read_ids if data.kind == "panoptic" else read_map
     name = one.map.relative_to(data.root).as_posix()
-    return np.ascontiguousarray(turn(reading(one.map, name)[:, :, None], one.turn)[:, :, 0])
+    values = read_ids(one.map, name) if data.kind == "panoptic" else read_map(one.map, name, data.classes.colours)
+    return np.ascontiguousarray(turn(values[:, :, None], one.turn)[:, :, 0])
 
 
 def painted(one: Annotated, value: Callable[[Object], int]) -> NDArray[np.int32]:

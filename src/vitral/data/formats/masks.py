@@ -3,13 +3,14 @@
     images/train/1.jpg, masks/train/1.png, classes.json     or     leftImg8bit/…_leftImg8bit.png, gtFine/…_gtFine_labelIds.png
 
 There is no switch for a background or a shift by one: the values that occur are looked up in one table, which is said. classes.json is
-{"classes": {"0": "sky", "1": "road"}, "void": [255]}; without it the classes come from a list of names, the layout, or the values themselves, and 255
-is void.
+{"classes": {"0": "sky", "1": "road"}, "void": [255]}, or has colours such as "#c81e1e" in place of values; without it the classes come from a list of
+names, the layout, or the values themselves, and 255 is void.
 """
 
 import posixpath
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -103,12 +104,12 @@ def read(data: Path, progress: OnProgress | None = None) -> Drafted:
             f"{data}: no image has a map: looked for images/1.jpg with masks/1.png, and for 1_mask.png beside 1.jpg"
         )
     drafted = Drafted(tree.root, "semantic", ClassTable((), ()), [], [])
-    split_lists = _split_lists(tree)
+    split_lists, colours = _split_lists(tree), _colours(tree)
     names = list(found)
 
     def count(i: int) -> _Counted | VitralError:
         try:
-            values = read_map(tree.root / found[names[i]], found[names[i]])
+            values = read_map(tree.root / found[names[i]], found[names[i]], colours)
         except VitralError as error:
             return error
         there, pixels = np.unique(values, return_counts=True)
@@ -132,11 +133,11 @@ def read(data: Path, progress: OnProgress | None = None) -> Drafted:
     bare = [name for name in photographs(tree) if name not in mapped]
     if not split_lists:
         drafted.faults += [Fault("map", name, "has no map") for name in bare]
-    drafted.classes = _table(tree, sorted(counts), found, drafted)
+    drafted.classes = replace(_table(tree, sorted(counts), found, drafted), colours=colours)
     known = set(drafted.classes.ids) | drafted.classes.void
     for value in sorted(set(counts) - known):
         file = where[value]
-        y, x = np.argwhere(read_map(tree.root / file, file) == value)[0].tolist()
+        y, x = np.argwhere(read_map(tree.root / file, file, colours) == value)[0].tolist()
         drafted.faults.append(Fault("value", file, f"value {value} at x {x}, y {y}"))
     total = max(1, sum(counts.values()))
     rows = [f"{value} {_called(drafted.classes, value)} {counts[value] / total:.1%}" for value in sorted(counts)]
@@ -191,21 +192,47 @@ def _table(tree: Tree, values: list[int], found: dict[str, str], drafted: Drafte
     return ClassTable(ids, tuple(map(str, ids)), void=void)
 
 
+def _colours(tree: Tree) -> tuple[tuple[int, int], ...]:
+    """Of the colours that classes.json names each one's code and its value: 0, 1, ... in their order there, those of void last."""
+    path = tree.root / "classes.json"
+    told = read_json(path, path.name) if path.is_file() else {}
+    if not isinstance(told, dict):
+        return ()
+    classes, void = told.get("classes", told), told.get("void", ())
+    keys = [*(classes if isinstance(classes, dict) else ()), *(void if isinstance(void, list) else [void])]
+    codes = dict.fromkeys(code for key in keys if (code := _code(key)) is not None)
+    return tuple((code, value) for value, code in enumerate(codes))
+
+
+def _code(key: object) -> int | None:
+    """R + 256 G + 65536 B of #rrggbb; None for anything else."""
+    if not (isinstance(key, str) and re.fullmatch("#[0-9a-fA-F]{6}", key)):
+        return None
+    return int.from_bytes(bytes.fromhex(key[1:]), "little")
+
+
 def _of_json(tree: Tree, name: str, drafted: Drafted) -> ClassTable:
-    """{"classes": {value: name}, "void": [value]}, or {value: name}, or [name, ...]."""
+    """{"classes": {value: name}, "void": [value]}, or {value: name}, or [name, ...]; a value may be a colour."""
     told = read_json(tree.root / name, name)
-    void = {VOID}
+    void, colours = {VOID}, dict(_colours(tree))
+
+    def value_of(key: object) -> int | None:
+        code = _code(key)
+        return whole(key) if code is None else colours.get(code)
+
     if isinstance(told, dict) and "classes" in told:
         listed = told.get("void", [VOID])
         void = {
-            value for each in (listed if isinstance(listed, list) else [listed]) if (value := whole(each)) is not None
+            value
+            for each in (listed if isinstance(listed, list) else [listed])
+            if (value := value_of(each)) is not None
         }
         told = told["classes"]
     if isinstance(told, list):
         told = dict(enumerate(told))
     if not isinstance(told, dict) or not all(isinstance(label, str) for label in told.values()):
         raise VitralError(f'{name}: write {{"classes": {{"0": "sky", "1": "road"}}, "void": [255]}}')
-    named = {whole(key): label for key, label in told.items()}
+    named = {value_of(key): label for key, label in told.items()}
     return _checked(
         {key: label for key, label in named.items() if key is not None}, void, name, whole_keys=None not in named
     )

@@ -32,7 +32,10 @@ def read(data: Path, progress: OnProgress | None = None) -> Drafted:
     if not loaded:
         raise VitralError(f"{data}: holds no COCO JSON of panoptic segments (segments_info)")
     drafted = Drafted(tree.root, "panoptic", ClassTable((), ()), [], [])
-    tables = [(name, *class_table(found | {"annotations": _segments(found)}, name)) for name, found in loaded]
+    tables = [
+        (name, *class_table(found | {"annotations": _segments(found)}, name, drafted.understood))
+        for name, found in loaded
+    ]
     drafted.classes = merged([(name, table) for name, table, _ in tables], drafted)
     for (name, found), (_, table, known) in zip(loaded, tables, strict=True):
         place = [drafted.classes.by_name[each] for each in table.names]

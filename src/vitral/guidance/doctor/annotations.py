@@ -20,7 +20,7 @@ from vitral.guidance.doctor.findings import INTENDED, SEVERITIES, Finding, Item
 from vitral.training.options import ModelOptions
 from vitral.training.sizes import SMALL, patch_for, row
 
-MOST = 100  # objects of an image that COCO's scores take into account
+MOST = 100  # objects of an image that a model finds by itself
 CROWDED = 0.5  # share of a class's objects that are crowds: above it they are probably marked so by mistake
 TINY_SHARE = 0.05  # share of objects smaller than a patch that is worth a note
 
@@ -165,7 +165,7 @@ def _objects(data: AnnotatedData, progress: OnProgress | None) -> Iterator[Findi
     if full := [i for i, one in enumerate(data.annotated) if len(one.objects) > MOST]:
         items = [Item((data.images.names[i],), counted(len(data.annotated[i].objects), "object"), (i,)) for i in full]
         text = f"{counted(len(full), 'image has', 'images have')} more than {MOST} objects"
-        remedy = f"COCO's scores take {MOST} an image into account; a model needs as many queries"
+        remedy = f"train with --head query --queries {max(len(one.objects) for one in data.annotated)}; by itself a model finds {MOST} an image"
         yield Finding("many_objects", "note", text, remedy, items)
 
 

@@ -3,8 +3,8 @@
 import { el, percent } from "viewer/dom.js";
 
 const PLACES = {
-  object: ["Point at an object to see it alone, click it to see what it was read from.", "Nothing was found from the model's score on."],
-  segment: ["Point at a segment to see it alone, click it to see what it was read from.", "Nothing was found from the model's score on."],
+  object: ["Point at an object to see it alone, or in the picture to see what it was read from; click it to keep that.", "Nothing was found from the model's score on."],
+  segment: ["Point at a segment to see it alone, or in the picture to see what it was read from; click it to keep that.", "Nothing was found from the model's score on."],
   class: ["The classes' shares of the picture. Point at one to see where it is, click it to see what that was read from.", ""],
 };
 

@@ -7,6 +7,7 @@ import { el, rove, segmented } from "viewer/dom.js";
 import { refuse } from "viewer/feedback.js";
 
 const SUGGESTED = 40; // class names offered while typing
+const REST = 150; // milliseconds for which the pointer rests on an object before it is explained
 
 /** The chosen method, or the first that the model allows. */
 export const methodOf = ({ method }, { methods }) => methods.find(({ name, why }) => name === method && !why) ?? methods.find(({ why }) => !why);
@@ -77,6 +78,7 @@ export function mount(root, app) {
   let scoring = null; // the question of the score that is shown, or asked for
   let controller = null;
   let ends = [];
+  let [pointed, resting] = [null, null]; // the object under the pointer, and the timer until it is explained
   const now = () => app.state.get();
   const method = () => methodOf(now(), model);
 
@@ -142,11 +144,30 @@ export function mount(root, app) {
     });
   }
 
-  function paint() {
-    const { painted, key } = drawn(answer, now().style);
+  function paint(shown = answer) {
+    const { painted, key } = drawn(shown, now().style);
     app.picture.paint(painted);
     app.picture.key(key);
     mark(null);
+  }
+
+  /** What an object was read from, while the pointer rests on it in the picture; with null that of the chosen one again. */
+  function point(one) {
+    if (one?.index === pointed?.index) return;
+    clearTimeout(resting);
+    pointed = one;
+    if (!one) return answer && paint();
+    const { model: number, image } = now();
+    const next = path(number, image, "explain", asked(method(), { ...now(), target: targetOf(one) }, look.answer.places));
+    if (app.api.exported && !app.api.has(next)) return;
+    resting = setTimeout(async () => {
+      try {
+        const found = await app.busy(app.api.get(next, { signal: controller.signal }));
+        if (pointed === one) paint(found);
+      } catch (error) {
+        if (error.name !== "AbortError") app.fail(error);
+      }
+    }, REST);
   }
 
   function mark(ghost) {
@@ -186,9 +207,7 @@ export function mount(root, app) {
     options.replaceChildren(...parts);
   }
 
-  function choosePlace(one) {
-    if (one) app.state.set({ target: one.index === look.answer.top[0].index ? null : one.index });
-  }
+  const targetOf = ({ index }) => (index === look.answer.top[0].index ? null : index);
 
   function targetOption() {
     if (look.answer.places) {
@@ -227,9 +246,15 @@ export function mount(root, app) {
     show(state, newLook, changed) {
       if (!ends.length) {
         ends = [
-          app.picture.on("hover", (patch) => !look.answer.places && method().takes.includes("query") && look.layers.length && mark(patch && [patch.row, patch.column])),
+          app.picture.on("hover", (patch) => {
+            if (look.answer.places) return point(patch && placeAt(look.answer, patch.at, look));
+            if (method().takes.includes("query") && look.layers.length) mark(patch && [patch.row, patch.column]);
+          }),
           app.picture.on("pin", ({ row, column, at }) => {
-            if (look.answer.places) return choosePlace(placeAt(look.answer, at, look));
+            if (look.answer.places) {
+              const one = placeAt(look.answer, at, look);
+              return one && app.state.set({ target: targetOf(one) });
+            }
             const query = `${row},${column}`;
             if (method().takes.includes("query") && look.layers.length) app.state.set({ query: query === now().query ? "own" : query });
           }),
@@ -247,6 +272,8 @@ export function mount(root, app) {
     },
     hide() {
       controller?.abort();
+      clearTimeout(resting);
+      pointed = null;
       [question, scoring] = [null, null];
       ends.forEach((end) => end());
       ends = [];

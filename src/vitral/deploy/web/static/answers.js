@@ -3,7 +3,7 @@
 // A mask is {height, width, data}: of the picture's places, as finely as it is shown.
 "use strict";
 
-const MOST = 100; // objects of a picture
+const MOST = 100; // objects of a picture, or as many as the model has queries
 const SAME = 0.6; // overlap from which two answers of a class mean one object, where answers are repeated
 const FINEST = 640; // rows or columns of a mask
 const LEFT = 0.8; // of a segment that has to be seen
@@ -94,8 +94,8 @@ function known(kept, {k, box}) {
 // The objects that score enough, best first: {k, score, box, row}.
 function objects(found, about, seen) {
   const {data, dims} = found.scores; // [1, Q, K]
-  const K = dims[2];
-  const order = [...data.keys()].sort((a, b) => data[b] - data[a]).slice(0, about.repeated ? 4 * MOST : MOST);
+  const [K, most] = [dims[2], Math.max(MOST, dims[1])];
+  const order = [...data.keys()].sort((a, b) => data[b] - data[a]).slice(0, about.repeated ? 4 * most : most);
   const kept = [];
   for (const pair of order) {
     if (data[pair] < about.threshold) break;
@@ -105,7 +105,7 @@ function objects(found, about, seen) {
     if (about.repeated && known(kept, {k, box})) continue;
     kept.push({k, score: data[pair], box, row});
   }
-  return kept.slice(0, MOST);
+  return kept.slice(0, most);
 }
 
 // Where an object's mask is above 0, inside its box and a pixel around it.
