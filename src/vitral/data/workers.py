@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import errno
 import itertools
+import multiprocessing.connection
 import os
 import shutil
 import signal
@@ -27,6 +28,7 @@ T = TypeVar("T")
 Failed = Callable[[str], None]
 """Called once with the reason if the loader processes are given up."""
 SHARED = Path("/dev/shm")
+ENDING = 5.0  # seconds that a process may take to end once its connection is gone
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -128,6 +130,10 @@ def _ahead(batches: Dataset[T], numbers: Iterator[int], workers: int, pinned: bo
                 "Caught "
             ):  # a fault of ours in computing a batch, with the traceback of the worker
                 raise
+            if isinstance(
+                error, ConnectionError | EOFError
+            ):  # which comes before the end of the process that it is due to
+                multiprocessing.connection.wait([p.sentinel for p in processes], timeout=ENDING)
             raise _LoadersFailed(_why(error, [p.exitcode for p in processes if p.exitcode])) from None
         if isinstance(item, VitralError | _LoadersFailed):
             raise item

@@ -91,6 +91,7 @@ class Run:
             if self.validation_seconds > LONG and not progress.owed:
                 progress.owed = True
                 self.save(progress, best=False)
+                self.checkpoints.wait()
             progress.owed, began = False, time.monotonic()
             better, found = self.purpose.validate(model, progress)
             self.validation_seconds = self.loop.world.now(time.monotonic() - began)

@@ -43,8 +43,9 @@ def self_check(data: DataSet, preprocess: Preprocess, learner: nn.Module) -> lis
         objects += learning.small(seen, truth, preprocess.height, preprocess.width)
         whole.add(perfect(seen, len(data.labels), 1), truth)
         coarse.add(perfect(seen, len(data.labels), stride), truth)
-    at_pixels, at_cells = whole.result().headline, coarse.result().headline
-    if at_pixels is None or at_cells is None:
+    exact, reached = whole.glance(), coarse.glance()
+    at_pixels, at_cells = exact.headline, ", ".join(reached.line().split("  "))
+    if at_pixels is None or reached.headline is None:
         return []
     title, size = kind.scores.TITLE, f"{preprocess.height}x{preprocess.width} pixels"
     if at_pixels < LEAST:
@@ -52,14 +53,14 @@ def self_check(data: DataSet, preprocess: Preprocess, learner: nn.Module) -> lis
             f"{data.name}: the truth itself, shown at {size} and brought back, scores {title} {at_pixels:.1%} on {counted(len(split), 'image')}, so "
             "no model can do better; give a larger --image-size, or see with vitral doctor whether maps, boxes and images belong together"
         )
-    lost = _exact(learning.certain(whole.result()), objects.tolist(), data.name, size)
+    lost = _exact(learning.certain(exact), objects.tolist(), data.name, size)
     if lost:
         return [
-            f"{lost}; the truth in cells of {stride} pixels, which the head answers, scores {title} {at_cells:.1%}: about what a model can reach"
+            f"{lost}; the truth in cells of {stride} pixels, which the head answers, scores {at_cells}: about what a model can reach"
         ]
     lost = "" if at_pixels > NEAR else f" ({at_pixels:.1%} at {size}: a larger --image-size loses less)"
     return [
-        f"the truth in cells of {stride} pixels, which the head answers, scores {title} {at_cells:.1%} on {counted(len(split), 'image')}: about what "
+        f"the truth in cells of {stride} pixels, which the head answers, scores {at_cells} on {counted(len(split), 'image')}: about what "
         f"a model can reach{lost}"
     ]
 
