@@ -18,6 +18,8 @@ from vitral.deploy.refused import RefusedError
 T = TypeVar("T")
 WAITING = 16
 """Jobs that may wait; more are refused."""
+ENDING = 2.0
+"""Seconds that `close` waits at most."""
 NEWEST = 0.3
 """Weight of the newest measurement in `Together.pace`."""
 
@@ -65,7 +67,8 @@ class Worker:
         self._since = 0.0  # when their computation began
         self._left: set[Job] = set()  # what was being computed when its client left
         self._closed = False
-        Thread(target=self._work, name="worker", daemon=True).start()
+        self._thread = Thread(target=self._work, name="worker", daemon=True)
+        self._thread.start()
 
     @property
     def asked(self) -> int:
@@ -132,10 +135,11 @@ class Worker:
             raise ConnectionAbortedError
 
     def close(self) -> None:
-        """Drop what waits."""
+        """Drop what waits, and let what is computed end: a thread that is inside an engine's code when Python ends can abort the process."""
         with self._changed:
             self._closed = True
             self._changed.notify()
+        self._thread.join(ENDING)
 
     def _admit(self, jobs: Sequence[Job]) -> None:
         """Put all in the line; RefusedError where it is full, or the last would be computed too late."""
