@@ -3,7 +3,7 @@
     python benchmarks/cutouts.py /tmp/cutouts
     python benchmarks/few.py --cutouts /tmp/cutouts          # nothing is run twice: results are lines in benchmarks/few.jsonl
     python benchmarks/drawings.py /tmp/drawings              # weights made elsewhere, for the ways that start from them
-    vitral train /tmp/drawings --image-size 64 --epochs 30 --near-copies apart --out /tmp/drawn
+    vitral train /tmp/drawings --image-size 64 --epochs 20 --near-copies apart --out /tmp/drawn
     python benchmarks/few.py --cutouts /tmp/cutouts --weights /tmp/drawn
     python benchmarks/few.py --show                          # the table of what has been run
 

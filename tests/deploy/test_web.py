@@ -116,6 +116,16 @@ def pictures():
     yield "turned", buffer.getvalue()
 
 
+def asked(page, origin, task):
+    """(name, what the page answers, what the predictor does) of each picture."""
+    truth = finding(task)
+    opened(page, f"{origin}/{task}/")
+    for name, data in pictures():
+        found = page.driver.execute_async_script(ASK, base64.b64encode(data).decode())
+        assert "error" not in found, (name, found)
+        yield name, found, truth.predict(data)
+
+
 @pytest.mark.parametrize("task", ["classify", "multilabel"])
 def test_the_answers_are_the_predictors(page, origin, task):
     truth = predictor(task)
@@ -132,11 +142,7 @@ def test_the_answers_are_the_predictors(page, origin, task):
 
 
 def test_maps_are_the_predictors(page, origin):
-    truth = finding("semantic")
-    opened(page, f"{origin}/semantic/")
-    for name, data in pictures():
-        found, answer = page.driver.execute_async_script(ASK, base64.b64encode(data).decode()), truth.predict(data)
-        assert "error" not in found, (name, found)
+    for name, found, answer in asked(page, origin, "semantic"):
         same = np.array(found["map"]).reshape(answer.map.shape) == answer.map
         assert same.mean() > 0.999, name
         assert dict(map(tuple, found["top"])) == pytest.approx(dict(answer.shares), abs=1e-3), name
@@ -145,11 +151,7 @@ def test_maps_are_the_predictors(page, origin):
 @pytest.mark.parametrize("task", ["detect", "instance"])
 def test_objects_are_the_predictors(page, origin, task):
     """Boxes to a twentieth of a pixel; masks but for a pixel at their edges."""
-    truth = finding(task)
-    opened(page, f"{origin}/{task}/")
-    for name, data in pictures():
-        found, answer = page.driver.execute_async_script(ASK, base64.b64encode(data).decode()), truth.predict(data)
-        assert "error" not in found, (name, found)
+    for name, found, answer in asked(page, origin, task):
         assert len(found["top"]) == len(answer.objects) > 3, name
         for (label, score), box, mask, wanted in zip(
             found["top"], found["boxes"], found["marks"], answer.objects, strict=True
@@ -162,11 +164,7 @@ def test_objects_are_the_predictors(page, origin, task):
 
 
 def test_segments_are_the_predictors(page, origin):
-    truth = finding("panoptic")
-    opened(page, f"{origin}/panoptic/")
-    for name, data in pictures():
-        found, answer = page.driver.execute_async_script(ASK, base64.b64encode(data).decode()), truth.predict(data)
-        assert "error" not in found, (name, found)
+    for name, found, answer in asked(page, origin, "panoptic"):
         assert [label for label, _ in found["top"]] == [each.label for each in answer.segments], name
         assert answer.segments, name
         assert (np.array(found["map"]).reshape(answer.map.shape) == answer.map).mean() > 0.999, name

@@ -105,11 +105,10 @@ def trained(shapes_folder, shapes_run, tmp_path_factory):
     return train
 
 
-@pytest.mark.parametrize("part", ["", " in parts"])
-@pytest.mark.parametrize("name", QUICK)
+@pytest.mark.parametrize(
+    ("name", "part"), [*((name, "") for name in QUICK), *((name, " in parts") for name in IN_PARTS)]
+)
 def test_two_processes_learn_what_one_does(trained, name, part):
-    if part and name not in IN_PARTS:
-        pytest.skip("in parts it is a slow test")
     as_alone(trained, 2, QUICK, 10, IN_PARTS, name, part)
 
 

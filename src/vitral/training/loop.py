@@ -246,9 +246,8 @@ class Loop:
         every = train.validate_every or self.batches.steps_per_epoch
         save_every = train.checkpoint_every or every
         before, began = progress.elapsed, time.monotonic()
-        looks = (
-            self.device.type == "cpu" and self.parts is None
-        )  # a forward pass of one process alone would wait for the others
+        # In parts a forward pass of one process alone would wait for the others.
+        looks = self.device.type == "cpu" and self.parts is None
         contention = Contention(may_change=self.budget.steps is None) if looks else None
         window, self.signs, logged = Window(self.batches.steps_per_epoch), Signs(self.model), progress.step
         with stop_requested() as stop:

@@ -17,10 +17,11 @@ from vitral.data.scan import in_threads
 from vitral.data.shapes import area_and_box
 from vitral.errors import counted, portion, some
 from vitral.guidance.doctor.findings import INTENDED, SEVERITIES, Finding, Item
+from vitral.models.heads.options import QueryOptions
 from vitral.training.options import ModelOptions
 from vitral.training.sizes import SMALL, patch_for, row
 
-MOST = 100  # objects of an image that a model finds by itself
+MOST = QueryOptions().queries  # objects of an image that a model finds by itself
 CROWDED = 0.5  # share of a class's objects that are crowds: above it they are probably marked so by mistake
 TINY_SHARE = 0.05  # share of objects smaller than a patch that is worth a note
 
