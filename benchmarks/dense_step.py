@@ -7,7 +7,6 @@ ratio to the backbone's. Memory is the most that a process of its own held in th
 """
 
 import argparse
-import resource
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ import torch
 
 from vitral.data.loader import Batch
 from vitral.data.things import Things
+from vitral.engines.memory import peak_memory
 from vitral.models.heads.dense import build_model
 from vitral.models.heads.options import QueryOptions
 from vitral.models.zoo import model_config
@@ -79,11 +79,6 @@ def step_of(case: str, size: int, batch: int, precision: str) -> Callable[[], No
     return step
 
 
-def held() -> float:
-    """MiB that this process has held at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9)
@@ -96,10 +91,10 @@ def main() -> None:
     keep_freed_memory()
     shape = args.size, args.batch, args.precision
     if args.memory:
-        step, before = step_of(args.memory, *shape), held()
+        step, before = step_of(args.memory, *shape), peak_memory()
         for _ in range(3):
             step()
-        print(held() - before)
+        print((peak_memory() - before) / 2**20)
         return
     if args.profile:
         step = step_of("detect, 3 layers", *shape)

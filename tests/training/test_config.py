@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.errors import VitralError
+from vitral.models.heads.options import QueryOptions
 from vitral.models.zoo import MODELS, argument_types
 from vitral.objectives.options import OBJECTIVES, BeitOptions, ClassifyOptions, MaeOptions
 from vitral.training.config import Recipe, seconds
@@ -115,6 +116,12 @@ def test_an_objective_takes_its_own_options_alone(tmp_path):
     assert (
         merge(recipe, {"objective": {"name": "mae"}}, FLAGS).objective == MaeOptions()
     )  # the file's go with their own
+
+
+def test_an_option_that_one_head_alone_has_names_the_head():
+    assert merge(Recipe(), {"head": {"decoder_layers": 3}}, FLAGS).head == QueryOptions(decoder_layers=3)
+    with pytest.raises(VitralError, match="--head-upscale is for linear, segformer; name that, too"):
+        merge(Recipe(), {"head": {"head_upscale": 2}}, FLAGS)
 
 
 def test_recipes_of_earlier_runs_are_read(tmp_path):

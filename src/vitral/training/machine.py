@@ -17,6 +17,7 @@ import torch
 
 from vitral.checkpoints.atomic import write_atomically
 from vitral.data.files import cache_folder
+from vitral.engines.memory import numbers_of
 from vitral.errors import VitralError
 
 ROOM = 0.8  # of the free memory, for one process to fill: the rest is for what else the machine does
@@ -185,12 +186,3 @@ def available_memory(device: str) -> int:
         held = int((group / "memory.current").read_text()) - numbers_of(group / "memory.stat").get("inactive_file", 0)
         room = min(room, int(limit) - held + own)
     return max(0, room)
-
-
-def numbers_of(path: str | Path) -> dict[str, int]:
-    """The whole numbers in a file of lines such as "VmHWM:  1024 kB"; none where there is no such file."""
-    try:
-        words = [line.replace(":", " ").split() for line in Path(path).read_text().splitlines()]
-    except FileNotFoundError:
-        return {}
-    return {each[0]: int(each[1]) for each in words if len(each) > 1 and each[1].isdigit()}

@@ -136,11 +136,12 @@ def _model(base: ModelOptions, table: dict[str, object], where: str, wrong: list
 
 
 def _named(base: N, kinds: Mapping[str, type[N]], table: dict[str, object], where: str, wrong: list[str]) -> N:
-    """The row of `kinds` that the table names, or `base`, with the table's fields.
+    """The row of `kinds` that the table names, else the only one that has the table's fields, or `base`, with these fields.
 
     A field of another row is refused unless it has its default, as the recipes of older runs held those of all objectives.
     """
-    name = str(table.get("name", base.name))
+    alone = [name for name, each in kinds.items() if table and table.keys() <= set(_fields(each))]
+    name = str(table.get("name", base.name or (alone[0] if len(alone) == 1 else "")))
     if name not in kinds and (name or "name" in table):
         raise VitralError(f"{where}: name = {table['name']!r}: choose one of {', '.join(kinds)}")
     kind: type[N] = kinds.get(name, type(base))

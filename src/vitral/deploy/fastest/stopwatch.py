@@ -5,7 +5,6 @@ seconds. The last: the most memory that the process held, in bytes.
 """
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vitral.deploy.fastest.choice import opened
+from vitral.engines.memory import peak_memory
 from vitral.predict import Predictor
 
 LEAST, MOST = 5, 200  # times that a batch is computed
@@ -28,7 +28,7 @@ def main(model: str, engine: str, seconds: float, sizes: list[int]) -> None:
         print(
             json.dumps({"size": size, "latencies": latencies(predictor, np.stack([view] * size), seconds)}), flush=True
         )
-    print(json.dumps({"memory": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}), flush=True)
+    print(json.dumps({"memory": peak_memory()}), flush=True)
 
 
 def latencies(predictor: Predictor, batch: np.ndarray, seconds: float) -> list[float]:

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from vitral.guidance.plan.choices import Estimate
-from vitral.guidance.plan.tryout import peak_memory
+from vitral.guidance.plan.tryout import peak_bytes
 from vitral.training.display import Silent
 from vitral.training.settle import Settled
 from vitral.training.start import draft
@@ -36,4 +36,4 @@ def glance(settled: Settled) -> Estimate | None:
     images = sum(len(data.splits[name]) for name in ("train", "val") if name in data.splits)
     each_pass = min(seconds) * images
     parameters = sum(p.numel() for p in loop.model.parameters())
-    return Estimate(each_pass, peak_memory(loop.device.type), parameters, loop.precision, measured=True, glanced=True)
+    return Estimate(each_pass, peak_bytes(loop.device.type), parameters, loop.precision, measured=True, glanced=True)

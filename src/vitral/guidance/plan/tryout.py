@@ -6,7 +6,6 @@ what the process held at most. Where a run would remember more images than the t
 
 import json
 import pickle
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence, Sized
@@ -19,12 +18,13 @@ from torch import Tensor
 from vitral.data.loader import REMEMBERED, Batch, TrainingBatches
 from vitral.data.sources import DataSet
 from vitral.data.workers import Failed, tell
+from vitral.engines.memory import peak_memory
 from vitral.errors import VitralError
 from vitral.guidance.plan.trial import OPENED, Cost
 from vitral.report.run import report_run
 from vitral.training.display import Display
 from vitral.training.loop import Budget, Loop
-from vitral.training.machine import available_memory, choose_device, numbers_of
+from vitral.training.machine import available_memory, choose_device
 from vitral.training.pretrain import ASKED, KNOWN
 from vitral.training.run import Run
 from vitral.training.start import start
@@ -52,7 +52,7 @@ def try_out(data: str, recipe_file: Path, seconds: float, began: float) -> Cost:
     image_bytes, step_seconds = _warm_up(run)
     ballast = _remembered(loop, read - len(loop.batches.read.kept))
     computing, first, later = _steps(run, max(LEAST_STEPS, int(STEPPING * seconds / step_seconds)))
-    training = peak_memory(device)
+    training = peak_bytes(device)
     validation, finish = _rest(run, VALIDATING * seconds, ballast)
     average = images / per_epoch
     return Cost(
@@ -63,7 +63,7 @@ def try_out(data: str, recipe_file: Path, seconds: float, began: float) -> Cost:
         validation_seconds=validation,
         start_seconds=started,
         finish_seconds=finish,
-        peak_bytes=peak_memory(device),
+        peak_bytes=peak_bytes(device),
         training_bytes=training,
         image_bytes=image_bytes,
         available_bytes=available,
@@ -90,13 +90,13 @@ def _warm_up(run: Run) -> tuple[float, float]:
     small = progress.batch_size = max(1, min(whole, len(batch)) // 4)
     for _ in range(2):
         loop.step(batch, lr, run)
-    low = peak_memory(loop.device.type)
+    low = peak_bytes(loop.device.type)
     progress.batch_size = whole
     for _ in range(2):
         began = time.monotonic()
         loop.step(batch, lr, run)
     more = min(progress.batch_size, len(batch)) - small  # than the quarter; where memory ran out, less than was asked
-    measured = (peak_memory(loop.device.type) - low) / more if more > 0 else 0.0
+    measured = (peak_bytes(loop.device.type) - low) / more if more > 0 else 0.0
     pixels = 2 * 4 * sum(view[0].numel() for view in batch.views)  # as floats, and normalised
     return max(measured, pixels), fetching + time.monotonic() - began
 
@@ -238,14 +238,9 @@ def middle(values: Sequence[float]) -> float:
     return sum(kept) / len(kept)
 
 
-def peak_memory(device: str) -> int:
-    """Bytes that this process held at most so far."""
-    if device == "cuda":
-        return torch.cuda.max_memory_reserved()
-    held = numbers_of("/proc/self/status").get("VmHWM")
-    if held is not None:  # getrusage counts what the parent held when it forked, too
-        return held * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+def peak_bytes(device: str) -> int:
+    """Bytes that this process held at most so far, on the device that computes."""
+    return torch.cuda.max_memory_reserved() if device == "cuda" else peak_memory()
 
 
 def main() -> None:
