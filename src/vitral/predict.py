@@ -60,15 +60,20 @@ class Predictor:
 
     @property
     def model(self) -> "ImageModel":
-        """The model in PyTorch. Raises VitralError for an exported file, which has none."""
-        return self._torch().model
+        """The model in PyTorch. Raises VitralError for an exported file, which has none, and where tokens are merged."""
+        engine = self._torch()
+        if engine.merging:
+            raise VitralError(
+                "a model that merges tokens gives answers and cannot be looked into; use the same without merging"
+            )
+        return engine.model
 
-    def _torch(self) -> "TorchEngine":
+    def _torch(self, other: str = "cannot be looked into or trained") -> "TorchEngine":
         from vitral.engines.torch import TorchEngine
 
         if not isinstance(self.engine, TorchEngine):
             raise VitralError(
-                "an exported file gives answers and cannot be looked into or trained; use the run or model file that it was made of"
+                f"an exported file gives answers and {other}; use the run or model file that it was made of"
             )
         return self.engine
 
@@ -85,6 +90,24 @@ class Predictor:
         steps = self.card.preprocess
         changed = replace(steps, value_range=options.value_range or steps.value_range, page=options.page or steps.page)
         return type(self)(self.engine, replace(self.card, preprocess=changed))
+
+    def merging(self, tokens: int) -> Self:
+        """The same model with so many tokens fewer after each layer: the patches that are most alike become one (token merging,
+        https://arxiv.org/abs/2210.09461), which is faster, and less exact; see `vitral evaluate --merge`. 0 gives the model as it is.
+
+        Raises VitralError for an exported file, and for models that are no plain ViTs with one answer an image.
+        """
+        from vitral.engines.torch import TorchEngine
+
+        engine = self._torch("merges no tokens")
+        if tokens < 0:
+            raise VitralError(f"{tokens} tokens merged in each layer: give 0 or more")
+        if tokens and not engine.model.plain:
+            raise VitralError(
+                f"merging tokens is for plain ViTs with one answer an image, and this model is not one ({self.card.model}); leave it out"
+            )
+        made = TorchEngine(engine.model, self.card.preprocess, engine.precision, merging=tokens)
+        return type(self)(made, self.card)
 
     def decode(self, image: ImageLike) -> "Tensor":
         """Any image to [C, h, w] on the 0..255 scale with the model's channels. Raises VitralError if it is smaller than a patch.

@@ -15,8 +15,7 @@ from vitral.evaluation.described import SHARPNESS, fit_described, left_out_top1,
 from vitral.evaluation.evaluate import evaluate
 from vitral.evaluation.outputs import over
 from vitral.layers.described import EdgesAndColours
-from vitral.models.common import alone
-from vitral.models.vit import BESIDE
+from vitral.models.common import BESIDE, alone
 from vitral.predict import load
 from vitral.training.config import Recipe
 from vitral.training.display import Display

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vitral.answers import Answer, Answers
     from vitral.answers.answer import Record
     from vitral.data.sources import DataSet, Split
+    from vitral.deploy.fastest.price import Price, Scored
     from vitral.evaluation.evaluator import Scores
     from vitral.explain.compare import Row
     from vitral.predict import Predictor
@@ -45,6 +46,9 @@ class Evaluate:
     """Split to score; default: test if the model was trained on these data or they have a test split, else all."""
     json: bool = False
     """Print JSON on stdout. Its trained_on counts the images that the model was trained on, null if that is not known."""
+    merge: int = 0
+    """Tokens that become one with others in each layer of a plain ViT, which is faster: scores the model so, and says what it loses beside the model
+    as it is, and how fast both are; default: none."""
     explanations: tuple[MethodName, ...] = ()
     """Also test how faithful the maps of these methods are. By deletion and insertion, beside random maps and the centre: attention, rollout,
     gradient_rollout, relevance, grad_cam, legrad, integrated_gradients, occlusion, logit_lens, similarity or pca."""
@@ -64,7 +68,7 @@ class Evaluate:
 
 def evaluate(given: Evaluate, words: list[str]) -> int:
     at_least(1, batch_size=given.batch_size, images=given.images)
-    at_least(0, workers=given.workers)
+    at_least(0, workers=given.workers, merge=given.merge)
     from vitral.deploy.fastest.choice import opened
     from vitral.evaluation.evaluate import evaluate as score
     from vitral.evaluation.seen import count_seen
@@ -74,9 +78,10 @@ def evaluate(given: Evaluate, words: list[str]) -> int:
     from vitral.training.reopen import open_as_in_training
 
     itself = given.engine == "auto" and (
-        given.explanations or given.precision != "fp32"
-    )  # an exported file has neither
-    predictor = opened(given.model, "own" if itself else given.engine)
+        given.explanations or given.merge or given.precision != "fp32"
+    )  # an exported file has none of these
+    whole = opened(given.model, "own" if itself else given.engine)
+    predictor = whole.merging(given.merge) if given.merge else whole
     if given.explanations:
         check_methods(predictor, given.explanations)
     with Display() as display:
@@ -94,20 +99,25 @@ def evaluate(given: Evaluate, words: list[str]) -> int:
         trained_on = count_seen(given.model, predictor.card, split)
         for note in _notes(data, trained_on):
             display.say(f"- {note}")
-        result, _ = score(
-            predictor, split, data.labels, name=given.data, batch_size=given.batch_size, workers=given.workers,
-            precision=choose_precision(given.precision, choose_device("cpu")),
-            progress=lambda n, total: display.count("evaluating", n, total),
+        precision = choose_precision(given.precision, choose_device("cpu"))
+        scored = partial(
+            score, split=split, data_labels=data.labels, name=given.data, batch_size=given.batch_size, workers=given.workers,
+            precision=precision, progress=lambda n, total: display.count("evaluating", n, total),
         )  # fmt: skip
+        result, evaluator = scored(predictor)
+        lost = _beside(whole, scored(whole), predictor, (result, evaluator), split, precision) if given.merge else None
         maps = list(compare(
             predictor, cases(predictor, split, given.images) if given.explanations else [], given.explanations,
             progress=lambda n, total: display.count("explaining", n, total),
         ))  # fmt: skip
     about = {"data": given.data, "split": name, "fingerprint": data.fingerprint, "trained_on": trained_on}
     if given.json:
-        _print_json({**about, "skipped": len(data.skipped)}, result, maps)
+        merging = {} if lost is None else {"merging": lost.to_json()}
+        _print_json({**about, "skipped": len(data.skipped), **merging}, result, maps)
     else:
         _print_tables(result, maps, min(given.images, len(split)))
+    if lost is not None:
+        print(lost.lines(result.TITLE, f"merging {given.merge}"), file=sys.stderr)
     if trained_on:
         print(
             f"{trained_on:,} of these {counted(len(split), 'image was', 'images were')} in the model's training, "
@@ -127,6 +137,19 @@ def _scored(given: Any, data: "DataSet", predictor: "Predictor") -> "tuple[str, 
     if split is None:
         raise VitralError(f"{given.data}: has no {name} split; there are {', '.join(data.splits)} and all")
     return name, split
+
+
+def _beside(
+    whole: "Predictor", scored: "Scored", other: "Predictor", other_scored: "Scored", split: "Split", precision: str
+) -> "Price":
+    """What another way of running a model costs beside the model as it is; both are timed."""
+    from vitral.cli.bench import seen
+    from vitral.deploy.fastest.contest import Way
+    from vitral.deploy.fastest.price import BATCH, price
+
+    ways = Way("as it is", "torch", whole), Way("the other", "torch", other)
+    with whole.engine.computing(precision):
+        return price(ways, (scored, other_scored), split, seen(split, whole.card, BATCH))
 
 
 def _notes(data: "DataSet", trained_on: int | None) -> list[str]:
@@ -192,6 +215,8 @@ class Predict:
     """Images in one forward pass."""
     engine: Literal["auto", "torch", "onnx", "openvino"] = "auto"
     """What runs the model: torch, onnx (ONNX Runtime) or openvino; auto takes what vitral optimize found fastest for it here, or the model's own."""
+    merge: int = 0
+    """Tokens that become one with others in each layer of a plain ViT: faster, and less exact by what vitral evaluate --merge says; default: none."""
     reading: ReadingOptions = field(default_factory=ReadingOptions)
 
 
@@ -203,9 +228,11 @@ def predict(given: Predict, words: list[str]) -> int:
     from vitral.training.toml import stored_data_options
 
     at_least(1, top_k=given.top_k, batch_size=given.batch_size)
+    at_least(0, merge=given.merge)
     if not given.images:
         raise VitralError("predict: which images? Give files, folders, or - to read from stdin")
-    predictor = given.reading.read_by(opened(given.model, given.engine), every=True)
+    predictor = opened(given.model, "own" if given.merge and given.engine == "auto" else given.engine)
+    predictor = given.reading.read_by(predictor.merging(given.merge) if given.merge else predictor, every=True)
     separator = stored_data_options(predictor.card.recipe).label_separator or ";"
     if given.out is not None and predictor.answers.of_whole:
         raise VitralError(

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from vitral.data.resample import Pixels
 from vitral.engines.engine import Engine
 from vitral.layers.precision import autocast, torch_dtype
 from vitral.models.common import ImageModel, evaluating
+from vitral.models.plain import forward_merging
 
 
 @contextmanager
@@ -23,7 +25,7 @@ def in_use(model: nn.Module, precision: str = "fp32") -> Iterator[torch.device]:
         yield device
 
 
-def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+def cast(model: ImageModel, dtype: torch.dtype) -> ImageModel:
     """A copy whose products' weights are in this type already: under autocast they would be cast anew in every forward pass, to the same."""
     made = copy.deepcopy(model)
     for module in made.modules():
@@ -35,17 +37,25 @@ def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
 class TorchEngine(Engine):
     """Runs a model on the device where its weights are, in evaluation mode.
 
-    precision: fp32, bf16 or fp16, unless `computing` says another. compiled: by torch.compile, for each size of a batch when it first comes.
+    precision: fp32, bf16 or fp16, unless `computing` says another. compiled: by torch.compile, for each size of a batch when it first comes. merging:
+    tokens that become one with others in each block of a plain ViT.
     """
 
     library = "PyTorch"
 
     def __init__(
-        self, model: ImageModel, preprocess: Preprocess, precision: str = "fp32", *, compiled: bool = False
+        self,
+        model: ImageModel,
+        preprocess: Preprocess,
+        precision: str = "fp32",
+        *,
+        compiled: bool = False,
+        merging: int = 0,
     ) -> None:
-        self.model, self.preprocess, self.precision = model.eval(), preprocess, precision
+        self.model, self.preprocess, self.precision, self.merging = model.eval(), preprocess, precision, merging
         run = model if precision == "fp32" else cast(model, torch_dtype(precision))
-        self.forward = torch.compile(run, dynamic=False) if compiled else run
+        forward = partial(forward_merging, run, each=merging) if merging else run
+        self.forward = torch.compile(forward, dynamic=False) if compiled else forward
 
     def computing(self, precision: str) -> AbstractContextManager[object]:
         return in_use(self.model, precision)

@@ -17,6 +17,8 @@ from vitral.errors import VitralError
 
 Recorder = Callable[[Tensor], None]
 HeadMix = Callable[[Tensor], Tensor]
+Attend = Callable[..., Tensor]
+"""Of queries, keys, values and `recorder`, as `attend`."""
 EXPLICIT_UP_TO = 1024**2  # queries times keys
 TRAINED_EXPLICITLY_UP_TO = 32**2
 
@@ -102,7 +104,7 @@ class Attention(AttentionLayer):
         self.proj = nn.Linear(dim, dim)
         self.dropout = dropout  # after the output projection only: the paper has none on q, k, v (appendix B.1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, attend: Attend = attend) -> Tensor:
         B, N, D = x.shape
         qkv = self.qkv(x).view(B, N, 3, self.num_heads, D // self.num_heads)  # [B, N, 3, H, d]
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, H, N, d]

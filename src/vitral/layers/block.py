@@ -3,6 +3,8 @@
 Pre-norm as in https://arxiv.org/abs/2010.11929, equations 2 and 3; post-norm as in https://arxiv.org/abs/1706.03762, section 3.1.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -61,14 +63,22 @@ class Block(nn.Module):
         self.recompute = False
         """Keep no activations for the backward pass, but compute them again."""
 
-    def forward(self, x: Tensor, *context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *context: Any) -> Tensor:
         if self.recompute and torch.is_grad_enabled():
             return checkpoint(self.residuals, x, *context, use_reentrant=False)
         return self.residuals(x, *context)
 
-    def residuals(self, x: Tensor, *context: Tensor) -> Tensor:
+    def residuals(self, x: Tensor, *context: Any) -> Tensor:
+        return self.mlp_half(self.attention_half(x, *context))
+
+    def attention_half(self, x: Tensor, *context: Any) -> Tensor:
+        """The first half: attention and its residual."""
         if self.pre_norm:
-            x = x + drop_path(self.ls1(self.attn(self.norm1(x), *context)), self.drop_path, self.training)
+            return x + drop_path(self.ls1(self.attn(self.norm1(x), *context)), self.drop_path, self.training)
+        return self.norm1(x + drop_path(self.ls1(self.attn(x, *context)), self.drop_path, self.training))
+
+    def mlp_half(self, x: Tensor) -> Tensor:
+        """The second half: the MLP and its residual."""
+        if self.pre_norm:
             return x + drop_path(self.ls2(self.mlp(self.norm2(x))), self.drop_path, self.training)
-        x = self.norm1(x + drop_path(self.ls1(self.attn(x, *context)), self.drop_path, self.training))
         return self.norm2(x + drop_path(self.ls2(self.mlp(x)), self.drop_path, self.training))

@@ -22,6 +22,7 @@ from vitral.layers.position import RESIZES, Grid
 Reader = Literal["cls", "mean", "cls_dist", "cls_mean"]
 CLASS_TOKEN, DISTILLATION_TOKEN = "class token", "distillation token"
 RATES = ("dropout", "drop_path", "patch_drop")
+BESIDE = 0.5  # the weight of its logits beside those of edges and colours: of few images a Transformer is too sure (benchmarks/LOG.md)
 POSITIVE = ("image_size", "patch_size", "in_channels", "dim", "depth", "num_heads", "dims", "depths", "window")
 
 
@@ -101,6 +102,8 @@ class ImageModel(nn.Module, ABC):
     """Whether `encode` takes a subset of the embedded patches."""
     replaceable: ClassVar[tuple[str, ...]] = ("norm.", "fc_norm.", "pre_logits.", "reg_token", "beside.")
     """Prefixes of parameters that another pooling, representation, number of registers or classifier beside the model adds or removes."""
+    plain: ClassVar[bool] = False
+    """Whether `encode` is blocks of `Attention` and the final norm, and nothing else: what `models/plain.py` can run in other ways."""
     without_positions: ClassVar[str] = "this model has no positions"
     """Why `position_vectors` is empty, for people."""
 
@@ -173,6 +176,10 @@ class ImageModel(nn.Module, ABC):
     def backbone(self) -> "ImageModel":
         """What is fine-tuned: the model itself, or the encoder of a model that is for pre-training only."""
         return self
+
+    def joined(self, logits: Tensor, images: Tensor) -> Tensor:
+        """Logits [B, K] of images in use: with those of what stands beside the model, if anything does."""
+        return logits if self.beside is None else BESIDE * logits + self.beside(images)
 
     def both(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Two logits [B, K]: those trained on labels, and those trained on a teacher; the same unless the family has a second head."""

@@ -67,7 +67,7 @@ class DeiT(ImageModel):
     """[B, C, H, W] -> [B, K]. The representation of a distilled model is the class and the distillation token, [B, 2D]."""
 
     config: DeiTConfig
-    droppable = True
+    droppable = plain = True
 
     def __init__(self, config: DeiTConfig) -> None:
         super().__init__(config)

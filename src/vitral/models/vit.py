@@ -23,8 +23,6 @@ from vitral.layers.pool import POOLS, keep_some, pool
 from vitral.layers.position import POSITIONS, Grid, LearnedPositions2d, resize_positions, sincos2d
 from vitral.models.common import CLASS_TOKEN, Each, Maskable, ModelConfig, ignore, to_map
 
-BESIDE = 0.5  # the weight of its logits beside those of edges and colours: of few images a Transformer is too sure (benchmarks/LOG.md)
-
 
 @dataclass(frozen=True, kw_only=True)
 class ViTConfig(ModelConfig):
@@ -78,7 +76,7 @@ class VisionTransformer(Maskable):
     """forward = head(pool(encode(embed(images), grid))): [B, C, H, W] -> logits [B, K]."""
 
     config: ViTConfig
-    droppable = True
+    droppable = plain = True
     without_positions = "this model was made without positions (position = none)"
 
     def __init__(self, config: ViTConfig) -> None:
@@ -160,9 +158,7 @@ class VisionTransformer(Maskable):
         tokens = self.encode(tokens, self.grid_of(images))  # [B, N, D]
         representation = self.pool(tokens)  # [B, D]
         logits = self.head(representation)  # [B, K]
-        if self.beside is None or self.training:  # each learns by itself
-            return logits
-        return BESIDE * logits + self.beside(images)
+        return logits if self.training else self.joined(logits, images)  # each learns by itself
 
     @property
     def widths(self) -> list[int]:

@@ -17,6 +17,7 @@ from vitral.data.sources import Split
 from vitral.engines.cores import cores
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import evaluate
+from vitral.evaluation.evaluator import Scores
 from vitral.predict import Predictor
 
 ROUNDS, LEAST, SECONDS = 7, 3, 30.0
@@ -72,14 +73,19 @@ def contest(
     for i, way in enumerate(ways):
         say(f"scoring {way.name}")
         scores, _ = evaluate(way.predictor, split, labels, batch_size=max(batches))
-        score = getattr(scores, scores.HEADLINE)
-        if score is None:
-            raise VitralError(f"{split.name}: has nothing to score answers by; give data with labels of every kind")
+        score = defined(scores, split)
         lost = 100 * (results[0].score - score) if results else 0.0
         rates = {size: size / statistics.median(turns[:, i]) for size, turns in times.items()}
         slower = {size: float(np.median(turns[:, i] / turns[:, 0])) for size, turns in times.items()}
-        results.append(Result(way, rates, float(score), lost, slower))
+        results.append(Result(way, rates, score, lost, slower))
     return results
+
+
+def defined(scores: Scores, split: Split) -> float:
+    """The headline score on a split. Raises VitralError where it has none."""
+    if scores.headline is None:
+        raise VitralError(f"{split.name}: has nothing to score answers by; give data with labels of every kind")
+    return float(scores.headline)
 
 
 def timed(ways: Sequence[Way], views: Sequence[Pixels], size: int, rounds: int) -> np.ndarray:
