@@ -447,6 +447,8 @@ def test_plain_progress_that_began_is_said_to_its_end(capsys, monkeypatch):
     now += 20
     for done in range(1, 12):
         display.count("reading", done, 11)
+    for _ in range(3):
+        display.count("checking", 1000, 1000)
     display.close()
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
@@ -454,6 +456,7 @@ def test_plain_progress_that_began_is_said_to_its_end(capsys, monkeypatch):
         "scoring 100%  11 of 11",
         "reading   9%  1 of 11",
         "reading 100%  11 of 11",
+        "checking 100%  1,000 of 1,000",
     ]
 
 

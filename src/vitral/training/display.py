@@ -33,7 +33,7 @@ class Display:
         self.live: Progress | None = None
         self.printed = -PLAIN_EVERY
         self.began = time.monotonic()
-        self.trained = self.scored = self.told = ""
+        self.trained = self.scored = self.told = self.line = ""
         self.share = 0.0
         if self.console.is_terminal:
             self.live = Progress(
@@ -115,7 +115,10 @@ class Display:
             self.live.update(self.task, description=what, total=1.0, completed=share, text=text, visible=True)
         elif force or now - self.printed > max(PLAIN_EVERY, PLAIN_SHARE * (now - self.began)):
             self.printed, self.told = now, "" if share == 1 else what
-            self._out(lambda: print(f"{what} {share:4.0%}  {text}", file=sys.stderr, flush=True))
+            line = f"{what} {share:4.0%}  {text}"
+            if line != self.line:  # images are counted to their end by each search for copies, too
+                self.line = line
+                self._out(lambda: print(line, file=sys.stderr, flush=True))
 
     def _out(self, write: Callable[[], object]) -> bool:
         """Whether it could be written."""
