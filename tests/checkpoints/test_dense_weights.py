@@ -133,6 +133,14 @@ def test_a_segformer_of_ours_that_transformers_has_not(tmp_path):
         transformers_config(found.model.config, LinearOptions())
 
 
+def test_a_beit_with_a_head_for_maps_says_what_it_is(tmp_path):
+    folder = reference.transformers_folder("hf_beit", tmp_path / "theirs")
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors | {"decode_head.classifier.bias": torch.zeros(5)}, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(VitralError, match=r"a BEiT with UPerNet's head cannot be built; of models with maps SegFormer"):
+        open_model(folder)
+
+
 EOMT = {"image_processor_type": "EomtImageProcessor", "do_pad": True, "size": {"shortest_edge": 32, "longest_edge": 32}}
 
 

@@ -167,6 +167,8 @@ def _mae(c: dict[str, Any], keys: set[str]) -> ViTConfig:
 
 def _beit(c: dict[str, Any], keys: set[str]) -> BeitConfig:
     _gelu_only(c)
+    if any(key.startswith("decode_head.") for key in keys):
+        raise VitralError("a BEiT with UPerNet's head cannot be built; of models with maps SegFormer and EoMT can")
     own = "layer" if c.get("use_relative_position_bias") else "none"
     return BeitConfig(
         **_wide(c, ("absolute", "use_absolute_position_embeddings", False)),
