@@ -1,5 +1,6 @@
 """Small real things that many tests share."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -73,8 +74,15 @@ def shapes_run(shapes_folder, tmp_path_factory) -> Path:
     return out
 
 
+def pytest_collection_finish():
+    """What is imported stays: the collector of cycles need not go through torch again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_collection_modifyitems(items):
-    """Tests marked `gpu` are skipped, by name, where there is none."""
+    """Tests marked `gpu` are skipped, by name, where there is none. What starts most processes comes first: in the end one core would wait for it."""
+    items.sort(key=lambda item: item.path.name != "test_world.py")
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

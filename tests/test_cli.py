@@ -187,20 +187,22 @@ def test_predict_looks_at_every_file_of_a_folder(capsys, shapes_run, shapes_fold
         (["--batch-size", "0"], "--batch-size 0: give 1 or more"),
     ],
 )
-def test_predict_refuses_what_makes_no_sense(capsys, shapes_run, words, says):
+def test_predict_refuses_what_makes_no_sense(capsys, monkeypatch, shapes_run, words, says):
     code, out, err = run(capsys, "predict", shapes_run, "x.png", *words)
     assert (code, out) == (2, "")
     assert says in err
     assert run(capsys, "predict", shapes_run)[0] == 2
-    assert vitral("predict", shapes_run, "-", stdin=b"")[0] == 2
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    assert run(capsys, "predict", shapes_run, "-")[0] == 2
 
 
-def test_predict_reads_paths_or_an_image_from_stdin(shapes_run, shapes_folder):
+def test_predict_reads_paths_or_an_image_from_stdin(capsys, monkeypatch, shapes_run, shapes_folder):
     paths = [shapes_folder / "disc" / "00.png", shapes_folder / "cross" / "01.png"]
     code, out, _ = vitral("predict", shapes_run, "-", stdin="\n".join(map(str, paths)).encode())
     assert code == 0
     assert [line.split("  ")[0] for line in out.splitlines()] == [str(p) for p in paths]
-    code, piped, _ = vitral("predict", shapes_run, "-", stdin=paths[0].read_bytes())
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(paths[0].read_bytes())))
+    code, piped, _ = run(capsys, "predict", shapes_run, "-")
     assert code == 0
     assert piped.split("  ")[1] == out.splitlines()[0].split("  ")[1]
 

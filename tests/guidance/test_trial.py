@@ -87,11 +87,12 @@ def test_the_trial_raises_what_the_run_would_and_leaves_nothing_behind(tmp_path,
     assert not list(tmp_path.iterdir())
 
 
-def test_what_a_person_can_get_wrong():
+def test_what_a_person_can_get_wrong(tmp_path):
     with pytest.raises(VitralError, match="more than 0"):
         measure_cost("digits", SMALL, 0.0)
+    (tmp_path / "recipe.toml").write_text(to_toml(replace(SMALL, objective=BeitOptions())))
     with pytest.raises(VitralError, match="--tokenizer"):
-        measure_cost("digits", replace(SMALL, objective=BeitOptions()))
+        try_out("digits", tmp_path / "recipe.toml", 0.1, 0.0)
 
 
 def test_a_killed_trial_is_explained(monkeypatch):

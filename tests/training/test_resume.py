@@ -85,7 +85,9 @@ def whole(shapes_folder, tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize(("where", "count"), [("write", 5), ("replace", 6), ("fsync", 9), ("replace", 9)])
+@pytest.mark.parametrize(
+    ("where", "count"), [("write", 5), ("replace", 6), ("fsync", 9), pytest.param("replace", 9, marks=pytest.mark.slow)]
+)
 def test_killed_inside_a_checkpoint_write(shapes_folder, tmp_path, whole, where, count):
     out = tmp_path / "run"
     stopped(where, count, "train", shapes_folder, "--out", out, *TRAIN, "--workers", "0")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_resume import same
+from test_resume import same, train
 
 from processes import PATIENCE, eventually, run, start
 from vitral.data.loader import rows_of
@@ -39,7 +39,8 @@ CASES = {
     "instance": f"train {{scenes}} {DENSE} {QUERY} --task instance",
 }
 QUICK = ("mixed", "mae", "dino", "instance")
-IN_PARTS = {"mixed": "offload", "dino": "yes"}  # of these, how each process holds a part of the model (FSDP2)
+IN_PARTS = {"mixed": "offload"}  # of these, how each process holds a part of the model (FSDP2)
+LONGER = f"{SMALL} {EVERY} --lr 0.05 --steps 60 --mixup 0.4 --ema 0.9 --dropout 0.1 --checkpoint-every 4"
 
 TOGETHER = Path(__file__).with_name("together.py")
 
@@ -87,7 +88,7 @@ def trained(shapes_folder, shapes_run, tmp_path_factory):
     write_scenes(root / "scenes", SceneOptions(images=30, test=7, size=48, classes=3))
     places = {"shapes": shapes_folder, "teacher": shapes_run, "scenes": root / "scenes"}
 
-    def train(processes, names, steps, in_parts):
+    def made(processes, names, steps, in_parts):
         out = root / f"{processes} {steps} {' '.join(names)}"
         if not out.exists():
             out.mkdir()
@@ -97,12 +98,13 @@ def trained(shapes_folder, shapes_run, tmp_path_factory):
             }
             if processes > 1:
                 commands |= {f"{name} in parts": f"{commands[name]} --fsdp {how}" for name, how in in_parts.items()}
+                commands["left alone"] = f"train {shapes_folder} {LONGER}"
             (out / "commands").write_text(json.dumps({name: words.split() for name, words in commands.items()}))
             done = torchrun(processes, TOGETHER, out, out / "commands")
             assert done.returncode == 0, done.stderr
         return out
 
-    return train
+    return made
 
 
 @pytest.mark.parametrize(
@@ -137,21 +139,22 @@ def as_alone(trained, processes, names, steps, in_parts, name, part):
         assert other == pytest.approx(one, rel=1e-3, abs=1e-4)
 
 
-# Process 1 sends itself a signal as it begins the step with this number, unless torchrun has started it again.
+# Process 1 sends itself these signals, as "STEP:NUMBER", as it begins these steps: the first as torchrun starts it, the next as it starts it again.
 STRUCK = """
 import os, sys
 from vitral.training import loop
-step, number = int(sys.argv[1]), int(sys.argv[2])
+life = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
+step, number = map(int, sys.argv[1].split(",")[life].split(":"))
 begun = loop.Loop.step
 def struck(self, *rest):
-    if (self.progress.step, self.world.rank, os.environ.get("TORCHELASTIC_RESTART_COUNT")) == (step, 1, "0"):
+    if (self.progress.step, self.world.rank) == (step, 1):
         os.kill(os.getpid(), number)
     return begun(self, *rest)
 loop.Loop.step = struck
 from vitral.cli import main
-main(sys.argv[3:])
+main(sys.argv[2:])
 """
-LONGER = f"{SMALL} {EVERY} --lr 0.05 --steps 60 --mixup 0.4 --ema 0.9 --dropout 0.1 --checkpoint-every 4".split()
+KILL, STOP, NOTHING = f"{{}}:{signal.SIGKILL:d}", f"{{}}:{signal.SIGTERM:d}", "-1:0"
 
 
 @pytest.fixture
@@ -161,42 +164,65 @@ def struck(tmp_path):
     return script
 
 
-@pytest.fixture(scope="module")
-def left_alone(shapes_folder, tmp_path_factory):
+@pytest.fixture
+def left_alone(trained):
     """A run of two processes that nothing happened to."""
-    out = tmp_path_factory.mktemp("left") / "alone"
-    done = torchrun(2, "-m", "vitral", "train", shapes_folder, *LONGER, "--out", out)
-    assert done.returncode == 0, done.stderr
-    return out
+    return trained(2, QUICK, 10, IN_PARTS) / "left alone"
 
 
+@pytest.mark.slow  # of what is fast, one test shows that torchrun starts them again, and another that the bits are the same
 def test_when_a_process_is_killed_all_go_on_from_the_last_checkpoint(shapes_folder, tmp_path, struck, left_alone):
     """torchrun starts them again, and the run ends with the bits of one that was left alone."""
-    words = ["train", shapes_folder, *LONGER, "--out"]
-    killed = torchrun(2, struck, 11, int(signal.SIGKILL), *words, tmp_path / "killed", restarts=1)
+    words = ["train", shapes_folder, *LONGER.split(), "--out", tmp_path / "killed"]
+    killed = torchrun(2, struck, f"{KILL.format(11)},{NOTHING}", *words, restarts=1)
     assert killed.returncode == 0, killed.stderr
     assert "resuming at step 10" in killed.stderr
     assert same(left_alone, tmp_path / "killed")
 
 
-@pytest.mark.parametrize("fsdp", ["yes", pytest.param("no", marks=pytest.mark.slow)])
-def test_a_run_goes_on_in_other_numbers_of_processes(shapes_folder, tmp_path, struck, fsdp):
-    """One process is asked to stop, and all save and stop; 3, then 2, then 1 learn from the batches that one would, in parts or not."""
-    words = [word for word in ["train", shapes_folder, *LONGER] if word not in ("--dropout", "0.1", "60")]
+@pytest.fixture(scope="module")
+def shorter(shapes_folder, tmp_path_factory):
+    """The words of a run of 20 steps without dropout, which differs between processes, and the weights that one process ends with."""
+    words = [word for word in ["train", shapes_folder, *LONGER.split()] if word not in ("--dropout", "0.1", "60")]
     words.insert(words.index("--steps") + 1, "20")
-    assert torchrun(1, struck, -1, 0, *words, "--out", tmp_path / "alone").returncode == 0
-    first = torchrun(3, struck, 5, int(signal.SIGTERM), *words, "--fsdp", fsdp, "--out", tmp_path / "run")
+    out = tmp_path_factory.mktemp("shorter") / "alone"
+    train(*words, "--out", out)
+    return words, load_file(out / "model.safetensors")
+
+
+def test_killed_they_are_started_again_and_stopped_one_goes_on(shorter, tmp_path, struck):
+    """Of two that hold the model in parts torchrun starts both again; asked to stop, both save and stop; one learns the rest."""
+    words, weights = shorter
+    struck_twice = f"{KILL.format(5)},{STOP.format(9)}"
+    both = torchrun(2, struck, struck_twice, *words, "--fsdp", "yes", "--out", tmp_path / "run", restarts=1)
+    assert "resuming at step 4" in both.stderr
+    assert "stopped and saved at step 10" in both.stderr
+    train("train", "--resume", tmp_path / "run")
+    as_before(weights, tmp_path / "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fsdp", ["yes", "no"])
+def test_a_run_goes_on_in_other_numbers_of_processes(shorter, tmp_path, struck, fsdp):
+    """One process is asked to stop, and all save and stop; 3, then 2, then 1 learn from the batches that one would, in parts or not."""
+    words, weights = shorter
+    first = torchrun(3, struck, STOP.format(5), *words, "--fsdp", fsdp, "--out", tmp_path / "run")
     assert "stopped and saved at step 6" in first.stderr
-    second = torchrun(2, struck, 13, int(signal.SIGTERM), "train", "--resume", tmp_path / "run")
+    second = torchrun(2, struck, STOP.format(13), "train", "--resume", tmp_path / "run")
     assert "stopped and saved at step 14" in second.stderr
-    assert torchrun(1, struck, -1, 0, "train", "--resume", tmp_path / "run").returncode == 0
-    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("alone", "run")]
-    for name, tensor in weights[0].items():
-        torch.testing.assert_close(weights[1][name], tensor, rtol=1e-4, atol=1e-5, msg=name)
+    train("train", "--resume", tmp_path / "run")
+    as_before(weights, tmp_path / "run")
+
+
+def as_before(weights, run):
+    """The run ended with these weights, but for the order in which numbers were added."""
+    found = load_file(run / "model.safetensors")
+    for name, tensor in weights.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_the_command_itself_starts_several_and_starts_them_again(shapes_folder, tmp_path, left_alone):
-    words = ["train", shapes_folder, *LONGER, "--processes", "2", "--out"]
+    words = ["train", shapes_folder, *LONGER.split(), "--processes", "2", "--out"]
     process = start(*words, tmp_path / "killed")
     try:
         eventually((tmp_path / "killed/checkpoints/latest").exists, process)

@@ -36,12 +36,15 @@ def parse(kind: type[T], command: str, words: Sequence[str]) -> T:
     options = options_of(told)
     spread = _spread(list(words), options)
     base = _named_recipe(words) if any(option.path == ("recipe",) for option in options) else None
-    values = _parsed(options, spread)
-    if values is None:
+    said = _said(options, spread)
+    # of these alone: tyro takes longer the more options it is told of
+    parsed = _parsed([option for option in options if option.positional or option.name in said], spread)
+    if parsed is None:
         raise VitralError(f"{_refused(options, spread, command)}\nsee vitral {command} -h")
-    if "data" in values and values["data"] is not None:
+    values: dict[str, Any] = {option.name: option.value for option in options} | parsed
+    if values.get("data") is not None:
         look_at(values["data"])
-    return _built(kind, options, values, _said(options, spread), base)
+    return _built(kind, options, values, said, base)
 
 
 def _named_recipe(words: Sequence[str]) -> Any:
@@ -74,7 +77,7 @@ def _parsed(options: Sequence[Option], words: Sequence[str]) -> dict[str, Any] |
 def _said(options: Iterable[Option], words: Sequence[str]) -> frozenset[str]:
     """Names of the options that the words set."""
     flags = {flag: option.name for option in options if not option.positional for flag in spellings(option)}
-    return frozenset(flags[flag] for flag, _ in _taken(words, flags)[1])
+    return frozenset(flags[flag] for flag, _ in _taken(words, flags)[1] if flag in flags)
 
 
 def _built(kind: type[T], options: Iterable[Option], values: dict[str, Any], said: frozenset[str], base: object) -> T:
