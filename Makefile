@@ -28,9 +28,10 @@ browser:
 web: setup
 	! command -v npm || $(BIN)/python -m vitral.deploy.web.runtime || echo "no runtime for pages: their tests are skipped"
 
-# Neighbours stay together (worksteal), so that what a module's tests share is made once. Random: other examples every time.
+# Neighbours stay together (worksteal), so that what a module's tests share is made once. Three, where two cores are, compute while others wait for
+# a browser or a process. Random: other examples every time.
 test: setup browser web
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
+	$(BIN)/python -m pytest -n 3 --dist worksteal -m 'not slow'
 
 test-all: setup browser web
 	$(BIN)/python -m pytest -n 2 --dist worksteal --hypothesis-profile=random

@@ -170,7 +170,7 @@ def test_each_kind_of_mistake():
     assert verdict.kinds == ["hit", "duplicate", "class", "place", "background", "ignored"]
     assert verdict.missed == [3]
     assert counts([verdict]) == {"hit": 1, "class": 1, "place": 1, "duplicate": 1, "background": 1, "missed": 1}
-    gains = costs([found], [truth], 2)
+    gains = costs([found], [truth], [verdict], 2)
     assert set(gains) == {"class", "place", "duplicate", "background", "missed"}
     assert gains["class"] > gains["duplicate"] >= 0
     assert gains["missed"] > 0
@@ -178,7 +178,8 @@ def test_each_kind_of_mistake():
 
 def test_a_perfect_detector_loses_nothing():
     _, truth = random_scenes(2)
-    gains = costs([as_found(one, masks=False) for one in truth], truth, 3)
+    found = [as_found(one, masks=False) for one in truth]
+    gains = costs(found, truth, list(map(judged, found, truth)), 3)
     assert set(gains.values()) == {0}
 
 

@@ -284,17 +284,18 @@ def test_baselines_are_between_the_commonest_class_and_all_right(digits):
 
 def test_the_plan_of_the_command_line_is_a_recipe_that_trains(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    code, out, err = run(capsys, "plan", "digits", "--device", "l4", "--hours", "0.01", "--json")
+    few = ("digits", "--train-fraction", "0.3")
+    code, out, err = run(capsys, "plan", *few, "--device", "l4", "--hours", "0.01", "--json")
     assert code == 0, err
     printed = json.loads(out)
     recipe = read_recipe(tmp_path / "digits.toml")
     assert recipe.model.get("dim") == printed["recipe"]["model"]["dim"]
     assert "to beat" in err
     assert max(map(len, err.splitlines())) < 100
-    code, _, err = run(capsys, "plan", "digits", "--device", "l4")
+    code, _, err = run(capsys, "plan", *few, "--device", "l4")
     assert code == 0, err
     assert (tmp_path / "digits-2.toml").exists()  # nothing is written over
-    code, _, err = run(capsys, "plan", "digits", "--device", "l4", "--out", "no/folder.toml")
+    code, _, err = run(capsys, "plan", *few, "--device", "l4", "--out", "no/folder.toml")
     assert code == 2
     assert "there is no folder no" in err
 

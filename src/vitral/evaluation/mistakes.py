@@ -71,9 +71,10 @@ def overlaps(boxes: NDArray[np.float64], objects: Sequence[Object]) -> NDArray[n
     return shared / np.maximum(np.where(crowd, own[:, None], own[:, None] + theirs - shared), 1e-9)
 
 
-def costs(found: Sequence[Detections], truth: Sequence[Annotated], classes: int) -> dict[Mistake, float]:
-    """Of each kind how much AP at .5 would gain if all its mistakes were mended; empty where no AP is defined."""
-    verdicts = [judged(one, real) for one, real in zip(found, truth, strict=True)]
+def costs(
+    found: Sequence[Detections], truth: Sequence[Annotated], verdicts: Sequence[Judged], classes: int
+) -> dict[Mistake, float]:
+    """Of each kind how much AP at .5 would gain if all its mistakes were mended; empty where no AP is defined. verdicts: `judged` of each image."""
     now = _ap50(found, truth, classes)
     if now is None:
         return {}

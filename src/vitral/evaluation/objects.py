@@ -241,7 +241,8 @@ def score_objects(
         for each in one:
             support[each.index] += 1
         images[sorted({each.index for each in one})] += 1
-    threshold = surest(found, [judged(one, each) for one, each in zip(found, truth, strict=True)], int(support.sum()))
+    verdicts = [judged(one, each) for one, each in zip(found, truth, strict=True)]
+    threshold = surest(found, verdicts, int(support.sum()))
     threshold = SURE if threshold is None else float(f"{threshold:.3g}")
     shown = [one.take(one.scores >= threshold) for one in found]
     classes = [
@@ -267,7 +268,7 @@ def score_objects(
         loss=_loss(found, real),
         threshold=threshold,
         mistakes=counts([judged(one, real) for one, real in zip(shown, truth, strict=True)]) if report else {},
-        costs={kind: round(gain, 6) for kind, gain in costs(found, truth, K).items()} if report else {},
+        costs={kind: round(gain, 6) for kind, gain in costs(found, truth, verdicts, K).items()} if report else {},
         classes=classes,
         counting=counting(truth),
     )
