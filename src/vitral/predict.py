@@ -109,6 +109,20 @@ class Predictor:
         made = TorchEngine(engine.model, self.card.preprocess, engine.precision, merging=tokens)
         return type(self)(made, self.card)
 
+    def keeping_shape(self) -> Self:
+        """The same model, seeing whole images in their own shapes at about as many pixels as before, nothing cropped or padded: sides are multiples
+        of a patch, and images of several shapes go through it in one sequence (https://arxiv.org/abs/2307.06304).
+
+        Raises VitralError for an exported file, and for models that are no plain ViTs with one answer an image, or that merge tokens.
+        """
+        if not self._torch("takes images of one shape").packs:
+            raise VitralError(
+                "keeping shapes is for plain ViTs with one answer an image that merge no tokens, and this model is not one "
+                f"({self.card.model}); leave it out"
+            )
+        steps = self.card.preprocess.keeping_shape(self.model.patch_size)
+        return type(self)(self.engine, replace(self.card, preprocess=steps))
+
     def decode(self, image: ImageLike) -> "Tensor":
         """Any image to [C, h, w] on the 0..255 scale with the model's channels. Raises VitralError if it is smaller than a patch.
 
@@ -270,6 +284,8 @@ class Predictor:
         if top_k < 1:
             raise VitralError(f"top_k {top_k}: ask for at least 1 class")
         if len({view.shape for view in views}) > 1:  # preprocessing without a common size
+            if self.engine.packs:
+                return self.answered(self.engine.packed(views), names, placed, top_k)
             pairs = zip(views, names, placed, strict=True)
             return [self.predict_batch([view], [name], [place], top_k)[0] for view, name, place in pairs]
         return self.answered(self.run(views), names, placed, top_k)

@@ -49,6 +49,8 @@ class Evaluate:
     merge: int = 0
     """Tokens that become one with others in each layer of a plain ViT, which is faster: scores the model so, and says what it loses beside the model
     as it is, and how fast both are; default: none."""
+    keep_shape: bool = False
+    """Let a plain ViT see whole images in their own shapes, at about as many pixels as its view has; nothing is cropped or padded."""
     explanations: tuple[MethodName, ...] = ()
     """Also test how faithful the maps of these methods are. By deletion and insertion, beside random maps and the centre: attention, rollout,
     gradient_rollout, relevance, grad_cam, legrad, integrated_gradients, occlusion, logit_lens, similarity or pca."""
@@ -78,10 +80,11 @@ def evaluate(given: Evaluate, words: list[str]) -> int:
     from vitral.training.reopen import open_as_in_training
 
     itself = given.engine == "auto" and (
-        given.explanations or given.merge or given.precision != "fp32"
+        given.explanations or given.merge or given.keep_shape or given.precision != "fp32"
     )  # an exported file has none of these
     whole = opened(given.model, "own" if itself else given.engine)
     predictor = whole.merging(given.merge) if given.merge else whole
+    predictor = predictor.keeping_shape() if given.keep_shape else predictor
     if given.explanations:
         check_methods(predictor, given.explanations)
     with Display() as display:
@@ -217,6 +220,8 @@ class Predict:
     """What runs the model: torch, onnx (ONNX Runtime) or openvino; auto takes what vitral optimize found fastest for it here, or the model's own."""
     merge: int = 0
     """Tokens that become one with others in each layer of a plain ViT: faster, and less exact by what vitral evaluate --merge says; default: none."""
+    keep_shape: bool = False
+    """Let a plain ViT see whole images in their own shapes, as vitral evaluate --keep-shape scores it; nothing is cropped or padded."""
     reading: ReadingOptions = field(default_factory=ReadingOptions)
 
 
@@ -231,8 +236,11 @@ def predict(given: Predict, words: list[str]) -> int:
     at_least(0, merge=given.merge)
     if not given.images:
         raise VitralError("predict: which images? Give files, folders, or - to read from stdin")
-    predictor = opened(given.model, "own" if given.merge and given.engine == "auto" else given.engine)
-    predictor = given.reading.read_by(predictor.merging(given.merge) if given.merge else predictor, every=True)
+    itself = given.engine == "auto" and (given.merge or given.keep_shape)  # an exported file has neither
+    predictor = opened(given.model, "own" if itself else given.engine)
+    predictor = predictor.merging(given.merge) if given.merge else predictor
+    predictor = predictor.keeping_shape() if given.keep_shape else predictor
+    predictor = given.reading.read_by(predictor, every=True)
     separator = stored_data_options(predictor.card.recipe).label_separator or ";"
     if given.out is not None and predictor.answers.of_whole:
         raise VitralError(

@@ -21,7 +21,8 @@ from vitral.errors import VitralError
 from vitral.randomness import Permutation, derive, keys, uniforms
 
 REMEMBERED = 2**30  # bytes
-Pixels = tuple[Tensor, Any]  # [B, C, H, W] on the 0..255 scale, and what outputs are compared with
+Pixels = tuple[Any, Any]
+"""Images [B, C, H, W] on the 0..255 scale, or apart a list of [C, H, W], and what outputs are compared with."""
 
 
 @dataclass(frozen=True)
@@ -232,16 +233,16 @@ def rows_of(count: int, number: int, processes: int) -> np.ndarray:
 
 
 class EvaluationBatches(Dataset[Pixels]):
-    """The split in its own order, each image in the evaluation view."""
+    """The split in its own order, each image in the evaluation view. apart: as a list, so that each may have its own size."""
 
-    def __init__(self, split: Split, preprocess: Preprocess, batch_size: int) -> None:
-        self.split, self.preprocess, self.batch_size = split, preprocess, batch_size
+    def __init__(self, split: Split, preprocess: Preprocess, batch_size: int, *, apart: bool = False) -> None:
+        self.split, self.preprocess, self.batch_size, self.apart = split, preprocess, batch_size, apart
         self.read = Reader(split, preprocess)
 
     def __getitem__(self, number: int) -> Pixels:
         rows = np.arange(number * self.batch_size, min((number + 1) * self.batch_size, len(self.split)))
         images = [self.preprocess.view(self.read(i)) for i in rows.tolist()]
-        return stack(images), self.split.targets.truth(rows, self.placed(rows))
+        return images if self.apart else stack(images), self.split.targets.truth(rows, self.placed(rows))
 
     def placed(self, rows: np.ndarray) -> Callable[[int], Placed]:
         """Where the model's pixels lie in the k-th of these images."""

@@ -9,7 +9,7 @@ import numpy as np
 from vitral.data import steps as named
 from vitral.data.bands import check_shown, to_rgb
 from vitral.data.resample import INTERPOLATIONS, Pixels
-from vitral.data.steps import CenterCrop, Resize, Step
+from vitral.data.steps import CenterCrop, Pad, Resize, ReverseChannels, Step
 from vitral.data.values import Reading, reading
 from vitral.data.view import View
 from vitral.errors import VitralError
@@ -123,6 +123,21 @@ class Preprocess:
         """The same for a model of another image size: what steps resize and crop to grows and shrinks with it."""
         by = height / self.height, width / self.width
         return replace(self, height=height, width=width, steps=tuple(step.scaled(*by) for step in self.steps))
+
+    def keeping_shape(self, patch: int) -> "Preprocess":
+        """The whole image in its own shape, at about as many pixels as now; sides are multiples of `patch`."""
+        arithmetic = "pillow" if self.resize == "steps" else "torch"
+        whole = Resize("area", self.height, self.width, self.interpolation, multiple=patch, arithmetic=arithmetic)
+        others = tuple(step for step in self.steps if isinstance(step, ReverseChannels))
+        return replace(self, resize="steps", steps=(whole, *others))
+
+    @property
+    def one_size(self) -> bool:
+        """Whether all images come out in one size."""
+        return any(
+            isinstance(step, CenterCrop | Pad) or (isinstance(step, Resize) and step.rule == "exact")
+            for step in self.plan
+        )
 
     def check(self, height: int, width: int, name: str) -> None:
         """A VitralError where an image is smaller than one patch, or of a shape that the steps cannot bring to the model's."""

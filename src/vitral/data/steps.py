@@ -6,6 +6,7 @@ and Transformers (https://github.com/huggingface/transformers, image_transforms.
 """
 
 import dataclasses
+import math
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -15,7 +16,7 @@ from vitral.data.resample import ARITHMETICS, INTERPOLATIONS, Pixels, Region, re
 from vitral.data.view import View
 from vitral.errors import VitralError
 
-RULES = ("exact", "share", "shortest", "within", "cover", "fit")
+RULES = ("exact", "share", "shortest", "within", "cover", "fit", "area")
 HALVES = ("down", "even")
 
 
@@ -34,6 +35,7 @@ class Resize:
         over `longest`, that decides.
     within: in proportion, as large as fits in `height` x `width`, sides cut to whole pixels (Transformers' max_height, max_width).
     cover, fit: in proportion, the smallest that covers and the largest that fits in `height` x `width`; sides rounded (timm).
+    area: in proportion, with as many pixels as `height` x `width`; sides rounded to multiples of `multiple`. Our own rule.
     """
 
     rule: str
@@ -44,7 +46,7 @@ class Resize:
     longest: int = 0
     """0: no limit."""
     multiple: int = 1
-    """Of shortest: both sides are then cut down to multiples of it (YOLOS's processor)."""
+    """Of shortest: both sides are then cut down to multiples of it (YOLOS's processor). Of area: rounded to them."""
     arithmetic: str = "pillow"
     rounded: bool = True
     """Off: values between the 256 levels, and beyond them, stay."""
@@ -71,6 +73,9 @@ class Resize:
         if self.rule == "within":
             scale = min(self.height / h, self.width / w)
             return int(h * scale), int(w * scale)
+        if self.rule == "area":
+            scale, least = math.sqrt(self.height * self.width / (h * w)), self.multiple
+            return max(least, round(h * scale / least) * least), max(least, round(w * scale / least) * least)
         ratios = h / self.height, w / self.width
         ratio = max(ratios) if self.rule == "fit" else min(ratios)
         return round(h / ratio), round(w / ratio)

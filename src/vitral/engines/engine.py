@@ -1,6 +1,7 @@
 """What runs a model: from the pixels that it sees to its outputs."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -19,6 +20,13 @@ class Engine(ABC):
         if precision != "fp32":
             raise VitralError(f"precision {precision}: an exported file has its own; leave out --precision")
         return nullcontext()
+
+    packs: bool = False
+    """Whether `packed` is there: images of several shapes in one forward pass."""
+
+    def packed(self, views: Sequence[Pixels]) -> Any:
+        """As `__call__`, of images [C, H, W] of any shapes; where `packs` says so."""
+        raise AssertionError(f"{self.library} takes images of one shape")
 
     @abstractmethod
     def __call__(self, pixels: Pixels) -> Any:

@@ -1,7 +1,7 @@
 """A model in PyTorch, here and now."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
@@ -14,7 +14,7 @@ from vitral.data.resample import Pixels
 from vitral.engines.engine import Engine
 from vitral.layers.precision import autocast, torch_dtype
 from vitral.models.common import ImageModel, evaluating
-from vitral.models.plain import forward_merging
+from vitral.models.plain import forward_merging, forward_packed
 
 
 @contextmanager
@@ -54,6 +54,7 @@ class TorchEngine(Engine):
     ) -> None:
         self.model, self.preprocess, self.precision, self.merging = model.eval(), preprocess, precision, merging
         run = model if precision == "fp32" else cast(model, torch_dtype(precision))
+        self.packs, self.run = model.plain and not merging, run
         forward = partial(forward_merging, run, each=merging) if merging else run
         self.forward = torch.compile(forward, dynamic=False) if compiled else forward
 
@@ -63,6 +64,13 @@ class TorchEngine(Engine):
     def __call__(self, pixels: Pixels) -> Any:
         device = next(self.model.parameters()).device
         return self.outputs(self.preprocess.normalise(torch.from_numpy(pixels).to(device)))
+
+    @torch.inference_mode()
+    def packed(self, views: Sequence[Pixels]) -> Any:
+        device = next(self.model.parameters()).device
+        images = [self.preprocess.normalise(torch.from_numpy(view).to(device)) for view in views]
+        with autocast(device, self.precision):
+            return forward_packed(self.run, images).float().to("cpu")
 
     @torch.inference_mode()
     def outputs(self, batch: torch.Tensor) -> Any:

@@ -58,10 +58,11 @@ def answered(
     failed: Failed = tell,
 ) -> Iterator[tuple[Any, Any]]:
     """The engine's outputs, float32 on the CPU, and the targets of batch after batch of a split, in its order; options as in `over`."""
-    done, steps = 0, predictor.card.preprocess
-    with predictor.engine.computing(precision):
-        for pixels, targets in EvaluationBatches(split, steps, batch_size).stream(workers, failed):
-            yield predictor.engine(pixels.numpy()), targets
+    done, steps, engine = 0, predictor.card.preprocess, predictor.engine
+    apart = engine.packs and not steps.one_size
+    with engine.computing(precision):
+        for pixels, targets in EvaluationBatches(split, steps, batch_size, apart=apart).stream(workers, failed):
+            yield engine.packed([each.numpy() for each in pixels]) if apart else engine(pixels.numpy()), targets
             done += len(pixels)
             if progress:
                 progress(done, len(split))

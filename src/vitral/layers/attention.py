@@ -66,6 +66,15 @@ def _explicit_is_better(q: Tensor, k: Tensor) -> bool:
     return q.device.type == "cpu" and q.shape[-2] * k.shape[-2] <= limit
 
 
+def attend_within(
+    counts: Sequence[int], q: Tensor, k: Tensor, v: Tensor, *, recorder: Recorder | None = None
+) -> Tensor:
+    """`attend` where the tokens of several images stand one after the other, so many of each: an image's queries see its own keys only."""
+    assert recorder is None, "attention is recorded of one image at a time"
+    images = zip(*(each.split(counts, dim=2) for each in (q, k, v)), strict=True)
+    return torch.cat([attend(*image) for image in images], dim=2)
+
+
 class AttentionLayer(nn.Module):
     """Base of the modules that call `attend` once in their forward and pass `self.recorder` to it, so that attention can be recorded.
 
