@@ -81,6 +81,11 @@ def contest(
     return results
 
 
+def change(lost: float) -> str:
+    """Points of a score in words."""
+    return f"{abs(lost):.2f} points {'lost' if lost >= 0 else 'won'}"
+
+
 def defined(scores: Scores, split: Split) -> float:
     """The headline score on a split. Raises VitralError where it has none."""
     if scores.headline is None:
