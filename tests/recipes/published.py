@@ -265,4 +265,13 @@ SMALL = {
 PUBLISHED: dict[str, Published] = VIT | AUGREG | META | PYRAMIDS | MASKED | SMALL
 
 # Our own, which were chosen and measured here: tests/test_docs.py and benchmarks/LOG.md hold what they promise.
-OWN = ("digits", "elpv", "fashion-mnist", "fashion-mnist-stem", "scenes-instance", "scenes-semantic", "vit-t4")
+OWN = (
+    "digits",
+    "elpv",
+    "fashion-mnist",
+    "fashion-mnist-stem",
+    "scenes-instance",
+    "scenes-pretrain",
+    "scenes-semantic",
+    "vit-t4",
+)
