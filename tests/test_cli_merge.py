@@ -6,7 +6,7 @@ import pytest
 
 from exporting import exported
 from vitral.cli import main
-from vitral.deploy.fastest.contest import change
+from vitral.deploy.fastest.contest import lost_or_won
 from vitral.predict import load
 
 
@@ -31,7 +31,7 @@ def test_evaluate_says_what_merging_loses_and_wins(capsys, shapes_run, shapes_fo
     assert cost["images"] == 90
     assert min(*cost["rates"], cost["faster"]) > 0
     assert merged["loss"] != plain["loss"]
-    assert f"{merged['top1']:.2%} merging 8: {change(cost['lost_points'])};" in err
+    assert f"{merged['top1']:.2%} merging 8: {lost_or_won(cost['lost_points'])};" in err
     assert "images a second in batches of 8" in err
     assert "merging" not in plain
 

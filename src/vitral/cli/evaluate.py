@@ -5,7 +5,7 @@ import sys
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from vitral.cli.explain import MethodName
 from vitral.cli.options import argument, names_said
@@ -80,7 +80,7 @@ def evaluate(given: Evaluate, words: list[str]) -> int:
             values_said(given.options, given.said),
             partial(display.count, "checking images"),
         )
-        name, split = _scored(given, data, predictor)
+        name, split = _chosen_split(given, data, predictor)
         if predictor.engine.library != "PyTorch":
             display.say(f"run by {predictor.engine.library}")
         display.say(f"{predictor.card.model}: scoring {counted(len(split), 'image')} ({name})")
@@ -129,7 +129,7 @@ def _opened(given: Evaluate) -> "tuple[Predictor, Predictor]":
     return whole, predictor
 
 
-def _scored(given: Any, data: "DataSet", predictor: "Predictor") -> "tuple[str, Split]":
+def _chosen_split(given: Evaluate, data: "DataSet", predictor: "Predictor") -> "tuple[str, Split]":
     """The split to score: the one that was asked for, else the images that are new to the model."""
     from vitral.evaluation.evaluate import merged
 

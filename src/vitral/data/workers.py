@@ -130,9 +130,8 @@ def _ahead(batches: Dataset[T], numbers: Iterator[int], workers: int, pinned: bo
                 "Caught "
             ):  # a fault of ours in computing a batch, with the traceback of the worker
                 raise
-            if isinstance(
-                error, ConnectionError | EOFError
-            ):  # which comes before the end of the process that it is due to
+            if isinstance(error, ConnectionError | EOFError):
+                # It comes before the end of the process that it is due to.
                 multiprocessing.connection.wait([p.sentinel for p in processes], timeout=ENDING)
             raise _LoadersFailed(_why(error, [p.exitcode for p in processes if p.exitcode])) from None
         if isinstance(item, VitralError | _LoadersFailed):

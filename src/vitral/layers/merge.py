@@ -45,8 +45,8 @@ class Merging:
         place[:, :P] = torch.arange(P)
         place[:, P::2] = torch.arange(first, N - merged)
         place[:, P + 1 :: 2] = (first + partner).scatter(1, stay, torch.arange(P, first).expand(B, -1))
-        sizes = self.sizes.new_zeros(B, N - merged).scatter_add(1, place, self.sizes)
-        sums = tokens.new_zeros(B, N - merged, D)
+        sizes = self.sizes.new_zeros(B, N - merged).scatter_add(1, place, self.sizes)  # [B, fewer]
+        sums = tokens.new_zeros(B, N - merged, D)  # [B, fewer, D]
         sums.scatter_add_(1, place[..., None].expand(-1, -1, D), tokens * self.sizes[..., None])
         self.sizes, self.place = sizes, place.gather(1, self.place)
         return sums / sizes[..., None]

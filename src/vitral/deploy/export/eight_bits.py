@@ -10,7 +10,7 @@ from vitral.data.sources import Split
 from vitral.deploy.export.file import place
 from vitral.deploy.export.formats import FORMATS, export
 from vitral.deploy.export.quantise import WAYS, quantised
-from vitral.deploy.fastest.contest import Result, Way, change, contest
+from vitral.deploy.fastest.contest import Result, Way, contest, lost_or_won
 from vitral.errors import VitralError
 from vitral.predict import Predictor, load
 from vitral.training.machine import processor
@@ -29,7 +29,7 @@ class Tried:
     def __str__(self) -> str:
         first, *others = self.results
         return "\n".join(
-            f"{each.way.name}: {change(each.lost)} ({first.score:.2%} to {each.score:.2%}), "
+            f"{each.way.name}: {lost_or_won(each.lost)} ({first.score:.2%} to {each.score:.2%}), "
             f"{1 / each.slower[self.batch]:.2f} times the speed of float32 at batch {self.batch} "
             f"({each.rates[self.batch]:.1f} images/s on this processor)"
             for each in others

@@ -81,7 +81,7 @@ def contest(
     return results
 
 
-def change(lost: float) -> str:
+def lost_or_won(lost: float) -> str:
     """Points of a score in words."""
     return f"{abs(lost):.2f} points {'lost' if lost >= 0 else 'won'}"
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from vitral.data.resample import Pixels
 from vitral.data.sources import Split
-from vitral.deploy.fastest.contest import ROUNDS, Way, change, defined, timed
+from vitral.deploy.fastest.contest import ROUNDS, Way, defined, lost_or_won, timed
 from vitral.evaluation.evaluator import Evaluator, Gathering, Scores
 
 BATCH = 8  # images in one forward pass when speeds are compared
@@ -42,7 +42,7 @@ class Price:
     def lines(self, title: str, name: str) -> str:
         """title: of the score. name: of the other way."""
         return (
-            f"{title} {self.scores[0]:.2%} as it is, {self.scores[1]:.2%} {name}: {change(self.lost)}; of {self.images:,} images "
+            f"{title} {self.scores[0]:.2%} as it is, {self.scores[1]:.2%} {name}: {lost_or_won(self.lost)}; of {self.images:,} images "
             f"{self.only_right[0]:,} are right only as it is, {self.only_right[1]:,} only {name}\n"
             f"images a second in batches of {BATCH}: {self.rates[0]:,.1f} as it is, {self.rates[1]:,.1f} {name}, {self.faster:.2f} times as many"
         )
