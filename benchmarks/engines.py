@@ -3,14 +3,16 @@
     python benchmarks/engines.py [--models ViT-Ti ViT-S ViT-B Swin-T] [--rounds 7]       # needs transformers
 
 Transformers makes random weights, and `vitral.load` reads its folder. `optimize` chooses by batches of 1 and of 8: in float32, and in any precision.
-Then the choices and all others take turns in one process, each after a batch that does not count: ratios are medians over the rounds of theirs / ours
-in seconds. Best settings: ONNX Runtime with and without spinning threads, and with its optimiser for ViTs; OpenVINO for latency, and with a stream a
-core. The share is that of what torch's matrix products reach in the same rounds. Answers: the largest difference of a probability from eager
-PyTorch's in float32. On one core (`taskset -c 1`) times are the processor's, which other processes' work does not lengthen.
+Then the choices and all others take turns in one process, in another order each round, each after a quarter of a second of batches that do not count
+(threads of the one before spin for a while): ratios are medians over the rounds of theirs / ours in seconds. Best settings: ONNX Runtime with and
+without spinning threads, and with its optimiser for ViTs; OpenVINO for latency, and with a stream a core. The share is that of what torch's matrix
+products reach in the same rounds. Answers: the largest difference of a probability from eager PyTorch's in float32. On one core (`taskset -c 1`)
+times are the processor's, which other processes' work does not lengthen.
 """
 
 import argparse
 import logging
+import random
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,9 +29,7 @@ from sklearn.datasets import load_sample_images
 
 from vitral.checkpoints.bundle import save_model
 from vitral.data.sources import open_data
-from vitral.deploy.export.file import place
 from vitral.deploy.export.formats import export
-from vitral.deploy.fastest import optimise as module
 from vitral.deploy.fastest.optimise import Optimised, optimise
 from vitral.engines.cores import cores
 from vitral.engines.openvino import core
@@ -46,6 +46,7 @@ MODELS = {
     "Swin-T": (hf.SwinForImageClassification, hf.SwinConfig, {}),
 }
 SIZES = (1, 8)
+WARM = 0.25  # seconds
 CLOCK = time.process_time if cores() == 1 else time.perf_counter
 Run = Callable[[np.ndarray], object]
 
@@ -149,7 +150,6 @@ def compare(name: str, work: Path, rounds: int) -> None:
     ]
     for suffix in (".onnx", ".xml"):
         export(predictor, work / f"rival{suffix}")
-    module.export = lambda _, out: place(work / f"rival{out.suffix}", out)  # which takes longer than everything else
     began = time.perf_counter()
     found = optimise(
         work / "model.safetensors", split, list(made.labels), [], views, work / "fast", loss=100, batch=max(SIZES)
@@ -183,9 +183,11 @@ def turns(name, size, views, groups, rows, rounds, multiply_adds) -> None:
     squares = {"float32": torch.randn(2, 2048, 2048), "bfloat16": torch.randn(2, 2048, 2048).bfloat16()}
     took: dict[object, list[float]] = {key: [] for key in [*ways, *groups]}
     said: dict[object, np.ndarray] = {}
-    for _ in range(rounds):
-        for key, run in ways.items():
-            said[key] = np.asarray(run(batch))
+    for number in range(rounds):
+        for key, run in random.Random(number).sample(sorted(ways.items(), key=str), len(ways)):
+            began = time.perf_counter()
+            while time.perf_counter() - began < WARM:
+                said[key] = np.asarray(run(batch))
             began = CLOCK()
             run(batch)
             took[key].append(CLOCK() - began)

@@ -25,7 +25,8 @@ from serving import free_port, picture
 from vitral.checkpoints.card import ModelCard
 from vitral.checkpoints.create import create_model
 from vitral.data.preprocess import Preprocess
-from vitral.deploy.export.file import export_onnx, place
+from vitral.deploy.export.file import place
+from vitral.deploy.export.formats import export
 from vitral.deploy.serve.models import digest
 from vitral.models.zoo import family_of
 from vitral.predict import Predictor, load
@@ -54,7 +55,7 @@ def exported(out: Path, seed: int) -> None:
         [f"kind {k}" for k in range(10)],
         Preprocess(32, 32, 3, (0.5,) * 3, (0.5,) * 3),
     )
-    export_onnx(Predictor(model.eval(), card), out)
+    export(Predictor(model.eval(), card), out)
 
 
 async def ask(port: int, body: bytes, counts: dict[str, int]) -> tuple[int, str, bytes]:

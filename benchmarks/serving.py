@@ -189,7 +189,7 @@ def main() -> None:
     from vitral.checkpoints.card import ModelCard
     from vitral.checkpoints.create import create_model
     from vitral.data.preprocess import Preprocess
-    from vitral.deploy.export.file import export_onnx
+    from vitral.deploy.export.formats import export
     from vitral.deploy.export.writers import told_anew
     from vitral.engines.exported import THREADING
     from vitral.models.zoo import family_of
@@ -204,7 +204,7 @@ def main() -> None:
             model,
             ModelCard(family_of(model.config), model.config.arguments(), [f"kind {k}" for k in range(10)], steps),
         )
-        export_onnx(open_model(file), exported)
+        export(open_model(file), exported)
         quiet = Path(folder, "told", "m.onnx")
         told_anew(exported, quiet, {THREADING: "blocking"})
         kinds = {"torch": file, "onnx": exported, "onnx, no spinning": quiet}

@@ -10,7 +10,8 @@ from families import CLASSIFIERS, small
 from vitral.checkpoints.card import ModelCard
 from vitral.data.preprocess import Preprocess
 from vitral.deploy.export.file import place
-from vitral.deploy.export.formats import FORMATS, export
+from vitral.deploy.export.formats import FORMATS
+from vitral.deploy.export.graph import Traced
 from vitral.models.heads.dense import build_model
 from vitral.models.heads.options import LinearOptions, QueryOptions, SegformerOptions
 from vitral.predict import Predictor
@@ -34,6 +35,7 @@ def predictor(family="vit", task="classify", head=None, **options):
     task, made = HEADS[head] if head else (OWN.get(family, task), None)
     if made is not None:
         model = build_model(model.config, made)
+        torch.manual_seed(1)  # with which every family finds something
         with torch.no_grad():
             for p in model.parameters():
                 p.add_(torch.randn_like(p) * 0.1)
@@ -52,13 +54,18 @@ MATRIX = [
 FOLDER = tempfile.TemporaryDirectory(prefix="exported-")
 
 
+@functools.lru_cache(maxsize=2)
+def traced(family, head):
+    return Traced(predictor(family, head=head))
+
+
 @functools.cache
 def exported(to, family="vit", head=None):
     """A predictor and its file, which is not to be written to."""
-    made = predictor(family, head=head)
+    made = traced(family, head)
     path = Path(FOLDER.name, f"{family}-{head}{FORMATS[to].suffix}")
-    export(made, path)
-    return made, path
+    FORMATS[to].write(made, path)
+    return made.predictor, path
 
 
 def copied(made, out, to=None):

@@ -22,8 +22,8 @@ from vitral.data.preprocess import Preprocess
 from vitral.data.steps import Resize
 from vitral.data.things import ThingTruth
 from vitral.data.view import Placed, View
-from vitral.deploy.export import file, verify
-from vitral.deploy.export.file import export_onnx, place
+from vitral.deploy.export import file, graph, verify
+from vitral.deploy.export.file import place
 from vitral.deploy.export.formats import FORMATS as ALL
 from vitral.deploy.export.formats import export
 from vitral.deploy.export.verify import pictures
@@ -105,19 +105,19 @@ def test_every_family_and_task_is_exported(family, head, to, tmp_path):
 def test_a_model_that_predicts_nothing_is_refused(tmp_path):
     card = ModelCard("mae", {}, [], Preprocess(32, 32, 3, (0.5,) * 3, (0.5,) * 3))
     with pytest.raises(VitralError, match="has no head"):
-        export_onnx(Predictor(small("mae"), card), tmp_path / "m.onnx")
+        export(Predictor(small("mae"), card), tmp_path / "m.onnx")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("channels", [1, 5])
 def test_grey_images_and_bands_are_compared_as_such(channels, tmp_path):
     made = predictor(in_channels=channels)
-    assert export_onnx(made, tmp_path / "m.onnx").verified.difference < 1e-5
+    assert export(made, tmp_path / "m.onnx").verified.difference < 1e-5
 
 
 def test_raw_graphs_take_normalised_pixels_and_give_logits_of_label_sets_too(tmp_path):
     made = predictor(task="multilabel")
-    export_onnx(made, tmp_path / "m.onnx", raw=True)
+    export(made, tmp_path / "m.onnx", raw=True)
     pixels = torch.randn(3, 3, 32, 48)
     session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
     (found,) = session.run(["logits"], {"pixel_values": pixels.numpy()})
@@ -145,13 +145,13 @@ def test_evaluators_take_the_outputs_of_any_engine():
 
 
 def broken_mean(monkeypatch):
-    init = file.Graph.__init__
+    init = graph.Graph.__init__
 
     def other(self, predictor, raw):
         init(self, predictor, raw)
         self.mean += 10
 
-    monkeypatch.setattr(file.Graph, "__init__", other)
+    monkeypatch.setattr(graph.Graph, "__init__", other)
 
 
 def swapped_labels(monkeypatch):
@@ -165,7 +165,7 @@ def swapped_labels(monkeypatch):
 
 
 def baked_batch(monkeypatch):
-    monkeypatch.setattr("vitral.deploy.export.writers._any_number", dict)
+    monkeypatch.setattr("vitral.deploy.export.graph._any_number", dict)
 
 
 @pytest.mark.parametrize("to", ["onnx", pytest.param("openvino", marks=pytest.mark.slow), "torch"])
@@ -268,7 +268,7 @@ def test_what_is_no_exported_file_is_refused_by_name(content, says, suffix, tmp_
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path):
     for path, says in ((tmp_path / "m.bin", r"ends in \.onnx"), (tmp_path / "no" / "m.onnx", "there is no folder")):
         with pytest.raises(VitralError, match=says):
-            export_onnx(predictor(), path)
+            export(predictor(), path, "onnx")
 
 
 def test_what_needs_the_model_says_so(whole):

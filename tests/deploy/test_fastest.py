@@ -1,6 +1,7 @@
 """Which engine runs a model: what is fastest and answers as well, what is kept of that, and files in 8 bits that are worth it or refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +152,9 @@ def test_the_fastest_that_loses_little_is_written_and_remembered(
 ):
     path, made = model
     in_the_contest(monkeypatch, optimise, lost, slower)
-    monkeypatch.setattr(optimise, "export", copied)
+    monkeypatch.setattr(
+        optimise, "FORMATS", {name: replace(each, write=copied) for name, each in optimise.FORMATS.items()}
+    )
     monkeypatch.setattr(optimise, "choose_precision", lambda wanted, device: "bf16")
     monkeypatch.setattr(optimise, "cores", lambda: 1)
     found = optimise.optimise(path, None, NAMES, [], [], tmp_path / "fast", loss=0.3)

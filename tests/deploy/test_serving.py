@@ -17,7 +17,7 @@ from viewing import encoded
 
 from processes import PATIENCE, eventually
 from vitral.deploy import limits as sizes
-from vitral.deploy.export.file import export_onnx
+from vitral.deploy.export.formats import export
 from vitral.deploy.serve import asking, models
 from vitral.deploy.serve.serving import Limits, Picture, Serving
 from vitral.errors import VitralError
@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for task in TASKS:
         saved(folder / f"{task}.safetensors", task)
-    export_onnx(load(folder / "classify.safetensors"), folder / "exported.onnx")
+    export(load(folder / "classify.safetensors"), folder / "exported.onnx")
     return folder
 
 

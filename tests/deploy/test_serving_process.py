@@ -18,7 +18,7 @@ from viewing import encoded
 
 from processes import PATIENCE, eventually, start
 from vitral.cli import main
-from vitral.deploy.export.file import export_onnx
+from vitral.deploy.export.formats import export
 
 # `vitral` with two words before it, which name files: the first is made when something is computed, which ends when the second is there.
 HOLDING = """
@@ -126,7 +126,7 @@ def test_ctrl_c_ends_it_quietly(model):
 def test_an_exported_model_is_served_without_pytorch(model, tmp_path):
     from vitral.predict import load
 
-    export_onnx(load(model), tmp_path / "photos.onnx")
+    export(load(model), tmp_path / "photos.onnx")
     with process("serve", tmp_path / "photos.onnx", "--port", "0", code=WITHOUT_TORCH) as (_, port, _line):
         status, answer = request(port, "POST", "/predict", encoded())
         assert status == 200

@@ -24,9 +24,10 @@ from vitral.cli import main
 from vitral.data import steps as named
 from vitral.data.preprocess import Preprocess
 from vitral.data.steps import AsIs, CenterCrop, Pad, Resize, ReverseChannels
+from vitral.deploy.export.formats import export
 from vitral.deploy.web import page as page_module
 from vitral.deploy.web import runtime as module
-from vitral.deploy.web.page import TASKS, export_web
+from vitral.deploy.web.page import TASKS
 from vitral.deploy.web.runtime import fetch, kept, runtime
 from vitral.errors import VitralError
 
@@ -56,7 +57,7 @@ def pages(fetched, tmp_path_factory):
     """A page of each task that has one."""
     folder = tmp_path_factory.mktemp("pages")
     for task in TASKS:
-        export_web(finding(task), folder / task)
+        export(finding(task), folder / task, "web")
     return folder
 
 
@@ -231,15 +232,15 @@ def test_pixels_are_vitrals(page, origin):
 def test_what_has_no_page_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "kept", lambda: tmp_path / "nothing")
     with pytest.raises(VitralError, match="run make web"):
-        export_web(predictor(), tmp_path / "page")
+        export(predictor(), tmp_path / "page", "web")
     monkeypatch.setattr(page_module, "TASKS", ("classify",))
     with pytest.raises(VitralError, match="has no answers of the task detect"):
-        export_web(predictor("detect"), tmp_path / "page")
+        export(predictor("detect"), tmp_path / "page", "web")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "index.html").write_text("somebody's page")
     (tmp_path / "full" / "mine.txt").write_text("keep")
     with pytest.raises(VitralError, match="name another folder"):
-        export_web(predictor(), tmp_path / "full")
+        export(predictor(), tmp_path / "full", "web")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
 
 
@@ -270,7 +271,7 @@ def test_the_folder_for_transformers_js(fetched, tmp_path):
     """The names and fields that it reads, and a model from pixel_values to logits."""
     made = predictor_of(small("vit", image_size=32))
     made.card.preprocess = replace(made.card.preprocess, resize="squash")
-    assert export_web(made, tmp_path / "page").said == ""
+    assert export(made, tmp_path / "page", "web").said == ""
     folder = tmp_path / "page" / "transformers"
     config, steps = (json.loads((folder / name).read_text()) for name in ("config.json", "preprocessor_config.json"))
     assert config["model_type"] == "vit"
@@ -285,7 +286,7 @@ def test_the_folder_for_transformers_js(fetched, tmp_path):
 def test_labels_cannot_end_the_script(fetched, tmp_path):
     made = predictor()
     made.card.labels[0] = "</script><b>"
-    export_web(made, tmp_path / "page")
+    export(made, tmp_path / "page", "web")
     assert "</script><b>" not in (tmp_path / "page" / "index.html").read_text()
 
 

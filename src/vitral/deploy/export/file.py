@@ -12,18 +12,17 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 import vitral
 from vitral.checkpoints.atomic import write_atomically
 from vitral.checkpoints.card import ModelCard
-from vitral.deploy.export.graph import Graph, example, form_of
+from vitral.deploy.export.graph import Traced
 from vitral.deploy.export.verify import BATCHES, Verified, pictures, verify
 from vitral.deploy.export.writers import Writer, onnx_writer, openvino_writer, torch_writer
 from vitral.engines.exported import CARD, FORM, PIXEL_VALUES, PIXELS, Form
 from vitral.engines.files import parts_of
 from vitral.errors import VitralError
-from vitral.predict import ImageLike, Predictor
+from vitral.predict import ImageLike
 
 
 @dataclass(frozen=True)
@@ -38,31 +37,27 @@ class Exported:
 
 
 def _export(
-    make: Callable[[Graph, Tensor, Form], Writer],
+    make: Callable[[Traced], Writer],
     suffix: str,
-    predictor: Predictor,
+    traced: Traced,
     out: Path,
-    *,
-    raw: bool = False,
     images: Sequence[ImageLike] | None = None,
 ) -> Exported:
-    """Write `out`, which answers as the predictor does, or raise VitralError and leave no file.
+    """Write `out`, which answers as the traced predictor does, or raise VitralError and leave no file.
 
-    raw: take normalised pixels and give logits. images: what to compare on; default: eight pictures cut from scikit-learn's two photographs.
+    images: what to compare on; default: eight pictures cut from scikit-learn's two photographs.
     """
-    predictor.check_head()
     if out.suffix != suffix:
         raise VitralError(f"{out}: the name of such a file ends in {suffix}; name it {out.name}{suffix}")
     if not out.absolute().parent.is_dir():
         raise VitralError(f"{out}: there is no folder {out.parent}; make it, or choose another place")
-    form, steps = form_of(predictor, raw), predictor.card.preprocess
-    write = make(Graph(predictor, raw).eval(), example(steps, raw), form)
-    described = _described(predictor.card, form)
+    predictor, write = traced.predictor, make(traced)
+    described = _described(predictor.card, traced.form)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=out.absolute().parent) as folder:
         draft = Path(folder, "draft", out.name)
         draft.parent.mkdir()
         write(draft, described)
-        verified = verify(draft, predictor, images or pictures(Path(folder), steps.channels))
+        verified = verify(draft, predictor, images or pictures(Path(folder), predictor.card.preprocess.channels))
         report = {"images": verified.images, "batches": BATCHES, "difference": verified.difference}
         write(draft, {**described, "verified": json.dumps(report)})
         place(draft, out)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitral.deploy.export.file import Exported, export_onnx, export_openvino, export_torch
+from vitral.deploy.export.graph import Traced
 from vitral.deploy.web.page import export_web
 from vitral.errors import VitralError
 from vitral.predict import ImageLike, Predictor
@@ -15,7 +16,7 @@ class Format:
     """One of them."""
 
     write: Callable[..., Exported]
-    """write(predictor, out, raw=..., images=...)"""
+    """write(traced, out, images)"""
     suffix: str = ""
     """How the file's name ends; empty for a folder."""
     folder: str = ""
@@ -54,4 +55,4 @@ def export(
     if to is None:
         told = ", ".join(f"{suffix} ({name})" for suffix, name in endings.items())
         raise VitralError(f"{out}: the format is told by how the name ends: {told}; or say it with --to")
-    return FORMATS[to].write(predictor, out, raw=raw, images=images)
+    return FORMATS[to].write(Traced(predictor, raw=raw), out, images)

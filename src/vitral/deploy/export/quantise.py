@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from vitral.data.resample import Pixels
-from vitral.deploy.export.writers import quietly
+from vitral.deploy.export.graph import quietly
 from vitral.engines.exported import CARD, first_line
 from vitral.engines.openvino import core
 from vitral.errors import VitralError

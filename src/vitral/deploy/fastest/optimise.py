@@ -10,7 +10,8 @@ from vitral.checkpoints.bundle import save_model
 from vitral.data.resample import Pixels
 from vitral.data.sources import Split
 from vitral.deploy.export.file import place
-from vitral.deploy.export.formats import FORMATS, export
+from vitral.deploy.export.formats import FORMATS
+from vitral.deploy.export.graph import Traced
 from vitral.deploy.export.quantise import WAYS, quantised
 from vitral.deploy.export.writers import told_anew
 from vitral.deploy.fastest.choice import Choice, in_torch, remember
@@ -117,11 +118,12 @@ def _ways(
         if compiled:
             also = in_torch(predictor, precision, compiled=True)
             yield Way(_named("PyTorch, compiled", precision), "torch", also, precision, compiled=True)
+    traced = Traced(predictor)
     for engine, name in (("onnx", "ONNX Runtime"), ("openvino", "OpenVINO")):
         try:
             say(f"exporting for {name}")
             file = folder / f"model{FORMATS[engine].suffix}"
-            export(predictor, file)
+            FORMATS[engine].write(traced, file)
         except VitralError as error:
             refused.append(f"{name}: {error}")
             continue

@@ -17,6 +17,7 @@ import vitral
 from vitral.checkpoints.to_transformers import transformers_files
 from vitral.data import steps as named
 from vitral.deploy.export.file import Exported, export_onnx
+from vitral.deploy.export.graph import Traced
 from vitral.deploy.export.verify import Verified
 from vitral.deploy.web.runtime import VERSION, runtime
 from vitral.errors import VitralError, counted, some
@@ -35,14 +36,13 @@ LARGEST = 1_500_000_000
 """Bytes of a model that a page takes."""
 
 
-def export_web(
-    predictor: Predictor, out: Path, *, raw: bool = False, images: Sequence[ImageLike] | None = None
-) -> Exported:
-    """Write the folder `out`, whose model answers as the predictor does, or raise VitralError and leave nothing.
+def export_web(traced: Traced, out: Path, images: Sequence[ImageLike] | None = None) -> Exported:
+    """Write the folder `out`, whose model answers as the traced predictor does, or raise VitralError and leave nothing.
 
-    images: what to compare on. raw: is refused.
+    images: what to compare on. Raw graphs are refused.
     """
-    if raw:
+    predictor = traced.predictor
+    if traced.raw:
         raise VitralError("--raw: a page takes pictures, not normalised pixels; leave it out")
     card = predictor.card
     if card.task not in TASKS:
@@ -60,7 +60,7 @@ def export_web(
     with tempfile.TemporaryDirectory(prefix=".page-", dir=out.absolute().parent) as place:
         made = Path(place, "page")
         (made / "ort").mkdir(parents=True)
-        verified = export_onnx(predictor, Path(place, "model.onnx"), images=images).verified
+        verified = export_onnx(traced, Path(place, "model.onnx"), images).verified
         model = Path(place, "model.onnx").read_bytes()
         if len(model) > LARGEST:
             raise VitralError(f"{out}: {len(model) / 1e9:.1f} GB are too much for a page; take a smaller model")
@@ -124,7 +124,7 @@ def _for_transformers(predictor: Predictor, folder: Path, images: Sequence[Image
     (folder / "onnx").mkdir(parents=True)
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=1))
-    export_onnx(predictor, folder / "onnx" / "model.onnx", raw=True, images=images)
+    export_onnx(Traced(predictor, raw=True), folder / "onnx" / "model.onnx", images)
     return f"transformers: {'; '.join(unlike)}" if unlike else ""
 
 
