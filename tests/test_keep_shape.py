@@ -119,3 +119,8 @@ def test_commands_keep_shapes_and_score_them(capsys, shapes_run, shapes_folder, 
     rows = [json.loads(line) for line in run("predict", *words, "--format", "jsonl").splitlines()]
     right = sum(row["label"] == row["image"].split("/")[-2] for row in rows)
     assert scores["top1"] == pytest.approx(right / 90)
+    as_it_is = json.loads(run("evaluate", *words[:2], "--split", "all", "--json"))
+    beside = scores["keeping_shape"]
+    assert beside["scores"] == pytest.approx([as_it_is["top1"], scores["top1"]])
+    assert beside["lost_points"] == pytest.approx(100 * (as_it_is["top1"] - scores["top1"]))
+    assert min(beside["rates"]) > 0

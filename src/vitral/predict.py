@@ -283,17 +283,15 @@ class Predictor:
         self.check_head()
         if top_k < 1:
             raise VitralError(f"top_k {top_k}: ask for at least 1 class")
-        if len({view.shape for view in views}) > 1:  # preprocessing without a common size
-            if self.engine.packs:
-                return self.answered(self.engine.packed(views), names, placed, top_k)
+        if len({view.shape for view in views}) > 1 and not self.engine.packs:
             pairs = zip(views, names, placed, strict=True)
             return [self.predict_batch([view], [name], [place], top_k)[0] for view, name, place in pairs]
         return self.answered(self.run(views), names, placed, top_k)
 
     def run(self, views: Sequence[Pixels]) -> Any:
-        """The engine's outputs for images of one size as `Preprocess.view` leaves them, in one forward pass."""
+        """The engine's outputs for images as `Preprocess.view` leaves them, in one forward pass: of one size, or of several where it packs them."""
         self.check_head()
-        return self.engine(np.stack(views))
+        return self.engine(np.stack(views)) if len({view.shape for view in views}) == 1 else self.engine.packed(views)
 
     def answered(
         self, outputs: Any, names: Sequence[str], placed: Sequence[Placed], top_k: int = 5

@@ -43,7 +43,8 @@ class Evaluate:
     """Tokens that become one with others in each layer of a plain ViT, which is faster: scores the model so, and says what it loses beside the model
     as it is, and how fast both are; default: none."""
     keep_shape: bool = False
-    """Let a plain ViT see whole images in their own shapes, at about as many pixels as its view has; nothing is cropped or padded."""
+    """Let a plain ViT see whole images in their own shapes, at about as many pixels as its view has, nothing cropped or padded: scores the model so,
+    and says what that loses or wins beside the model as it is, and how fast both are."""
     explanations: tuple[MethodName, ...] = ()
     """Also test how faithful the maps of these methods are. By deletion and insertion, beside random maps and the centre: attention, rollout,
     gradient_rollout, relevance, grad_cam, legrad, integrated_gradients, occlusion, logit_lens, similarity or pca."""
@@ -93,19 +94,20 @@ def evaluate(given: Evaluate, words: list[str]) -> int:
             precision=precision, progress=lambda n, total: display.count("evaluating", n, total),
         )  # fmt: skip
         result, evaluator = scored(predictor)
-        lost = _beside(whole, scored(whole), predictor, (result, evaluator), split, precision) if given.merge else None
+        other = f"merging {given.merge}" if given.merge else "keeping shapes" if given.keep_shape else ""
+        lost = _beside(whole, scored(whole), predictor, (result, evaluator), split, precision) if other else None
         maps = list(compare(
             predictor, cases(predictor, split, given.images) if given.explanations else [], given.explanations,
             progress=lambda n, total: display.count("explaining", n, total),
         ))  # fmt: skip
     about = {"data": given.data, "split": name, "fingerprint": data.fingerprint, "trained_on": trained_on}
     if given.json:
-        merging = {} if lost is None else {"merging": lost.to_json()}
-        _print_json({**about, "skipped": len(data.skipped), **merging}, result, maps)
+        beside = {} if lost is None else {"merging" if given.merge else "keeping_shape": lost.to_json()}
+        _print_json({**about, "skipped": len(data.skipped), **beside}, result, maps)
     else:
         _print_tables(result, maps, min(given.images, len(split)))
     if lost is not None:
-        print(lost.lines(result.TITLE, f"merging {given.merge}"), file=sys.stderr)
+        print(lost.lines(result.TITLE, other), file=sys.stderr)
     if trained_on:
         print(
             f"{trained_on:,} of these {counted(len(split), 'image was', 'images were')} in the model's training, "
@@ -151,7 +153,8 @@ def _beside(
 
     ways = Way("as it is", "torch", whole), Way("the other", "torch", other)
     with whole.engine.computing(precision):
-        return price(ways, (scored, other_scored), split, seen(split, whole.card, BATCH))
+        views = [seen(split, each.card, BATCH) for each in (whole, other)]
+        return price(ways, (scored, other_scored), split, views)
 
 
 def _notes(data: "DataSet", trained_on: int | None) -> list[str]:

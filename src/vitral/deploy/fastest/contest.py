@@ -68,7 +68,7 @@ def contest(
 
     labels: of the data set that the split is of.
     """
-    times = {size: timed(ways, views, size, rounds) for size in batches}
+    times = {size: timed(ways, [views] * len(ways), size, rounds) for size in batches}
     results: list[Result] = []
     for i, way in enumerate(ways):
         say(f"scoring {way.name}")
@@ -93,17 +93,20 @@ def defined(scores: Scores, split: Split) -> float:
     return float(scores.headline)
 
 
-def timed(ways: Sequence[Way], views: Sequence[Pixels], size: int, rounds: int) -> np.ndarray:
-    """Seconds of a batch of this size, [rounds, ways]; of one core the processor's, which other processes' work does not lengthen."""
+def timed(ways: Sequence[Way], views: Sequence[Sequence[Pixels]], size: int, rounds: int) -> np.ndarray:
+    """Seconds of a batch of this size, [rounds, ways]; of one core the processor's, which other processes' work does not lengthen.
+
+    views: for each way images as it sees them.
+    """
     clock = time.process_time if cores() == 1 else time.perf_counter
-    batch = np.stack([views[i % len(views)] for i in range(size)])
+    batches = [[own[i % len(own)] for i in range(size)] for own in views]
     turns: list[list[float]] = []
     end = time.perf_counter() + SECONDS
     while len(turns) < rounds and (len(turns) < LEAST or time.perf_counter() < end):
         turns.append([])
-        for way in ways:
-            way.predictor.engine(batch)
+        for way, batch in zip(ways, batches, strict=True):
+            way.predictor.run(batch)
             began = clock()
-            way.predictor.engine(batch)
+            way.predictor.run(batch)
             turns[-1].append(clock() - began)
     return np.array(turns)

@@ -52,13 +52,13 @@ def price(
     ways: tuple[Way, Way],
     scored: tuple[Scored, Scored],
     split: Split,
-    views: Sequence[Pixels],
+    views: Sequence[Sequence[Pixels]],
 ) -> Price:
     """What the second way costs beside the first.
 
     Args:
         scored: each on the split, of models with one answer an image.
-        views: images as the model sees them, for speed.
+        views: for each way images as it sees them, for speed.
     """
     first, second = (_right(evaluator) for _, evaluator in scored)
     turns = timed(ways, views, BATCH, ROUNDS)  # [rounds, 2]
