@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitral.answers.objects import Box
 from vitral.errors import VitralError
@@ -18,64 +18,34 @@ from vitral.explain.capture import Pass, decoder_reads
 from vitral.explain.geometry import Floats, Geometry
 from vitral.layers.attention import check_layer
 from vitral.layers.position import Grid
-from vitral.models.common import Each, ImageModel, Reader, covering, ignore
+from vitral.models.around import Around
+from vitral.models.common import ImageModel, Reader, covering
 from vitral.models.heads.query import QueryHead
 
 
-class Asked(ImageModel):
+class Asked(Around):
     """A model of places as one with a single logit: images [B, C, H, W] -> [B, 1]."""
 
     def __init__(self, model: ImageModel, ask: Callable[[Tensor], Tensor]) -> None:
-        super().__init__(model.config)
+        super().__init__(model.config, model)
         self.whole, self.ask = model, ask
-        self.num_classes = 1
-        self.patch_size, self.num_prefix, self.strides, self.head = (
-            model.patch_size, model.num_prefix, model.strides, model.head,
-        )  # fmt: skip
+        self.num_classes, self.head = 1, model.head
+
+    @property
+    def inner(self) -> ImageModel:
+        return self.whole
 
     def forward(self, images: Tensor) -> Tensor:
         return self.ask(images)
-
-    @property
-    def token_strides(self) -> list[int]:
-        return self.whole.token_strides
-
-    @property
-    def backbone(self) -> ImageModel:
-        return self.whole.backbone
-
-    def embed(self, images: Tensor) -> Tensor:
-        return self.whole.embed(images)
-
-    def encode(self, tokens: Tensor, grid: Grid, each: Each = ignore) -> Tensor:
-        return self.whole.encode(tokens, grid, each)
 
     def pool(self, tokens: Tensor) -> Tensor:
         """The patch itself of one patch [B, P + 1, D] or [B, 1, 1, D]: no token stands for the whole image."""
         return tokens[:, -1] if tokens.ndim == 3 else tokens[:, -1, -1]
 
-    def grid_of(self, images: Tensor) -> Grid:
-        return self.whole.grid_of(images)
-
-    def blocks_by_stage(self) -> list[list[nn.Module]]:
-        return self.whole.blocks_by_stage()
-
-    @property
-    def class_blocks(self) -> list[nn.Module]:
-        return self.whole.class_blocks
-
-    @property
-    def final_norm(self) -> nn.Module:
-        return self.whole.final_norm
-
     @property
     def reader(self) -> Reader:
         """All patches: a head over maps reads them after the last norm."""
         return "mean"
-
-    @property
-    def prefix_names(self) -> tuple[str, ...]:
-        return self.whole.prefix_names
 
 
 @dataclass(frozen=True)

@@ -5,29 +5,31 @@ Axes: B images, C channels, H W pixels, h w of a map, D its width.
 
 from dataclasses import replace
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from vitral.layers.position import Grid
-from vitral.models.common import Each, ImageModel, ModelConfig, Reader, ignore
+from vitral.models.around import Around
+from vitral.models.common import ImageModel, ModelConfig
 from vitral.models.heads.options import HeadOptions
 from vitral.models.heads.outputs import Found, Maps
 from vitral.models.zoo import build
 
 
-class Dense(ImageModel):
+class Dense(Around):
     """Images [B, C, H, W] -> Maps or Found. All else of the contract is that of the backbone, which has no head of its own.
 
     `config` is the backbone's with `num_classes` of this head.
     """
 
     def __init__(self, config: ModelConfig, options: HeadOptions) -> None:
-        super().__init__(config)
-        self.options = options
-        self.encoder = build(replace(config, num_classes=0))
-        self.head = options.build(self.encoder.widths, self.encoder.strides, config.num_classes)
-        self.patch_size, self.num_prefix = self.encoder.patch_size, self.encoder.num_prefix
-        self.strides = self.encoder.strides
+        encoder = build(replace(config, num_classes=0))
+        super().__init__(config, encoder)
+        self.options, self.encoder = options, encoder
+        self.head = options.build(encoder.widths, encoder.strides, config.num_classes)
+
+    @property
+    def inner(self) -> ImageModel:
+        return self.encoder
 
     def forward(self, images: Tensor) -> Maps | Found:  # type: ignore[override]
         H, W = images.shape[2:]
@@ -43,52 +45,6 @@ class Dense(ImageModel):
     def stride(self) -> int:
         """Pixels of a cell of the head's own grid."""
         return int(self.head.stride)  # type: ignore[arg-type]
-
-    @property
-    def token_strides(self) -> list[int]:
-        return self.encoder.token_strides
-
-    @property
-    def backbone(self) -> ImageModel:
-        return self.encoder
-
-    def embed(self, images: Tensor) -> Tensor:
-        return self.encoder.embed(images)
-
-    def encode(self, tokens: Tensor, grid: Grid, each: Each = ignore) -> Tensor:
-        return self.encoder.encode(tokens, grid, each)
-
-    def pool(self, tokens: Tensor) -> Tensor:
-        return self.encoder.pool(tokens)
-
-    def features(self, images: Tensor) -> list[Tensor]:
-        return self.encoder.features(images)
-
-    def grid_of(self, images: Tensor) -> Grid:
-        return self.encoder.grid_of(images)
-
-    @property
-    def widths(self) -> list[int]:
-        return self.encoder.widths
-
-    def blocks_by_stage(self) -> list[list[nn.Module]]:
-        return self.encoder.blocks_by_stage()
-
-    @property
-    def class_blocks(self) -> list[nn.Module]:
-        return self.encoder.class_blocks
-
-    @property
-    def final_norm(self) -> nn.Module:
-        return self.encoder.final_norm
-
-    @property
-    def reader(self) -> Reader:
-        return self.encoder.reader
-
-    @property
-    def prefix_names(self) -> tuple[str, ...]:
-        return self.encoder.prefix_names
 
     def layer_numbers(self) -> dict[str, int]:
         """Those of the backbone, whose last layer the head is of, too."""
