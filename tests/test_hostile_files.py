@@ -6,6 +6,7 @@ names and numbers that mean something to it.
 
 import functools
 import io
+import os
 import tarfile
 
 import numpy as np
@@ -20,6 +21,8 @@ from annotations import data_of, outlined
 from vitral.checkpoints.atomic import read_safetensors
 from vitral.checkpoints.recognise import read_source
 from vitral.data.formats import FORMATS, read_annotated
+from vitral.data.formats.convert import plan_conversion
+from vitral.data.formats.maps import values_of
 from vitral.data.formats.shards import open_index
 from vitral.data.options import DataOptions
 from vitral.data.sources import list_data
@@ -192,5 +195,31 @@ def test_annotations(place, name):
             answered(read_annotated, folder, name)
         finally:
             path.write_bytes(whole)
+
+    spoil()
+
+
+@pytest.mark.parametrize("kind", ["masks", "panoptic"])
+def test_maps_in_shards(place, kind):
+    """The shard, its table of classes, and its index."""
+    made = data_of([[outlined(0, [(1, 1), (9, 1), (9, 9)])], [outlined(2, [(3, 2), (8, 2), (8, 15)])]])
+    folder = place / kind
+    FORMATS["shards"].write(plan_conversion(made, kind).data, folder)
+    whole = {path: path.read_bytes() for path in sorted(folder.iterdir())}
+    times = {path: path.stat().st_mtime_ns for path in whole}
+    assert len(read_annotated(folder).annotated) == 2
+
+    @given(st.sampled_from(list(whole)).flatmap(lambda path: st.tuples(st.just(path), spoiled(whole[path]))))
+    @settings(max_examples=2 * EXAMPLES)
+    def spoil(case):
+        for path, data in whole.items():
+            path.unlink()
+            path.write_bytes(case[1] if path == case[0] else data)
+            if path != case[0]:
+                os.utime(path, ns=(times[path], times[path]))  # so that the index is as old as its shard
+        found = answered(read_annotated, folder)
+        for i in range(0 if found is None else len(found.annotated)):
+            answered(values_of, found, i)
+        assert {path.name for path in folder.iterdir()} <= {path.name for path in whole}
 
     spoil()

@@ -143,7 +143,7 @@ def pack(given: Pack, words: list[str]) -> int:
     try:
         if Path(given.data).exists() and recognise(Path(given.data)) is not None:
             raise VitralError(
-                f"{given.data}: is annotated; boxes and masks go into shards by vitral data convert {given.data} {given.out} "
+                f"{given.data}: is annotated; boxes, masks and maps go into shards by vitral data convert {given.data} {given.out} "
                 "--to shards"
             )
         listing = list_data(given.data, DataOptions(), training=False)

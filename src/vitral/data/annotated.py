@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from vitral.data.files import Stored
+
 if TYPE_CHECKING:
     from vitral.data.images import Images
 
@@ -114,8 +116,8 @@ class Annotated:
     split: str | None = None
     """train, val or test, if the data name it."""
     objects: tuple[Object, ...] = ()
-    map: Path | None = None
-    """The file of its semantic or panoptic map."""
+    map: Stored | None = None
+    """Its semantic or panoptic map, as a picture file."""
     segments: tuple[Segment, ...] = ()
     """Of a panoptic map."""
     turn: int = 1

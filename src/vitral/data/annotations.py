@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitral.data.annotated import AnnotatedData, Kind, Polygons, Runs
-from vitral.data.files import read_file
 from vitral.data.problem import Problem
 from vitral.data.progress import OnProgress
 from vitral.data.scan import in_threads
@@ -130,5 +129,5 @@ def _hash(data: AnnotatedData, i: int) -> str:
             for part in each.shape.parts:
                 digest.update(part.tobytes())
     if one.map is not None:
-        digest.update(read_file(one.map, one.map.name)[0])
+        digest.update(one.map.read())
     return digest.hexdigest()

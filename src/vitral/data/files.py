@@ -3,7 +3,9 @@
 import os
 import stat
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,6 +80,28 @@ def read_file(
     if not data:
         raise ImageError(f"{name}: is empty (0 bytes); restore it from its source or remove it", "empty")
     return data, status
+
+
+@dataclass(frozen=True)
+class Stored(ABC):
+    """Bytes that lie somewhere. Can be pickled for another process."""
+
+    name: str
+    """In messages."""
+
+    @abstractmethod
+    def read(self) -> bytes:
+        """All of them; raises VitralError."""
+
+
+@dataclass(frozen=True)
+class StoredFile(Stored):
+    """A file of its own."""
+
+    path: Path
+
+    def read(self) -> bytes:
+        return read_file(self.path, self.name)[0]
 
 
 def _check_kind(status: os.stat_result, name: str) -> None:

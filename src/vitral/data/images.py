@@ -232,6 +232,20 @@ class PackedImages(EncodedImages):
         return self.buffer[self.ends[i] : self.ends[i + 1]].tobytes()
 
 
+class SomeImages(EncodedImages):
+    """Some of other images that have encoded bytes."""
+
+    def __init__(self, base: Images, rows: Sequence[int]) -> None:
+        self.base, self.rows = base, list(rows)
+        self.names = [base.names[i] for i in rows]
+
+    def encoded(self, i: int) -> bytes:
+        return self.base.encoded(self.rows[i])
+
+    def happened(self) -> str | None:
+        return self.base.happened()
+
+
 class PagedImages(Images):
     """Every page of other images' files as an image of its own.
 

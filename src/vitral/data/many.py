@@ -20,7 +20,7 @@ from vitral.data.progress import OnProgress
 from vitral.data.ranges import is_url
 from vitral.data.shards import Index, LazyNames, ShardImages, label_of
 from vitral.data.splits import SPLITS
-from vitral.data.targets import Classes, LabelSets, Targets
+from vitral.data.targets import Classes, Targets
 from vitral.errors import VitralError, counted
 
 MANY = 200_000
@@ -65,13 +65,19 @@ class Facts:
 def _targets(index: Index, *, labelled: bool) -> tuple[list[str], Targets]:
     if not labelled:
         return [UNLABELLED], Classes(np.zeros(len(index.rows), np.int64))
+    _refuse_unlabelled(index.root, index)
     named = label_of(index)
     listing = build_listing(index.root, ShardImages(index), [named(i) for i in range(len(index.texts))], training=False)  # type: ignore[arg-type]
-    if not isinstance(listing.targets, Classes | LabelSets):
-        raise VitralError(
-            f"{index.root}: shards of over {MANY:,} images hold classes or label sets; give fewer of them"
-        )
     return listing.labels, listing.targets.take(index.rows["target"].astype(np.int64))
+
+
+def _refuse_unlabelled(data: str, index: Index) -> None:
+    if index.kind not in ("classes", "sets"):
+        held = f" but {index.kind}, which are learned from a folder on a disk, of up to {MANY:,} images"
+        raise VitralError(
+            f"{data}: its samples have no class (.cls, or a label in .json){held if index.kind != 'none' else ''}; "
+            f"learn from them without labels: vitral pretrain {data}"
+        )
 
 
 def _splits(given: np.ndarray, contents: np.ndarray, options: DataOptions) -> np.ndarray:
@@ -119,10 +125,8 @@ def list_shards(
     given = None
     if (index.rows["split"] >= 0).any():
         given = [SPLITS[k] if k >= 0 else "train" for k in index.rows["split"].tolist()]
-    if labelled and index.kind in ("none", "objects"):
-        raise VitralError(
-            f"{data}: its samples have no class (.cls, or a label in .json); learn from them without labels: vitral pretrain {data}"
-        )
+    if labelled:
+        _refuse_unlabelled(data, index)
     labels: Any = [UNLABELLED] * count
     if labelled:
         texts = [label_of(index)(k) for k in range(len(index.texts))]

@@ -10,13 +10,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vitral.data.files import ImageError, cache_folder
+from vitral.data.files import ImageError, Stored, cache_folder
 from vitral.errors import VitralError
 
 TRIES = 6
@@ -63,8 +64,8 @@ class Ranges:
     """
 
     def __init__(self, root: str, files: Sequence[str], sizes: Sequence[int], times: Sequence[int], room: int) -> None:
-        self.root, self.files, self.sizes, self.times, self.room = root, list(files), list(sizes), list(times), room
         self._clear()
+        self.root, self.files, self.sizes, self.times, self.room = root, list(files), list(sizes), list(times), room
 
     def _clear(self) -> None:
         self._open: dict[int, int] = {}
@@ -84,6 +85,9 @@ class Ranges:
         vars(self).update(state)
         self._clear()
 
+    def __del__(self) -> None:
+        _close(self._open)
+
     def place(self, file: int) -> str:
         """Where a file is."""
         name = self.files[file]
@@ -91,6 +95,8 @@ class Ranges:
 
     def read(self, file: int, start: int, length: int, digest: bytes | None, name: str) -> bytes:
         """`length` bytes from `start`. digest: theirs, if it is known. name: of the image, in the VitralError if they cannot be had."""
+        if start + length > self.sizes[file]:
+            raise ImageError(f"{name}: the index places it beyond the end of {self.place(file)}; make the index again")
         if os.getpid() != self._owner:  # a loader process: connections and open files are not shared
             self._clear()
         if not is_url(self.place(file)):
@@ -163,19 +169,35 @@ class Ranges:
         return f"{self.root}: answers that were asked for again: {said}"
 
 
+@dataclass(frozen=True)
+class StoredRange(Stored):
+    """A range of one of the files."""
+
+    ranges: Ranges
+    file: int
+    start: int
+    size: int
+
+    def read(self) -> bytes:
+        return self.ranges.read(self.file, self.start, self.size, None, self.name)
+
+
 class _Kept:
     """What was read from URLs, in the user's cache folder; several processes share it."""
 
     def __init__(self, root: str, sizes: Sequence[int], room: int) -> None:
+        self.open: dict[int, int] = {}
         self.sizes, self.room, self.written = sizes, room, 0
         named = sha256(f"{root} {list(sizes)}".encode()).hexdigest()[:16]
         self.folder = cache_folder() / "shards" / named
-        self.open: dict[int, int] = {}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError:
             self.room = 0
         self.full = self.room <= 0 or self._used() >= self.room
+
+    def __del__(self) -> None:
+        _close(self.open)
 
     def _used(self) -> int:
         return sum(os.stat(path).st_blocks * 512 for path in self.folder.iterdir())
@@ -202,6 +224,11 @@ class _Kept:
         self.written += 1
         if self.written % LOOKED_AT == 0:
             self.full = self._used() >= self.room
+
+
+def _close(descriptors: dict[int, int]) -> None:
+    for descriptor in descriptors.values():
+        os.close(descriptor)
 
 
 def fetch(url: str) -> bytes:

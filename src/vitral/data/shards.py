@@ -16,18 +16,21 @@ import numpy as np
 from vitral.data.cache import Checked
 from vitral.data.images import EncodedImages
 from vitral.data.ranges import Ranges, lines_of
+from vitral.data.splits import SPLITS
 from vitral.data.values import PLAIN, ImageInfo
 from vitral.errors import VitralError
 
-LAYOUT = 1
+LAYOUT = 2
 INDEX, ROWS, NAMES = "index.json", "index.bin", "index.names"
 ROW = np.dtype(
     [
         ("shard", "<u4"), ("offset", "<u8"), ("size", "<u4"), ("name_end", "<u8"), ("target", "<i4"), ("height", "<u4"), ("width", "<u4"),
         ("channels", "<u2"), ("bit_depth", "u1"), ("split", "i1"), ("digest", "V16"), ("beside", "<u8"), ("beside_size", "<u4"),
+        ("map", "<u8"), ("map_size", "<u4"),
     ]
 )  # fmt: skip
-"""target: which of the index's texts; -1 for none. split: of SPLITS, -1 for none. beside: the offset and size of the .json of objects."""
+"""target: which of the index's texts; -1 for none. split: of SPLITS, -1 for none. beside: the offset and size of the
+.json of objects or segments, map: those of the map; 0 for none."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,11 @@ class Index:
     texts: list[str]
     """The different targets: a class, or a list of labels as JSON."""
     kind: str
-    """none, classes, sets or objects."""
+    """none, classes, sets, objects, maps or panoptic."""
     classes: list[str]
     """Of classnames.txt."""
+    label: str | None
+    """The field of a .json, or txt, that was asked for as the class."""
     skipped: list[tuple[str, str]]
     """Images that could not be read, and why."""
 
@@ -79,6 +84,10 @@ class Names(LazyNames):
 
     def one(self, i: int) -> str:
         return lines_of(self.rows["name_end"], self.blob, i)
+
+
+class OldIndexError(VitralError):
+    """An earlier version made the index."""
 
 
 class ShardImages(EncodedImages):
@@ -118,15 +127,24 @@ def read_index(data: str, room: int) -> Index:
     root = data.rstrip("/")
     try:
         told = json.loads(Path(root, INDEX).read_text())
+        if told["layout"] < LAYOUT:
+            raise OldIndexError(
+                f"{told['root'] or root}: an earlier version made the index of its shards; make it again with vitral data index"
+            )
         rows: Any = np.memmap(Path(root, ROWS), ROW, "r")
         blob = np.memmap(Path(root, NAMES), np.uint8, "r")
-        if told["layout"] != LAYOUT or len(rows) != told["images"] or len(blob) != told["names"]:
+        if told["layout"] > LAYOUT or len(rows) != told["images"] or len(blob) != told["names"]:
             raise ValueError("its files do not belong together, or another version wrote it")
         shards = told["shards"]
         names, sizes, times = ([each[key] for each in shards] for key in ("name", "size", "time"))
         ranges = Ranges(told["root"] or root, names, sizes, times, room)
-        if int(rows["shard"].max()) >= len(shards) or int(rows["target"].max()) >= max(1, len(told["texts"])):
+        targets, labelled = rows["target"], told["kind"] in ("classes", "sets")
+        if int(rows["shard"].max()) >= len(shards) or int(targets.max()) >= max(1, len(told["texts"])):
             raise ValueError("its rows name shards or targets that it does not have")
+        if int(targets.min()) < (0 if labelled else -1) or not -1 <= rows["split"].min() <= rows["split"].max() < len(
+            SPLITS
+        ):
+            raise ValueError("its rows name targets or splits that there are not")
         if int(rows["name_end"][-1]) != len(blob):
             raise ValueError("its names are cut short")
         return Index(
@@ -137,6 +155,7 @@ def read_index(data: str, room: int) -> Index:
             told["texts"],
             told["kind"],
             told["classes"],
+            told["label"],
             [tuple(each) for each in told["skipped"]],
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

@@ -154,7 +154,7 @@ def open_data(
         UnreadableError: a VitralError that lists every image that cannot be read.
     """
     if recognised(str(data)):
-        index = open_index(str(data), many.room_of(options), progress)
+        index = open_index(str(data), many.room_of(options), progress, options.label_column)
         if len(index.rows) > many.MANY:
             return _of_many(str(data), index, options, labelled=labelled, least_side=least_side)
     listing = list_data(data, options, training=training, labelled=labelled, progress=progress)
@@ -270,11 +270,10 @@ def _listed(
     path, built_in = Path(data), data in BUILTIN
     look_at(data)
     if not built_in and recognised(str(data)):
-        if (
-            not is_url(data)
-            and (annotated := list_annotated(path, None, options, training=training, labelled=labelled)) is not None
-        ):
-            return annotated
+        if not is_url(data):
+            annotated = list_annotated(path, None, options, training=training, labelled=labelled, progress=progress)
+            if annotated is not None:
+                return annotated
         return many.list_shards(str(data), options, training=training, labelled=labelled, progress=progress)
     folder = path.is_dir() and not built_in
     tree = Tree(Path(os.path.abspath(path))) if folder else None

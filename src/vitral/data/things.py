@@ -106,7 +106,7 @@ class Boxes(Annotations):
     def _numbered(self, one: Annotated) -> Annotated:
         objects = tuple(replace(each, index=int(self.place[each.index])) for each in one.objects)
         segments = tuple(replace(each, index=int(self.place[each.index])) for each in one.segments)
-        return replace(one, objects=objects, segments=segments)
+        return replace(one, objects=objects, segments=segments, map=None)
 
     def drawn(self, i: int, view: View, picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
         classes, boxes, masks, crowds = _seen(self.found(i), view, masked=self.masked)

@@ -664,6 +664,10 @@ class TestPanoptic:
         ]
         assert len(data.annotated[0].segments) == 1
 
+    def test_a_map_of_another_size_than_its_image(self, tmp_path):
+        with pytest.raises(VitralError, match=r"panoptic_val/1\.png \(has 15 x 10 pixels, and val/1\.png 30 x 20\)"):
+            self.read(tmp_path, [{"id": 1, "category_id": 9}], np.ones((10, 15), np.int32))
+
     @pytest.mark.parametrize(("segment", "kind"), [
         ({"id": 0, "category_id": 5}, "segments"), ({"id": 70_000, "category_id": 5}, "same_id"), ({"id": 2**24, "category_id": 5}, "segments"),
         ({"id": 4, "category_id": 6}, "unknown_class"), ({"id": "x", "category_id": 5}, "segments"),

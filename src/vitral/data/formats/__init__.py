@@ -3,12 +3,12 @@
 `read_annotated` recognises and reads the data; errors in them are among their `faults`, which `faults.refuse` raises.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from vitral.data.annotated import AnnotatedData, Kind
-from vitral.data.formats import boxes_in_shards, coco, labelme, masks, panoptic, parquet, voc, yolo
+from vitral.data.formats import coco, in_shards, labelme, masks, panoptic, parquet, voc, yolo
 from vitral.data.formats.draft import Drafted, assemble
 from vitral.data.formats.files import Tree, largest_json, read_json
 from vitral.data.given import look_at
@@ -22,34 +22,27 @@ class AnnotatedFormat:
 
     about: str
     """What its files are, in words."""
-    kind: Kind
+    holds: Mapping[Kind, frozenset[str]]
+    """The kinds of annotations that it can hold, and what of each: boxes, outlines, crowd, ids, groups, ..."""
     read: Callable[[Path, OnProgress | None], Drafted]
     write: Callable[[AnnotatedData, Path], None]
-    holds: frozenset[str]
-    """What it can hold, of `vitral.data.formats.convert.FEATURES`."""
 
 
 FORMATS = {
-    "coco": AnnotatedFormat("COCO JSON", "objects", lambda data, _: coco.read(data), coco.write, coco.HOLDS),
-    "yolo": AnnotatedFormat("YOLO texts", "objects", lambda data, _: yolo.read(data), yolo.write, yolo.HOLDS),
-    "voc": AnnotatedFormat("Pascal VOC XML", "objects", lambda data, _: voc.read(data), voc.write, voc.HOLDS),
+    "coco": AnnotatedFormat("COCO JSON", {"objects": coco.HOLDS}, lambda data, _: coco.read(data), coco.write),
+    "yolo": AnnotatedFormat("YOLO texts", {"objects": yolo.HOLDS}, lambda data, _: yolo.read(data), yolo.write),
+    "voc": AnnotatedFormat("Pascal VOC XML", {"objects": voc.HOLDS}, lambda data, _: voc.read(data), voc.write),
     "labelme": AnnotatedFormat(
-        "labelme JSON", "objects", lambda data, _: labelme.read(data), labelme.write, labelme.HOLDS
+        "labelme JSON", {"objects": labelme.HOLDS}, lambda data, _: labelme.read(data), labelme.write
     ),
     "parquet": AnnotatedFormat(
-        "Parquet with objects", "objects", lambda data, _: parquet.read(data), parquet.write, parquet.HOLDS
+        "Parquet with objects", {"objects": parquet.HOLDS}, lambda data, _: parquet.read(data), parquet.write
     ),
-    "shards": AnnotatedFormat(
-        "tar shards with objects",
-        "objects",
-        lambda data, _: boxes_in_shards.read(data),
-        boxes_in_shards.write,
-        boxes_in_shards.HOLDS,
-    ),
+    "shards": AnnotatedFormat("annotated tar shards", in_shards.HOLDS, in_shards.read, in_shards.write),
     "panoptic": AnnotatedFormat(
-        "COCO panoptic PNG and JSON", "panoptic", panoptic.read, panoptic.write, panoptic.HOLDS
+        "COCO panoptic PNG and JSON", {"panoptic": panoptic.HOLDS}, panoptic.read, panoptic.write
     ),
-    "masks": AnnotatedFormat("PNG maps of class values", "semantic", masks.read, masks.write, masks.HOLDS),
+    "masks": AnnotatedFormat("PNG maps of class values", {"semantic": masks.HOLDS}, masks.read, masks.write),
 }
 
 
@@ -71,7 +64,7 @@ def _of_file(data: Path) -> str | None:
     if data.suffix.lower() in (".yaml", ".yml"):
         return "yolo"
     if data.suffix.lower() == ".tar":
-        return "shards" if boxes_in_shards.holds_objects(data) else None
+        return "shards" if in_shards.holds_annotations(data) else None
     if data.suffix.lower() == ".parquet":
         return "parquet" if parquet.shards(Tree(data.absolute().parent), data.absolute()) else None
     return _of_json(read_json(data, str(data))) if data.suffix.lower() == ".json" else None
@@ -88,7 +81,7 @@ def _of_tree(tree: Tree) -> str | None:
         return "voc"
     if yolo.recognised(tree, tree.root):
         return "yolo"
-    if tree.files(".tar") and boxes_in_shards.holds_objects(tree.root):
+    if tree.files(".tar") and in_shards.holds_annotations(tree.root):
         return "shards"
     if tree.files(".parquet") and not tree.images and parquet.shards(tree, tree.root):
         return "parquet"

@@ -30,14 +30,16 @@ def plan_conversion(data: AnnotatedData, to: str, progress: OnProgress | None = 
                 KINDS[kind].one,
                 f"{KINDS[kind].mended}: {found[0].where}{f' ({found[0].text})' if found[0].text else ''}",
             )
-    if data.kind != target.kind:
-        CHANGES[data.kind, target.kind](planned, progress)
-    if target.kind == "objects":
-        _fit_objects(planned, target.holds)
+    if data.kind not in target.holds:
+        CHANGES[data.kind, next(iter(target.holds))](planned, progress)
     classes, there = planned.data.classes, planned.data
+    holds = target.holds[there.kind]
+    if there.kind == "objects":
+        _fit_objects(planned, holds)
+        there = planned.data
     if (
-        "ids" not in target.holds
-        and target.kind == "objects"
+        "ids" not in holds
+        and there.kind == "objects"
         and data.classes.ids != tuple(range(len(classes)))
         and to in ("yolo", "parquet", "shards")
     ):
@@ -46,7 +48,7 @@ def plan_conversion(data: AnnotatedData, to: str, progress: OnProgress | None = 
             "class number",
             f"{data.classes.ids[0]} to {data.classes.ids[-1]} become 0 to {len(classes) - 1}, in this order",
         )
-    if "groups" not in target.holds and classes.groups:
+    if "groups" not in holds and classes.groups:
         planned.leave(len(set(classes.groups)), "supercategory", "the format has none")
     bare = sum(one.split is None for one in there.annotated)
     if to in ("yolo", "parquet", "shards"):

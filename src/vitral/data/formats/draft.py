@@ -22,8 +22,9 @@ from vitral.data.annotated import (
     Shape,
 )
 from vitral.data.decode import packed, probe
+from vitral.data.files import Stored
 from vitral.data.formats.files import Tree, split_in
-from vitral.data.images import FileImages, Images, PackedImages, content_hash
+from vitral.data.images import FileImages, Images, SomeImages, content_hash
 from vitral.data.progress import OnProgress
 from vitral.data.scan import in_threads
 from vitral.data.shapes import area_and_box, bounds, runs_of, turned_box, turned_shape
@@ -69,7 +70,7 @@ class Draft:
     size: tuple[int, int] | None = None
     """Height and width, if they are stated."""
     found: list[Found] = field(default_factory=list)
-    map: str | None = None
+    map: Stored | None = None
     segments: list[Segment] = field(default_factory=list)
     values: tuple[int, ...] | None = None
     """Of its semantic map."""
@@ -88,6 +89,12 @@ class Drafted:
     understood: list[str] = field(default_factory=list)
     images: Images | None = None
     """Default: the files that the drafts name."""
+
+    def keep(self, rows: list[int]) -> None:
+        """Let go of the other images."""
+        if self.images is not None:
+            self.images = _some_of(self.images, rows)
+        self.drafts = [self.drafts[i] for i in rows]
 
 
 def add_bare(tree: Tree, labelled: set[str], drafted: Drafted) -> None:
@@ -140,8 +147,8 @@ def assemble(drafted: Drafted, name: str, format: str, progress: OnProgress | No
         seen.append(one)
         annotated.append(
             Annotated(
-                one.height, one.width, draft.split, objects, None if draft.map is None else drafted.root / draft.map,
-                tuple(draft.segments), turn, draft.values, draft.unlabelled,
+                one.height, one.width, draft.split, objects, draft.map, tuple(draft.segments), turn, draft.values,
+                draft.unlabelled,
             )
         )  # fmt: skip
     return AnnotatedData(
@@ -155,9 +162,7 @@ def _some_of(images: Images, kept: list[int]) -> Images:
         return images
     if isinstance(images, FileImages):
         return FileImages(images.root, [images.names[i] for i in kept])
-    blobs = [images.encoded(i) for i in kept]
-    ends = np.cumsum([0, *map(len, blobs)])
-    return PackedImages(np.frombuffer(b"".join(blobs), np.uint8), ends, [images.names[i] for i in kept])
+    return SomeImages(images, kept)
 
 
 def _turn(draft: Draft, seen: _Seen, image: int, faults: list[Fault]) -> int | None:

@@ -17,6 +17,8 @@ from vitral.data.splits import split_of
 from vitral.data.walk import Walk
 from vitral.errors import VitralError, some
 
+MAP_ENDINGS = ("mask", "masks", "seg", "label", "labels", "gt")
+"""Of the names of maps of classes that lie beside their images."""
 _LARGE, _DEEP = 2**21, 50  # characters and depth of a YAML, at most
 _MOST = 1e7  # pixels: a coordinate, at most
 

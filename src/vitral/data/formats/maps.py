@@ -26,8 +26,7 @@ CITYSCAPES = {
 """Colours of gtFine_color, and their labelIds (cityscapesScripts, helpers/labels.py)."""
 
 
-def _opened(path: Path, name: str) -> Image.Image:
-    data = read_file(path, name)[0]
+def _opened(data: bytes, name: str) -> Image.Image:
     known = recognise(data)
     if known is JPEG:
         raise VitralError(f"{name}: is a JPEG, which changes values at every edge; write maps as PNG")
@@ -40,8 +39,16 @@ def _opened(path: Path, name: str) -> Image.Image:
 
 
 def read_map(path: Path, name: str, colours: Colours = ()) -> NDArray[np.int32]:
-    """Values [h, w] as stored: palettes are not applied; colours are mapped back by `ClassTable.colours`, or if they are VOC's or Cityscapes'."""
-    image = _opened(path, name)
+    """`decode_map` of a file."""
+    return decode_map(read_file(path, name)[0], name, colours)
+
+
+def decode_map(data: bytes, name: str, colours: Colours = ()) -> NDArray[np.int32]:
+    """Values [h, w] as stored: palettes are not applied; colours are mapped back by `ClassTable.colours`, or if they are VOC's or Cityscapes'.
+
+    data: of a picture file. Raises VitralError for one that cannot be a map.
+    """
+    image = _opened(data, name)
     if colours and image.mode == "P":
         image = image.convert("RGB")
     if image.mode in ("P", "L", "1", "I;16", "I;16B", "I;16L", "I"):
@@ -82,8 +89,13 @@ def _coloured(channels: NDArray[np.uint8], name: str, colours: Colours) -> NDArr
 
 
 def read_ids(path: Path, name: str) -> NDArray[np.int32]:
-    """The ids [h, w] of a panoptic map: R + 256 G + 65536 B."""
-    image = _opened(path, name)
+    """`decode_ids` of a file."""
+    return decode_ids(read_file(path, name)[0], name)
+
+
+def decode_ids(data: bytes, name: str) -> NDArray[np.int32]:
+    """The ids [h, w] of a panoptic map: R + 256 G + 65536 B. data: of a picture file. Raises VitralError for one that cannot be such a map."""
+    image = _opened(data, name)
     if image.mode not in ("RGB", "RGBA"):
         raise VitralError(
             f"{name}: is a picture of kind {image.mode}; a panoptic map has its ids in red, green and blue"
@@ -107,8 +119,8 @@ def values_of(data: AnnotatedData, i: int) -> NDArray[np.int32]:
     if data.render is not None:
         return data.render(i)
     assert one.map is not None, "neither a map nor what draws it"
-    name = one.map.relative_to(data.root).as_posix()
-    values = read_ids(one.map, name) if data.kind == "panoptic" else read_map(one.map, name, data.classes.colours)
+    stored, name = one.map.read(), one.map.name
+    values = decode_ids(stored, name) if data.kind == "panoptic" else decode_map(stored, name, data.classes.colours)
     return np.ascontiguousarray(turn(values[:, :, None], one.turn)[:, :, 0])
 
 

@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vitral.data.annotated import AnnotatedData, ClassTable, Fault
+from vitral.data.files import StoredFile
 from vitral.data.formats.draft import Draft, Drafted
-from vitral.data.formats.files import Tree, read_json, read_text, split_in, stems, whole
-from vitral.data.formats.maps import VOID, read_map, values_of
+from vitral.data.formats.files import MAP_ENDINGS, Tree, read_json, read_text, split_in, stems, whole
+from vitral.data.formats.maps import VOID, decode_map, values_of
 from vitral.data.formats.voc import VOC_CLASSES
 from vitral.data.formats.write import Writing, dump_json, save_map
 from vitral.data.progress import OnProgress
@@ -32,10 +34,11 @@ _MAPS = (
     "masks", "mask", "labels", "label", "annotations", "annotation", "segmentationclass", "segmentation", "segmentations", "gtfine", "gt",
     "ground_truth", "groundtruth", "maps",
 )  # fmt: skip
-_ENDINGS = ("", "_mask", "_masks", "_seg", "_label", "_labels", "_gt", "-mask", ".mask")
+_ENDINGS = ("", *(f"_{ending}" for ending in MAP_ENDINGS), "-mask", ".mask")
 _CITY = "_leftImg8bit"
 _CITY_MAPS = ("_gtFine_labelTrainIds", "_gtFine_labelIds", "_gtCoarse_labelIds")
-_NAMES = ("classes.txt", "class_names.txt", "label_names.txt", "labels.txt", "classes.json")
+TABLE = "classes.json"
+_NAMES = (TABLE, "classes.txt", "class_names.txt", "classnames.txt", "label_names.txt", "labels.txt")
 TRAIN_IDS = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain", "sky", "person", "rider",
     "car", "truck", "bus", "train", "motorcycle", "bicycle",
@@ -104,45 +107,59 @@ def read(data: Path, progress: OnProgress | None = None) -> Drafted:
             f"{data}: no image has a map: looked for images/1.jpg with masks/1.png, and for 1_mask.png beside 1.jpg"
         )
     drafted = Drafted(tree.root, "semantic", ClassTable((), ()), [], [])
-    split_lists, colours = _split_lists(tree), _colours(tree)
-    names = list(found)
+    split_lists = _split_lists(tree)
+    for name, file in found.items():
+        stem = posixpath.splitext(posixpath.basename(name))[0]
+        if not split_lists or stem in split_lists:
+            split = split_lists.get(stem) or split_in(*reversed(name.split("/")[:-1]))
+            drafted.drafts.append(Draft(name, file, split, map=StoredFile(file, tree.root / file)))
+    understand(drafted, progress)
+    mapped = set(found) | set(found.values())
+    if not split_lists:
+        bare = [name for name in photographs(tree) if name not in mapped]
+        drafted.faults += [Fault("map", name, "has no map") for name in bare]
+    return drafted
+
+
+def understand(drafted: Drafted, progress: OnProgress | None) -> None:
+    """Read the map of every draft for its size and values, and what names the classes in the drafts' root; maps that cannot be used are faults."""
+    drafts, colours = drafted.drafts, _colours(drafted.root)
+
+    def values(i: int) -> NDArray[np.int32]:
+        if (stored := drafts[i].map) is None:
+            raise VitralError("has no map")
+        return decode_map(stored.read(), stored.name, colours)
 
     def count(i: int) -> _Counted | VitralError:
         try:
-            values = read_map(tree.root / found[names[i]], found[names[i]], colours)
+            found = values(i)
         except VitralError as error:
             return error
-        there, pixels = np.unique(values, return_counts=True)
-        return _Counted(dict(zip(there.tolist(), pixels.tolist(), strict=True)), values.shape)
+        there, pixels = np.unique(found, return_counts=True)
+        return _Counted(dict(zip(there.tolist(), pixels.tolist(), strict=True)), found.shape)
 
     counts: Counter[int] = Counter()
-    where: dict[int, str] = {}
-    for name, one in zip(names, in_threads(count, len(names), progress), strict=True):
+    where: dict[int, int] = {}
+    kept: list[int] = []
+    for i, one in enumerate(in_threads(count, len(drafts), progress)):
+        draft = drafts[i]
         if isinstance(one, VitralError):
-            drafted.faults.append(Fault("map", found[name], str(one).removeprefix(f"{found[name]}: ")))
+            drafted.faults.append(Fault("map", draft.where, str(one).removeprefix(f"{draft.where}: ")))
             continue
-        stem = posixpath.splitext(posixpath.basename(name))[0]
-        if split_lists and stem not in split_lists:
-            continue
+        draft.size, draft.values = one.size, tuple(one.values)
         counts.update(one.values)
         for value in one.values:
-            where.setdefault(value, found[name])
-        split = split_lists.get(stem) or split_in(*reversed(name.split("/")[:-1]))
-        drafted.drafts.append(Draft(name, found[name], split, one.size, map=found[name], values=tuple(one.values)))
-    mapped = set(found) | set(found.values())
-    bare = [name for name in photographs(tree) if name not in mapped]
-    if not split_lists:
-        drafted.faults += [Fault("map", name, "has no map") for name in bare]
-    drafted.classes = replace(_table(tree, sorted(counts), found, drafted), colours=colours)
+            where.setdefault(value, i)
+        kept.append(i)
+    drafted.classes = replace(_table(drafted, sorted(counts), [draft.where for draft in drafts]), colours=colours)
     known = set(drafted.classes.ids) | drafted.classes.void
     for value in sorted(set(counts) - known):
-        file = where[value]
-        y, x = np.argwhere(read_map(tree.root / file, file, colours) == value)[0].tolist()
-        drafted.faults.append(Fault("value", file, f"value {value} at x {x}, y {y}"))
+        y, x = np.argwhere(values(where[value]) == value)[0].tolist()
+        drafted.faults.append(Fault("value", drafts[where[value]].where, f"value {value} at x {x}, y {y}"))
     total = max(1, sum(counts.values()))
     rows = [f"{value} {_called(drafted.classes, value)} {counts[value] / total:.1%}" for value in sorted(counts)]
     drafted.understood.append(f"values of the maps: {some(rows, 24)}")
-    return drafted
+    drafted.keep(kept)
 
 
 def _called(classes: ClassTable, value: int) -> str:
@@ -165,13 +182,12 @@ def _split_lists(tree: Tree) -> dict[str, str]:
     return stems(tree, lists)
 
 
-def _table(tree: Tree, values: list[int], found: dict[str, str], drafted: Drafted) -> ClassTable:
-    listed = next((name for name in ("classes.json", *_NAMES) if (tree.root / name).is_file()), None)
+def _table(drafted: Drafted, values: list[int], maps: list[str]) -> ClassTable:
+    listed = next((name for name in _NAMES if (drafted.root / name).is_file()), None)
     if listed is not None:
-        return _of_json(tree, listed, drafted) if listed.endswith(".json") else _of_list(tree, listed, values, drafted)
+        return _of_json(drafted.root) if listed == TABLE else _of_list(drafted, listed, values)
     plain = set(values) - {VOID}
     void = frozenset({VOID})
-    maps = list(found.values())
     if all(name.endswith("_labelTrainIds.png") for name in maps) and plain <= set(range(19)):
         drafted.understood.append("Cityscapes' 19 classes, by labelTrainIds")
         return ClassTable(tuple(range(19)), TRAIN_IDS, void=void)
@@ -192,10 +208,10 @@ def _table(tree: Tree, values: list[int], found: dict[str, str], drafted: Drafte
     return ClassTable(ids, tuple(map(str, ids)), void=void)
 
 
-def _colours(tree: Tree) -> tuple[tuple[int, int], ...]:
+def _colours(root: Path) -> tuple[tuple[int, int], ...]:
     """Of the colours that classes.json names each one's code and its value: 0, 1, ... in their order there, those of void last."""
-    path = tree.root / "classes.json"
-    told = read_json(path, path.name) if path.is_file() else {}
+    path = root / TABLE
+    told = read_json(path, TABLE) if path.is_file() else {}
     if not isinstance(told, dict):
         return ()
     classes, void = told.get("classes", told), told.get("void", ())
@@ -211,10 +227,10 @@ def _code(key: object) -> int | None:
     return int.from_bytes(bytes.fromhex(key[1:]), "little")
 
 
-def _of_json(tree: Tree, name: str, drafted: Drafted) -> ClassTable:
+def _of_json(root: Path) -> ClassTable:
     """{"classes": {value: name}, "void": [value]}, or {value: name}, or [name, ...]; a value may be a colour."""
-    told = read_json(tree.root / name, name)
-    void, colours = {VOID}, dict(_colours(tree))
+    told = read_json(root / TABLE, TABLE)
+    void, colours = {VOID}, dict(_colours(root))
 
     def value_of(key: object) -> int | None:
         code = _code(key)
@@ -231,10 +247,10 @@ def _of_json(tree: Tree, name: str, drafted: Drafted) -> ClassTable:
     if isinstance(told, list):
         told = dict(enumerate(told))
     if not isinstance(told, dict) or not all(isinstance(label, str) for label in told.values()):
-        raise VitralError(f'{name}: write {{"classes": {{"0": "sky", "1": "road"}}, "void": [255]}}')
+        raise VitralError(f'{TABLE}: write {{"classes": {{"0": "sky", "1": "road"}}, "void": [255]}}')
     named = {value_of(key): label for key, label in told.items()}
     return _checked(
-        {key: label for key, label in named.items() if key is not None}, void, name, whole_keys=None not in named
+        {key: label for key, label in named.items() if key is not None}, void, TABLE, whole_keys=None not in named
     )
 
 
@@ -248,9 +264,9 @@ def _checked(named: dict[int, str], void: set[int], name: str, *, whole_keys: bo
     return ClassTable(ids, tuple(named[key] for key in ids), void=frozenset(void - set(ids)))
 
 
-def _of_list(tree: Tree, name: str, values: list[int], drafted: Drafted) -> ClassTable:
+def _of_list(drafted: Drafted, name: str, values: list[int]) -> ClassTable:
     """A name a line: of value 0, 1, ...; of 1, 2, ... where these fit and 0 is left over (ADE20K); labelme's __ignore__ is void."""
-    names = [line.strip() for line in read_text(tree.root / name, name).splitlines() if line.strip()]
+    names = [line.strip() for line in read_text(drafted.root / name, name).splitlines() if line.strip()]
     if names[:1] == ["__ignore__"]:
         names = names[1:]
     highest = max((value for value in values if value != VOID), default=0)
@@ -271,5 +287,10 @@ def write(data: AnnotatedData, out: Path) -> None:
         for i in rows:
             writing.copy(i, f"images/{split}" if split else "images")
             save_map(out / "masks" / (split or "") / f"{writing.stem(i)}.png", values_of(data, i))
+    write_table(data, out)
+
+
+def write_table(data: AnnotatedData, out: Path) -> None:
+    """classes.json in a folder."""
     classes = {str(value): label for value, label in zip(data.classes.ids, data.classes.names, strict=True)}
-    dump_json(out / "classes.json", {"classes": classes, "void": sorted(data.classes.void)})
+    dump_json(out / TABLE, {"classes": classes, "void": sorted(data.classes.void)})

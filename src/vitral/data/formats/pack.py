@@ -3,8 +3,6 @@
 import io
 import json
 import os
-import tarfile
-from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from vitral.data.filetypes import EXTENSIONS
+from vitral.data.formats.samples import write_samples
 from vitral.data.formats.shards import CLASSES, write_index
 from vitral.data.images import Images
 from vitral.data.listing import Listing
@@ -32,20 +31,16 @@ def pack(listing: Listing, out: Path, shard_bytes: int, progress: Callable[[int,
     """
     splits = listing.given or ["data"] * len(listing.images.names)
     shards = done = 0
+
+    def members(i: int) -> Iterator[tuple[str, bytes]]:
+        nonlocal done
+        yield from _members(listing, i)
+        done += 1
+        if progress is not None and done % 100 == 0:
+            progress(done, len(splits))
+
     for split in dict.fromkeys(splits):
-        left, number = deque(i for i, each in enumerate(splits) if each == split), 0
-        while left:
-            with tarfile.open(out / f"{split}-{number:06d}.tar", "w") as shard:
-                while left and shard.offset < shard_bytes:
-                    i = left.popleft()
-                    for suffix, data in _members(listing, i):
-                        member = tarfile.TarInfo(f"{i:09d}.{suffix}")
-                        member.size = len(data)
-                        shard.addfile(member, io.BytesIO(data))
-                    done += 1
-                    if progress is not None and done % 100 == 0:
-                        progress(done, len(splits))
-            number, shards = number + 1, shards + 1
+        shards += write_samples(out, split, [i for i, each in enumerate(splits) if each == split], members, shard_bytes)
     (out / CLASSES).write_text("".join(f"{label}\n" for label in listing.labels), encoding="utf-8")
     count = write_index(str(out), out)
     return Packed(count, shards, sum(path.stat().st_size for path in out.glob("*.tar")))

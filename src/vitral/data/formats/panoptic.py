@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vitral.data.annotated import AnnotatedData, ClassTable, Fault, Segment
+from vitral.data.files import StoredFile
 from vitral.data.formats.coco import categories, class_table, is_panoptic, listed_images, merged, root_of
 from vitral.data.formats.draft import Draft, Drafted
 from vitral.data.formats.files import Tree, read_json, rows_of, whole
-from vitral.data.formats.maps import read_ids, save_ids, values_of
+from vitral.data.formats.maps import decode_ids, save_ids, values_of
 from vitral.data.formats.write import Writing, dump_json
 from vitral.data.progress import OnProgress
 from vitral.data.scan import in_threads
@@ -33,30 +35,33 @@ def read(data: Path, progress: OnProgress | None = None) -> Drafted:
         raise VitralError(f"{data}: holds no COCO JSON of panoptic segments (segments_info)")
     drafted = Drafted(tree.root, "panoptic", ClassTable((), ()), [], [])
     tables = [
-        (name, *class_table(found | {"annotations": _segments(found)}, name, drafted.understood))
+        (name, *class_table(found | {"annotations": segments_in(found["annotations"])}, name, drafted.understood))
         for name, found in loaded
     ]
     drafted.classes = merged([(name, table) for name, table, _ in tables], drafted)
+    lost: set[str] = set()
     for (name, found), (_, table, known) in zip(loaded, tables, strict=True):
         place = [drafted.classes.by_name[each] for each in table.names]
-        _read_one(
+        lost |= _read_one(
             tree, name, found, {each: place[index] for each, index in known.items()}, drafted, alone=len(loaded) == 1
         )
-    without = [draft for draft in drafted.drafts if draft.map is None]
-    drafted.faults += [Fault("map", draft.where, "has no map") for draft in without]
-    drafted.drafts = [draft for draft in drafted.drafts if draft.map]
-    _compare(tree, drafted, progress)
+    bare = [draft for draft in drafted.drafts if draft.map is None and draft.name not in lost]
+    drafted.faults += [Fault("map", draft.where, "has no map") for draft in bare]
+    compare(drafted, progress)
     return drafted
 
 
-def _segments(found: dict[str, Any]) -> list[dict[str, Any]]:
-    rows = [each for row in found["annotations"] if isinstance(row, dict) for each in row.get("segments_info") or ()]
-    return [each for each in rows if isinstance(each, dict)]
+def segments_in(rows: list[Any]) -> list[dict[str, Any]]:
+    """The segments that the rows list, one row for each image."""
+    found = [row.get("segments_info") for row in rows if isinstance(row, dict)]
+    return [each for listed in found if isinstance(listed, list) for each in listed if isinstance(each, dict)]
 
 
 def _read_one(
     tree: Tree, name: str, found: dict[str, Any], classes: dict[int, int], drafted: Drafted, *, alone: bool
-) -> None:
+) -> set[str]:
+    """Add the drafts of a JSON; returns the images whose map is named and not there."""
+    lost: set[str] = set()
     maps = {each for each in tree.images if each.lower().endswith(".png")}
     by_id = listed_images(tree, name, found, drafted, alone=alone)
     by_key = {str(key): draft for key, draft in by_id.items()}
@@ -74,17 +79,20 @@ def _read_one(
             posixpath.normpath(posixpath.join(folder, base, file))
             for base in (stem, ".", "panoptic", "..", f"../{stem}")
         ]
-        draft.map = next((each for each in tried if each in maps), None)
-        if draft.map is None:
+        there = next((each for each in tried if each in maps), None)
+        if there is None:
             drafted.faults.append(Fault("map", where, f"{file[:80]} is not there"))
-            draft.map = ""
+            lost.add(draft.name)
             continue
-        _add_segments(row, where, classes, draft, drafted)
-    drawn = {draft.map for draft in drafted.drafts}
+        draft.map = StoredFile(there, tree.root / there)
+        add_segments(row, where, classes, draft, drafted)
+    drawn = {draft.map.name for draft in drafted.drafts if draft.map is not None}
     drafted.drafts = [draft for draft in drafted.drafts if draft.name not in drawn]
+    return lost
 
 
-def _add_segments(row: dict[str, Any], where: str, classes: dict[int, int], draft: Draft, drafted: Drafted) -> None:
+def add_segments(row: dict[str, Any], where: str, classes: dict[int, int], draft: Draft, drafted: Drafted) -> None:
+    """Add the `segments_info` of an image to its draft. classes: the index of each category's id."""
     taken: set[int] = set()
     for each in rows_of(row.get("segments_info"), where, "segments_info"):
         key, category = whole(each.get("id")), whole(each.get("category_id"))
@@ -104,36 +112,43 @@ def _add_segments(row: dict[str, Any], where: str, classes: dict[int, int], draf
             draft.segments.append(Segment(key, classes[category], bool(whole(each.get("iscrowd")))))
 
 
-def _compare(tree: Tree, drafted: Drafted, progress: OnProgress | None) -> None:
-    """Ids of the maps with those of the lists."""
+def compare(drafted: Drafted, progress: OnProgress | None) -> None:
+    """Read the map of every draft, and compare its ids with the draft's segments; images without a map that can be used are left out."""
     drafts = drafted.drafts
 
-    def ids(i: int) -> set[int] | VitralError:
+    def look(i: int) -> tuple[set[int], tuple[int, int]] | VitralError | None:
+        stored = drafts[i].map
         try:
-            return set(np.unique(read_ids(tree.root / str(drafts[i].map), str(drafts[i].map))).tolist()) - {0}
+            ids = None if stored is None else decode_ids(stored.read(), stored.name)
         except VitralError as error:
             return error
+        return None if ids is None else (set(np.unique(ids).tolist()) - {0}, (ids.shape[0], ids.shape[1]))
 
-    usable = []
-    for draft, there in zip(drafts, in_threads(ids, len(drafts), progress), strict=True):
-        if isinstance(there, VitralError):
-            drafted.faults.append(Fault("map", str(draft.map), str(there).removeprefix(f"{draft.map}: ")))
+    kept = []
+    for i, found in enumerate(in_threads(look, len(drafts), progress)):
+        draft = drafts[i]
+        if found is None or draft.map is None:
             continue
-        usable.append(draft)
+        name = draft.map.name
+        if isinstance(found, VitralError):
+            drafted.faults.append(Fault("map", name, str(found).removeprefix(f"{name}: ")))
+            continue
+        there, size = found
+        draft.size = draft.size or size
+        if size != draft.size:
+            said = f"has {size[1]} x {size[0]} pixels, and {draft.name} {draft.size[1]} x {draft.size[0]}"
+            drafted.faults.append(Fault("map", name, said))
+            continue
+        kept.append(i)
         listed = {segment.id for segment in draft.segments}
         if there - listed:
             said = some(list(map(str, sorted(there - listed))), 3)
-            drafted.faults.append(Fault("segments", str(draft.map), f"id {said} of the map is not in the list"))
+            drafted.faults.append(Fault("segments", name, f"id {said} of the map is not in the list"))
         if listed - there:
-            drafted.faults.append(
-                Fault(
-                    "segments",
-                    draft.where,
-                    f"id {some(list(map(str, sorted(listed - there))), 3)} of the list is not in {draft.map}",
-                )
-            )
+            said = some(list(map(str, sorted(listed - there))), 3)
+            drafted.faults.append(Fault("segments", draft.where, f"id {said} of the list is not in {name}"))
             draft.segments = [segment for segment in draft.segments if segment.id in there]
-    drafted.drafts = usable
+    drafted.keep(kept)
 
 
 def write(data: AnnotatedData, out: Path) -> None:
@@ -147,19 +162,28 @@ def write(data: AnnotatedData, out: Path) -> None:
             images.append(
                 {"id": i + 1, "file_name": writing.copy(i, split or "images"), "width": one.width, "height": one.height}
             )
-            ids = values_of(data, i)
-            listed = {segment.id for segment in one.segments}
-            ids = np.where(np.isin(ids, list(listed)), ids, 0)
+            ids, segments = segments_of(data, i)
             save_ids(out / f"annotations/{base}/{writing.stem(i)}.png", ids)
-            annotations.append({"image_id": i + 1, "file_name": f"{writing.stem(i)}.png", "segments_info": [
-                {"id": segment.id, "category_id": data.classes.ids[segment.index], "iscrowd": int(segment.crowd)} | extent(ids == segment.id)
-                for segment in one.segments
-            ]})  # fmt: skip
-        rows_of_classes = [{"isthing": 1} | each for each in categories(data.classes)]
+            annotations.append({"image_id": i + 1, "file_name": f"{writing.stem(i)}.png", "segments_info": segments})
         dump_json(
-            out / f"annotations/{base}.json",
-            {"images": images, "annotations": annotations, "categories": rows_of_classes},
+            out / f"annotations/{base}.json", {"images": images, "annotations": annotations, "categories": table(data)}
         )
+
+
+def table(data: AnnotatedData) -> list[dict[str, Any]]:
+    """The classes as the JSON lists them."""
+    return [{"isthing": 1} | each for each in categories(data.classes)]
+
+
+def segments_of(data: AnnotatedData, i: int) -> tuple[NDArray[np.int32], list[dict[str, Any]]]:
+    """The map [h, w] of image i with the ids of its segments, 0 elsewhere, and the segments as the JSON lists them."""
+    ids, segments = values_of(data, i), data.annotated[i].segments
+    ids = np.where(np.isin(ids, [segment.id for segment in segments]), ids, 0)
+    rows = [
+        {"id": segment.id, "category_id": data.classes.ids[segment.index], "iscrowd": int(segment.crowd)} | extent(ids == segment.id)
+        for segment in segments
+    ]  # fmt: skip
+    return ids, rows
 
 
 def extent(mask: np.ndarray) -> dict[str, Any]:

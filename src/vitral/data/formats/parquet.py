@@ -91,7 +91,7 @@ def drafts(
     for name, rows, _ in loaded:
         split = split_in(posixpath.basename(name).partition("-")[0], *reversed(name.split("/")[:-1]))
         for number, row in enumerate(rows):
-            where = f"{name} row {number}"
+            where = row.get("where", f"{name} row {number}")
             called = row["called"]
             if row["image"] is None:
                 drafted.faults.append(Fault("missing_image", where, "no bytes in the column image"))

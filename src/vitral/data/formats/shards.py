@@ -4,51 +4,34 @@
 
 A sample is the members of one name up to its first dot: an image, and beside it `.cls` (a class: its name, or its number in classnames.txt), or
 `.json` (`label`, or `labels` for several; `objects` as in Parquet with boxes and masks), or `.txt` (a caption; a class where `label_column` says
-txt). img2dataset's and ImageNet's shards are so. Splits are told by the words in a shard's name and its folders'.
+txt), or `.mask.png` (also seg, label, gt: a map of class values), or `.panoptic.png` (a map of segments' ids) with `segments_info` in the .json as
+COCO has them. img2dataset's and ImageNet's shards are so. Splits are told by the words in a shard's name and its folders'.
 
 The index is made once, by reading every image to its end: `vitral data index SHARDS`, or `vitral data pack` with the shards. It is three files beside
 them, or in a folder of its own, of which index.json is written last: shards, sizes and classes; index.bin, a row an image; index.names.
-Nothing in a tar is ever written to disk under its own name, and links in it are not followed.
 """
 
-import io
 import json
 import os
 import re
-import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from vitral.data.decode import decode_bytes
-from vitral.data.files import MAX_FILE_BYTES, ImageError, cache_folder
-from vitral.data.filetypes import EXTENSIONS
+from vitral.data.files import cache_folder
+from vitral.data.formats.samples import Sample, opened, samples
 from vitral.data.images import content_hash
 from vitral.data.progress import OnProgress
 from vitral.data.ranges import fetch, file_system, is_url
 from vitral.data.scan import in_threads
-from vitral.data.shards import INDEX, LAYOUT, NAMES, ROW, ROWS, Index, read_index
-from vitral.data.splits import SPLITS, split_of
+from vitral.data.shards import INDEX, LAYOUT, NAMES, ROW, ROWS, Index, OldIndexError, read_index
 from vitral.data.values import ImageInfo
 from vitral.errors import VitralError
 
 CLASSES = "classnames.txt"
-LABELS = (
-    "label",
-    "labels",
-    "class",
-    "cls",
-    "category",
-    "categories",
-    "class_name",
-    "classname",
-    "target",
-    "tags",
-)  # of a .json
-MOST_BESIDE = 2**24  # bytes of a .cls, .json or .txt
 FEW = 8  # folders that may be splits with shards; more are classes
 AT_ONCE = 64  # images that are decoded side by side
 
@@ -93,22 +76,25 @@ def place_of(data: str) -> Path:
 
 
 def open_index(data: str, room: int, progress: OnProgress | None = None, label: str | None = None) -> Index:
-    """The index of the data; made on the way where there is none yet, or its shards changed. label: as in `write_index`."""
+    """The index of the data; made on the way where there is none of this version yet, or its shards changed. label: as in `write_index`;
+    None takes an index made for any."""
     here = cache_folder() / "indices" / re.sub(r"\W+", "-", data)
     if is_url(data) and not shards_in(data):
         return read_index(_copied(data.rstrip("/"), here), room)
     own = here if is_url(data) else place_of(data)
-    if (own / INDEX).is_file():
-        index = read_index(str(own), room)
-        if _unchanged(index):
-            return index
-    own = (
-        own
-        if not own.exists() or os.access(own, os.W_OK)
-        else cache_folder() / "indices" / re.sub(r"\W+", "-", str(own))
-    )
-    write_index(data, own, progress, label)
-    return read_index(str(own), room)
+    other = cache_folder() / "indices" / re.sub(r"\W+", "-", str(own))
+    for place in (own, other):
+        if (place / INDEX).is_file():
+            try:
+                index = read_index(str(place), room)
+                if label in (None, index.label) and _unchanged(index):
+                    return index
+            except OldIndexError:
+                if not shards_in(data):
+                    raise
+    place = own if is_url(data) or os.access(own if own.exists() else own.parent, os.W_OK) else other
+    write_index(data, place, progress, label)
+    return read_index(str(place), room)
 
 
 def _copied(url: str, here: Path) -> str:
@@ -143,18 +129,6 @@ def _unchanged(index: Index) -> bool:
     return True
 
 
-@dataclass
-class _Sample:
-    name: str
-    offset: int
-    size: int
-    data: bytes
-    target: str | None
-    split: int
-    beside: tuple[int, int] = (0, 0)
-    kind: str = "none"
-
-
 def write_index(data: str, out: Path, progress: OnProgress | None = None, label: str | None = None) -> int:
     """Read all shards once and write their index to a folder; returns the number of images. label: the field of a .json, or txt, that is the class.
 
@@ -168,18 +142,39 @@ def write_index(data: str, out: Path, progress: OnProgress | None = None, label:
     base = Path(os.path.abspath(data))
     root = "" if is_url(data) else str(base if base.is_dir() else base.parent)
     out.mkdir(parents=True, exist_ok=True)
+    temporary = [out / f"{name}.tmp" for name in (ROWS, NAMES)]
+    try:
+        told = _write_rows(data, root, shards, temporary, progress, label)
+        for path, file_name in zip(temporary, (ROWS, NAMES), strict=True):
+            os.replace(path, out / file_name)
+    finally:
+        for path in temporary:
+            path.unlink(missing_ok=True)
+    about = {
+        "layout": LAYOUT,
+        "root": "" if os.path.abspath(out) == root else root,
+        "classes": _classes(data, root),
+        "label": label,
+    }
+    write_whole(out / INDEX, json.dumps(about | told).encode())
+    return int(told["images"])
+
+
+def _write_rows(
+    data: str, root: str, shards: list[str], files: list[Path], progress: OnProgress | None, label: str | None
+) -> dict[str, Any]:
+    """Write the rows and the names of all shards to these two files; returns what index.json says of them."""
     known: list[dict[str, Any]] = []
     texts: dict[str, int] = {}
     skipped: list[tuple[str, str]] = []
     kinds: set[str] = set()
     count = length = 0
-    temporary = [out / f"{name}.tmp" for name in (ROWS, NAMES)]
-    with open(temporary[0], "wb") as rows, open(temporary[1], "wb") as names:
+    with open(files[0], "wb") as rows, open(files[1], "wb") as names:
         for number, shard in enumerate(shards):
             place = shard if is_url(shard) else str(Path(root, shard))
-            with _opened(place) as (file, size, time):
+            with opened(place) as (file, size, time):
                 known.append({"name": shard, "size": size, "time": time})
-                for group in _in_groups(_samples(file, place, shard, label)):
+                for group in _in_groups(samples(file, place, shard, label)):
                     checked = in_threads(lambda i, group=group: _checked(group[i]), len(group), None)  # type: ignore[misc]
                     for sample, info in zip(group, checked, strict=True):
                         if isinstance(info, VitralError):
@@ -191,7 +186,7 @@ def write_index(data: str, out: Path, progress: OnProgress | None = None, label:
                         length += len(called)
                         count += 1
                         row = (number, sample.offset, sample.size, length, target, info.height, info.width, info.channels, info.bit_depth,
-                               sample.split, content_hash(sample.data), *sample.beside)  # fmt: skip
+                               sample.split, content_hash(sample.data), *sample.beside, *sample.map)  # fmt: skip
                         rows.write(np.array([row], ROW).tobytes())
                         names.write(called)
             if progress is not None:
@@ -206,15 +201,9 @@ def write_index(data: str, out: Path, progress: OnProgress | None = None, label:
         raise VitralError(
             f"{data}: some samples have {' and some '.join(sorted(kinds))}; give every one the same kind of target"
         )
-    classes = _classes(data, root)
-    for path, file_name in zip(temporary, (ROWS, NAMES), strict=True):
-        os.replace(path, out / file_name)
-    told = {
-        "layout": LAYOUT, "images": count, "names": length, "kind": kinds.pop(), "root": "" if str(out) == root else root, "texts": list(texts),
-        "classes": classes, "skipped": skipped, "shards": known,
+    return {
+        "images": count, "names": length, "kind": kinds.pop(), "texts": list(texts), "skipped": skipped, "shards": known,
     }  # fmt: skip
-    write_whole(out / INDEX, json.dumps(told).encode())
-    return count
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -245,30 +234,9 @@ def _classes(data: str, root: str) -> list[str]:
         return []
 
 
-class _opened:
-    """A shard as a file, its size and time."""
-
-    def __init__(self, place: str) -> None:
-        self.place = place
-
-    def __enter__(self) -> tuple[Any, int, int]:
-        try:
-            if is_url(self.place):
-                self.file = file_system(self.place).open(self.place, "rb", block_size=2**23)
-                return self.file, int(self.file.size), 0
-            self.file = open(self.place, "rb")
-            status = os.fstat(self.file.fileno())
-            return self.file, status.st_size, status.st_mtime_ns
-        except Exception as error:  # each kind of server has errors of its own
-            raise VitralError(f"{self.place}: cannot be read ({error}); check the path and the server") from error
-
-    def __exit__(self, *how: object) -> None:
-        self.file.close()
-
-
-def _in_groups(samples: Iterator[_Sample]) -> Iterator[list[_Sample]]:
-    group: list[_Sample] = []
-    for sample in samples:
+def _in_groups(found: Iterator[Sample]) -> Iterator[list[Sample]]:
+    group: list[Sample] = []
+    for sample in found:
         group.append(sample)
         if len(group) == AT_ONCE:
             yield group
@@ -277,108 +245,8 @@ def _in_groups(samples: Iterator[_Sample]) -> Iterator[list[_Sample]]:
         yield group
 
 
-def _checked(sample: _Sample) -> ImageInfo | VitralError:
+def _checked(sample: Sample) -> ImageInfo | VitralError:
     try:
         return decode_bytes(sample.data, None, sample.name, 1)[1]
     except VitralError as error:
         return error
-
-
-def _samples(file: Any, place: str, shard: str, label: str | None) -> Iterator[_Sample]:
-    """The samples of a tar, in order."""
-    split = _split(shard)
-    try:
-        with tarfile.open(fileobj=file, mode="r:", errorlevel=2) as tar:
-            group: dict[str, tarfile.TarInfo] = {}
-            key = ""
-            for member in tar:
-                if not member.isreg():
-                    continue
-                if member.offset_data + member.size > _size(file):
-                    raise VitralError(f"{place}: is cut short in {member.name!r}; copy or download it again")
-                folder, _, base = member.name.rpartition("/")
-                stem, _, kind = base.partition(".")
-                if f"{folder}/{stem}" != key and group:
-                    yield from _sample(tar, group, shard, split, label)
-                    group = {}
-                key = f"{folder}/{stem}"
-                group[kind.lower()] = member
-            if group:
-                yield from _sample(tar, group, shard, split, label)
-    except (tarfile.TarError, EOFError, UnicodeError, ValueError, OverflowError) as error:
-        if isinstance(error, VitralError):
-            raise
-        raise VitralError(
-            f"{place}: is no readable tar ({error}); shards are not compressed, and whole: write it again"
-        ) from error
-
-
-def _size(file: Any) -> int:
-    here = file.tell()
-    file.seek(0, io.SEEK_END)
-    size = int(file.tell())
-    file.seek(here)
-    return size
-
-
-def _split(shard: str) -> int:
-    """Which of SPLITS the words in a shard's name or its folders' mean; -1 for none."""
-    for part in reversed(shard.rpartition("://")[2].split("/")):
-        for word in re.split(r"[-_.\s]+", part.removesuffix(".tar")):
-            if (found := split_of(word)) is not None:
-                return SPLITS.index(found)
-    return -1
-
-
-def _sample(
-    tar: tarfile.TarFile, group: dict[str, tarfile.TarInfo], shard: str, split: int, label: str | None
-) -> Iterator[_Sample]:
-    """The sample of these members, by their suffixes; none where no image is among them."""
-    image = next((group[kind] for kind in group if f".{kind}" in EXTENSIONS), None)
-    if image is None:
-        return
-    name = f"{shard}/{image.name}"
-    if image.size > MAX_FILE_BYTES:
-        raise ImageError(f"{name}: has {image.size:,} bytes, too many for one image", "too_large")
-    made = _Sample(name, image.offset_data, image.size, _bytes(tar, image), None, split)
-    if "json" in group and label != "txt":
-        _told(made, group["json"], _text(tar, group["json"], name), label)
-    if made.kind == "none" and "cls" in group:
-        made.target, made.kind = _text(tar, group["cls"], name).strip(), "classes"
-    if made.kind == "none" and label == "txt" and "txt" in group:
-        made.target, made.kind = _text(tar, group["txt"], name).strip(), "classes"
-    yield made
-
-
-def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    assert file is not None, "a regular member"
-    return file.read()
-
-
-def _text(tar: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> str:
-    if member.size > MOST_BESIDE:
-        raise VitralError(f"{name}: {member.name!r} has {member.size:,} bytes, too many for a label")
-    try:
-        return _bytes(tar, member).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise VitralError(f"{name}: {member.name!r} is not UTF-8 text; write the shard again") from error
-
-
-def _told(sample: _Sample, member: tarfile.TarInfo, text: str, label: str | None) -> None:
-    """What a .json says of its image."""
-    try:
-        told = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise VitralError(f"{sample.name}: {member.name!r} is no JSON ({error}); write the shard again") from error
-    if not isinstance(told, dict):
-        return
-    if isinstance(told.get("objects"), dict | list):
-        sample.kind, sample.beside = "objects", (member.offset_data, member.size)
-        return
-    keys = [label] if label is not None else [key for key in LABELS if key in told]
-    value = next((told[key] for key in keys if key in told), None)
-    if isinstance(value, list):
-        sample.target, sample.kind = json.dumps(sorted({str(each) for each in value})), "sets"
-    elif value is not None and not isinstance(value, dict):
-        sample.target, sample.kind = str(value), "classes"

@@ -1,0 +1,222 @@
+"""The samples of a tar in the WebDataset layout: the members of one name up to its first dot, an image and what lies beside it.
+
+`vitral.data.formats.shards` says what may lie there. Nothing in a tar is written to disk, and links in it are not followed.
+"""
+
+import io
+import json
+import os
+import re
+import tarfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from vitral.data.files import MAX_FILE_BYTES, ImageError
+from vitral.data.filetypes import EXTENSIONS
+from vitral.data.formats.files import MAP_ENDINGS
+from vitral.data.ranges import file_system, is_url
+from vitral.data.splits import SPLITS, split_of
+from vitral.errors import VitralError
+
+LABELS = (
+    "label",
+    "labels",
+    "class",
+    "cls",
+    "category",
+    "categories",
+    "class_name",
+    "classname",
+    "target",
+    "tags",
+)  # of a .json
+IDS = "panoptic"
+"""Of a map of segments' ids; maps of class values end as those beside images in a folder do."""
+PLACES = {"segments_info": "panoptic", "objects": "objects"}
+"""Of a .json the fields that say what is where, and the kind of sample that they make."""
+MOST_BESIDE = 2**24  # bytes of a .cls, .json or .txt
+
+
+@dataclass
+class Sample:
+    """An image in a shard, and its target as texts or places."""
+
+    name: str
+    offset: int
+    size: int
+    data: bytes
+    split: int
+    """Which of SPLITS; -1 for none."""
+    target: str | None = None
+    kind: str = "none"
+    """As `vitral.data.shards.Index.kind`."""
+    beside: tuple[int, int] = (0, 0)
+    """Offset and size of a .json with objects or segments."""
+    map: tuple[int, int] = (0, 0)
+    """Offset and size of a map."""
+
+
+def write_samples(
+    out: Path, split: str, rows: Sequence[int], members: Callable[[int], Iterable[tuple[str, bytes]]], shard_bytes: int
+) -> int:
+    """Write samples to SPLIT-000000.tar, ... of about so many bytes each; returns how many these are. members: of a sample, by suffix."""
+    left, shards = deque(rows), 0
+    while left:
+        with tarfile.open(out / f"{split}-{shards:06d}.tar", "w") as tar:
+            while left and tar.offset < shard_bytes:
+                i = left.popleft()
+                for suffix, data in members(i):
+                    member = tarfile.TarInfo(f"{i:09d}.{suffix}")
+                    member.size = len(data)
+                    tar.addfile(member, io.BytesIO(data))
+        shards += 1
+    return shards
+
+
+class opened:
+    """A shard as a file, its size and time."""
+
+    def __init__(self, place: str) -> None:
+        self.place = place
+
+    def __enter__(self) -> tuple[Any, int, int]:
+        try:
+            if is_url(self.place):
+                self.file = file_system(self.place).open(self.place, "rb", block_size=2**23)
+                return self.file, int(self.file.size), 0
+            self.file = open(self.place, "rb")
+            status = os.fstat(self.file.fileno())
+            return self.file, status.st_size, status.st_mtime_ns
+        except Exception as error:  # each kind of server has errors of its own
+            raise VitralError(f"{self.place}: cannot be read ({error}); check the path and the server") from error
+
+    def __exit__(self, *how: object) -> None:
+        self.file.close()
+
+
+def samples(file: Any, place: str, shard: str, label: str | None) -> Iterator[Sample]:
+    """The samples of a tar, in order."""
+    split = _split(shard)
+    try:
+        with tarfile.open(fileobj=file, mode="r:", errorlevel=2) as tar:
+            group: dict[str, tarfile.TarInfo] = {}
+            key = last = ""
+            for member in tar:
+                last = member.name
+                if not member.isreg():
+                    continue
+                if member.offset_data + member.size > _size(file):
+                    raise VitralError(f"{place}: is cut short in {member.name!r}; copy or download it again")
+                folder, _, base = member.name.rpartition("/")
+                stem, _, kind = base.partition(".")
+                if f"{folder}/{stem}" != key and group:
+                    yield from _sample(tar, group, shard, split, label)
+                    group = {}
+                key = f"{folder}/{stem}"
+                group[kind.lower()] = member
+            if group:
+                yield from _sample(tar, group, shard, split, label)
+            file.seek(tar.offset)  # where tarfile stopped, by zeros as a tar ends, or by anything that is no header
+            if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise VitralError(f"{place}: is cut short or damaged after {last!r}; copy or download it again")
+    except (tarfile.TarError, EOFError, UnicodeError, ValueError, OverflowError) as error:
+        if isinstance(error, VitralError):
+            raise
+        raise VitralError(
+            f"{place}: is no readable tar ({error}); shards are not compressed, and whole: write it again"
+        ) from error
+
+
+def _size(file: Any) -> int:
+    here = file.tell()
+    file.seek(0, io.SEEK_END)
+    size = int(file.tell())
+    file.seek(here)
+    return size
+
+
+def _split(shard: str) -> int:
+    """Which of SPLITS the words in a shard's name or its folders' mean; -1 for none."""
+    for part in reversed(shard.rpartition("://")[2].split("/")):
+        for word in re.split(r"[-_.\s]+", part.removesuffix(".tar")):
+            if (found := split_of(word)) is not None:
+                return SPLITS.index(found)
+    return -1
+
+
+def _sample(
+    tar: tarfile.TarFile, group: dict[str, tarfile.TarInfo], shard: str, split: int, label: str | None
+) -> Iterator[Sample]:
+    """The sample of these members, by their suffixes; none where no image is among them."""
+    image = next((group[kind] for kind in group if f".{kind}" in EXTENSIONS), None)
+    if image is None:
+        return
+    name = f"{shard}/{image.name}"
+    _check_size(image, name)
+    made = Sample(name, image.offset_data, image.size, _bytes(tar, image), split)
+    if "json" in group and label != "txt":
+        _told(made, group["json"], _text(tar, group["json"], name), label)
+    if made.kind == "none" and "cls" in group:
+        made.target, made.kind = _text(tar, group["cls"], name).strip(), "classes"
+    if made.kind == "none" and label == "txt" and "txt" in group:
+        made.target, made.kind = _text(tar, group["txt"], name).strip(), "classes"
+    guessed = label is None and "cls" not in group and made.kind in ("classes", "sets")
+    if (there := _map_in(group)) is not None:
+        ending, member = there
+        _check_size(member, name)
+        made.map = member.offset_data, member.size
+        if made.kind == "none" or guessed:
+            made.target, made.kind = None, "panoptic" if ending == IDS else "maps"
+    yield made
+
+
+def _map_in(group: dict[str, tarfile.TarInfo]) -> tuple[str, tarfile.TarInfo] | None:
+    """The map of a sample, with the word in its suffix."""
+    for ending in (IDS, *MAP_ENDINGS):
+        for kind, member in group.items():
+            if kind.startswith(f"{ending}.") and kind.removeprefix(ending) in EXTENSIONS:
+                return ending, member
+    return None
+
+
+def _check_size(member: tarfile.TarInfo, name: str) -> None:
+    if member.size > MAX_FILE_BYTES:
+        raise ImageError(f"{name}: {member.name!r} has {member.size:,} bytes, too many for one image", "too_large")
+
+
+def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(member)
+    assert file is not None, "a regular member"
+    return file.read()
+
+
+def _text(tar: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> str:
+    if member.size > MOST_BESIDE:
+        raise VitralError(f"{name}: {member.name!r} has {member.size:,} bytes, too many for a label")
+    try:
+        return _bytes(tar, member).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise VitralError(f"{name}: {member.name!r} is not UTF-8 text; write the shard again") from error
+
+
+def _told(sample: Sample, member: tarfile.TarInfo, text: str, label: str | None) -> None:
+    """What a .json says of its image."""
+    try:
+        told = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise VitralError(f"{sample.name}: {member.name!r} is no JSON ({error}); write the shard again") from error
+    if not isinstance(told, dict):
+        return
+    for field, kind in PLACES.items():
+        if isinstance(told.get(field), dict | list):
+            sample.kind, sample.beside = kind, (member.offset_data, member.size)
+            return
+    keys = [label] if label is not None else [key for key in LABELS if key in told]
+    value = next((told[key] for key in keys if key in told), None)
+    if isinstance(value, list):
+        sample.target, sample.kind = json.dumps(sorted({str(each) for each in value})), "sets"
+    elif value is not None and not isinstance(value, dict):
+        sample.target, sample.kind = str(value), "classes"
