@@ -117,7 +117,8 @@ class Counting(Engine):
         return np.eye(3, dtype=np.float32)[[self.label] * len(pixels)]
 
 
-def test_points_are_lost_beside_the_first_and_batches_are_timed_in_turns(shapes_run, shapes_folder):
+def test_points_are_lost_beside_the_first_and_batches_are_timed_in_turns(shapes_run, shapes_folder, monkeypatch):
+    monkeypatch.setattr(contest, "WARM", 0)
     made = load(shapes_run)
     data = vitral.data.sources.open_data(str(shapes_folder))
     split = vitral.evaluation.evaluate.merged(data).take(np.arange(50))  # not of all classes alike

@@ -1,6 +1,6 @@
 """Several ways of running one model on the same images: how fast each is here, and what its answers lose.
 
-Speeds are taken in turns, and compared by their medians: what else the machine does meets all of them. In each turn a batch that does not count comes
+Speeds are taken in turns, and compared by their medians: what else the machine does meets all of them. In each turn batches that do not count come
 before the one that does, as threads of the way before spin for a while.
 """
 
@@ -22,6 +22,7 @@ from vitral.predict import Predictor
 
 ROUNDS, LEAST, SECONDS = 7, 3, 30.0
 """Turns of a batch size: fewer, but not fewer than `LEAST`, where they take longer than so many seconds."""
+WARM = 0.1  # seconds of batches before the one that counts
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,10 @@ def timed(ways: Sequence[Way], views: Sequence[Sequence[Pixels]], size: int, rou
     while len(turns) < rounds and (len(turns) < LEAST or time.perf_counter() < end):
         turns.append([])
         for way, batch in zip(ways, batches, strict=True):
+            warm = time.perf_counter() + WARM
             way.predictor.run(batch)
+            while time.perf_counter() < warm:
+                way.predictor.run(batch)
             began = clock()
             way.predictor.run(batch)
             turns[-1].append(clock() - began)
