@@ -8,26 +8,30 @@ billion images takes, of which none is kept. --keep: shards and index are made t
 """
 
 import argparse
-import os
-import resource
 import struct
 import tarfile
 import tempfile
 import time
 import zlib
 from collections.abc import Callable
+from multiprocessing import active_children
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from vitral.data.augment import Augmentation
 from vitral.data.decode import decode_bytes
 from vitral.data.formats.shards import open_index, write_index
-from vitral.data.options import DataOptions
-from vitral.data.sources import open_data
+from vitral.data.loader import TrainingBatches
+from vitral.data.options import AugmentOptions, DataOptions
+from vitral.data.preprocess import Preprocess
+from vitral.data.sources import Split, open_data
 from vitral.randomness import Permutation
 
 IN_SHARD = 50_000
-ROUNDS = 3
+ROUNDS, BATCHES = 3, 100
 
 
 def picture(i: int) -> bytes:
@@ -62,9 +66,22 @@ def timed(what: str, work: Callable[[], object]) -> object:
     return result
 
 
-def memory() -> float:
-    """MB that this process holds now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 1e6
+def memory(pid: int | str = "self", kind: str = "Anonymous") -> float:
+    """MB of a process's own memory, or of another kind of smaps_rollup."""
+    told = dict(line.split(":") for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:])
+    return int(told[kind].split()[0]) / 1e3
+
+
+def batches_by(split: Split, workers: int) -> tuple[list[Tensor], list[float]]:
+    """The first batches, and the private MB of each loader process once all are read."""
+    steps = Preprocess(8, 8, 1, (0.5,), (0.5,))
+    plain = Augmentation(AugmentOptions(crop="none", hflip=0), steps)
+    found, private = [], list[float]()
+    for batch in TrainingBatches(split, steps, [plain], 64, 0).stream(0, BATCHES, workers):
+        found.append(batch.images.clone())
+        if len(found) == BATCHES:
+            private = [memory(each.pid, "Private_Dirty") for each in active_children()]
+    return found, private
 
 
 def main() -> None:
@@ -83,8 +100,16 @@ def main() -> None:
         print(f"index: {size / 1e6:,.1f} MB, {size / given.images:.0f} bytes an image")
         before = memory()
         data = timed("opening the data set", lambda: open_data(str(shards), DataOptions(near_copies="apart")))
-        print(f"memory: {memory() - before:,.0f} MB more, mapped pages of the index among them")
+        print(f"memory: {memory() - before:,.0f} MB of its own more")
         split = data.splits["train"]  # type: ignore[attr-defined]
+        alone, _ = batches_by(split, 0)
+        for workers in (1, 8):
+            found, private = batches_by(split, workers)
+            same = all(torch.equal(a, b) for a, b in zip(found, alone, strict=True))
+            print(
+                f"{workers} loader processes: the same {BATCHES} batches: {same}; private memory of each {max(private):,.0f} MB at most",
+                flush=True,
+            )
         order = Permutation(len(split), 0, 0)
         rows = order(np.arange(min(given.read, len(split)))).tolist()
         index = open_index(str(shards), 0)
@@ -144,11 +169,11 @@ def main() -> None:
                 rates[name].append(len(rows) / (time.perf_counter() - began))
         for name, found in rates.items():
             print(f"{name}: {sorted(found)[ROUNDS // 2]:,.0f} images/s (median of {ROUNDS} rounds)")
-        billion = Permutation(10**9, 0, 0)
+        billion, before = Permutation(10**9, 0, 0), memory()
         began = time.perf_counter()
         billion(np.arange(10**6))
         print(
-            f"a million places in the order of a billion images: {time.perf_counter() - began:.1f} s, {memory():,.0f} MB in all; pid {os.getpid()}"
+            f"a million places in the order of a billion images: {time.perf_counter() - began:.1f} s, {memory() - before:,.0f} MB more"
         )
 
 
