@@ -33,6 +33,7 @@ def parsers(place: Path) -> dict[str, Callable[[], Parser]]:
     from vitral.checkpoints.recognise import read_source
     from vitral.data.decode import decode_bytes
     from vitral.data.formats import FORMATS, read_annotated
+    from vitral.data.formats.convert import plan_conversion
     from vitral.data.formats.shards import open_index
     from vitral.data.options import DataOptions
     from vitral.data.sources import list_data
@@ -60,10 +61,10 @@ def parsers(place: Path) -> dict[str, Callable[[], Parser]]:
             "index.json", lambda path: open_index(str(path.parent), 0)
         )
 
-    def annotated(name: str, suffix: str) -> Callable[[], Parser]:
+    def annotated(name: str, suffix: str, kind: str = "coco") -> Callable[[], Parser]:
         def made() -> Parser:
             objects = [[outlined(0, [(1, 1), (9, 1), (9, 9)])], [outlined(2, [(3, 2), (8, 2), (8, 15)])]]
-            FORMATS[name].write(data_of(objects), place)
+            FORMATS[name].write(plan_conversion(data_of(objects), kind).data, place)
             file = next(path for path in sorted(place.rglob(f"*{suffix}")))
             return [file.read_bytes()], of_file(str(file.relative_to(place)), lambda path: read_annotated(place, name))
 
@@ -116,6 +117,8 @@ def parsers(place: Path) -> dict[str, Callable[[], Parser]]:
         "YOLO data.yaml": annotated("yolo", ".yaml"),
         "VOC": annotated("voc", ".xml"),
         "labelme": annotated("labelme", ".json"),
+        "maps in shards": annotated("shards", ".tar", "masks"),
+        "segments in shards": annotated("shards", ".tar", "panoptic"),
         "recipe TOML": lambda: ([right.RECIPE], of_file("r.toml", read_recipe)),
         "images": pictures,
         "addresses of shards": lambda: (
