@@ -131,8 +131,11 @@ def _ahead(batches: Dataset[T], numbers: Iterator[int], workers: int, pinned: bo
             ):  # a fault of ours in computing a batch, with the traceback of the worker
                 raise
             if isinstance(error, ConnectionError | EOFError):
-                # It comes before the end of the process that it is due to.
-                multiprocessing.connection.wait([p.sentinel for p in processes], timeout=ENDING)
+                # It comes before the end of the process that it is due to; that is known some time after the process lets its files go.
+                ended = multiprocessing.connection.wait([p.sentinel for p in processes], timeout=ENDING)
+                for process in processes:
+                    if process.sentinel in ended:
+                        process.join(ENDING)
             raise _LoadersFailed(_why(error, [p.exitcode for p in processes if p.exitcode])) from None
         if isinstance(item, VitralError | _LoadersFailed):
             raise item
