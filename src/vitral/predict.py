@@ -129,7 +129,8 @@ class Predictor:
         Arrays are [h, w], [h, w, C] or [C, h, w], of uint8, uint16 or, if the model has a value range, any real numbers. Tensors are [C, h, w] on the
         0..255 scale. Files are read as in the model's training; `PageOf` is one page of a file.
         """
-        import torch
+        with installed_whole("a tensor"):
+            import torch
 
         return torch.from_numpy(self.read(image))
 

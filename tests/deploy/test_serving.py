@@ -79,6 +79,15 @@ def test_the_answer_is_the_predictors(ask, all_tasks, folder, name):
         assert close(answer.json(), own(predictor.predict(picture), image="image", model=name, version=version))
 
 
+def test_a_picture_that_curl_calls_a_form_is_a_picture(ask, all_tasks):
+    curls = {"content-type": "application/x-www-form-urlencoded"}
+    answer = ask.post("/predict", content=encoded(), headers=curls)
+    assert answer.json()["probability"] == pytest.approx(
+        all_tasks.models["classify"].loaded.predictor.predict(encoded()).probability, abs=1e-5
+    )
+    assert "is damaged" in ask.post("/predict", content=encoded()[:-60], headers=curls).json()["error"]
+
+
 def test_how_many_classes_is_asked_for(ask):
     for count in (1, 2, 4, 100):
         found = ask.post(f"/predict?top_k={count}", content=encoded()).json()

@@ -10,6 +10,7 @@ from fastapi import Request
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from starlette.datastructures import UploadFile
 
+from vitral.data.filetypes import recognise
 from vitral.deploy.limits import shown_name
 from vitral.deploy.refused import RefusedError
 from vitral.deploy.serve.serving import Picture
@@ -19,6 +20,8 @@ ARRIVING = 60.0
 """Seconds in which a body has to arrive."""
 FILES = 100
 """Files of a form at most."""
+CURLS = "application/x-www-form-urlencoded"
+"""What `curl --data-binary` says of every body, unless it is told."""
 
 
 class Options(BaseModel):
@@ -59,14 +62,15 @@ async def pictures_of(request: Request) -> list[Picture]:
     """Of a body that is a picture, or a form with several files. Raises VitralError for any other."""
     check_encoding(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind in ("application/json", "application/x-www-form-urlencoded"):
-        raise RefusedError(
-            415,
-            f"{kind}: send a picture's bytes as the body, or files in a form; addresses of pictures are not followed",
-        )
     async with arriving():
         if kind != "multipart/form-data":
-            return [Picture("image", await request.body())]
+            body = await request.body()
+            if kind == "application/json" or (kind == CURLS and recognise(body) is None):
+                raise RefusedError(
+                    415,
+                    f"{kind}: send a picture's bytes as the body, or files in a form; addresses of pictures are not followed",
+                )
+            return [Picture("image", body)]
         async with request.form(max_files=FILES, max_fields=FILES) as form:
             found = []
             for field, file in form.multi_items():
