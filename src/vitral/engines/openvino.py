@@ -83,9 +83,10 @@ class OpenvinoEngine(ExportedEngine):
         if self._own == "f32":
             pixels = pixels.astype(np.float32, copy=False)
         requests = self._for("u8" if pixels.dtype == np.uint8 else "f32")[: len(pixels)]
-        for request, part in zip(requests, np.array_split(pixels, len(requests)), strict=True):
+        parts = np.array_split(pixels, len(requests)) if len(requests) > 1 else [pixels]
+        for request, part in zip(requests, parts, strict=True):
             request.start_async([part])
         for request in requests:
             request.wait()
-        parts = [[tensor.data for tensor in request.output_tensors] for request in requests]
-        return [np.concatenate(each) for each in zip(*parts, strict=True)]
+        outputs = range(len(self.model.outputs))  # one by one, as the list of all takes longer to make
+        return [np.concatenate([request.get_output_tensor(k).data for request in requests]) for k in outputs]
