@@ -119,6 +119,8 @@ def parsers(place: Path) -> dict[str, Callable[[], Parser]]:
         "labelme": annotated("labelme", ".json"),
         "maps in shards": annotated("shards", ".tar", "masks"),
         "segments in shards": annotated("shards", ".tar", "panoptic"),
+        "index of annotations": annotated("shards", ".beside", "masks"),
+        "index of maps' values": annotated("shards", ".values", "masks"),
         "recipe TOML": lambda: ([right.RECIPE], of_file("r.toml", read_recipe)),
         "images": pictures,
         "addresses of shards": lambda: (

@@ -25,8 +25,8 @@ class Convert:
     Example: vitral data convert voc/VOC2012 ground --to masks
     """
 
-    data: Path = argument()
-    """Folder, or its JSON, data.yaml or Parquet file."""
+    data: str = argument()
+    """Folder, its JSON, data.yaml or Parquet file, or shards behind a URL."""
     out: Path = argument()
     """Folder to write, which must be new or empty."""
     to: Name = "coco"
@@ -133,6 +133,7 @@ def pack(given: Pack, words: list[str]) -> int:
     from vitral.data.formats import recognise
     from vitral.data.formats.convert import check_place
     from vitral.data.formats.pack import pack as packed
+    from vitral.data.given import NAMES
     from vitral.data.options import DataOptions
     from vitral.data.sources import list_data
     from vitral.training.display import Display
@@ -141,7 +142,7 @@ def pack(given: Pack, words: list[str]) -> int:
     check_place(given.out)
     display = Display()
     try:
-        if Path(given.data).exists() and recognise(Path(given.data)) is not None:
+        if given.data not in NAMES and recognise(given.data) is not None:
             raise VitralError(
                 f"{given.data}: is annotated; boxes, masks and maps go into shards by vitral data convert {given.data} {given.out} "
                 "--to shards"

@@ -64,7 +64,7 @@ def doctor(given: Doctor, words: list[str]) -> int:
     out = given.out or Path(f"{Path(given.data).resolve().stem}-doctor.html")
     check_page_place(out, given.data)
     task = given.options.task
-    if (task is None or (task in TARGETS and TARGETS[task].in_place)) and recognise(Path(given.data)) is not None:
+    if (task is None or (task in TARGETS and TARGETS[task].in_place)) and recognise(given.data) is not None:
         return _annotations(given, out, words)
     if given.fix is not None:
         raise VitralError(
@@ -104,7 +104,9 @@ def _annotations(given: Doctor, page: Path, words: list[str]) -> int:
     from vitral.training.display import Display
 
     with Display() as display:
-        diagnosis = diagnose_annotations(given.data, lambda n, total: display.count("reading images", n, total))
+        diagnosis = diagnose_annotations(
+            given.data, lambda n, total: display.count("reading images", n, total), given.options.room
+        )
         write_annotation_page(page, diagnosis, shlex.join(["vitral", "doctor", *words]))
     data = diagnosis.data
     there = ", ".join(f"{count:,} {what}" for what, count in counts(data).items())

@@ -147,7 +147,8 @@ class AnnotatedData:
     """n images and their annotations, as one of the formats holds them."""
 
     name: str
-    root: Path
+    root: Path | str
+    """A folder or a URL."""
     format: str
     kind: Kind
     classes: ClassTable

@@ -128,6 +128,9 @@ def _hash(data: AnnotatedData, i: int) -> str:
         elif isinstance(each.shape, Polygons):
             for part in each.shape.parts:
                 digest.update(part.tobytes())
-    if one.map is not None:
-        digest.update(one.map.read())
+    if one.map is None:
+        return digest.hexdigest()
+    if not (one.segments or one.objects):
+        return one.map.digest().hex()
+    digest.update(one.map.digest())
     return digest.hexdigest()

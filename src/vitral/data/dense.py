@@ -23,7 +23,7 @@ FORMAT_OF = {"semantic": "masks", "panoptic": "panoptic", "objects": "coco"}
 
 
 def list_annotated(
-    data: Path,
+    data: str | Path,
     tree: Tree | None,
     options: DataOptions,
     *,
@@ -41,7 +41,7 @@ def list_annotated(
         return None
     if recognise(data, tree) is None and (asked is None or not labelled):
         return None
-    found = _read(data, options.task, progress)
+    found = _read(data, options, progress)
     if not labelled:
         names = found.images.names
         known = [one.split or "train" for one in found.annotated]
@@ -70,14 +70,15 @@ def list_annotated(
     )
 
 
-def _read(data: Path, task: str | None, progress: OnProgress | None) -> AnnotatedData:
+def _read(data: str | Path, options: DataOptions, progress: OnProgress | None) -> AnnotatedData:
     """As it is recognised; but for semantic maps the maps, where a folder holds these beside objects."""
-    if task == "semantic" and data.is_dir() and semantic.recognised(Tree(data.absolute())):
+    path = Path(data)
+    if options.task == "semantic" and path.is_dir() and semantic.recognised(Tree(path.absolute())):
         return read_annotated(data, "masks", progress)
-    return read_annotated(data, None, progress)
+    return read_annotated(data, None, progress, options.room)
 
 
-def _refuse(data: Path, found: AnnotatedData) -> None:
+def _refuse(data: str | Path, found: AnnotatedData) -> None:
     try:
         refuse(str(data), found.faults)
     except VitralError as error:
@@ -99,7 +100,7 @@ def _others(found: AnnotatedData) -> str:
     return "; --task detect learns boxes alone, --task semantic a class for each pixel"
 
 
-def _outlined(data: Path, found: AnnotatedData) -> None:
+def _outlined(data: str | Path, found: AnnotatedData) -> None:
     bare = sum(each.shape is None for one in found.annotated for each in one.objects)
     if bare:
         raise VitralError(

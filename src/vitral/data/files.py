@@ -6,6 +6,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,6 +93,10 @@ class Stored(ABC):
     @abstractmethod
     def read(self) -> bytes:
         """All of them; raises VitralError."""
+
+    def digest(self) -> bytes:
+        """blake2b of them, 16 bytes; raises VitralError."""
+        return blake2b(self.read(), digest_size=16).digest()
 
 
 @dataclass(frozen=True)

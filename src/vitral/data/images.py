@@ -16,7 +16,7 @@ import numpy as np
 
 from vitral.data.bands import with_channels
 from vitral.data.cache import Cache, Checked
-from vitral.data.decode import count_pages, decode_bytes
+from vitral.data.decode import count_pages, decode_bytes, packed, probe
 from vitral.data.files import Status, read_file
 from vitral.data.small import SIDE, small_picture
 from vitral.data.values import PLAIN, ImageInfo, Reading, white
@@ -36,6 +36,18 @@ def content_hash(data: bytes) -> bytes:
 
 def _hint(small: bool) -> int:
     return HINT if small else 1  # at 1 a JPEG is parsed whole, at an eighth of its size
+
+
+class Header(NamedTuple):
+    """What annotations need to know of their image."""
+
+    height: int
+    """Upright, pixels."""
+    width: int
+    orientation: int
+    """By EXIF, 1 to 8."""
+    digest: bytes
+    """`content_hash`"""
 
 
 class Inspected(NamedTuple):
@@ -101,6 +113,12 @@ class Images(ABC):
     def happened(self) -> str | None:
         """What reading has met since this was asked last that a run's log should tell, such as a server that does not answer."""
         return None
+
+    def header(self, i: int) -> Header:
+        """Of an image that has a file; raises VitralError."""
+        data = self.encoded(i)
+        info = probe(data, self.names[i])
+        return Header(info.height, info.width, packed(data, self.names[i]).orientation, content_hash(data))
 
     def encoded(self, i: int) -> bytes:
         """The bytes of image i's file; raises VitralError."""
@@ -241,6 +259,9 @@ class SomeImages(EncodedImages):
 
     def encoded(self, i: int) -> bytes:
         return self.base.encoded(self.rows[i])
+
+    def header(self, i: int) -> Header:
+        return self.base.header(self.rows[i])
 
     def happened(self) -> str | None:
         return self.base.happened()

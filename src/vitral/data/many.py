@@ -18,7 +18,7 @@ from vitral.data.options import DataOptions
 from vitral.data.problem import Problem
 from vitral.data.progress import OnProgress
 from vitral.data.ranges import is_url
-from vitral.data.shards import Index, LazyNames, ShardImages, label_of
+from vitral.data.shards import ANNOTATED, Index, LazyNames, ShardImages, label_of
 from vitral.data.splits import SPLITS
 from vitral.data.targets import Classes, Targets
 from vitral.errors import VitralError, counted
@@ -44,11 +44,11 @@ class Chosen(LazyNames):
 class Facts:
     """What a data set needs to know of its images, from the index alone."""
 
-    def __init__(self, index: Index, options: DataOptions, *, labelled: bool) -> None:
+    def __init__(self, data: str, index: Index, options: DataOptions, *, labelled: bool) -> None:
         self.images: Images = ShardImages(index)
         rows = index.rows
         self.contents = np.ascontiguousarray(rows["digest"]).view(">u8")[::2].astype(np.uint64)
-        self.labels, self.targets = _targets(index, labelled=labelled)
+        self.labels, self.targets = _targets(data, index, labelled=labelled)
         self.split = _splits(rows["split"], self.contents, options)
         self.given = frozenset(SPLITS[k] for k in np.unique(rows["split"]) if k >= 0)
         some = rows[:: max(1, len(rows) // LOOKED_AT)]
@@ -62,22 +62,26 @@ class Facts:
         self.fingerprint = of_all.hexdigest()
 
 
-def _targets(index: Index, *, labelled: bool) -> tuple[list[str], Targets]:
+def _targets(data: str, index: Index, *, labelled: bool) -> tuple[list[str], Targets]:
     if not labelled:
         return [UNLABELLED], Classes(np.zeros(len(index.rows), np.int64))
-    _refuse_unlabelled(index.root, index)
+    _refuse_unlabelled(data, index)
     named = label_of(index)
-    listing = build_listing(index.root, ShardImages(index), [named(i) for i in range(len(index.texts))], training=False)  # type: ignore[arg-type]
+    listing = build_listing(data, ShardImages(index), [named(i) for i in range(len(index.texts))], training=False)  # type: ignore[arg-type]
     return listing.labels, listing.targets.take(index.rows["target"].astype(np.int64))
 
 
 def _refuse_unlabelled(data: str, index: Index) -> None:
-    if index.kind not in ("classes", "sets"):
-        held = f" but {index.kind}, which are learned from a folder on a disk, of up to {MANY:,} images"
+    if index.kind in ("classes", "sets"):
+        return
+    alone = f"learn without labels: vitral pretrain {data}"
+    if index.kind in ANNOTATED and len(index.rows) > MANY:
         raise VitralError(
-            f"{data}: its samples have no class (.cls, or a label in .json){held if index.kind != 'none' else ''}; "
-            f"learn from them without labels: vitral pretrain {data}"
+            f"{data}: holds {counted(len(index.rows), 'image')} with {ANNOTATED[index.kind]}, which are held in memory: up to {MANY:,} are learned; "
+            f"give fewer shards, or {alone}"
         )
+    held = f" but {ANNOTATED[index.kind]}; leave out --task to learn these, or" if index.kind in ANNOTATED else ";"
+    raise VitralError(f"{data}: its samples have no class (.cls, or a label in .json){held} {alone}")
 
 
 def _splits(given: np.ndarray, contents: np.ndarray, options: DataOptions) -> np.ndarray:
@@ -103,24 +107,19 @@ def notes(index: Index, facts: Facts) -> list[str]:
     return said
 
 
-def check(index: Index, facts: Facts, least_side: Callable[[int, int], int] | None) -> None:
+def check(data: str, facts: Facts, least_side: Callable[[int, int], int] | None) -> None:
     """VitralError for images that cannot be used."""
     if least_side is not None and facts.least < (least := least_side(facts.height, facts.width)):
         raise VitralError(
-            f"{index.root}: has images of {facts.least} pixels, smaller than one {least}x{least} patch; use a model with smaller patches"
+            f"{data}: has images of {facts.least} pixels, smaller than one {least}x{least} patch; use a model with smaller patches"
         )
-
-
-def room_of(options: DataOptions) -> int:
-    """Bytes of shards behind URLs that are kept here."""
-    return int(options.keep_gigabytes * 10**9)
 
 
 def list_shards(
     data: str, options: DataOptions, *, training: bool, labelled: bool, progress: OnProgress | None = None
 ) -> Listing:
     """The images of shards and their labels. Raises VitralError where the index cannot be used or made."""
-    index = open_index(data, room_of(options), progress, options.label_column)
+    index = open_index(data, options.room, progress, options.label_column)
     images, count = ShardImages(index), len(index.rows)
     given = None
     if (index.rows["split"] >= 0).any():

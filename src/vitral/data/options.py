@@ -90,6 +90,11 @@ class DataOptions:
     show_bands: tuple[int, int, int] | None = None
     """Bands, counted from 1, to display as red, green and blue; default: the first three."""
 
+    @property
+    def room(self) -> int:
+        """Bytes of shards behind URLs that are kept here."""
+        return int(self.keep_gigabytes * 10**9)
+
     def __post_init__(self) -> None:
         check_choices(self)
         if self.label_separator is not None and len(self.label_separator) != 1:

@@ -20,12 +20,15 @@ import numpy as np
 from vitral.data.files import ImageError, Stored, cache_folder
 from vitral.errors import VitralError
 
+ROOM = 20 * 10**9
+"""Bytes of shards behind URLs that are kept here, unless told otherwise."""
 TRIES = 6
 WAIT = 0.1  # seconds before the second try; doubled before each further one
 STALLED = float(os.environ.get("VITRAL_STALLED", "20"))  # seconds of silence, after which an answer is given up
 SOON = 0.5  # seconds, or LONGER times what answers usually take: then it is asked again, which pays where one answer of many stalls
 LONGER = 10
 PATIENT = 2  # the last tries, for which only silence counts: a slow network is not a stalled one
+FORBIDDEN = 403  # what S3 answers by HTTP for what is not there, unless all may list
 LOOKED_AT = 256  # images between two looks at how much is kept
 
 
@@ -177,9 +180,14 @@ class StoredRange(Stored):
     file: int
     start: int
     size: int
+    known: bytes
+    """Their digest."""
 
     def read(self) -> bytes:
-        return self.ranges.read(self.file, self.start, self.size, None, self.name)
+        return self.ranges.read(self.file, self.start, self.size, self.known, self.name)
+
+    def digest(self) -> bytes:
+        return self.known
 
 
 class _Kept:
@@ -187,6 +195,7 @@ class _Kept:
 
     def __init__(self, root: str, sizes: Sequence[int], room: int) -> None:
         self.open: dict[int, int] = {}
+        self.lock = threading.Lock()
         self.sizes, self.room, self.written = sizes, room, 0
         named = sha256(f"{root} {list(sizes)}".encode()).hexdigest()[:16]
         self.folder = cache_folder() / "shards" / named
@@ -203,9 +212,10 @@ class _Kept:
         return sum(os.stat(path).st_blocks * 512 for path in self.folder.iterdir())
 
     def _file(self, file: int) -> int:
-        if file not in self.open:
-            self.open[file] = os.open(self.folder / f"{file:06d}", os.O_RDWR | os.O_CREAT, 0o644)
-        return self.open[file]
+        with self.lock:
+            if file not in self.open:
+                self.open[file] = os.open(self.folder / f"{file:06d}", os.O_RDWR | os.O_CREAT, 0o644)
+            return self.open[file]
 
     def read(self, file: int, start: int, length: int, digest: bytes) -> bytes | None:
         """The bytes, if they were kept whole."""
@@ -233,15 +243,24 @@ def _close(descriptors: dict[int, int]) -> None:
 
 def fetch(url: str) -> bytes:
     """A whole file behind a URL; VitralError where it is not there."""
+    if (found := fetch_if_there(url)) is None:
+        raise VitralError(f"{url}: is not there, or may not be read; check the address")
+    return found
+
+
+def fetch_if_there(url: str) -> bytes | None:
+    """The same, or None."""
     system, failed = file_system(url), ""
     for attempt in range(TRIES):
         if attempt:
             time.sleep(WAIT * 2 ** (attempt - 1))
         try:
             return bytes(system.cat_file(url))
-        except FileNotFoundError:
-            raise VitralError(f"{url}: is not there; check the address") from None
+        except (FileNotFoundError, PermissionError):
+            return None
         except Exception as error:  # each kind of server has errors of its own
+            if getattr(error, "status", None) == FORBIDDEN:
+                return None
             failed = f"{type(error).__name__}: {error}"
     raise VitralError(f"{url}: cannot be read ({failed}); check the address and the server")
 

@@ -17,6 +17,7 @@ from vitral.data.values import ImageInfo
 from vitral.errors import VitralError
 
 _CHUNK = 64  # images between two reports of progress
+_MOST = 32  # threads
 T = TypeVar("T")
 
 
@@ -92,16 +93,20 @@ def remembered(images: Images) -> Iterator[None]:
         files.cache = None
 
 
-def in_threads(each: Callable[[int], T], total: int, progress: OnProgress | None) -> list[T]:
-    """each(0) to each(total - 1), in order, computed in threads: for work that releases Python's lock, as decoding does."""
+def in_threads(each: Callable[[int], T], total: int, progress: OnProgress | None, *, waiting: bool = False) -> list[T]:
+    """each(0) to each(total - 1), in order, computed in threads: for work that releases Python's lock, as decoding does.
+
+    waiting: whether it waits for a server rather than computes, so that more threads than cores pay.
+    """
+    size = 4 if waiting else _CHUNK
 
     def chunk(start: int) -> list[T]:
-        return [each(i) for i in range(start, min(start + _CHUNK, total))]
+        return [each(i) for i in range(start, min(start + size, total))]
 
     done: list[T] = []
-    pool = ThreadPoolExecutor(min(32, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(_MOST if waiting else min(_MOST, os.cpu_count() or 1))
     try:
-        for results in pool.map(chunk, range(0, total, _CHUNK)):
+        for results in pool.map(chunk, range(0, total, size)):
             done += results
             if progress is not None:
                 progress(len(done), total)

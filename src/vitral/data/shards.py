@@ -1,10 +1,12 @@
 """Images in tar shards by their index: any of them is read alone, in any order, from a disk or behind a URL.
 
-The index is three files: index.json, written last, with the shards, their sizes and the classes; index.bin, a row an image; index.names. The two
-latter are mapped, not loaded. `vitral.data.formats.shards` makes it.
+The index is three files: index.json, written last, with the shards, their sizes and the classes; index.bin, a row an image; index.names. Where
+the shards hold annotations there are two more, so that no image and no map is read to open them: index.beside, a row an image, and index.values, what
+its map holds. All but the first are mapped, not loaded. `vitral.data.formats.shards` makes it.
 """
 
 import json
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,23 +16,32 @@ from typing import Any, overload
 import numpy as np
 
 from vitral.data.cache import Checked
-from vitral.data.images import EncodedImages
+from vitral.data.images import EncodedImages, Header
 from vitral.data.ranges import Ranges, lines_of
 from vitral.data.splits import SPLITS
 from vitral.data.values import PLAIN, ImageInfo
 from vitral.errors import VitralError
 
-LAYOUT = 2
-INDEX, ROWS, NAMES = "index.json", "index.bin", "index.names"
+LAYOUT = 3
+INDEX, ROWS, NAMES, BESIDES, VALUES = "index.json", "index.bin", "index.names", "index.beside", "index.values"
+ANNOTATED = {"objects": "objects", "maps": "maps", "panoptic": "panoptic segments"}
+"""Kinds of shards with annotations, and what these are."""
 ROW = np.dtype(
     [
         ("shard", "<u4"), ("offset", "<u8"), ("size", "<u4"), ("name_end", "<u8"), ("target", "<i4"), ("height", "<u4"), ("width", "<u4"),
-        ("channels", "<u2"), ("bit_depth", "u1"), ("split", "i1"), ("digest", "V16"), ("beside", "<u8"), ("beside_size", "<u4"),
-        ("map", "<u8"), ("map_size", "<u4"),
+        ("channels", "<u2"), ("bit_depth", "u1"), ("split", "i1"), ("digest", "V16"),
     ]
 )  # fmt: skip
-"""target: which of the index's texts; -1 for none. split: of SPLITS, -1 for none. beside: the offset and size of the
-.json of objects or segments, map: those of the map; 0 for none."""
+"""target: which of the index's texts; -1 for none. split: of SPLITS, -1 for none."""
+BESIDE = np.dtype(
+    [
+        ("orientation", "u1"), ("told", "<u8"), ("told_size", "<u4"), ("told_digest", "V16"), ("map", "<u8"), ("map_size", "<u4"),
+        ("map_digest", "V16"), ("height", "<u4"), ("width", "<u4"), ("values", "<u4"),
+    ]
+)  # fmt: skip
+"""orientation: the image's, by EXIF. told: the offset of the .json of objects or segments, map: that of the map; 0 for none. height, width: of
+the map as it is stored. values: how many different ones it holds; 0 where they are not known."""
+VALUE = np.dtype([("value", "<i4"), ("pixels", "<u4")])
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,12 @@ class Index:
     """The field of a .json, or txt, that was asked for as the class."""
     skipped: list[tuple[str, str]]
     """Images that could not be read, and why."""
+    tables: str
+    """The folder or URL in which the tables of classes lie."""
+    beside: Any
+    """Of annotations an array of BESIDE [n], mapped; else None."""
+    colours: tuple[tuple[int, int], ...]
+    """Those that classes.json named when the maps' values were counted, as `ClassTable.colours`."""
 
 
 class LazyNames(Sequence[str]):
@@ -114,6 +131,11 @@ class ShardImages(EncodedImages):
             int(row["shard"]), int(row["offset"]), int(row["size"]), row["digest"].tobytes(), self.names[i]
         )
 
+    def header(self, i: int) -> Header:
+        row = self.index.rows[i]
+        orientation = int(self.index.beside[i]["orientation"])
+        return Header(int(row["height"]), int(row["width"]), orientation, row["digest"].tobytes())
+
     def check(self, i: int, *, small: bool, page: int | None = None) -> Checked:
         if small or self.reading != PLAIN or page is not None:
             return super().check(i, small=small, page=page)
@@ -127,10 +149,7 @@ def read_index(data: str, room: int) -> Index:
     root = data.rstrip("/")
     try:
         told = json.loads(Path(root, INDEX).read_text())
-        if told["layout"] < LAYOUT:
-            raise OldIndexError(
-                f"{told['root'] or root}: an earlier version made the index of its shards; make it again with vitral data index"
-            )
+        refuse_older(told, told["root"] or root)
         rows: Any = np.memmap(Path(root, ROWS), ROW, "r")
         blob = np.memmap(Path(root, NAMES), np.uint8, "r")
         if told["layout"] > LAYOUT or len(rows) != told["images"] or len(blob) != told["names"]:
@@ -145,8 +164,16 @@ def read_index(data: str, room: int) -> Index:
             SPLITS
         ):
             raise ValueError("its rows name targets or splits that there are not")
+        if not isinstance(told["tables"], str):
+            raise ValueError("it does not say where tables of classes lie")
         if int(rows["name_end"][-1]) != len(blob):
             raise ValueError("its names are cut short")
+        beside = np.memmap(Path(root, BESIDES), BESIDE, "r") if told["kind"] in ANNOTATED else None
+        if beside is not None:
+            known = int(beside["values"].sum()) * VALUE.itemsize == os.path.getsize(Path(root, VALUES))
+            turned = 1 <= beside["orientation"].min() <= beside["orientation"].max() <= 8
+            if len(beside) != len(rows) or not known or not turned:
+                raise ValueError("its annotations are cut short or damaged")
         return Index(
             root,
             ranges,
@@ -157,6 +184,9 @@ def read_index(data: str, room: int) -> Index:
             told["classes"],
             told["label"],
             [tuple(each) for each in told["skipped"]],
+            told["tables"] or told["root"] or root,
+            beside,
+            tuple((int(code), int(value)) for code, value in told["colours"]),
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         if isinstance(error, VitralError):
@@ -164,6 +194,14 @@ def read_index(data: str, room: int) -> Index:
         raise VitralError(
             f"{root}: the index of its shards cannot be used ({error}); make it again: vitral data index {root}"
         ) from error
+
+
+def refuse_older(told: Any, place: str) -> None:
+    """OldIndexError for what index.json says if an earlier version wrote it."""
+    if told["layout"] < LAYOUT:
+        raise OldIndexError(
+            f"{place}: an earlier version made the index of its shards; make it again with vitral data index"
+        )
 
 
 def label_of(index: Index) -> Callable[[int], str | frozenset[str]]:

@@ -30,7 +30,6 @@ from vitral.data.listing import Listing
 from vitral.data.moments import moments
 from vitral.data.options import DataOptions
 from vitral.data.progress import OnProgress
-from vitral.data.ranges import is_url
 from vitral.data.remarks import notes, of_values, problems
 from vitral.data.rows import TABLES
 from vitral.data.scan import Scan, UnreadableError, in_threads, scan
@@ -154,7 +153,7 @@ def open_data(
         UnreadableError: a VitralError that lists every image that cannot be read.
     """
     if recognised(str(data)):
-        index = open_index(str(data), many.room_of(options), progress, options.label_column)
+        index = open_index(str(data), options.room, progress, options.label_column)
         if len(index.rows) > many.MANY:
             return _of_many(str(data), index, options, labelled=labelled, least_side=least_side)
     listing = list_data(data, options, training=training, labelled=labelled, progress=progress)
@@ -270,8 +269,8 @@ def _listed(
     path, built_in = Path(data), data in BUILTIN
     look_at(data)
     if not built_in and recognised(str(data)):
-        if not is_url(data):
-            annotated = list_annotated(path, None, options, training=training, labelled=labelled, progress=progress)
+        if labelled:
+            annotated = list_annotated(str(data), None, options, training=training, labelled=True, progress=progress)
             if annotated is not None:
                 return annotated
         return many.list_shards(str(data), options, training=training, labelled=labelled, progress=progress)
@@ -319,8 +318,8 @@ def _of_many(
     data: str, index: Index, options: DataOptions, *, labelled: bool, least_side: Callable[[int, int], int] | None
 ) -> DataSet:
     """The data set of an index of many images."""
-    facts = many.Facts(index, options, labelled=labelled)
-    many.check(index, facts, least_side)
+    facts = many.Facts(data, index, options, labelled=labelled)
+    many.check(data, facts, least_side)
     splits = {}
     for number, name in enumerate(SPLITS):
         rows = np.flatnonzero(facts.split == number)

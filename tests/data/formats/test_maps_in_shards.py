@@ -5,20 +5,23 @@ import json
 import pickle
 import tarfile
 
+import fsspec
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
 from annotations import CLASSES, data_of, encoded, masked
+from folder_server import serving
 from vitral.cli import main
+from vitral.data import many
 from vitral.data.formats import read_annotated, recognise
 from vitral.data.formats.convert import plan_conversion, write_planned
 from vitral.data.formats.faults import refuse
 from vitral.data.formats.maps import ids_picture, values_of
 from vitral.data.formats.shards import open_index
 from vitral.data.options import DataOptions
-from vitral.data.shards import INDEX, NAMES, ROW, ROWS, read_index
+from vitral.data.shards import BESIDES, INDEX, NAMES, ROW, ROWS, VALUES, read_index
 from vitral.data.sources import open_data
 from vitral.errors import VitralError
 
@@ -102,6 +105,19 @@ def segments(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="module")
+def things(tmp_path_factory):
+    """A folder of eight images with a mask or two each."""
+    rows = []
+    for k in range(8):
+        mask = np.zeros((20, 30), bool)
+        mask[2 : 9 + k, 3:15] = True
+        rows.append([masked(k % 3, mask), *([masked(1, mask[::-1], crowd=True)] if k == 2 else [])])
+    root = tmp_path_factory.mktemp("things") / "things"
+    write_planned(plan_conversion(data_of(rows, splits=["train"] * 5 + ["val"] * 2 + ["test"]), "parquet"), root)
+    return root
+
+
 def convert(data, out, to):
     run("data", "convert", data, out, "--to", to)
     return out
@@ -123,12 +139,13 @@ def test_maps_there_and_back(ground, tmp_path):
     shards = convert(ground, tmp_path / "shards", "shards")
     assert recognise(shards) == "shards"
     tars = {f"{split}-000000.tar" for split in ("train", "val", "test")}
-    assert {path.name for path in shards.iterdir()} == {"classes.json", INDEX, ROWS, NAMES, *tars}
+    assert {path.name for path in shards.iterdir()} == {"classes.json", INDEX, ROWS, NAMES, BESIDES, VALUES, *tars}
     with tarfile.open(shards / "train-000000.tar") as file:
         assert [name.partition(".")[2] for name in file.getnames()[:3]] == ["png", "mask.png", "json"]
     index = open_index(str(shards), 0)
     assert index.kind == "maps"
-    assert index.rows["map_size"].min() > 0
+    assert index.beside["map_size"].min() > 0
+    assert index.beside["orientation"].tolist().count(6) == 1
     folder, packed, back = (
         read_annotated(each) for each in (ground, shards, convert(shards, tmp_path / "masks", "masks"))
     )
@@ -234,7 +251,10 @@ def test_kinds_are_not_mixed_and_pretraining_needs_none(tmp_path):
         open_data(str(root))
     tar(tmp_path / "a.tar", {**files, "1.mask.png": picture(stripes(0, 1))})
     assert len(open_data(str(root), labelled=False).splits["train"]) == 2
-    with pytest.raises(VitralError, match=r"no class .* but maps, which are learned from a folder on a disk"):
+    with pytest.raises(
+        VitralError,
+        match=r"no class .* but maps; leave out --task to learn these, or learn without labels: vitral pretrain",
+    ):
         open_data(str(root), DataOptions(task="classify"))
 
 
@@ -242,9 +262,10 @@ def test_an_index_of_an_earlier_version_is_made_again(tmp_path):
     root = tar(tmp_path / "s/a.tar", {"0.png": IMAGE, "0.mask.png": picture(stripes(1))})
     index = open_index(str(root), 0)
     told = json.loads((root / INDEX).read_text())
-    old = np.dtype([(name, ROW[name]) for name in ROW.names if not name.startswith("map")])
-    rows = np.zeros(1, old)
-    for name in old.names:
+    rows = np.zeros(
+        1, np.dtype([*((name, ROW[name]) for name in ROW.names), ("beside", "<u8"), ("beside_size", "<u4")])
+    )
+    for name in ROW.names:
         rows[name] = index.rows[name]
     (root / ROWS).write_bytes(rows.tobytes())
     (root / INDEX).write_text(json.dumps(told | {"layout": 1, "kind": "none"}))
@@ -366,3 +387,167 @@ def test_training_from_shards_is_training_from_their_folder(request, tmp_path, c
         told = json.loads(capsys.readouterr().out)
         scores.append({name: value for name, value in told.items() if name not in ("data", "fingerprint")})
     assert scores[0] == scores[1]
+
+
+# -- behind a URL --
+
+
+@pytest.fixture
+def server(request, tmp_path, monkeypatch):
+    """Of the shards of a folder; of no folder, of an empty one."""
+    shards = tmp_path / "shards"
+    if request.param is None:
+        shards.mkdir()
+    else:
+        convert(request.getfixturevalue(request.param), shards, "shards")
+    with serving(shards, tmp_path, monkeypatch) as server:
+        yield server
+
+
+ALL = pytest.mark.parametrize("server", ["ground", "segments", "things"], indirect=True)
+EMPTY = pytest.mark.parametrize("server", [None], indirect=True)
+
+
+@ALL
+def test_behind_a_url_they_are_what_they_are_on_a_disk(server, tmp_path, capsys):
+    """Though the first answer for each image, map and .json is dropped, comes late or is damaged."""
+    server.once, server.pause = True, 0.01
+    semantic = open_index(str(server.folder), 0).kind == "maps"
+    more = "" if semantic else "--head query --query-dim 32 --query-heads 2 --queries 8"
+    weights, told = [], []
+    for data, out in ((server.folder, "disk"), (server.url, "url")):
+        run("train", data, *WORDS.split(), *more.split(), "--out", tmp_path / "runs" / out)
+        weights.append(load_file(tmp_path / "runs" / out / "model.safetensors"))
+        capsys.readouterr()
+        run("evaluate", tmp_path / "runs/disk", data, "--split", "test", "--json")
+        run("doctor", data, "--json", "--out", tmp_path / "page.html")
+        rows = map(json.loads, capsys.readouterr().out.splitlines())
+        told.append([{name: value for name, value in row.items() if name not in ("data", "name")} for row in rows])
+    assert weights[0].keys() == weights[1].keys()
+    assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
+    assert told[0] == told[1]
+    assert "fingerprint" in told[0][0]
+    assert server.spoiled >= 16
+
+
+@ALL
+def test_opening_reads_no_image_and_no_map(server):
+    data = read_annotated(server.url)
+    beside = 0 if data.kind == "semantic" else len(data.annotated)  # a .json each
+    assert server.asked == beside
+    same_there = read_annotated(server.folder)
+    assert (data.root, data.name) == (server.url, server.url.partition("//")[2])
+    assert (data.digests, data.orientations, data.understood) == (
+        same_there.digests,
+        same_there.orientations,
+        same_there.understood,
+    )
+    assert [one.digest() for one in _maps(data)] == [one.digest() for one in _maps(same_there)]
+    opened = open_data(server.url, DataOptions(near_copies="apart"))
+    assert opened.fingerprint == open_data(str(server.folder), DataOptions(near_copies="apart")).fingerprint
+    assert server.asked == beside  # they were kept
+    named = server.url + "/train-{000000..000000}.tar"
+    assert recognise(named) == "shards"
+    assert set(read_annotated(named).digests) < set(data.digests)
+
+
+def _maps(data):
+    return [one.map for one in data.annotated if one.map is not None]
+
+
+@pytest.mark.parametrize("server", ["ground"], indirect=True)
+def test_maps_from_a_server_that_never_answers_rightly(server):
+    data = read_annotated(server.url)
+    server.bad, server.pause = 1.0, 0.0
+    with pytest.raises(
+        VitralError, match=rf"map of test-000000\.tar/.*: {server.url}/test-000000\.tar could not be read in 6 tries"
+    ):
+        values_of(data, 0)
+
+
+@EMPTY
+def test_tables_are_those_beside_the_shards_now(server):
+    root, files = server.folder, {"0.png": IMAGE, "0.mask.png": picture(stripes(1, 2))}
+    tar(root / "a.tar", files)
+    open_index(str(root), 0)
+    assert read_annotated(server.url).classes.names == ("0", "1", "2")
+    (root / "labels.txt").write_text("sky\nroad\nsea\n")
+    assert read_annotated(server.url).classes.names == ("sky", "road", "sea")
+    (root / "classes.json").write_text('{"0": "a", "1": "b"}')
+    with pytest.raises(VitralError, match=rf"^{server.url}: .*value 2 at x 0, y 1"):
+        open_data(server.url)
+    (root / "classes.json").write_text("[")
+    with pytest.raises(VitralError, match=rf"^{server.url}: classes\.json: is not JSON"):
+        open_data(server.url)
+    (root / "classes.json").unlink()
+    assert read_annotated(server.url).classes.names == ("sky", "road", "sea")
+
+
+@EMPTY
+def test_colours_that_are_named_after_the_index_was_made(server):
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    pixels[:9] = (0x80, 0, 0)  # VOC's first class, by itself
+    tar(server.folder / "a.tar", {"0.png": IMAGE, "0.mask.png": picture(pixels)})
+    open_index(str(server.folder), 0)
+    assert read_annotated(server.url).annotated[0].values == (0, 1)
+    table = {"classes": {"#ffffff": "snow", "#800000": "roof"}, "void": ["#000000"]}
+    (server.folder / "classes.json").write_text(json.dumps(table))
+    for data in (server.url, server.folder):
+        assert read_annotated(data).annotated[0].values == (1, 2)
+
+
+@EMPTY
+def test_what_a_server_lacks_is_named(server, monkeypatch):
+    root = server.folder
+    segments = {
+        "0.png": IMAGE,
+        "0.panoptic.png": picture(stripes(3, dtype=np.int32)),
+        "0.json": {"segments_info": SEGMENTS[1:]},
+    }
+    tar(root / "a.tar", segments)
+    open_index(str(root), 0)
+    with pytest.raises(VitralError, match=rf"{server.url}/classes\.json: write the classes of the segments"):
+        open_data(server.url)
+    (root / "classes.json").write_text(json.dumps(CATEGORIES))
+    monkeypatch.setattr(many, "MANY", 0)
+    with pytest.raises(
+        VitralError,
+        match=rf"{server.url}: holds 1 image with panoptic segments, which are held in memory: up to 0 are learned; .* vitral pretrain {server.url}",
+    ):
+        open_data(server.url)
+    told = json.loads((root / INDEX).read_text())
+    (root / INDEX).write_text(json.dumps(told | {"layout": 2}))
+    with pytest.raises(
+        VitralError, match=f"{server.url}: an earlier version made the index of its shards; make it again"
+    ):
+        open_data(server.url)
+    (root / INDEX).write_text(json.dumps(told | {"names": told["names"] + 1}))
+    with pytest.raises(VitralError, match="do not belong together"):
+        open_data(server.url)
+
+
+def test_in_a_store_that_lists_its_files(tmp_path, monkeypatch):
+    """As S3 does; fsspec's store in memory has the same calls."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    root = tar(tmp_path / "here/val-0.tar", {"0.png": IMAGE, "0.seg.png": picture(stripes(1, 2))})
+    (root / "classes.json").write_text('["sky", "road", "sea"]')
+    here, store = read_annotated(root), fsspec.filesystem("memory")
+    store.put(str(root / "val-0.tar"), "/maps/val-0.tar")
+    store.put(str(root / "classes.json"), "/maps/classes.json")
+    for named in ("memory://maps", "memory://maps/val-{0..0}.tar"):
+        there = read_annotated(named)
+        same(here, there)
+        assert (there.root, there.annotated[0].split) == (named, "val")
+
+
+def test_an_index_whose_annotations_are_cut_short(tmp_path):
+    root = tar(tmp_path / "a.tar", {"0.png": IMAGE, "0.mask.png": picture(stripes(1))})
+    open_index(str(root), 0)
+    for name in (BESIDES, VALUES):
+        whole = (root / name).read_bytes()
+        for damaged in (whole[:-8], bytes(len(whole)) if name == BESIDES else whole * 2):
+            (root / name).write_bytes(damaged)
+            with pytest.raises(VitralError, match=r"the index of its shards cannot be used"):
+                read_index(str(root), 0)
+        (root / name).write_bytes(whole)
+    assert read_index(str(root), 0).beside["values"].tolist() == [2]

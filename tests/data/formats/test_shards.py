@@ -1,20 +1,18 @@
 """Tar shards: packed, indexed, read here and from a server, and trained on as the folder that they were packed from."""
 
-import http.server
 import io
 import json
 import pickle
-import random
 import tarfile
-import threading
 
 import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
+from folder_server import serving
 from vitral.cli import main
-from vitral.data import many, ranges
+from vitral.data import many
 from vitral.data.formats.shards import open_index, shards_in
 from vitral.data.loader import TrainingBatches
 from vitral.data.options import DataOptions, SceneOptions
@@ -177,78 +175,10 @@ def test_the_order_is_the_same_for_any_number_of_loader_processes(shards):
 # -- behind a URL --
 
 
-class Server(http.server.ThreadingHTTPServer):
-    """A folder by HTTP with ranges, of which a share of the answers is dropped, stalls or is damaged."""
-
-    daemon_threads = True
-    bad = 0.0
-    pause = 1.0
-
-    def __init__(self, folder):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.folder, self.random, self.asked, self.spoiled = folder, random.Random(0), 0, 0
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def handle_error(self, request, client_address):
-        pass
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else each answer's body waits 40 ms for the client to acknowledge its head
-
-    def log_message(self, *args):
-        pass
-
-    def do_HEAD(self):
-        self.do_GET()
-
-    def do_GET(self):
-        path = self.server.folder / self.path.lstrip("/")
-        if not path.is_file():
-            self.send_error(404)
-            return
-        data, status = path.read_bytes(), 200
-        size = len(data)
-        if (asked := self.headers.get("Range")) is not None:
-            first, last = asked.removeprefix("bytes=").split("-")
-            start, end = int(first), min(int(last or size - 1), size - 1)
-            data, status = data[start : end + 1], 206
-            self.server.asked += 1
-            if self.server.random.random() < self.server.bad:
-                self.server.spoiled += 1
-                how = self.server.random.choice(["drop", "stall", "damage"])
-                if how == "drop":
-                    self.close_connection = True
-                    return
-                if how == "stall":
-                    threading.Event().wait(self.server.pause)
-                data = bytes(len(data))
-        self.send_response(status)
-        if status == 206:
-            self.send_header("Content-Range", f"bytes {start}-{end}/{size}")
-        self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data)
-
-
 @pytest.fixture
 def server(shards, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(ranges, "STALLED", 0.3)
-    monkeypatch.setattr(ranges, "WAIT", 0.001)
-    server = Server(shards)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving(shards, tmp_path, monkeypatch) as server:
+        yield server
 
 
 def test_images_come_from_a_server_and_are_kept(server, shards):

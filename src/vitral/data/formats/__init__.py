@@ -11,8 +11,9 @@ from vitral.data.annotated import AnnotatedData, Kind
 from vitral.data.formats import coco, in_shards, labelme, masks, panoptic, parquet, voc, yolo
 from vitral.data.formats.draft import Drafted, assemble
 from vitral.data.formats.files import Tree, largest_json, read_json
-from vitral.data.given import look_at
+from vitral.data.given import SEVERAL, look_at
 from vitral.data.progress import OnProgress
+from vitral.data.ranges import ROOM, is_url
 from vitral.errors import VitralError
 
 
@@ -46,15 +47,18 @@ FORMATS = {
 }
 
 
-def recognise(data: Path, tree: Tree | None = None) -> str | None:
-    """The format of a folder or a file, by what lies in it; None if it is none of them. tree: of the folder, if it was looked at already."""
+def recognise(data: str | Path, tree: Tree | None = None) -> str | None:
+    """The format of a folder, a file or a URL, by what lies in it; None if it is none of them. tree: of the folder, if it was looked at already."""
     try:
         return _recognised(data, tree)
     except VitralError:
         return None  # whoever wants annotations is told why by `read_annotated`
 
 
-def _recognised(data: Path, tree: Tree | None = None) -> str | None:
+def _recognised(data: str | Path, tree: Tree | None = None) -> str | None:
+    if is_url(data) or SEVERAL.search(str(data)):
+        return "shards" if in_shards.holds_annotations(data) else None
+    data = Path(data)
     if data.is_file():
         return _of_file(data)
     return _of_tree(tree or Tree(data.absolute())) if data.is_dir() else None
@@ -93,17 +97,19 @@ def _of_json(found: object) -> str | None:
     return next((name for name, is_one in tests.items() if is_one(found)), None)
 
 
-def read_annotated(data: str | Path, format: str | None = None, progress: OnProgress | None = None) -> AnnotatedData:
+def read_annotated(
+    data: str | Path, format: str | None = None, progress: OnProgress | None = None, room: int = ROOM
+) -> AnnotatedData:
     """Annotated data as they stand, with what is wrong in them among their `faults`.
 
-    data: a folder, or its JSON, data.yaml or Parquet file. format: a name of `FORMATS`, default as it is recognised. Raises VitralError where there
-    are no such data, and for files that are broken as a whole.
+    data: a folder, its JSON, data.yaml or Parquet file, or shards behind a URL. format: a name of `FORMATS`, default as it is recognised. room:
+    bytes of shards behind URLs that are kept here. Raises VitralError where there are no such data, and for files that are broken as a whole.
     """
     path = Path(data)
     look_at(data)
     if format is not None and format not in FORMATS:
         raise VitralError(f"format {format!r}: choose one of {', '.join(FORMATS)}")
-    found = format or _recognised(path)
+    found = format or _recognised(data)
     if found is None:
         if path.is_dir() and (name := largest_json(tree := Tree(path.absolute()))) is not None:
             read_json(tree.root / name, name)  # raises an error if it is broken
@@ -111,7 +117,7 @@ def read_annotated(data: str | Path, format: str | None = None, progress: OnProg
         raise VitralError(
             f"{data}: holds no annotations of boxes or masks that are known: {known}; see docs/annotations.md"
         )
-    drafted = FORMATS[found].read(path, progress)
+    drafted = FORMATS[found].read(path, progress) if found != "shards" else in_shards.read(data, progress, room)
     of_folder = path.suffix.lower() in (".yaml", ".yml")  # data.yaml says no more than that it is one
     result = assemble(drafted, (path.absolute().parent if of_folder else path.absolute()).name, found, progress)
     if not len(result.images.names):

@@ -21,10 +21,10 @@ from vitral.data.annotated import (
     Segment,
     Shape,
 )
-from vitral.data.decode import packed, probe
 from vitral.data.files import Stored
 from vitral.data.formats.files import Tree, split_in
-from vitral.data.images import FileImages, Images, SomeImages, content_hash
+from vitral.data.formats.maps import Counted
+from vitral.data.images import FileImages, Header, Images, SomeImages
 from vitral.data.progress import OnProgress
 from vitral.data.scan import in_threads
 from vitral.data.shapes import area_and_box, bounds, runs_of, turned_box, turned_shape
@@ -71,6 +71,8 @@ class Draft:
     """Height and width, if they are stated."""
     found: list[Found] = field(default_factory=list)
     map: Stored | None = None
+    counted: Counted | None = None
+    """What the map holds, where that is known without reading it."""
     segments: list[Segment] = field(default_factory=list)
     values: tuple[int, ...] | None = None
     """Of its semantic map."""
@@ -81,7 +83,8 @@ class Draft:
 class Drafted:
     """The statements of a format's files."""
 
-    root: Path
+    root: Path | str
+    """A folder or a URL."""
     kind: Kind
     classes: ClassTable
     drafts: list[Draft]
@@ -108,30 +111,21 @@ def add_bare(tree: Tree, labelled: set[str], drafted: Drafted) -> None:
         )
 
 
-class _Seen(NamedTuple):
-    height: int
-    width: int
-    orientation: int
-    digest: bytes
-
-
 def assemble(drafted: Drafted, name: str, format: str, progress: OnProgress | None) -> AnnotatedData:
     """Read every image's header and check its statements. Images that cannot be read, or have another size, are left out as faults."""
     drafts = drafted.drafts
-    images = drafted.images or FileImages(drafted.root, [draft.name for draft in drafts])
+    images = drafted.images or FileImages(Path(drafted.root), [draft.name for draft in drafts])
 
-    def look(i: int) -> _Seen | VitralError:
+    def look(i: int) -> Header | VitralError:
         try:
-            data = images.encoded(i)
-            info = probe(data, images.names[i])
-            return _Seen(info.height, info.width, packed(data, images.names[i]).orientation, content_hash(data))
+            return images.header(i)
         except VitralError as error:
             return error
 
     faults = list(drafted.faults)
     kept: list[int] = []
     annotated: list[Annotated] = []
-    seen: list[_Seen] = []
+    seen: list[Header] = []
     for i, one in enumerate(in_threads(look, len(drafts), progress)):
         draft = drafts[i]
         if isinstance(one, VitralError):
@@ -165,7 +159,7 @@ def _some_of(images: Images, kept: list[int]) -> Images:
     return SomeImages(images, kept)
 
 
-def _turn(draft: Draft, seen: _Seen, image: int, faults: list[Fault]) -> int | None:
+def _turn(draft: Draft, seen: Header, image: int, faults: list[Fault]) -> int | None:
     """The EXIF orientation that turns annotations upright, 1 if they are upright; None if they are for another size."""
     size = (seen.height, seen.width)
     if draft.size in (None, size):
@@ -181,7 +175,7 @@ def _turn(draft: Draft, seen: _Seen, image: int, faults: list[Fault]) -> int | N
 class _Checked:
     """From stated objects to usable ones, upright and inside the image; None for unusable ones, which are noted."""
 
-    def __init__(self, draft: Draft, seen: _Seen, turn: int, image: int, faults: list[Fault]) -> None:
+    def __init__(self, draft: Draft, seen: Header, turn: int, image: int, faults: list[Fault]) -> None:
         self.turn, self.image, self.faults = turn, image, faults
         self.height, self.width = seen.height, seen.width
         self.raw = (seen.width, seen.height) if turn >= 5 else (seen.height, seen.width)

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 from PIL import Image
 
 from vitral.data.annotated import AnnotatedData, ClassTable, Fault, Kind
@@ -20,13 +21,14 @@ from vitral.data.formats import masks, panoptic, parquet
 from vitral.data.formats.coco import class_table
 from vitral.data.formats.draft import Draft, Drafted
 from vitral.data.formats.files import parse_json, read_json
-from vitral.data.formats.maps import ids_picture, values_of
+from vitral.data.formats.maps import Counted, ids_picture, values_of
 from vitral.data.formats.samples import write_samples
-from vitral.data.formats.shards import CLASSES, open_index, recognised, write_index
+from vitral.data.formats.shards import CLASSES, open_index, recognised, tables_here, write_index
 from vitral.data.formats.write import Writing, dump_json, map_picture, write_text
 from vitral.data.progress import OnProgress
-from vitral.data.ranges import StoredRange
-from vitral.data.shards import Index, ShardImages
+from vitral.data.ranges import ROOM, StoredRange, is_url
+from vitral.data.scan import in_threads
+from vitral.data.shards import VALUE, VALUES, Index, ShardImages
 from vitral.data.splits import SPLITS
 from vitral.errors import VitralError
 
@@ -34,25 +36,30 @@ SHARD = 256 * 10**6  # bytes, about
 _CATEGORIES = '{"categories": [{"id": 1, "name": "sky", "isthing": 0}, {"id": 2, "name": "person", "isthing": 1}]}'
 
 
-def holds_annotations(data: Path) -> bool:
+def holds_annotations(data: str | Path) -> bool:
     """Whether the data are shards with objects, maps or segments."""
     return recognised(str(data)) and open_index(str(data), 0).kind in _HELD
 
 
-def read(data: Path, progress: OnProgress | None = None) -> Drafted:
-    """A folder of shards, or one."""
-    index = open_index(str(data), 0)
+def read(data: str | Path, progress: OnProgress | None = None, room: int = ROOM) -> Drafted:
+    """A folder of shards, one, or some behind a URL. room: bytes of these that are kept here."""
+    index = open_index(str(data), room)
     if index.kind not in _HELD:
         raise VitralError(
             f"{data}: its shards hold no objects, maps or segments ({index.kind}); see docs/annotations.md"
         )
     held, images = _HELD[index.kind], ShardImages(index)
-    drafted = Drafted(Path(index.ranges.root), held.kind, ClassTable((), ()), [], [], images=images)
+    root = data if is_url(data) else Path(index.ranges.root)
+    drafted = Drafted(root, held.kind, ClassTable((), ()), [], [], images=images)
     drafted.faults += [Fault("unreadable_image", name, why) for name, why in index.skipped]
-    for i, name in enumerate(images.names):
-        split = int(index.rows["split"][i])
+    for name, split in zip(images.names, index.rows["split"].tolist(), strict=True):
         drafted.drafts.append(Draft(name, name, SPLITS[split] if split >= 0 else None))
-    held.read(index, drafted, progress)
+    try:
+        held.read(index, drafted, progress)
+    except VitralError as error:
+        if is_url(data) and str(data).rstrip("/") not in str(error):
+            error.args = (f"{data}: {error}",)
+        raise
     return drafted
 
 
@@ -74,23 +81,38 @@ def write(data: AnnotatedData, out: Path) -> None:
     write_index(str(out), out)
 
 
-def _told(index: Index, i: int, name: str) -> dict[str, Any]:
-    """The .json beside image i; empty if there is none."""
-    row = index.rows[i]
-    if not row["beside"]:
-        return {}
-    data = index.ranges.read(int(row["shard"]), int(row["beside"]), int(row["beside_size"]), None, name)
-    told = parse_json(data.decode(errors="replace"), name)
-    if not isinstance(told, dict):
-        raise VitralError(f"{name}: the .json beside it is no mapping; write the shard again")
-    return told
+def _told(index: Index, drafts: list[Draft], progress: OnProgress | None) -> list[dict[str, Any]]:
+    """The .json beside each image; empty where there is none."""
+
+    def told(i: int) -> dict[str, Any]:
+        stored = _beside(index, i, "told", drafts[i].name)
+        if stored is None:
+            return {}
+        found = parse_json(stored.read().decode(errors="replace"), stored.name)
+        if not isinstance(found, dict):
+            raise VitralError(f"{stored.name}: the .json beside it is no mapping; write the shard again")
+        return found
+
+    return in_threads(told, len(drafts), progress, waiting=is_url(index.ranges.place(0)))
 
 
-def _map(index: Index, i: int, name: str) -> StoredRange | None:
-    row = index.rows[i]
-    if not row["map"]:
+def _beside(index: Index, i: int, what: Literal["told", "map"], name: str) -> StoredRange | None:
+    row = index.beside[i]
+    if not row[what]:
         return None
-    return StoredRange(f"map of {name}", index.ranges, int(row["shard"]), int(row["map"]), int(row["map_size"]))
+    start, size, digest = int(row[what]), int(row[f"{what}_size"]), row[f"{what}_digest"].tobytes()
+    return StoredRange(name, index.ranges, int(index.rows["shard"][i]), start, size, digest)
+
+
+def _set_maps(index: Index, drafts: list[Draft]) -> None:
+    """The map of each draft, and what it holds as far as the index knows."""
+    values, end = np.fromfile(Path(index.root, VALUES), VALUE), 0
+    for i, (draft, row) in enumerate(zip(drafts, index.beside, strict=True)):
+        draft.map = _beside(index, i, "map", f"map of {draft.name}")
+        start, end = end, end + int(row["values"])
+        if end > start:
+            there = dict(zip(values["value"][start:end].tolist(), values["pixels"][start:end].tolist(), strict=True))
+            draft.counted = Counted(there, (int(row["height"]), int(row["width"])))
 
 
 def _png(picture: Image.Image) -> bytes:
@@ -101,13 +123,12 @@ def _png(picture: Image.Image) -> bytes:
 
 def _read_objects(index: Index, drafted: Drafted, progress: OnProgress | None) -> None:
     rows, drafts, drafted.drafts = [], drafted.drafts, []
-    for i, draft in enumerate(drafts):
-        told = _told(index, i, draft.name)
+    for draft, told in zip(drafts, _told(index, drafts, progress), strict=True):
         rows.append({
             "image": True, "where": draft.name, "called": draft.name, "height": told.get("height"), "width": told.get("width"),
             "objects": parquet.listed(told.get("objects"), draft.name),
         })  # fmt: skip
-    found = parquet.drafts(drafted.root, [("shards", rows, index.classes or None)], drafted)
+    found = parquet.drafts(str(drafted.root), [("shards", rows, index.classes or None)], drafted)
     for plain, (draft, _) in zip(drafts, found, strict=True):
         draft.name, draft.split = plain.name, plain.split
 
@@ -121,10 +142,14 @@ def _write_names(data: AnnotatedData, out: Path) -> None:
 
 
 def _read_maps(index: Index, drafted: Drafted, progress: OnProgress | None) -> None:
-    for i, draft in enumerate(drafted.drafts):
-        if (place := _map(index, i, draft.name)) is not None:
-            draft.map, draft.where = place, place.name
-    masks.understand(drafted, progress)
+    tables = tables_here(index.tables, masks.NAMES)
+    _set_maps(index, drafted.drafts)
+    as_counted = masks.colours_in(tables) == index.colours
+    for draft in drafted.drafts:
+        if draft.map is not None:
+            draft.where = draft.map.name
+        draft.counted = draft.counted if as_counted else None
+    masks.understand(drafted, tables, progress)
 
 
 def _maps(data: AnnotatedData, i: int, numbers: Iterator[int]) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -132,16 +157,17 @@ def _maps(data: AnnotatedData, i: int, numbers: Iterator[int]) -> tuple[dict[str
 
 
 def _read_panoptic(index: Index, drafted: Drafted, progress: OnProgress | None) -> None:
-    rows = [_told(index, i, draft.name) for i, draft in enumerate(drafted.drafts)]
-    found = read_json(drafted.root / masks.TABLE, masks.TABLE) if (drafted.root / masks.TABLE).is_file() else None
+    rows = _told(index, drafted.drafts, progress)
+    table = tables_here(index.tables, (masks.TABLE,)) / masks.TABLE
+    found = read_json(table, masks.TABLE) if table.is_file() else None
     if not isinstance(found, dict) or "categories" not in found:
         raise VitralError(
-            f"{drafted.root / masks.TABLE}: write the classes of the segments' category_id there: {_CATEGORIES}"
+            f"{index.tables}/{masks.TABLE}: write the classes of the segments' category_id there: {_CATEGORIES}"
         )
     listed = {"categories": found["categories"], "annotations": panoptic.segments_in(rows)}
     drafted.classes, known = class_table(listed, masks.TABLE, drafted.understood)
-    for i, (draft, row) in enumerate(zip(drafted.drafts, rows, strict=True)):
-        draft.map = _map(index, i, draft.name)
+    _set_maps(index, drafted.drafts)
+    for draft, row in zip(drafted.drafts, rows, strict=True):
         if draft.map is None:
             drafted.faults.append(Fault("map", draft.name, "has no map"))
         else:

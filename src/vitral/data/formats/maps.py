@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,21 @@ CITYSCAPES = {
     (0, 0, 70): 27, (0, 60, 100): 28, (0, 80, 100): 31, (0, 0, 230): 32, (119, 11, 32): 33, (0, 0, 0): 0,
 }  # fmt: skip
 """Colours of gtFine_color, and their labelIds (cityscapesScripts, helpers/labels.py)."""
+
+
+class Counted(NamedTuple):
+    """What a map holds."""
+
+    values: dict[int, int]
+    """Value -> pixels, ascending."""
+    size: tuple[int, int]
+    """Height and width as it is stored."""
+
+
+def count_values(found: NDArray[np.int32]) -> Counted:
+    """Of a map [h, w]."""
+    there, pixels = np.unique(found, return_counts=True)
+    return Counted(dict(zip(there.tolist(), pixels.tolist(), strict=True)), (found.shape[0], found.shape[1]))
 
 
 def _opened(data: bytes, name: str) -> Image.Image:

@@ -12,7 +12,6 @@ import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from vitral.data.annotated import AnnotatedData, ClassTable, Fault
 from vitral.data.files import StoredFile
 from vitral.data.formats.draft import Draft, Drafted
 from vitral.data.formats.files import MAP_ENDINGS, Tree, read_json, read_text, split_in, stems, whole
-from vitral.data.formats.maps import VOID, decode_map, values_of
+from vitral.data.formats.maps import VOID, Counted, count_values, decode_map, values_of
 from vitral.data.formats.voc import VOC_CLASSES
 from vitral.data.formats.write import Writing, dump_json, save_map
 from vitral.data.progress import OnProgress
@@ -38,19 +37,13 @@ _ENDINGS = ("", *(f"_{ending}" for ending in MAP_ENDINGS), "-mask", ".mask")
 _CITY = "_leftImg8bit"
 _CITY_MAPS = ("_gtFine_labelTrainIds", "_gtFine_labelIds", "_gtCoarse_labelIds")
 TABLE = "classes.json"
-_NAMES = (TABLE, "classes.txt", "class_names.txt", "classnames.txt", "label_names.txt", "labels.txt")
+NAMES = (TABLE, "classes.txt", "class_names.txt", "classnames.txt", "label_names.txt", "labels.txt")
 TRAIN_IDS = (
     "road", "sidewalk", "building", "wall", "fence", "pole", "traffic light", "traffic sign", "vegetation", "terrain", "sky", "person", "rider",
     "car", "truck", "bus", "train", "motorcycle", "bicycle",
 )  # fmt: skip
 LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 """Cityscapes' value of each of these; the others are void (cityscapesScripts, helpers/labels.py)."""
-
-
-class _Counted(NamedTuple):
-    values: dict[int, int]
-    """Value -> pixels."""
-    size: tuple[int, int]
 
 
 def photographs(tree: Tree) -> list[str]:
@@ -113,7 +106,7 @@ def read(data: Path, progress: OnProgress | None = None) -> Drafted:
         if not split_lists or stem in split_lists:
             split = split_lists.get(stem) or split_in(*reversed(name.split("/")[:-1]))
             drafted.drafts.append(Draft(name, file, split, map=StoredFile(file, tree.root / file)))
-    understand(drafted, progress)
+    understand(drafted, tree.root, progress)
     mapped = set(found) | set(found.values())
     if not split_lists:
         bare = [name for name in photographs(tree) if name not in mapped]
@@ -121,27 +114,26 @@ def read(data: Path, progress: OnProgress | None = None) -> Drafted:
     return drafted
 
 
-def understand(drafted: Drafted, progress: OnProgress | None) -> None:
-    """Read the map of every draft for its size and values, and what names the classes in the drafts' root; maps that cannot be used are faults."""
-    drafts, colours = drafted.drafts, _colours(drafted.root)
+def understand(drafted: Drafted, tables: Path, progress: OnProgress | None) -> None:
+    """Look up size and values of every draft's map, which is read where they are not known, and what names the classes in the folder `tables`;
+    maps that cannot be used are faults."""
+    drafts, colours = drafted.drafts, colours_in(tables)
 
     def values(i: int) -> NDArray[np.int32]:
         if (stored := drafts[i].map) is None:
             raise VitralError("has no map")
         return decode_map(stored.read(), stored.name, colours)
 
-    def count(i: int) -> _Counted | VitralError:
+    def look(i: int) -> Counted | VitralError:
         try:
-            found = values(i)
+            return drafts[i].counted or count_values(values(i))
         except VitralError as error:
             return error
-        there, pixels = np.unique(found, return_counts=True)
-        return _Counted(dict(zip(there.tolist(), pixels.tolist(), strict=True)), found.shape)
 
     counts: Counter[int] = Counter()
     where: dict[int, int] = {}
     kept: list[int] = []
-    for i, one in enumerate(in_threads(count, len(drafts), progress)):
+    for i, one in enumerate(in_threads(look, len(drafts), progress)):
         draft = drafts[i]
         if isinstance(one, VitralError):
             drafted.faults.append(Fault("map", draft.where, str(one).removeprefix(f"{draft.where}: ")))
@@ -151,7 +143,7 @@ def understand(drafted: Drafted, progress: OnProgress | None) -> None:
         for value in one.values:
             where.setdefault(value, i)
         kept.append(i)
-    drafted.classes = replace(_table(drafted, sorted(counts), [draft.where for draft in drafts]), colours=colours)
+    drafted.classes = replace(_table(drafted, tables, sorted(counts)), colours=colours)
     known = set(drafted.classes.ids) | drafted.classes.void
     for value in sorted(set(counts) - known):
         y, x = np.argwhere(values(where[value]) == value)[0].tolist()
@@ -182,10 +174,11 @@ def _split_lists(tree: Tree) -> dict[str, str]:
     return stems(tree, lists)
 
 
-def _table(drafted: Drafted, values: list[int], maps: list[str]) -> ClassTable:
-    listed = next((name for name in _NAMES if (drafted.root / name).is_file()), None)
+def _table(drafted: Drafted, tables: Path, values: list[int]) -> ClassTable:
+    maps = [draft.where for draft in drafted.drafts]
+    listed = next((name for name in NAMES if (tables / name).is_file()), None)
     if listed is not None:
-        return _of_json(drafted.root) if listed == TABLE else _of_list(drafted, listed, values)
+        return _of_json(tables) if listed == TABLE else _of_list(drafted, tables / listed, values)
     plain = set(values) - {VOID}
     void = frozenset({VOID})
     if all(name.endswith("_labelTrainIds.png") for name in maps) and plain <= set(range(19)):
@@ -204,11 +197,10 @@ def _table(drafted: Drafted, values: list[int], maps: list[str]) -> ClassTable:
     drafted.understood.append(
         "nothing names the classes: each value is one, called by its number, and 255 is void; add classes.txt or classes.json"
     )
-    ids = tuple(sorted(plain))
-    return ClassTable(ids, tuple(map(str, ids)), void=void)
+    return _checked({value: str(value) for value in plain}, {VOID}, "maps")
 
 
-def _colours(root: Path) -> tuple[tuple[int, int], ...]:
+def colours_in(root: Path) -> tuple[tuple[int, int], ...]:
     """Of the colours that classes.json names each one's code and its value: 0, 1, ... in their order there, those of void last."""
     path = root / TABLE
     told = read_json(path, TABLE) if path.is_file() else {}
@@ -230,7 +222,7 @@ def _code(key: object) -> int | None:
 def _of_json(root: Path) -> ClassTable:
     """{"classes": {value: name}, "void": [value]}, or {value: name}, or [name, ...]; a value may be a colour."""
     told = read_json(root / TABLE, TABLE)
-    void, colours = {VOID}, dict(_colours(root))
+    void, colours = {VOID}, dict(colours_in(root))
 
     def value_of(key: object) -> int | None:
         code = _code(key)
@@ -264,9 +256,10 @@ def _checked(named: dict[int, str], void: set[int], name: str, *, whole_keys: bo
     return ClassTable(ids, tuple(named[key] for key in ids), void=frozenset(void - set(ids)))
 
 
-def _of_list(drafted: Drafted, name: str, values: list[int]) -> ClassTable:
+def _of_list(drafted: Drafted, path: Path, values: list[int]) -> ClassTable:
     """A name a line: of value 0, 1, ...; of 1, 2, ... where these fit and 0 is left over (ADE20K); labelme's __ignore__ is void."""
-    names = [line.strip() for line in read_text(drafted.root / name, name).splitlines() if line.strip()]
+    name = path.name
+    names = [line.strip() for line in read_text(path, name).splitlines() if line.strip()]
     if names[:1] == ["__ignore__"]:
         names = names[1:]
     highest = max((value for value in values if value != VOID), default=0)

@@ -17,7 +17,7 @@ from vitral.data.files import StoredFile
 from vitral.data.formats.coco import categories, class_table, is_panoptic, listed_images, merged, root_of
 from vitral.data.formats.draft import Draft, Drafted
 from vitral.data.formats.files import Tree, read_json, rows_of, whole
-from vitral.data.formats.maps import decode_ids, save_ids, values_of
+from vitral.data.formats.maps import Counted, count_values, decode_ids, save_ids, values_of
 from vitral.data.formats.write import Writing, dump_json
 from vitral.data.progress import OnProgress
 from vitral.data.scan import in_threads
@@ -113,16 +113,16 @@ def add_segments(row: dict[str, Any], where: str, classes: dict[int, int], draft
 
 
 def compare(drafted: Drafted, progress: OnProgress | None) -> None:
-    """Read the map of every draft, and compare its ids with the draft's segments; images without a map that can be used are left out."""
+    """Compare the ids of every draft's map, which is read unless what it holds is known, with the draft's segments; images without a map that can be
+    used are left out."""
     drafts = drafted.drafts
 
-    def look(i: int) -> tuple[set[int], tuple[int, int]] | VitralError | None:
+    def look(i: int) -> Counted | VitralError | None:
         stored = drafts[i].map
         try:
-            ids = None if stored is None else decode_ids(stored.read(), stored.name)
+            return None if stored is None else drafts[i].counted or count_values(decode_ids(stored.read(), stored.name))
         except VitralError as error:
             return error
-        return None if ids is None else (set(np.unique(ids).tolist()) - {0}, (ids.shape[0], ids.shape[1]))
 
     kept = []
     for i, found in enumerate(in_threads(look, len(drafts), progress)):
@@ -133,7 +133,7 @@ def compare(drafted: Drafted, progress: OnProgress | None) -> None:
         if isinstance(found, VitralError):
             drafted.faults.append(Fault("map", name, str(found).removeprefix(f"{name}: ")))
             continue
-        there, size = found
+        there, size = set(found.values) - {0}, found.size
         draft.size = draft.size or size
         if size != draft.size:
             said = f"has {size[1]} x {size[0]} pixels, and {draft.name} {draft.size[1]} x {draft.size[0]}"

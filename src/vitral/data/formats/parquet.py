@@ -71,7 +71,7 @@ def read(data: Path) -> Drafted:
 
 
 def drafts(
-    data: Path, loaded: list[tuple[str, list[dict[str, Any]], list[str] | None]], drafted: Drafted
+    data: str | Path, loaded: list[tuple[str, list[dict[str, Any]], list[str] | None]], drafted: Drafted
 ) -> Iterator[tuple[Draft, dict[str, Any]]]:
     """Each row's draft, which is added to `drafted`, with the row, for files with rows as `_table` gives them; the classes are set first."""
     category = next(

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from vitral.data.files import MAX_FILE_BYTES, ImageError
 from vitral.data.filetypes import EXTENSIONS
@@ -40,6 +40,14 @@ PLACES = {"segments_info": "panoptic", "objects": "objects"}
 MOST_BESIDE = 2**24  # bytes of a .cls, .json or .txt
 
 
+class Beside(NamedTuple):
+    """A file beside an image in a shard."""
+
+    offset: int
+    size: int
+    data: bytes
+
+
 @dataclass
 class Sample:
     """An image in a shard, and its target as texts or places."""
@@ -53,10 +61,10 @@ class Sample:
     target: str | None = None
     kind: str = "none"
     """As `vitral.data.shards.Index.kind`."""
-    beside: tuple[int, int] = (0, 0)
-    """Offset and size of a .json with objects or segments."""
-    map: tuple[int, int] = (0, 0)
-    """Offset and size of a map."""
+    told: Beside | None = None
+    """A .json with objects or segments."""
+    map: Beside | None = None
+    """That of classes or segments."""
 
 
 def write_samples(
@@ -158,7 +166,7 @@ def _sample(
     _check_size(image, name)
     made = Sample(name, image.offset_data, image.size, _bytes(tar, image), split)
     if "json" in group and label != "txt":
-        _told(made, group["json"], _text(tar, group["json"], name), label)
+        _told(made, group["json"], _small(tar, group["json"], name), label)
     if made.kind == "none" and "cls" in group:
         made.target, made.kind = _text(tar, group["cls"], name).strip(), "classes"
     if made.kind == "none" and label == "txt" and "txt" in group:
@@ -167,9 +175,10 @@ def _sample(
     if (there := _map_in(group)) is not None:
         ending, member = there
         _check_size(member, name)
-        made.map = member.offset_data, member.size
         if made.kind == "none" or guessed:
             made.target, made.kind = None, "panoptic" if ending == IDS else "maps"
+        if made.kind in ("panoptic", "maps"):
+            made.map = Beside(member.offset_data, member.size, _bytes(tar, member))
     yield made
 
 
@@ -193,26 +202,34 @@ def _bytes(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return file.read()
 
 
-def _text(tar: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> str:
+def _small(tar: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> bytes:
     if member.size > MOST_BESIDE:
         raise VitralError(f"{name}: {member.name!r} has {member.size:,} bytes, too many for a label")
+    return _bytes(tar, member)
+
+
+def _text(tar: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> str:
+    return _decoded(_small(tar, member, name), member, name)
+
+
+def _decoded(data: bytes, member: tarfile.TarInfo, name: str) -> str:
     try:
-        return _bytes(tar, member).decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise VitralError(f"{name}: {member.name!r} is not UTF-8 text; write the shard again") from error
 
 
-def _told(sample: Sample, member: tarfile.TarInfo, text: str, label: str | None) -> None:
+def _told(sample: Sample, member: tarfile.TarInfo, data: bytes, label: str | None) -> None:
     """What a .json says of its image."""
     try:
-        told = json.loads(text)
+        told = json.loads(_decoded(data, member, sample.name))
     except (ValueError, RecursionError) as error:
         raise VitralError(f"{sample.name}: {member.name!r} is no JSON ({error}); write the shard again") from error
     if not isinstance(told, dict):
         return
     for field, kind in PLACES.items():
         if isinstance(told.get(field), dict | list):
-            sample.kind, sample.beside = kind, (member.offset_data, member.size)
+            sample.kind, sample.told = kind, Beside(member.offset_data, member.size, data)
             return
     keys = [label] if label is not None else [key for key in LABELS if key in told]
     value = next((told[key] for key in keys if key in told), None)

@@ -7,28 +7,45 @@ A sample is the members of one name up to its first dot: an image, and beside it
 txt), or `.mask.png` (also seg, label, gt: a map of class values), or `.panoptic.png` (a map of segments' ids) with `segments_info` in the .json as
 COCO has them. img2dataset's and ImageNet's shards are so. Splits are told by the words in a shard's name and its folders'.
 
-The index is made once, by reading every image to its end: `vitral data index SHARDS`, or `vitral data pack` with the shards. It is three files beside
-them, or in a folder of its own, of which index.json is written last: shards, sizes and classes; index.bin, a row an image; index.names.
+The index is made once, by reading every image and map to its end: `vitral data index SHARDS`, or `vitral data pack` with the shards. It lies beside
+them, or in a folder of its own; `vitral.data.shards` says of which files.
 """
 
+import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from vitral.data.decode import decode_bytes
 from vitral.data.files import cache_folder
+from vitral.data.formats.looks import Look, look
+from vitral.data.formats.maps import Colours
+from vitral.data.formats.masks import TABLE, colours_in
 from vitral.data.formats.samples import Sample, opened, samples
 from vitral.data.images import content_hash
 from vitral.data.progress import OnProgress
-from vitral.data.ranges import fetch, file_system, is_url
+from vitral.data.ranges import fetch, fetch_if_there, file_system, is_url
 from vitral.data.scan import in_threads
-from vitral.data.shards import INDEX, LAYOUT, NAMES, ROW, ROWS, Index, OldIndexError, read_index
-from vitral.data.values import ImageInfo
+from vitral.data.shards import (
+    ANNOTATED,
+    BESIDE,
+    BESIDES,
+    INDEX,
+    LAYOUT,
+    NAMES,
+    ROW,
+    ROWS,
+    VALUE,
+    VALUES,
+    Index,
+    OldIndexError,
+    read_index,
+    refuse_older,
+)
 from vitral.errors import VitralError
 
 CLASSES = "classnames.txt"
@@ -103,13 +120,30 @@ def _copied(url: str, here: Path) -> str:
     try:
         index = json.loads(told)
         whole = json.dumps(index | {"root": index["root"] or url})
+        refuse_older(index, index["root"] or url)
+        files = (ROWS, NAMES, BESIDES, VALUES) if index["kind"] in ANNOTATED else (ROWS, NAMES)
+    except OldIndexError:
+        raise
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise VitralError(f"{url}/{INDEX}: is no index of shards ({error}); make it with vitral data index") from error
     if not (here / INDEX).is_file() or (here / INDEX).read_text() != whole:
-        for name in (ROWS, NAMES):
+        for name in files:
             write_whole(here / name, fetch(f"{url}/{name}"))
         write_whole(here / INDEX, whole.encode())
     return str(here)
+
+
+def tables_here(tables: str, names: Sequence[str]) -> Path:
+    """The folder with the tables of classes; from a URL the first of these names that is there is fetched."""
+    if not is_url(tables):
+        return Path(tables)
+    here = cache_folder() / "indices" / re.sub(r"\W+", "-", f"{tables}-tables")
+    for name in names:
+        if (table := fetch_if_there(f"{tables}/{name}")) is not None:
+            write_whole(here / name, table)
+            break
+        (here / name).unlink(missing_ok=True)
+    return here
 
 
 def _unchanged(index: Index) -> bool:
@@ -141,19 +175,21 @@ def write_index(data: str, out: Path, progress: OnProgress | None = None, label:
         )
     base = Path(os.path.abspath(data))
     root = "" if is_url(data) else str(base if base.is_dir() else base.parent)
+    tables = root or _above(data)
     out.mkdir(parents=True, exist_ok=True)
-    temporary = [out / f"{name}.tmp" for name in (ROWS, NAMES)]
+    temporary = [out / f"{name}.tmp" for name in (ROWS, NAMES, BESIDES, VALUES)]
     try:
-        told = _write_rows(data, root, shards, temporary, progress, label)
-        for path, file_name in zip(temporary, (ROWS, NAMES), strict=True):
-            os.replace(path, out / file_name)
+        told = _write_rows(data, tables, shards, temporary, progress, label)
+        for path in temporary[: None if told["kind"] in ANNOTATED else 2]:
+            os.replace(path, path.with_suffix(""))
     finally:
         for path in temporary:
             path.unlink(missing_ok=True)
     about = {
         "layout": LAYOUT,
         "root": "" if os.path.abspath(out) == root else root,
-        "classes": _classes(data, root),
+        "tables": "" if root else tables,
+        "classes": _classes(tables),
         "label": label,
     }
     write_whole(out / INDEX, json.dumps(about | told).encode())
@@ -161,37 +197,44 @@ def write_index(data: str, out: Path, progress: OnProgress | None = None, label:
 
 
 def _write_rows(
-    data: str, root: str, shards: list[str], files: list[Path], progress: OnProgress | None, label: str | None
+    data: str, tables: str, shards: list[str], files: list[Path], progress: OnProgress | None, label: str | None
 ) -> dict[str, Any]:
-    """Write the rows and the names of all shards to these two files; returns what index.json says of them."""
+    """Write the rows, the names and what lies beside the images of all shards to these four files; returns what index.json says of them."""
     known: list[dict[str, Any]] = []
     texts: dict[str, int] = {}
     skipped: list[tuple[str, str]] = []
     kinds: set[str] = set()
     count = length = 0
-    with open(files[0], "wb") as rows, open(files[1], "wb") as names:
+    colours: Colours | None = None
+    with contextlib.ExitStack() as open_files:
+        rows, names, besides, values = (open_files.enter_context(open(path, "wb")) for path in files)
         for number, shard in enumerate(shards):
-            place = shard if is_url(shard) else str(Path(root, shard))
+            place = shard if is_url(shard) else str(Path(tables, shard))
             with opened(place) as (file, size, time):
                 known.append({"name": shard, "size": size, "time": time})
                 for group in _in_groups(samples(file, place, shard, label)):
-                    checked = in_threads(lambda i, group=group: _checked(group[i]), len(group), None)  # type: ignore[misc]
-                    for sample, info in zip(group, checked, strict=True):
-                        if isinstance(info, VitralError):
-                            skipped.append((sample.name, str(info).removeprefix(f"{sample.name}: ")))
+                    if colours is None and any(sample.kind == "maps" for sample in group):
+                        colours = colours_in(tables_here(tables, (TABLE,)))
+                    for sample, one in zip(group, _looked(group, colours or ()), strict=True):
+                        if isinstance(one, VitralError):
+                            skipped.append((sample.name, str(one).removeprefix(f"{sample.name}: ")))
                             continue
+                        info, beside, counted = one
                         kinds.add(sample.kind)
                         target = -1 if sample.target is None else texts.setdefault(sample.target, len(texts))
                         called = sample.name.encode(errors="surrogateescape")
                         length += len(called)
                         count += 1
                         row = (number, sample.offset, sample.size, length, target, info.height, info.width, info.channels, info.bit_depth,
-                               sample.split, content_hash(sample.data), *sample.beside, *sample.map)  # fmt: skip
+                               sample.split, content_hash(sample.data))  # fmt: skip
                         rows.write(np.array([row], ROW).tobytes())
                         names.write(called)
+                        if beside is not None:
+                            besides.write(np.array([beside], BESIDE).tobytes())
+                            values.write(np.array(list(counted.items()), VALUE).tobytes())
             if progress is not None:
                 progress(number + 1, len(shards))
-        for each in (rows, names):
+        for each in (rows, names, besides, values):
             each.flush()
             os.fsync(each.fileno())
     if not count:
@@ -203,6 +246,7 @@ def _write_rows(
         )
     return {
         "images": count, "names": length, "kind": kinds.pop(), "texts": list(texts), "skipped": skipped, "shards": known,
+        "colours": colours or (),
     }  # fmt: skip
 
 
@@ -223,15 +267,20 @@ def write_whole(path: Path, content: bytes) -> None:
         ) from error
 
 
-def _classes(data: str, root: str) -> list[str]:
-    """The lines of classnames.txt beside the shards."""
-    if root:
-        place = Path(root, CLASSES)
-        return place.read_text(encoding="utf-8").splitlines() if place.is_file() else []
-    try:
-        return fetch(f"{data.rpartition('/')[0]}/{CLASSES}").decode().splitlines()
-    except VitralError:
-        return []
+def _above(url: str) -> str:
+    """Where the tables of classes lie: in the folder of shards, or in that of the shards that are named."""
+    plain = url.partition("{")[0]
+    return plain.rpartition("/")[0] if plain != url or url.endswith(".tar") else url.rstrip("/")
+
+
+def _classes(tables: str) -> list[str]:
+    """The lines of classnames.txt."""
+    place = tables_here(tables, (CLASSES,)) / CLASSES
+    return place.read_text(encoding="utf-8").splitlines() if place.is_file() else []
+
+
+def _looked(group: list[Sample], colours: Colours) -> list[Look | VitralError]:
+    return in_threads(lambda i: look(group[i], colours), len(group), None)
 
 
 def _in_groups(found: Iterator[Sample]) -> Iterator[list[Sample]]:
@@ -243,10 +292,3 @@ def _in_groups(found: Iterator[Sample]) -> Iterator[list[Sample]]:
             group = []
     if group:
         yield group
-
-
-def _checked(sample: Sample) -> ImageInfo | VitralError:
-    try:
-        return decode_bytes(sample.data, None, sample.name, 1)[1]
-    except VitralError as error:
-        return error

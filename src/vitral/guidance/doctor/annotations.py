@@ -13,6 +13,7 @@ from vitral.data.formats import read_annotated
 from vitral.data.formats.convert import counts
 from vitral.data.formats.faults import KINDS, by_kind
 from vitral.data.progress import OnProgress
+from vitral.data.ranges import ROOM
 from vitral.data.scan import in_threads
 from vitral.data.shapes import area_and_box
 from vitral.errors import counted, portion, some
@@ -42,9 +43,9 @@ class AnnotationDiagnosis:
         return sum(finding.severity == severity for finding in self.findings)
 
 
-def diagnose_annotations(data: str | Path, progress: OnProgress | None = None) -> AnnotationDiagnosis:
-    """Look at annotated data in any format of `vitral.data.formats`. Raises VitralError where they cannot be read at all."""
-    read = read_annotated(data, progress=progress)
+def diagnose_annotations(data: str | Path, progress: OnProgress | None = None, room: int = ROOM) -> AnnotationDiagnosis:
+    """Look at annotated data, read as by `read_annotated`. Raises VitralError where they cannot be read at all."""
+    read = read_annotated(data, progress=progress, room=room)
     findings = [
         *(Finding("reading", "note", said, INTENDED) for said in read.understood),
         *_faults(read),
