@@ -238,6 +238,10 @@ def test_explain_writes_pictures_and_arrays(capsys, shapes_run, tmp_path):
     code, _, err = run(capsys, "explain", shapes_run, picture, "--query", "1", "2", "-o", tmp_path / "q.png")
     assert "attention of the patch in row 1 and column 2" in err
     assert "the outlined patch is the query" in err
+    before = picture.read_bytes()
+    code, _, err = run(capsys, "explain", shapes_run, picture, "-o", tmp_path / "." / "wide.png")
+    assert (code, picture.read_bytes()) == (2, before)
+    assert "is the picture that is explained" in err
     for words, what in (
         (["--layer", "2"], "numbered 0 to 1"),
         (["--head", "2"], "numbered 0 to 1"),

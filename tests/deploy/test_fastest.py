@@ -86,7 +86,9 @@ def test_predict_takes_the_engine_that_was_chosen_and_exports_one_that_is_asked_
     choice.remember(path, Choice("onnx", file=str(file)))
     assert type(choice.opened(path).engine).__name__ == "OnnxEngine"
     assert type(choice.opened(path, "torch").engine).__name__ == "TorchEngine"
-    assert command(capsys, "predict", path, image) == (0, out, "")
+    code, same, err = command(capsys, "predict", path, image)
+    assert (code, same) == (0, out)
+    assert "run by ONNX Runtime in fp32, as vitral optimize chose here" in err
     code, _, err = command(capsys, "predict", file, image, "--engine", "torch")
     assert code == 2
     assert "--engine torch cannot run it" in err
@@ -169,7 +171,7 @@ def test_the_fastest_that_loses_little_is_written_and_remembered(
     image = pictures(tmp_path, 3)[0]
     assert load(tmp_path / "fast").predict(image).line(4) == made.predict(image).line(4)
     assert choice.opened(path).predict(image).line(4) == made.predict(image).line(4)
-    assert choice.chosen(path).engine == ("onnx" if best == "ONNX Runtime" else "torch")
+    assert choice.chosen(path).in_words == ("ONNX Runtime in fp32" if best == "ONNX Runtime" else "PyTorch in fp32")
 
 
 @pytest.mark.parametrize(
@@ -234,11 +236,22 @@ def test_a_file_in_8_bits_describes_itself_and_answers_nearly_the_same(to, how, 
     assert 0 < np.abs(made.probabilities(found.engine(views)) - wanted).max() < 0.05
 
 
+@pytest.mark.parametrize("to", ["onnx", "openvino"])
+def test_ranges_are_taken_from_images_of_8_and_of_16_bits(to, tmp_path):
+    made, file = exported(to)
+    deep = [view.astype(np.float32) + 0.3 for view in seen(made, 2)]
+    how = next(iter(quantise.WAYS[to].values()))
+    quantise.quantised(how, file, tmp_path / file.name, [*seen(made, 4), *deep])
+    assert load(tmp_path / file.name).labels == NAMES
+
+
 @pytest.mark.parametrize(("lost", "slower"), [(0.31, 0.5), (0.0, 1.1), (-1.0, 1.0)])
 def test_8_bits_that_cost_answers_or_time_are_refused(lost, slower, tmp_path, monkeypatch):
     in_the_contest(monkeypatch, eight_bits, (0, lost), (1, slower))
     monkeypatch.setattr(eight_bits, "export", copied)
-    with pytest.raises(VitralError, match=r"must be faster than float32 on this processor.*, and do not") as refused:
+    with pytest.raises(
+        VitralError, match=r"are faster than float32 on this processor.*, and here they are not"
+    ) as refused:
         eight_bits.export_int8(predictor(), tmp_path / "m.onnx", None, NAMES, seen(None))
     assert f"{abs(lost):.2f} points" in str(refused.value)
     assert list(tmp_path.iterdir()) == []

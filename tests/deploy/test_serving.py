@@ -85,7 +85,17 @@ def test_a_picture_that_curl_calls_a_form_is_a_picture(ask, all_tasks):
     assert answer.json()["probability"] == pytest.approx(
         all_tasks.models["classify"].loaded.predictor.predict(encoded()).probability, abs=1e-5
     )
-    assert "is damaged" in ask.post("/predict", content=encoded()[:-60], headers=curls).json()["error"]
+    for content, says in ((encoded()[:-60], "is damaged"), (b"some text", "is not a JPEG, PNG"), (b"", "is empty")):
+        assert says in ask.post("/predict", content=content, headers=curls).json()["error"]
+
+
+def test_what_is_asked_for_by_another_name_is_told(ask):
+    answer = ask.post("/predict?topk=2", content=encoded())
+    assert answer.status_code == 400
+    assert "?topk: " in answer.json()["error"]
+    answer = ask.post("/", files=[("file", ("a.png", encoded()))])
+    assert answer.status_code == 415
+    assert "forms to /predict" in answer.json()["error"]
 
 
 def test_how_many_classes_is_asked_for(ask):

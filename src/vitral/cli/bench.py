@@ -117,7 +117,8 @@ def optimize(given: Optimize, words: list[str]) -> int:
             loss=given.loss, batch=given.batch_size, eight_bits=given.int8, compiled=given.compiled, say=display.say,
         )  # fmt: skip
     print(json.dumps(found.to_json()) if given.json else found.table())
-    print(f"{found.best.way.name} is fastest with at most {given.loss:g} points lost; wrote {out}", file=sys.stderr)
+    fastest = f"{found.best.way.name} is fastest at batch {found.batch} with at most {given.loss:g} points lost"
+    print(f"{fastest}; wrote {out}", file=sys.stderr)
     return 0
 
 

@@ -96,9 +96,12 @@ def explain(given: Explain, words: list[str]) -> int:
     from vitral.explain.row import row_figure
     from vitral.predict import load
 
+    out = given.out or Path(f"{'compared' if given.compare else given.method}.png")
+    for flag, written in (("-o", out), ("--npz", given.npz)):
+        if written is not None and written.exists() and given.image.exists() and written.samefile(given.image):
+            raise VitralError(f"{written}: is the picture that is explained; name another file with {flag}")
     predictor = given.reading.read_by(load(given.model))
     check_places(predictor, given)
-    out = given.out or Path(f"{'compared' if given.compare else given.method}.png")
     if given.all:
         attention = attention_maps(predictor, given.image)
         said = answer(attention.label, attention.probability)

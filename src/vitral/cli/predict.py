@@ -65,7 +65,7 @@ class Predict:
 def predict(given: Predict, words: list[str]) -> int:
     from vitral.data.asked import by_page, find_images
     from vitral.data.values import clipped_in_words
-    from vitral.deploy.fastest.choice import opened
+    from vitral.deploy.fastest.choice import chosen, opened
     from vitral.stream import predict_stream
     from vitral.training.toml import stored_data_options
 
@@ -75,6 +75,11 @@ def predict(given: Predict, words: list[str]) -> int:
         raise VitralError("predict: which images? Give files, folders, or - to read from stdin")
     itself = given.engine == "auto" and (given.merge or given.keep_shape)  # an exported file has neither
     predictor = opened(given.model, "own" if itself else given.engine)
+    if given.engine == "auto" and not itself and (choice := chosen(Path(given.model))) is not None:
+        print(
+            f"vitral: run by {choice.in_words}, as vitral optimize chose here; --engine torch runs it as it is",
+            file=sys.stderr,
+        )
     predictor = predictor.merging(given.merge) if given.merge else predictor
     predictor = predictor.keeping_shape() if given.keep_shape else predictor
     predictor = given.reading.read_by(predictor, every=True)

@@ -76,8 +76,8 @@ def export_int8(
         good = [each for each in tried.results[1:] if each.lost <= ALLOWED and each.slower[batch] < 1]
         if not good:
             raise VitralError(
-                f"{out}: 8 bits may lose {ALLOWED} points and must be faster than float32 on this processor ({processor()}), and do not, so "
-                f"nothing was written\n{tried}"
+                f"{out}: nothing was written, as 8 bits are kept where they lose at most {ALLOWED} points and are faster than float32 on this "
+                f"processor ({processor()}), and here they are not\n{tried}"
             )
         best = min(good, key=lambda each: each.slower[batch]).way.file
         assert best is not None

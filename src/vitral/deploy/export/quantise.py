@@ -44,14 +44,15 @@ def quantise_onnx(path: Path, out: Path, views: Sequence[Pixels]) -> None:
         from onnxruntime.quantization.shape_inference import quant_pre_process
     except ImportError:
         raise VitralError("8 bits in ONNX need onnx and onnxruntime; run pip install 'vitral[export]'") from None
-    name = onnx.load(path, load_external_data=False).graph.input[0].name
+    taken = onnx.load(path, load_external_data=False).graph.input[0]
+    whole = taken.type.tensor_type.elem_type == onnx.TensorProto.UINT8
 
     class Images(quantization.CalibrationDataReader):
         def __init__(self) -> None:
             self.left = batches(views)
 
         def get_next(self) -> dict[str, Pixels] | None:
-            return next(({name: each} for each in self.left), None)
+            return next(({taken.name: _as_taken(each, whole=whole)} for each in self.left), None)
 
     with tempfile.TemporaryDirectory() as folder, quietly():
         prepared = Path(folder, "prepared.onnx")
@@ -89,6 +90,11 @@ def quantise_openvino(path: Path, out: Path, views: Sequence[Pixels], smooth: bo
         )  # fmt: skip
     made.set_rt_info(card, [CARD])
     openvino.save_model(made, out, compress_to_fp16=False)
+
+
+def _as_taken(pixels: Pixels, *, whole: bool) -> Pixels:
+    """In whole numbers or not, as a graph takes them: files of more than 8 bits and of 8 may be among the same images."""
+    return pixels.round().astype(np.uint8) if whole else pixels.astype(np.float32)
 
 
 def batches(views: Sequence[Pixels]) -> Iterator[Pixels]:

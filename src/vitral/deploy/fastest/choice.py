@@ -34,6 +34,11 @@ class Choice:
     file: str = ""
     """That it runs; none of torch."""
 
+    @property
+    def in_words(self) -> str:
+        name = {"torch": "PyTorch", "onnx": "ONNX Runtime", "openvino": "OpenVINO"}[self.engine]
+        return f"{name}{', compiled' if self.compiled else ''} in {self.precision}"
+
 
 def here() -> str:
     """A hash of what speeds depend on."""

@@ -60,6 +60,10 @@ def server(serving: Serving, token: str | None = None) -> ASGIApp:
     )  # fmt: skip
 
 
+ASKED = ("model", "top_k", "explain", "pictures")
+"""What a request to /predict may say of itself."""
+
+
 def own(app: FastAPI, serving: Serving) -> None:
     """vitral's own routes."""
 
@@ -75,6 +79,8 @@ def own(app: FastAPI, serving: Serving) -> None:
 
         A picture that cannot be read has an error in place of its answer, and the others their answers.
         """
+        if unknown := sorted(set(request.query_params) - set(ASKED)):
+            raise VitralError(f"?{unknown[0][:40]}: is asked for by no name here; there are {', '.join(ASKED)}")
         model, given = serving.model(name), await pictures_of(request)
         loaded = model.loaded
         answers = await serving.predict(model, loaded, given, top_k, gone(request))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from base64 import b64decode
 from contextlib import asynccontextmanager
 from typing import Annotated, Any, Literal
@@ -22,6 +23,8 @@ FILES = 100
 """Files of a form at most."""
 CURLS = "application/x-www-form-urlencoded"
 """What `curl --data-binary` says of every body, unless it is told."""
+FIELDS = re.compile(rb"[\w.%+-]+=\S*$")
+"""A body that is what CURLS says."""
 
 
 class Options(BaseModel):
@@ -65,7 +68,7 @@ async def pictures_of(request: Request) -> list[Picture]:
     async with arriving():
         if kind != "multipart/form-data":
             body = await request.body()
-            if kind == "application/json" or (kind == CURLS and recognise(body) is None):
+            if kind == "application/json" or (kind == CURLS and FIELDS.match(body) and recognise(body) is None):
                 raise RefusedError(
                     415,
                     f"{kind}: send a picture's bytes as the body, or files in a form; addresses of pictures are not followed",
@@ -88,6 +91,8 @@ async def hub_request(request: Request) -> tuple[Picture, Options]:
     """Of a body that is a picture, or Hugging Face's JSON."""
     check_encoding(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        raise RefusedError(415, f"{kind}: send a picture's bytes or JSON here, and forms to /predict")
     async with arriving():
         body = await request.body()
     if kind != "application/json" and body.lstrip()[:1] != b"{":
