@@ -14,6 +14,7 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
     bad = 0.0
     pause = 1.0
+    whole = False  # whether it knows no ranges, as python -m http.server
     once = False  # whether the first answer for each range is bad, too
 
     def __init__(self, folder):
@@ -47,7 +48,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         size, start, status = path.stat().st_size, 0, 200
         end = size - 1
         damaged = False
-        if (asked := self.headers.get("Range")) is not None:
+        if self.headers.get("Range") is not None and self.server.whole:
+            self.server.asked += 1
+        elif (asked := self.headers.get("Range")) is not None:
             first, last = asked.removeprefix("bytes=").split("-")
             start, end, status = int(first), min(int(last or size - 1), size - 1), 206
             self.server.asked += 1
@@ -68,7 +71,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         if status == 206:
             self.send_header("Content-Range", f"bytes {start}-{end}/{size}")
-        self.send_header("Accept-Ranges", "bytes")
+        if not self.server.whole:
+            self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
         if self.command == "GET":

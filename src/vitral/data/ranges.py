@@ -28,8 +28,18 @@ STALLED = float(os.environ.get("VITRAL_STALLED", "20"))  # seconds of silence, a
 SOON = 0.5  # seconds, or LONGER times what answers usually take: then it is asked again, which pays where one answer of many stalls
 LONGER = 10
 PATIENT = 2  # the last tries, for which only silence counts: a slow network is not a stalled one
+WHOLE = 200  # what answers a part is 206
 FORBIDDEN = 403  # what S3 answers by HTTP for what is not there, unless all may list
 LOOKED_AT = 256  # images between two looks at how much is kept
+
+
+class NoRangesError(VitralError):
+    """A server does not answer parts of a file, so that no image can be read from it."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            f"{url}: its server does not answer parts of a file (HTTP Range); serve the shards by one that does (nginx, S3, ...), or copy them here"
+        )
 
 
 def is_url(data: str | Path) -> bool:
@@ -133,6 +143,12 @@ class Ranges:
 
     def _fetched(self, file: int, start: int, length: int, digest: bytes | None, name: str) -> bytes:
         url, failed = self.place(file), ""
+
+        async def refuse_whole(answer: Any) -> None:
+            if answer.status == WHOLE:  # seen before the file is on its way
+                raise NoRangesError(url)
+
+        seen = {"raise_for_status": refuse_whole} if url.startswith(("http://", "https://")) else {}
         for attempt in range(TRIES):
             if attempt:
                 time.sleep(WAIT * 2 ** (attempt - 1))
@@ -140,10 +156,12 @@ class Ranges:
                 with self._lock:
                     self._system = self._system or file_system(url)
                 began = time.monotonic()
-                data = self._system.cat_file(url, start=start, end=start + length, **self._limit(attempt))
+                data = self._system.cat_file(url, start=start, end=start + length, **seen, **self._limit(attempt))
                 self._usual += 0.1 * (time.monotonic() - began - self._usual)
             except FileNotFoundError:
                 raise ImageError(f"{name}: {url} is not there; check the address", "missing") from None
+            except NoRangesError:
+                raise
             except Exception as error:  # each kind of server has errors of its own
                 stalled = isinstance(error, TimeoutError) or "imeout" in type(error).__name__
                 failed = f"{type(error).__name__}: {error}".rstrip(": ")
@@ -151,6 +169,8 @@ class Ranges:
                 continue
             if len(data) == length and digest in (None, digest_of(data)):
                 return bytes(data)
+            if len(data) > length:
+                raise NoRangesError(url)
             failed = f"{len(data):,} bytes came that are not those of the index"
             self.met["damaged"] += 1
         raise ImageError(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from vitral.data.cache import Cache, Checked
 from vitral.data.images import Images
 from vitral.data.progress import OnProgress
+from vitral.data.ranges import NoRangesError
 from vitral.data.values import ImageInfo
 from vitral.errors import VitralError
 
@@ -59,6 +60,8 @@ def scan(images: Images, progress: OnProgress | None, *, small: bool = False) ->
     def check(i: int) -> Checked | VitralError:
         try:
             return images.check(i, small=small)
+        except NoRangesError:  # of all images, not of this one
+            raise
         except VitralError as error:
             return error
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import tarfile
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from folder_server import serving
 from vitral.cli import main
 from vitral.data import many
-from vitral.data.formats.shards import open_index, shards_in
+from vitral.data.formats.shards import open_index, shards_in, write_index
 from vitral.data.loader import TrainingBatches
 from vitral.data.options import DataOptions, SceneOptions
 from vitral.data.scenes import write_scenes
@@ -217,6 +218,26 @@ def test_a_server_that_never_answers_rightly_is_named(server):
     server.bad, server.pause = 1.0, 0.0
     with pytest.raises(VitralError, match=r"could not be read in 6 tries"):
         data.splits["train"].read(0)
+
+
+@pytest.mark.parametrize("skipping", [False, True])
+def test_a_server_without_ranges_is_named_at_its_first_answer(server, skipping):
+    server.whole = True
+    with pytest.raises(VitralError, match=r"\.tar: its server does not answer parts of a file \(HTTP Range\)"):
+        open_data(server.url, DataOptions(skip_unreadable=skipping))
+    assert server.asked <= os.cpu_count()  # one of each thread
+
+
+def test_an_index_is_not_made_over_a_server_without_ranges(server, tmp_path):
+    filler = bytes(3 << 20)  # more than is read ahead
+    tar(
+        server.folder / "far-0.tar",
+        [(f"{i}.{kind}", data) for i in range(6) for kind, data in (("png", png(i)), ("bin", filler))],
+    )
+    server.whole = True
+    with pytest.raises(VitralError, match="HTTP Range"):
+        write_index(f"{server.url}/far-{{0..0}}.tar", tmp_path / "index")
+    (server.folder / "far-0.tar").unlink()
 
 
 def test_a_run_tells_what_the_server_did(server, tmp_path):

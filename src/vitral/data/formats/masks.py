@@ -24,6 +24,7 @@ from vitral.data.formats.maps import VOID, Counted, count_values, decode_map, va
 from vitral.data.formats.voc import VOC_CLASSES
 from vitral.data.formats.write import Writing, dump_json, save_map
 from vitral.data.progress import OnProgress
+from vitral.data.ranges import NoRangesError
 from vitral.data.scan import in_threads
 from vitral.errors import VitralError, counted, some
 
@@ -127,6 +128,8 @@ def understand(drafted: Drafted, tables: Path, progress: OnProgress | None) -> N
     def look(i: int) -> Counted | VitralError:
         try:
             return drafts[i].counted or count_values(values(i))
+        except NoRangesError:
+            raise
         except VitralError as error:
             return error
 

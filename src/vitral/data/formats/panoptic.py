@@ -20,6 +20,7 @@ from vitral.data.formats.files import Tree, read_json, rows_of, whole
 from vitral.data.formats.maps import Counted, count_values, decode_ids, save_ids, values_of
 from vitral.data.formats.write import Writing, dump_json
 from vitral.data.progress import OnProgress
+from vitral.data.ranges import NoRangesError
 from vitral.data.scan import in_threads
 from vitral.errors import VitralError, some
 
@@ -121,6 +122,8 @@ def compare(drafted: Drafted, progress: OnProgress | None) -> None:
         stored = drafts[i].map
         try:
             return None if stored is None else drafts[i].counted or count_values(decode_ids(stored.read(), stored.name))
+        except NoRangesError:
+            raise
         except VitralError as error:
             return error
 

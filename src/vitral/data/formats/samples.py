@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from vitral.data.files import MAX_FILE_BYTES, ImageError
 from vitral.data.filetypes import EXTENSIONS
 from vitral.data.formats.files import MAP_ENDINGS
-from vitral.data.ranges import file_system, is_url
+from vitral.data.ranges import NoRangesError, file_system, is_url
 from vitral.data.splits import SPLITS, split_of
 from vitral.errors import VitralError
 
@@ -133,6 +133,8 @@ def samples(file: Any, place: str, shard: str, label: str | None) -> Iterator[Sa
     except (tarfile.TarError, EOFError, UnicodeError, ValueError, OverflowError) as error:
         if isinstance(error, VitralError):
             raise
+        if is_url(place) and "range requests" in str(error):  # fsspec's words
+            raise NoRangesError(place) from error
         raise VitralError(
             f"{place}: is no readable tar ({error}); shards are not compressed, and whole: write it again"
         ) from error
