@@ -507,10 +507,16 @@ def test_validation_of_other_classes_or_worse_than_guessing_is_named():
 
 
 def test_overfitting_names_several_ways_out():
-    def ways(**transfer):
+    def ways(beside=False, **transfer):
         made = coach()
         made.run.recipe = replace(made.run.recipe, transfer=replace(made.run.recipe.transfer, **transfer))
-        lines = run_of(None, lambda s: {"loss": 0.5 + max(0, s - 300) / 1000, "top1": 0.7, "train_top1": 0.85})
+
+        def scores(s):
+            alone = {"loss": 0.5 + max(0, s - 300) / 1000, "top1": 0.7}
+            both = {f"own_{key}": value for key, value in alone.items()} | {"loss": 0.1, "top1": 0.9}
+            return {**(both if beside else alone), "train_top1": 0.85}
+
+        lines = run_of(None, scores)
         (remark,) = [remark for line in lines for remark in made.see({**line, "epoch": line["step"] / 100})]
         return [remark.next, *remark.others], str(remark)
 
@@ -521,6 +527,8 @@ def test_overfitting_names_several_ways_out():
         "vitral train photos --lr=0.001 --batch-size 64 --epochs 3",
     ]
     assert text.count("\n  or: vitral train") == 2
+    assert "by the Transformer alone" not in text
+    assert "in the same view, by the Transformer alone" in ways(beside=True)[1]
     commands, _ = ways(init="runs/mae")
     assert "--freeze encoder" in commands[1]
 

@@ -144,6 +144,8 @@ def overfitting(run: History) -> Remark | None:
     if not wide and not (gap >= GAP and rises and (parted or gap >= SIGMAS * error)):
         return None
     seen = f"right are {portion(train, images, 'training image')} and {_on(run, val)} in the same view"
+    if "own_top1" in run.val[-1]:
+        seen += ", by the Transformer alone"  # progress shows it with the classifier beside it
     middle = run.val[best + AROUND // 2]
     if rises:
         seen += f"; the validation loss was about {means[best]:.2f} at step {middle['step']} and is {means[-1]:.2f}"
