@@ -193,6 +193,14 @@ def test_images_are_read_ahead_of_the_model_but_not_where_each_waits_for_an_answ
         assert len(asked) == read
 
 
+def test_a_folder_of_shards_is_told_from_one_of_images(tmp_path):
+    (tmp_path / "index.bin").write_bytes(bytes(range(200)))
+    with pytest.raises(VitralError, match="holds tar shards, which vitral train, evaluate and doctor read"):
+        list(find_images([str(tmp_path)]))
+    (tmp_path / "index.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert [name for name, _ in find_images([str(tmp_path)])][-1].endswith("index.png")
+
+
 def piped(monkeypatch, data: bytes) -> list:
     """What `find_images` makes of bytes on stdin."""
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))

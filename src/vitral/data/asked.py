@@ -9,6 +9,9 @@ from vitral.data.files import read_file
 from vitral.data.walk import Walk, is_text, starts_like_an_image
 from vitral.errors import VitralError
 
+OF_SHARDS = {".tar", ".bin", ".names", ".beside", ".values"}
+"""How the files of a folder of shards end."""
+
 
 def find_images(sources: Sequence[str]) -> Iterator[tuple[str, str | bytes]]:
     """(name, image) for each source: a file, the images of a folder in name order, or for "-" those of stdin.
@@ -26,6 +29,10 @@ def find_images(sources: Sequence[str]) -> Iterator[tuple[str, str | bytes]]:
                 print(f"vitral: {source}: {note}", file=sys.stderr)
             if not inside:
                 raise VitralError(f"{source}: a folder without images; name the files or another folder")
+            if all(p.suffix in OF_SHARDS for p in inside):
+                raise VitralError(
+                    f"{source}: holds tar shards, which vitral train, evaluate and doctor read; give image files, or a folder of them"
+                )
             yield from ((str(p), str(p)) for p in inside)
         else:
             yield source, source
