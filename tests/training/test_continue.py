@@ -35,11 +35,17 @@ def test_a_finished_run_is_left_alone(shapes_folder, whole, capsys):
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
 
 
-def test_another_run_is_not_gone_on_with(shapes_folder, whole, tmp_path, capsys):
+@pytest.mark.parametrize("finished", [True, False])
+@pytest.mark.parametrize("other", [["--lr", "0.1"], ["--epochs", "4"], "data"])
+def test_another_run_is_not_gone_on_with(shapes_folder, whole, tmp_path, capsys, finished, other):
     shutil.copytree(whole, tmp_path / "run")
-    (tmp_path / "run/report.html").unlink()
-    train("train", shapes_folder, "--out", tmp_path / "run", *WORDS, "--lr", "0.1", status=2)
-    assert "holds a run that was begun by vitral train" in capsys.readouterr().err
+    if not finished:
+        (tmp_path / "run/report.html").unlink()
+    words = ["digits", *WORDS] if other == "data" else [shapes_folder, *WORDS, *other]
+    train("train", *words, "--out", tmp_path / "run", status=2)
+    said = capsys.readouterr().err
+    assert "holds a run that was begun by vitral train" in said
+    assert "nothing is left to do" not in said
 
 
 def test_two_runs_do_not_meet_in_one_folder(shapes_folder, tmp_path, capsys):

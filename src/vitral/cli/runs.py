@@ -73,7 +73,8 @@ def _trained(given: Any, words: list[str], command: str, display: "Display", wor
     from vitral.report.run import report_run
     from vitral.training.start import follow
 
-    if (done := _done(given, command)) is not None:
+    (done,) = world.begun(lambda: (_done(given, words, command),), lambda found: found, lambda found: found)
+    if done is not None:
         display.say(f"{done}: is trained and scored, nothing is left to do; report: {done / 'report.html'}")
         return 0
     run = world.begun(
@@ -114,12 +115,24 @@ def refuse_changes(given: Any) -> None:
         )
 
 
-def _done(given: Any, command: str) -> Path | None:
-    """The folder that --continue names, if its run has ended with a report."""
-    if not given.go_on:
+def _done(given: Any, words: list[str], command: str) -> Path | None:
+    """The folder that --continue names, if its run has ended with a report; refused if other words began it."""
+    if not given.go_on or not ((out := placed(given, command)[0]) / "report.html").exists():
         return None
-    out, _ = placed(given, command)
-    return out if (out / "report.html").exists() else None
+    _same_words(out, given, words)
+    return out
+
+
+def _same_words(out: Path, given: Any, words: list[str]) -> None:
+    """Refuse to go on with a run that other words began."""
+    from vitral.training.start import written_down
+
+    said = written_down(out)["command"]
+    before, now = (without(each, type(given), ABOUT_PROCESSES) for each in (shlex.split(said)[2:], words))
+    if before != now:
+        raise VitralError(
+            f"{out}: holds a run that was begun by {said}; say the same words, go on with --resume {out}, or choose another --out"
+        )
 
 
 def _begun(given: Any, words: list[str], command: str, display: "Display", world: "World") -> "Run":
@@ -137,12 +150,7 @@ def _begun(given: Any, words: list[str], command: str, display: "Display", world
         raise VitralError("a process died, and no --out says which run to go on with; start again with --out RUN")
     if not can_go_on(out):
         return _started(replace(given, out=out), words, command, display, world)
-    said = json.loads((out / "run.json").read_text())["command"]
-    before, now = (without(each, type(given), ABOUT_PROCESSES) for each in (shlex.split(said)[2:], words))
-    if before != now:
-        raise VitralError(
-            f"{out}: holds a run that was begun by {said}; say the same words, go on with --resume {out}, or choose another --out"
-        )
+    _same_words(out, given, words)
     return resume(out, display, workers, None, world)
 
 

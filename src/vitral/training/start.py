@@ -168,7 +168,7 @@ def resume(
 
     moved: the new place of data that were moved; the run remembers it. world: of which this is the first process; the others `follow`.
     """
-    described = _described(folder)
+    described = written_down(folder)
     claim = Claim(folder)
     try:
         run = _resumed(folder, described, display, workers, moved, world)
@@ -181,7 +181,7 @@ def resume(
 
 def follow(folder: Path, display: Display, world: World, workers: int | None = None) -> Run:
     """The run that the first process of `world` began or resumed, in another process of it."""
-    return _resumed(folder, _described(folder), display, workers, None, world)
+    return _resumed(folder, written_down(folder), display, workers, None, world)
 
 
 def can_go_on(folder: Path) -> bool:
@@ -192,7 +192,8 @@ def can_go_on(folder: Path) -> bool:
     return from_scratch or Checkpoints(folder / "checkpoints").pointed("latest") is not None
 
 
-def _described(folder: Path) -> dict[str, Any]:
+def written_down(folder: Path) -> dict[str, Any]:
+    """What the run in the folder wrote into run.json before its first step; a VitralError says what lies there instead."""
     try:
         described: dict[str, Any] = json.loads((folder / "run.json").read_text())
         return described
