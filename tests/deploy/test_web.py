@@ -44,6 +44,13 @@ const [made, where] = seen({channels, height, width, data}, steps);
 done([made.height, made.width, [...made.data], where]);
 """
 
+DROP_ALL = """
+const carried = new DataTransfer();
+for (const [name, text] of Object.entries(arguments[0]))
+  carried.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], name));
+document.body.dispatchEvent(new DragEvent("drop", {dataTransfer: carried, bubbles: true, cancelable: true}));
+"""
+
 
 @pytest.fixture(scope="module")
 def fetched():
@@ -182,10 +189,18 @@ def test_it_opens_from_the_disk_and_shows_what_was_dropped(page, pages):
     shown = page.text(".row.first")
     assert shown.startswith(label)
     assert float(re.search(r"([\d.]+) %", shown)[1]) == pytest.approx(100 * probability, abs=0.11)
-    page.drop(b"no picture", "broken.png")
-    page.wait("document.getElementById('status').className === 'wrong'")
-    assert page.text("#status").startswith("broken.png: ")
-    assert len(page.words(".result")) == 1
+
+
+def test_each_picture_that_fails_says_so_of_its_own(page, origin):
+    opened(page, f"{origin}/classify/")
+    whole = encoded(120, 160, seed=3, kind="JPEG")
+    files = {"bad.jpg": b"no picture", "cat.jpg": whole, "cut.jpg": whole[:300], "empty.jpg": b""}
+    page.js(DROP_ALL, {name: base64.b64encode(data).decode() for name, data in files.items()})
+    page.wait("document.querySelectorAll('article').length === 4 && !document.getElementById('status').textContent")
+    assert page.words(".result h2") == ["cat.jpg"]
+    failed = dict(page.words(".refused", "h2", "p"))
+    assert list(failed) == ["empty.jpg", "cut.jpg", "bad.jpg"]
+    assert all("could not be decoded" in why for why in failed.values())
 
 
 def test_the_policy_of_the_page_lets_nothing_out(page, pages):

@@ -79,6 +79,10 @@ function said(text, wrong = false) {
   status.className = wrong ? "wrong" : "";
 }
 
+function add(article) {
+  document.getElementById("results").prepend(article);
+}
+
 async function show(file) {
   said(`looking at ${file.name} …`);
   await new Promise((drawn) => setTimeout(drawn, 20));
@@ -92,13 +96,13 @@ async function show(file) {
     if (answer.top.length > ROWS) list.append(element("p", "", `and ${answer.top.length - ROWS} more`));
     mark(canvas, answer, answer.marks ?? []);
     list.append(element("div", "took", `${answer.seconds.toFixed(2)} s on this device`));
-    document.getElementById("results").prepend(element("article", "result", canvas, list));
-    said("");
-    return answer;
+    add(element("article", "result", canvas, list));
   } catch (error) {
-    said(`${file.name}: ${error.message ?? error}`, true);
-    return null;
+    const why = element("article", "refused", element("h2", "", file.name), element("p", "", error.message ?? `${error}`));
+    why.setAttribute("role", "alert");
+    add(why);
   }
+  said("");
 }
 
 async function showAll(files) {
