@@ -203,6 +203,34 @@ def test_each_picture_that_fails_says_so_of_its_own(page, origin):
     assert all("could not be decoded" in why for why in failed.values())
 
 
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP", "AVIF"])
+def test_what_moves_is_refused(page, origin, kind):
+    """As vitral predict does; a file with one frame is read, whatever its format allows."""
+    frames = [Image.open(io.BytesIO(encoded(60, 80, seed=i))) for i in range(3)]
+    opened(page, f"{origin}/classify/")
+    for count in (1, 3):
+        buffer = io.BytesIO()
+        frames[0].save(buffer, kind, save_all=True, append_images=frames[1:count], duration=100)
+        found = page.driver.execute_async_script(ASK, base64.b64encode(buffer.getvalue()).decode())
+        if count == 1:
+            assert (found["height"], found["width"]) == (60, 80)
+            continue
+        assert found["error"].startswith("the picture holds several frames")
+        with pytest.raises(VitralError, match="frames"):
+            predictor().predict(buffer.getvalue())
+
+
+def test_that_browsers_read_8_bits_is_said(page, origin):
+    opened(page, f"{origin}/classify/")
+    levels = np.linspace(0, 65535, 60 * 80).reshape(60, 80).astype(np.uint16)
+    for made, name in ((levels, "deep.png"), ((levels // 257).astype(np.uint8), "usual.png")):
+        buffer = io.BytesIO()
+        Image.fromarray(made).save(buffer, "PNG")
+        page.drop(buffer.getvalue(), name)
+        page.wait("document.querySelector('.result h2')?.textContent === arguments[0]", name)
+        assert ("16-bit PNGs as 8 bits" in page.text(".result .took")) == (name == "deep.png")
+
+
 def test_the_policy_of_the_page_lets_nothing_out(page, pages):
     """Were a script to ask another server, the browser itself would refuse."""
     opened(page, (pages / "classify" / "index.html").as_uri())

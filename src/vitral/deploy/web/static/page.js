@@ -3,6 +3,7 @@
 
 const SHOWN = 640; // pixels of a picture's longer side on the page
 const ROWS = 12; // of an answer
+const DEEP = "browsers read 16-bit PNGs as 8 bits, so vitral predict can differ a little";
 const about = JSON.parse(document.getElementById("about").textContent);
 let session = null;
 
@@ -27,9 +28,11 @@ async function opened() {
   return ort.InferenceSession.create(bytes(stored.model), {executionProviders: ["wasm"]});
 }
 
-// What the model says of a file: {top, ...}, the picture's size, and seconds.
+// What the model says of a file: {top, ...}, the picture's size, seconds, and whether its levels have 16 bits.
 async function answered(file) {
   const began = performance.now();
+  const data = new Uint8Array(await file.arrayBuffer());
+  if (animated(data)) throw new Error("the picture holds several frames; save the one wanted as a file of its own");
   const image = await decoded(file, about.channels);
   if (Math.min(image.height, image.width) < about.min_size) throw new Error(`the picture is smaller than ${about.min_size} pixels`);
   const [view, where] = seen(image, about.steps);
@@ -37,7 +40,8 @@ async function answered(file) {
   const tensor = new ort.Tensor(about.input, Kind.from(view.data), [1, view.channels, view.height, view.width]);
   const found = await session.run({pixels: tensor});
   const answer = TASKS[about.task](found, about, {image, view, where});
-  return {...answer, height: image.height, width: image.width, seconds: (performance.now() - began) / 1000};
+  const seconds = (performance.now() - began) / 1000;
+  return {...answer, height: image.height, width: image.width, seconds, deep: deep(data)};
 }
 
 function element(kind, words, ...inside) {
@@ -95,7 +99,7 @@ async function show(file) {
     answer.top.slice(0, ROWS).forEach(([label, p], i) => list.append(row(label, p, rises(answer, p, i), answer.marks?.[i][0])));
     if (answer.top.length > ROWS) list.append(element("p", "", `and ${answer.top.length - ROWS} more`));
     mark(canvas, answer, answer.marks ?? []);
-    list.append(element("div", "took", `${answer.seconds.toFixed(2)} s on this device`));
+    list.append(element("div", "took", `${answer.seconds.toFixed(2)} s on this device${answer.deep ? `; ${DEEP}` : ""}`));
     add(element("article", "result", canvas, list));
   } catch (error) {
     const why = element("article", "refused", element("h2", "", file.name), element("p", "", error.message ?? `${error}`));

@@ -26,6 +26,54 @@ function evenly(x) {
   return rest > 0.5 || (rest === 0.5 && low % 2 !== 0) ? low + 1 : low;
 }
 
+function word(data, at, length) {
+  return String.fromCharCode(...data.subarray(at, at + length));
+}
+
+function isPng(data) {
+  return word(data, 1, 3) === "PNG";
+}
+
+// The parts of a PNG or a WebP file: [name, where its content begins].
+function* parts(data) {
+  const png = isPng(data);
+  const view = new DataView(data.buffer);
+  for (let at = png ? 8 : 12; at + 8 <= data.length; ) {
+    const size = view.getUint32(png ? at : at + 4, !png);
+    yield [word(data, png ? at + 4 : at, 4), at + 8];
+    at += png ? 12 + size : 8 + size + (size % 2);
+  }
+}
+
+// The images in a GIF file: its blocks are images or extensions, and each ends with pieces of data, the last of length 0.
+function imagesOfGif(data) {
+  const colours = (flags) => (flags & 0x80 ? 3 * 2 ** ((flags & 7) + 1) : 0);
+  let images = 0;
+  let at = 13 + colours(data[10]);
+  while (data[at] === 0x2c || data[at] === 0x21) {
+    const image = data[at] === 0x2c;
+    images += image;
+    at += image ? 11 + colours(data[at + 9]) : 2;
+    while (data[at]) at += data[at] + 1;
+    at += 1;
+  }
+  return images;
+}
+
+// Whether a GIF, PNG, WebP or AVIF file holds several frames, of which a browser would show the first.
+function animated(data) {
+  if (word(data, 0, 3) === "GIF") return imagesOfGif(data) > 1;
+  if (word(data, 8, 4) === "WEBP") return [...parts(data)].filter(([name]) => name === "ANMF").length > 1;
+  if (word(data, 4, 8) === "ftypavis") return true;
+  const control = isPng(data) && [...parts(data)].find(([name]) => name === "acTL");
+  return Boolean(control) && new DataView(data.buffer).getUint32(control[1]) > 1;
+}
+
+// Whether a PNG file's levels have 16 bits, of which a browser reads 8.
+function deep(data) {
+  return isPng(data) && data[24] === 16;
+}
+
 // A file's pixels, upright: 3 channels, or 1 (ITU-R 601 luma). What is transparent lies over white.
 async function decoded(file, channels) {
   const options = {colorSpaceConversion: "none", premultiplyAlpha: "none", imageOrientation: "from-image"};
