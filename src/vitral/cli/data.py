@@ -10,6 +10,7 @@ from vitral.cli.options import argument
 from vitral.data.options import SceneOptions
 from vitral.errors import VitralError, counted
 
+SHOWN = 5  # images by name that were left out
 Name = Literal["coco", "yolo", "voc", "masks", "panoptic", "labelme", "parquet", "shards"]
 
 
@@ -131,7 +132,7 @@ class Pack:
 def pack(given: Pack, words: list[str]) -> int:
     from vitral.cli.parse import at_least
     from vitral.data.formats import recognise
-    from vitral.data.formats.convert import check_place
+    from vitral.data.formats.convert import check_place, fresh_folder
     from vitral.data.formats.pack import pack as packed
     from vitral.data.given import NAMES
     from vitral.data.options import DataOptions
@@ -148,20 +149,27 @@ def pack(given: Pack, words: list[str]) -> int:
                 "--to shards"
             )
         listing = list_data(given.data, DataOptions(), training=False)
-        given.out.mkdir(parents=True, exist_ok=True)
-        made = packed(
-            listing,
-            given.out,
-            given.shard_megabytes * 10**6,
-            lambda n, total: display.count("packing images", n, total),
-        )
+        with fresh_folder(given.out) as part:
+            made = packed(
+                listing, part, given.shard_megabytes * 10**6, lambda n, total: display.count("packing images", n, total)
+            )
     finally:
         display.close()
     print(
-        f"wrote {given.out}: {counted(made.images, 'image')} in {counted(made.shards, 'shard')}, {made.bytes / 1e6:,.1f} MB, and their index",
+        f"wrote {given.out}: {counted(made.images, 'image')} in {counted(made.shards, 'shard')}, {made.bytes / 1e6:,.1f} MB, and their index"
+        + _left_out(made.skipped),
         file=sys.stderr,
     )
     return 0
+
+
+def _left_out(skipped: Sequence[tuple[str, str]]) -> str:
+    """A sentence on images that cannot be read, the first by name; empty if there are none."""
+    if not skipped:
+        return ""
+    shown = "; ".join(f"{name}: {why}" for name, why in skipped[:SHOWN])
+    more = f"; and {len(skipped) - SHOWN:,} more" if len(skipped) > SHOWN else ""
+    return f"\nleft out {counted(len(skipped), 'image')} that cannot be read, as index.json lists under skipped: {shown}{more}"
 
 
 @dataclass
@@ -193,8 +201,8 @@ def index(given: Index, words: list[str]) -> int:
     out = given.out or place_of(given.data)
     display = Display()
     try:
-        count = write_index(given.data, out, lambda n, total: display.count("reading shards", n, total), given.label)
+        made = write_index(given.data, out, lambda n, total: display.count("reading shards", n, total), given.label)
     finally:
         display.close()
-    print(f"wrote {out}: an index of {counted(count, 'image')}", file=sys.stderr)
+    print(f"wrote {out}: an index of {counted(made.images, 'image')}{_left_out(made.skipped)}", file=sys.stderr)
     return 0

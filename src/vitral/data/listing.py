@@ -30,6 +30,8 @@ class Listing:
     """The exact size of a test split to make, instead of a share."""
     problems: Sequence[Problem] = ()
     """What training stops for; raised together with what is wrong with the images."""
+    skipped: Sequence[tuple[str, str]] = ()
+    """(name, reason) of unreadable images that are not among them, as the source knows them already."""
     ignored: Sequence[str] = ()
     """Files and folders that were skipped: no images, or a vitral run."""
     understood: Sequence[str] = ()

@@ -137,5 +137,6 @@ def list_shards(
         problems.append(Problem("unreadable", text, tuple(name for name, _ in index.skipped)))
     name = Path(data).stem if not is_url(data) else data.rstrip("/").rpartition("/")[2]
     listing = build_listing(name, images, labels, given, training=training and labelled, problems=problems)
+    listing.skipped = index.skipped
     listing.understood = [f"{count:,} images in {counted(len(index.ranges.files), 'shard')}"]
     return listing

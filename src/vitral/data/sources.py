@@ -167,6 +167,7 @@ def open_data(
         unread = [f"none of the {count:,} images was read: what they hold can be wrong, too"] if count else []
         raise VitralError(all_of(str(data), [*wrong, *unread]))
     scanned = scan(listing.images, progress, small=not wrong and compares(listing, options))
+    scanned = replace(scanned, unreadable=[*listing.skipped, *scanned.unreadable])
     if strict:
         named = {name for problem in listing.problems for name in problem.names}
         scanned = replace(scanned, unreadable=[one for one in scanned.unreadable if one[0] not in named])

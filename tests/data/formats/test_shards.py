@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import shutil
 import tarfile
 
 import numpy as np
@@ -129,8 +130,6 @@ def test_damaged_shards_are_named(tmp_path, damage):
 
 
 def test_an_index_that_lies_is_refused(shards, tmp_path):
-    import shutil
-
     for name in ("index.json", "index.bin", "index.names"):
         shutil.copy(shards / name, tmp_path / name)
     told = json.loads((tmp_path / INDEX).read_text())
@@ -171,6 +170,45 @@ def test_the_order_is_the_same_for_any_number_of_loader_processes(shards):
     batches = TrainingBatches(split, steps, [Augmentation(AugmentOptions(crop="none"), steps)], 8, 0)
     alone, ahead = ([batch.keys.tolist() for batch in batches.stream(0, 10, workers)] for workers in (0, 3))
     assert alone == ahead
+
+
+@pytest.fixture
+def broken(shapes_folder, tmp_path):
+    """A folder with a truncated JPEG, an animated GIF and an empty file among its images."""
+    folder = tmp_path / "broken"
+    shutil.copytree(shapes_folder, folder)
+    inside = sorted(path for path in folder.iterdir() if path.is_dir())[0]
+    still, other = (Image.new("RGB", (24, 24), colour) for colour in ("red", "blue"))
+    still.save(inside / "cut.jpg")
+    (inside / "cut.jpg").write_bytes((inside / "cut.jpg").read_bytes()[:300])
+    still.save(inside / "moving.gif", save_all=True, append_images=[other])
+    (inside / "empty.png").touch()
+    return folder
+
+
+def test_images_that_cannot_be_read_are_named_by_pack_index_and_training(broken, tmp_path, capsys):
+    out = tmp_path / "packed"
+    run("data", "pack", broken, out)
+    said = capsys.readouterr().err
+    assert "left out 3 images that cannot be read" in said
+    assert all(f"/{name}: " in said for name in ("cut.jpg", "moving.gif", "empty.png"))
+    assert len(json.loads((out / INDEX).read_text())["skipped"]) == 3
+    run("train", out, *SMALL.split(), "--out", tmp_path / "run", "--skip-unreadable")
+    assert "left out 3 unreadable images" in capsys.readouterr().err
+    assert len((tmp_path / "run/skipped.csv").read_text().splitlines()) == 4
+    run("data", "index", out)
+    assert "left out 2 images that cannot be read" in capsys.readouterr().err
+    run("train", out, *SMALL.split(), "--out", tmp_path / "other", status=2)
+    assert "2 images could not be read when the index was made" in capsys.readouterr().err
+
+
+def test_shards_are_whole_or_absent(tmp_path, capsys):
+    for name in ("a/0.png", "b/1.png"):
+        (tmp_path / "folder" / name).parent.mkdir(parents=True)
+        (tmp_path / "folder" / name).touch()
+    run("data", "pack", tmp_path / "folder", tmp_path / "packed", status=2)
+    assert "a/0.png: is empty" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder"]
 
 
 # -- behind a URL --

@@ -84,6 +84,11 @@ def write_samples(
     return shards
 
 
+def number_of(name: str) -> int:
+    """Which sample `write_samples` gave this name, below that of its shard."""
+    return int(name.rpartition("/")[2].partition(".")[0])
+
+
 class opened:
     """A shard as a file, its size and time."""
 

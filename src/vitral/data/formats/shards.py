@@ -17,7 +17,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -163,8 +163,23 @@ def _unchanged(index: Index) -> bool:
     return True
 
 
-def write_index(data: str, out: Path, progress: OnProgress | None = None, label: str | None = None) -> int:
-    """Read all shards once and write their index to a folder; returns the number of images. label: the field of a .json, or txt, that is the class.
+class Written(NamedTuple):
+    """An index that was written."""
+
+    images: int
+    skipped: list[tuple[str, str]]
+    """(name, reason) of the images that were left out."""
+
+
+def write_index(
+    data: str,
+    out: Path,
+    progress: OnProgress | None = None,
+    label: str | None = None,
+    skipped: Sequence[tuple[str, str]] = (),
+) -> Written:
+    """Read all shards once and write their index to a folder. label: the field of a .json, or txt, that is the class. skipped: names and reasons of
+    images that should be in the shards and could not be read.
 
     Raises VitralError for a tar that is damaged, compressed, or holds no image; images that cannot be read are left out and listed.
     """
@@ -179,7 +194,7 @@ def write_index(data: str, out: Path, progress: OnProgress | None = None, label:
     out.mkdir(parents=True, exist_ok=True)
     temporary = [out / f"{name}.tmp" for name in (ROWS, NAMES, BESIDES, VALUES)]
     try:
-        told = _write_rows(data, tables, shards, temporary, progress, label)
+        told = _write_rows(data, tables, shards, temporary, progress, label, skipped)
         for path in temporary[: None if told["kind"] in ANNOTATED else 2]:
             os.replace(path, path.with_suffix(""))
     finally:
@@ -193,16 +208,22 @@ def write_index(data: str, out: Path, progress: OnProgress | None = None, label:
         "label": label,
     }
     write_whole(out / INDEX, json.dumps(about | told).encode())
-    return int(told["images"])
+    return Written(told["images"], told["skipped"])
 
 
 def _write_rows(
-    data: str, tables: str, shards: list[str], files: list[Path], progress: OnProgress | None, label: str | None
+    data: str,
+    tables: str,
+    shards: list[str],
+    files: list[Path],
+    progress: OnProgress | None,
+    label: str | None,
+    lost: Sequence[tuple[str, str]],
 ) -> dict[str, Any]:
     """Write the rows, the names and what lies beside the images of all shards to these four files; returns what index.json says of them."""
     known: list[dict[str, Any]] = []
     texts: dict[str, int] = {}
-    skipped: list[tuple[str, str]] = []
+    skipped = [*lost]
     kinds: set[str] = set()
     count = length = 0
     colours: Colours | None = None
