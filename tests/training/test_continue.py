@@ -2,12 +2,19 @@
 
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from test_resume import TRAIN, same, stopped, train
 
 from processes import run
+from vitral.checkpoints.atomic import write_safetensors
 from vitral.checkpoints.claim import Claim
+from vitral.predict import load
+from vitral.training.state import opened
 
 WORDS = [*TRAIN, "--workers", "0", "--continue"]
 
@@ -46,6 +53,54 @@ def test_another_run_is_not_gone_on_with(shapes_folder, whole, tmp_path, capsys,
     said = capsys.readouterr().err
     assert "holds a run that was begun by vitral train" in said
     assert "nothing is left to do" not in said
+
+
+@pytest.mark.parametrize("pointed", [True, False])
+def test_a_model_that_was_removed_is_written_again(shapes_folder, whole, tmp_path, capsys, pointed):
+    out = Path(shutil.copytree(whole, tmp_path / "run"))
+    (out / "model.safetensors").unlink()
+    if not pointed:
+        (out / "checkpoints/best").unlink()
+    train("train", shapes_folder, "--out", out, *WORDS)
+    assert "was gone: it is written again from the checkpoint of step" in capsys.readouterr().err
+    assert same(whole, out)
+    assert load(out).card == load(whole).card
+    before, after = (json.loads((folder / "scores.json").read_text()) for folder in (whole, out))
+    assert after | {"training_seconds": 0} == before | {"training_seconds": 0}
+
+
+def test_the_best_weights_are_written_again_and_not_the_last(shapes_folder, whole, tmp_path):
+    out = Path(shutil.copytree(whole, tmp_path / "run"))
+    last = out / "checkpoints" / (out / "checkpoints/latest").read_text()
+    tensors, progress = opened(last)
+    best = replace(progress, step=8, best_step=8)
+    halved = {name: t / 2 if name.startswith("average/") else t for name, t in tensors.items()}
+    write_safetensors(out / "checkpoints/step-00000008.safetensors", halved, {"progress": json.dumps(vars(best))})
+    (out / "checkpoints/best").write_text("step-00000008.safetensors")
+    (out / "model.safetensors").unlink()
+    train("train", shapes_folder, "--out", out, *WORDS)
+    assert load(out).card.scores["step"] == 8
+    before, after = (load_file(folder / "model.safetensors") for folder in (whole, out))
+    learned = next(name for name in before if name.endswith("qkv.weight"))
+    assert torch.equal(after[learned], before[learned] / 2)
+
+
+@pytest.mark.parametrize(
+    ("gone", "said"), [("best", "model.safetensors: is gone"), ("all", "was trained to its end, and its checkpoints")]
+)
+def test_a_finished_run_without_its_weights_is_not_trained_over(shapes_folder, whole, tmp_path, capsys, gone, said):
+    out = Path(shutil.copytree(whole, tmp_path / "run"))
+    (out / "model.safetensors").unlink()
+    if gone == "all":
+        shutil.rmtree(out / "checkpoints")
+    else:
+        (out / "checkpoints/best").write_text("step-00000008.safetensors")
+    before = (out / "metrics.jsonl").read_text()
+    train("train", shapes_folder, "--out", out, *WORDS, status=2)
+    told = capsys.readouterr().err
+    assert said in told
+    assert "another --out" in told
+    assert (out / "metrics.jsonl").read_text() == before
 
 
 def test_two_runs_do_not_meet_in_one_folder(shapes_folder, tmp_path, capsys):

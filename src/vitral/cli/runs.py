@@ -116,8 +116,11 @@ def refuse_changes(given: Any) -> None:
 
 
 def _done(given: Any, words: list[str], command: str) -> Path | None:
-    """The folder that --continue names, if its run has ended with a report; refused if other words began it."""
-    if not given.go_on or not ((out := placed(given, command)[0]) / "report.html").exists():
+    """The folder that --continue names, if its run has ended with a model and a report; refused if other words began it."""
+    if not given.go_on:
+        return None
+    out, _ = placed(given, command)
+    if not all((out / name).exists() for name in ("model.safetensors", "report.html")):
         return None
     _same_words(out, given, words)
     return out

@@ -47,6 +47,10 @@ class Pretraining:
         run.display.validated(epoch, step, said, top1, progress.best, progress.best_step, last=run.done)
         return True, {}
 
+    def found(self, model: ImageModel) -> dict[str, object]:
+        """What `validate` found of these weights for the model file: nothing."""
+        return {}
+
     def finish(self) -> None:
         """Save the objective's pictures of some images."""
         learner = self.run.loop.whole()

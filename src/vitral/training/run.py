@@ -25,7 +25,7 @@ from vitral.training.display import Display, clock
 from vitral.training.facts import data_facts
 from vitral.training.loop import Loop
 from vitral.training.pretrain import Pretraining
-from vitral.training.state import Checkpoints, Progress, collect
+from vitral.training.state import Checkpoints, Progress, collect, opened, restore
 from vitral.training.supervised import Supervised
 from vitral.training.toml import to_table
 from vitral.training.whole import gathered
@@ -159,11 +159,30 @@ class Run:
             self.checkpoints.wait()
         if not ended:
             return False
+        if not loop.world.first((self.folder / "model.safetensors").exists()):
+            self._write_model_again()
         loop.world.wait()  # for the model file
         if (slower := self.beside_plan()) is not None:
             self.message(slower)
         self.purpose.finish()
         return True
+
+    def _write_model_again(self) -> None:
+        """The model file, which somebody removed, from the checkpoint that has its weights."""
+        loop, file = self.loop, self.folder / "model.safetensors"
+        path = self.checkpoints.pointed("best") or self.checkpoints.path(loop.progress.best_step)
+        if not path.exists():
+            raise VitralError(
+                f"{file}: is gone, and so is the checkpoint with its weights ({path.name}); copy it back, or train again with another --out"
+            )
+        tensors, progress = opened(path)
+        changed = {name: t for name, t in tensors.items() if not name.startswith("optimizer/")}
+        restore(changed, loop.model, [], loop.average)
+        model = self.averaged_model()
+        found = self.purpose.found(model)
+        if loop.world.main:
+            save_model(file, model, self.card(model, {**found, "step": progress.step}))
+        self.message(f"{file.name} was gone: it is written again from the checkpoint of step {progress.step:,}")
 
     def beside_plan(self) -> str | None:
         """A message if the machine was far slower than the plan's trial foresaw."""

@@ -216,6 +216,10 @@ def _resumed(
             raise VitralError(f"{path}: changed since the run began; restore it, or start a new run")
     checkpoints = Checkpoints(folder / "checkpoints")
     if checkpoints.pointed("latest") is None:
+        if (folder / "scores.json").exists() or (folder / "report.html").exists():
+            raise VitralError(
+                f"{folder}: was trained to its end, and its checkpoints are gone; copy them back, or train again with another --out"
+            )
         if recipe.transfer.init is not None:
             raise VitralError(
                 f"{folder}: ended before the weights from {recipe.transfer.init} were saved; start again without --resume"

@@ -92,8 +92,13 @@ class Checkpoints:
         path = self.pointed("latest")
         if path is None:
             raise VitralError(f"{self.folder}: holds no checkpoint yet; start the run again without --resume")
-        tensors, metadata = read_safetensors(path)
-        return tensors, Progress(**json.loads(metadata["progress"]))
+        return opened(path)
+
+
+def opened(path: Path) -> tuple[dict[str, Tensor], Progress]:
+    """What a checkpoint holds."""
+    tensors, metadata = read_safetensors(path)
+    return tensors, Progress(**json.loads(metadata["progress"]))
 
 
 def collect(

@@ -54,9 +54,13 @@ class Supervised:
         run.display.validated(
             epoch, progress.step, scores.line(), value, progress.best, progress.best_step, last=run.done
         )
-        return better, {
-            "val": {scores.HEADLINE: value, **scores.chosen(), "loss": scores.loss, "images": scores.images}
-        }
+        return better, _in_card(scores)
+
+    def found(self, model: ImageModel) -> dict[str, object]:
+        """What `validate` found of these weights, for the model file."""
+        if "val" not in (run := self.run).data.splits:
+            return {}
+        return _in_card(self._score(Predictor(model, run.card(model, {})), run.data.splits["val"], report=False)[0])
 
     def _answers(self, predictor: Predictor, found: Evaluator, progress: Progress) -> dict[str, object]:
         """The spread of the outputs on the validation split, and the scores of some training images in the evaluation view.
@@ -134,6 +138,12 @@ class Supervised:
         else:
             chosen = "the last: there is no validation split to choose by"
         return in_words(step, run.loop.batches.steps_per_epoch, last, chosen)
+
+
+def _in_card(scores: Scores) -> dict[str, object]:
+    """The scores of the validation split as the model file holds them."""
+    known = {scores.HEADLINE: scores.headline, **scores.chosen(), "loss": scores.loss, "images": scores.images}
+    return {"val": known}
 
 
 def _brief(card: ModelCard, split: str) -> dict[str, Any]:
