@@ -67,7 +67,11 @@ def shortened(words):
         return [*words, "--device", "t4"]  # by a table, without trials
     if words[0] == "view":  # which else would go on until it is told to end
         words = words if any("cat.jpg" in word for word in words) else [*words, "cat.jpg"]
-        return words if "--export" in words else [*words, "--export", "page.html"]
+        words = words if "--export" in words else [*words, "--export", "page.html"]
+        if "--against" not in words:
+            return words
+        at = words.index("--against")  # a page holds one model: here the other
+        return ["view", words[at + 1], *words[2:at], *words[at + 2 :]]
     if words[0] == "sweep":
         return [*words, "--dry-run"]
     if words[0] == "memory":

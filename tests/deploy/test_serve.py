@@ -343,6 +343,7 @@ def model(tmp_path):
         (["MODEL", "--against", "nothing"], "nothing"),
         (["MODEL", "--export", "a.html"], "name one after the model"),
         (["MODEL", "a.png", "--export", "a.pdf"], "choose that ending"),
+        (["MODEL", "a.png", "--against", "other", "--export", "a.html"], "--against other: --export holds one model"),
         (["MODEL", "--host", "192.0.2.1"], "--host 192.0.2.1"),
         (["MODEL", "--port", "99999"], "--port"),
         (["MODEL", "--neighbours", "no-such-data"], "no-such-data: there is no such folder or file"),

@@ -54,6 +54,10 @@ def view(given: View, words: list[str]) -> int:
         raise VitralError("--export writes the page of a picture; name one after the model")
     if given.export is not None and given.export.suffix != ".html":
         raise VitralError(f"{given.export}: the page is written as .html; choose that ending")
+    if given.export is not None and given.against is not None:
+        raise VitralError(
+            f"--against {given.against}: --export holds one model; leave it out, and export the page of {given.against} by itself"
+        )
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         raise VitralError(f"the viewer needs {', '.join(missing)}; run pip install 'vitral[view]'")
     from vitral.deploy.viewer.examples import Examples
