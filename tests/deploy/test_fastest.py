@@ -282,6 +282,13 @@ def test_without_instructions_for_8_bits_weights_get_7(monkeypatch):
         assert quantise.adds_in_32_bits() == has
 
 
+def test_bench_draws_into_html_alone(model, tmp_path, capsys):
+    code, out, err = command(capsys, "bench", model[0], "--plot", tmp_path / "b.png")
+    assert (code, out) == (2, "")
+    assert "b.png: is drawn on a page; give a name that ends in .html" in err
+    assert not (tmp_path / "b.png").exists()
+
+
 def test_bench_says_what_running_costs(model, cache, tmp_path, capsys):
     _, made = model
     copied(made, tmp_path / "m.onnx")

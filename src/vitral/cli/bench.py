@@ -51,6 +51,8 @@ def bench(given: Bench, words: list[str]) -> int:
         at_least(1, batch_size=size)
     if not given.seconds > 0:
         raise VitralError(f"--seconds {given.seconds:g}: must be above 0")
+    if given.plot is not None and given.plot.suffix != ".html":
+        raise VitralError(f"--plot {given.plot}: is drawn on a page; give a name that ends in .html")
     found = measure(
         given.model,
         given.engine,
