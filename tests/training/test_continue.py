@@ -1,6 +1,7 @@
 """`--continue`: one command that starts a run, goes on with it, or has nothing left to do, whatever it finds."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from vitral.predict import load
 from vitral.training.state import opened
 
 WORDS = [*TRAIN, "--workers", "0", "--continue"]
+LATER = 24  # renamings until a run of these words has a checkpoint beside its best one
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +103,47 @@ def test_a_finished_run_without_its_weights_is_not_trained_over(shapes_folder, w
     assert said in told
     assert "another --out" in told
     assert (out / "metrics.jsonl").read_text() == before
+
+
+@pytest.fixture(scope="module")
+def parted(shapes_folder, tmp_path_factory):
+    """A run that was ended in its second epoch, with checkpoints of two steps: the best of the first epoch, and the last."""
+    out = tmp_path_factory.mktemp("runs") / "parted"
+    stopped("replace", LATER, "train", shapes_folder, "--out", out, *WORDS)
+    steps = sorted(path.name for path in (out / "checkpoints").glob("step-*.safetensors"))
+    assert len(steps) == 2
+    assert (out / "checkpoints/latest").read_text() == steps[1]
+    return out, steps
+
+
+@pytest.mark.parametrize("how", ["gone", "empty", "dangling"])
+def test_without_its_pointer_a_run_goes_on_from_the_newest_checkpoint(
+    shapes_folder, whole, parted, tmp_path, capsys, how
+):
+    out, (older, newer) = Path(shutil.copytree(parted[0], tmp_path / "run")), parted[1]
+    latest, taken = out / "checkpoints/latest", newer
+    if how == "gone":
+        latest.unlink()
+    elif how == "empty":
+        latest.write_text("")
+    else:
+        (out / "checkpoints" / newer).unlink()
+        taken = older
+    train("train", shapes_folder, "--out", out, *WORDS)
+    said = capsys.readouterr().err
+    assert f"names no checkpoint that is there: the newest is taken, {taken}" in said
+    assert f"resuming at step {int(taken[5:13])}, " in said
+    assert same(whole, out)
+
+
+def test_of_a_damaged_checkpoint_the_whole_one_before_is_named(shapes_folder, parted, tmp_path, capsys):
+    out, (older, newer) = Path(shutil.copytree(parted[0], tmp_path / "run")), parted[1]
+    for name, said in ((newer, f"{older})"), (older, "no older checkpoint is whole")):
+        os.truncate(out / "checkpoints" / name, 5000)
+        train("train", shapes_folder, "--out", out, *WORDS, status=2)
+        told = capsys.readouterr().err
+        assert f"{newer}: is cut short or damaged" in told
+        assert said in told
 
 
 def test_two_runs_do_not_meet_in_one_folder(shapes_folder, tmp_path, capsys):

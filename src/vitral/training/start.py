@@ -154,7 +154,7 @@ def check_place(out: Path, own: Claim | None = None) -> None:
         raise VitralError(f"{out}: a run is going on there; wait for it, or choose another --out")
     if (
         any((out / name).exists() for name in ("model.safetensors", FOLDS))
-        or Checkpoints(out / "checkpoints").pointed("latest") is not None
+        or Checkpoints(out / "checkpoints").last() is not None
     ):
         raise VitralError(f"{out}: holds a run already; continue it with --resume {out}, or choose another --out")
     if out.is_dir() and any(out.iterdir()) and not any((out / name).exists() for name in BEGUN):
@@ -189,7 +189,7 @@ def can_go_on(folder: Path) -> bool:
     if not (folder / "run.json").exists():
         return False
     from_scratch = read_recipe(folder / "recipe.toml", stored=True).transfer.init is None
-    return from_scratch or Checkpoints(folder / "checkpoints").pointed("latest") is not None
+    return from_scratch or Checkpoints(folder / "checkpoints").last() is not None
 
 
 def written_down(folder: Path) -> dict[str, Any]:
@@ -215,7 +215,8 @@ def _resumed(
         if described["inputs"].get(path) != digest:
             raise VitralError(f"{path}: changed since the run began; restore it, or start a new run")
     checkpoints = Checkpoints(folder / "checkpoints")
-    if checkpoints.pointed("latest") is None:
+    last = checkpoints.last()
+    if last is None:
         if (folder / "scores.json").exists() or (folder / "report.html").exists():
             raise VitralError(
                 f"{folder}: was trained to its end, and its checkpoints are gone; copy them back, or train again with another --out"
@@ -227,6 +228,8 @@ def _resumed(
         display.say("no checkpoint yet: starting at the first step")
         tensors, progress = None, Progress()
     else:
+        if last != checkpoints.pointed("latest"):
+            display.say(f"checkpoints/latest names no checkpoint that is there: the newest is taken, {last.name}")
         tensors, progress = checkpoints.load()
     settled = Settled(described["data"], dataset, recipe, None, ())
     run = _build(folder, settled, progress, display, None, world)

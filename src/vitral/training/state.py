@@ -10,6 +10,7 @@ torch.distributed.checkpoint would write the parts: no smaller and not much fast
 runs code.
 """
 
+import contextlib
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -21,6 +22,8 @@ from torch import Tensor, nn
 from vitral.checkpoints.atomic import as_safetensors, read_safetensors, write_atomically
 from vitral.errors import VitralError
 from vitral.training.whole import cut
+
+STEPS = "step-*.safetensors"
 
 
 @dataclass
@@ -86,13 +89,32 @@ class Checkpoints:
         except FileNotFoundError:
             return None
 
+    def last(self) -> Path | None:
+        """The checkpoint that `latest` names; the newest that is there where it names none of them; or None where there is none yet."""
+        pointed = self.pointed("latest")
+        if pointed is not None and pointed.is_file():
+            return pointed
+        return max(self.folder.glob(STEPS), default=pointed)
+
     def load(self) -> tuple[dict[str, Tensor], Progress]:
-        """The latest checkpoint."""
+        """The last checkpoint. Where it is damaged, a VitralError names a whole one from before, if there is one."""
         self.wait()
-        path = self.pointed("latest")
+        path = self.last()
         if path is None:
             raise VitralError(f"{self.folder}: holds no checkpoint yet; start the run again without --resume")
-        return opened(path)
+        try:
+            return opened(path)
+        except VitralError as error:
+            raise VitralError(f"{error}; {self._beside(path)}") from error
+
+    def _beside(self, damaged: Path) -> str:
+        """What can be done without this checkpoint."""
+        for older in sorted(self.folder.glob(STEPS), reverse=True):
+            with contextlib.suppress(VitralError):
+                if older < damaged:
+                    step = opened(older)[1].step
+                    return f"or delete it, and the run goes on from step {step:,}, whose checkpoint is whole ({older.name})"
+        return "or train again with another --out, for no older checkpoint is whole"
 
 
 def opened(path: Path) -> tuple[dict[str, Tensor], Progress]:

@@ -72,7 +72,7 @@ class Runs:
 
     def words(self, point: Point) -> list[str]:
         """The words of the command that starts the run, or resumes it from its latest checkpoint."""
-        if Checkpoints(self.path(point) / "checkpoints").pointed("latest") is not None:
+        if Checkpoints(self.path(point) / "checkpoints").last() is not None:
             return ["train", "--resume", str(self.path(point))]
         return ["train", self.data, "--recipe", str(self.recipe(point)), "--out", str(self.path(point))]
 
