@@ -8,7 +8,7 @@ from typing import Literal
 
 from vitral.cli.options import argument
 from vitral.data.options import SceneOptions
-from vitral.errors import VitralError, counted
+from vitral.errors import VitralError, counted, some
 
 SHOWN = 5  # images by name that were left out
 Name = Literal["coco", "yolo", "voc", "masks", "panoptic", "labelme", "parquet", "shards"]
@@ -204,5 +204,8 @@ def index(given: Index, words: list[str]) -> int:
         made = write_index(given.data, out, lambda n, total: display.count("reading shards", n, total), given.label)
     finally:
         display.close()
-    print(f"wrote {out}: an index of {counted(made.images, 'image')}{_left_out(made.skipped)}", file=sys.stderr)
+    bare = ""
+    if made.bare:
+        bare = f"\nleft out {counted(len(made.bare), 'sample')} without an image: {some(made.bare, SHOWN)}"
+    print(f"wrote {out}: an index of {counted(made.images, 'image')}{_left_out(made.skipped)}{bare}", file=sys.stderr)
     return 0

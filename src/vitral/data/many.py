@@ -81,7 +81,9 @@ def _refuse_unlabelled(data: str, index: Index) -> None:
             f"give fewer shards, or {alone}"
         )
     held = f" but {ANNOTATED[index.kind]}; leave out --task to learn these, or" if index.kind in ANNOTATED else ";"
-    raise VitralError(f"{data}: its samples have no class (.cls, or a label in .json){held} {alone}")
+    raise VitralError(
+        f"{data}: its samples have no class (.cls, or a label in .json; --label-column names another field){held} {alone}"
+    )
 
 
 def _splits(given: np.ndarray, contents: np.ndarray, options: DataOptions) -> np.ndarray:
@@ -102,9 +104,14 @@ def notes(index: Index, facts: Facts) -> list[str]:
     said = [
         f"{len(index.rows):,} images in {counted(len(index.ranges.files), 'shard')}, read from an index; copies among them are not looked for"
     ]
+    said += _bare(index)
     if index.skipped:
         said.append(f"left out {counted(len(index.skipped), 'image')} that could not be read when the index was made")
     return said
+
+
+def _bare(index: Index) -> list[str]:
+    return [f"left out {counted(index.bare, 'sample')} without an image"] if index.bare else []
 
 
 def check(data: str, facts: Facts, least_side: Callable[[int, int], int] | None) -> None:
@@ -138,5 +145,5 @@ def list_shards(
     name = Path(data).stem if not is_url(data) else data.rstrip("/").rpartition("/")[2]
     listing = build_listing(name, images, labels, given, training=training and labelled, problems=problems)
     listing.skipped = index.skipped
-    listing.understood = [f"{count:,} images in {counted(len(index.ranges.files), 'shard')}"]
+    listing.understood = [f"{count:,} images in {counted(len(index.ranges.files), 'shard')}", *_bare(index)]
     return listing

@@ -65,6 +65,8 @@ class Index:
     """The field of a .json, or txt, that was asked for as the class."""
     skipped: list[tuple[str, str]]
     """Images that could not be read, and why."""
+    bare: int
+    """Samples without an image."""
     tables: str
     """The folder or URL in which the tables of classes lie."""
     beside: Any
@@ -184,6 +186,7 @@ def read_index(data: str, room: int) -> Index:
             told["classes"],
             told["label"],
             [tuple(each) for each in told["skipped"]],
+            int(told.get("bare", 0)),  # not counted before 2026-12
             told["tables"] or told["root"] or root,
             beside,
             tuple((int(code), int(value)) for code, value in told["colours"]),

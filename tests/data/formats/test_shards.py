@@ -202,6 +202,52 @@ def test_images_that_cannot_be_read_are_named_by_pack_index_and_training(broken,
     assert "2 images could not be read when the index was made" in capsys.readouterr().err
 
 
+def test_samples_without_an_image_are_counted(tmp_path, capsys):
+    tar(
+        tmp_path / "s/a.tar",
+        [
+            ("0.png", png(0)),
+            ("0.cls", b"x"),
+            ("1.cls", b"y"),
+            ("2.wav", b"z"),
+            ("2.cls", b"y"),
+            ("3.png", png(9)),
+            ("3.cls", b"y"),
+        ],
+    )
+    run("data", "index", tmp_path / "s")
+    assert "left out 2 samples without an image: a.tar/1.cls, a.tar/2.wav and 1 beside it" in capsys.readouterr().err
+    data = open_data(str(tmp_path / "s"), DataOptions(test_fraction=0, val_fraction=0))
+    assert "left out 2 samples without an image" in data.notes
+
+
+@pytest.mark.parametrize("bare", [(4,), (1, 2, 4)])
+def test_the_first_sample_of_the_smaller_group_is_named(tmp_path, bare):
+    members = [(f"{i}.png", png(9 * i)) for i in range(5)] + [(f"{i}.cls", b"x") for i in range(5) if i not in bare]
+    tar(tmp_path / "a.tar", sorted(members))
+    few, first = ("1 of 5 with none", 4) if len(bare) == 1 else ("2 of 5 with classes", 0)
+    with pytest.raises(
+        VitralError, match=rf"some samples have classes and some none.*: {few}, the first a\.tar/{first}\.png"
+    ):
+        write_index(str(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("words", [("data", "index", "--label"), ("train", "--label-column")])
+def test_a_field_that_no_sample_has_is_refused_and_the_index_stays(tmp_path, capsys, words):
+    members = [
+        (f"{i}.{kind}", data)
+        for i in range(4)
+        for kind, data in (("png", png(9 * i)), ("json", b'{"kind": "x", "id": 3, "not": {}}'))
+    ]
+    tar(tmp_path / "a.tar", members)
+    run("data", "index", tmp_path, "--label", "kind")
+    before = (tmp_path / INDEX).read_bytes()
+    capsys.readouterr()
+    run(*words[:-1], tmp_path, words[-1], "nope", status=2)
+    assert "no sample has the field 'nope'; fields that can be a class: id, kind" in capsys.readouterr().err
+    assert (tmp_path / INDEX).read_bytes() == before
+
+
 def test_shards_are_whole_or_absent(tmp_path, capsys):
     for name in ("a/0.png", "b/1.png"):
         (tmp_path / "folder" / name).parent.mkdir(parents=True)

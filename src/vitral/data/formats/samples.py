@@ -10,7 +10,7 @@ import re
 import tarfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -67,6 +67,16 @@ class Sample:
     """That of classes or segments."""
 
 
+@dataclass
+class Met:
+    """What was met on the way through shards beside their samples."""
+
+    bare: list[str] = field(default_factory=list)
+    """Samples without an image, with what they have."""
+    fields: set[str] = field(default_factory=set)
+    """Of a .json those that can be a class, and txt for a text."""
+
+
 def write_samples(
     out: Path, split: str, rows: Sequence[int], members: Callable[[int], Iterable[tuple[str, bytes]]], shard_bytes: int
 ) -> int:
@@ -110,8 +120,8 @@ class opened:
         self.file.close()
 
 
-def samples(file: Any, place: str, shard: str, label: str | None) -> Iterator[Sample]:
-    """The samples of a tar, in order."""
+def samples(file: Any, place: str, shard: str, label: str | None, met: Met) -> Iterator[Sample]:
+    """The samples of a tar, in order. met: is added to."""
     split = _split(shard)
     try:
         with tarfile.open(fileobj=file, mode="r:", errorlevel=2) as tar:
@@ -126,12 +136,12 @@ def samples(file: Any, place: str, shard: str, label: str | None) -> Iterator[Sa
                 folder, _, base = member.name.rpartition("/")
                 stem, _, kind = base.partition(".")
                 if f"{folder}/{stem}" != key and group:
-                    yield from _sample(tar, group, shard, split, label)
+                    yield from _sample(tar, group, shard, split, label, met)
                     group = {}
                 key = f"{folder}/{stem}"
                 group[kind.lower()] = member
             if group:
-                yield from _sample(tar, group, shard, split, label)
+                yield from _sample(tar, group, shard, split, label, met)
             file.seek(tar.offset)  # where tarfile stopped, by zeros as a tar ends, or by anything that is no header
             if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                 raise VitralError(f"{place}: is cut short or damaged after {last!r}; copy or download it again")
@@ -163,17 +173,21 @@ def _split(shard: str) -> int:
 
 
 def _sample(
-    tar: tarfile.TarFile, group: dict[str, tarfile.TarInfo], shard: str, split: int, label: str | None
+    tar: tarfile.TarFile, group: dict[str, tarfile.TarInfo], shard: str, split: int, label: str | None, met: Met
 ) -> Iterator[Sample]:
     """The sample of these members, by their suffixes; none where no image is among them."""
     image = next((group[kind] for kind in group if f".{kind}" in EXTENSIONS), None)
     if image is None:
+        first = next(iter(group.values())).name
+        met.bare.append(f"{shard}/{first}" + (f" and {len(group) - 1} beside it" if len(group) > 1 else ""))
         return
     name = f"{shard}/{image.name}"
     _check_size(image, name)
     made = Sample(name, image.offset_data, image.size, _bytes(tar, image), split)
     if "json" in group and label != "txt":
-        _told(made, group["json"], _small(tar, group["json"], name), label)
+        _told(made, group["json"], _small(tar, group["json"], name), label, met)
+    if "txt" in group:
+        met.fields.add("txt")
     if made.kind == "none" and "cls" in group:
         made.target, made.kind = _text(tar, group["cls"], name).strip(), "classes"
     if made.kind == "none" and label == "txt" and "txt" in group:
@@ -226,7 +240,7 @@ def _decoded(data: bytes, member: tarfile.TarInfo, name: str) -> str:
         raise VitralError(f"{name}: {member.name!r} is not UTF-8 text; write the shard again") from error
 
 
-def _told(sample: Sample, member: tarfile.TarInfo, data: bytes, label: str | None) -> None:
+def _told(sample: Sample, member: tarfile.TarInfo, data: bytes, label: str | None, met: Met) -> None:
     """What a .json says of its image."""
     try:
         told = json.loads(_decoded(data, member, sample.name))
@@ -234,8 +248,9 @@ def _told(sample: Sample, member: tarfile.TarInfo, data: bytes, label: str | Non
         raise VitralError(f"{sample.name}: {member.name!r} is no JSON ({error}); write the shard again") from error
     if not isinstance(told, dict):
         return
-    for field, kind in PLACES.items():
-        if isinstance(told.get(field), dict | list):
+    met.fields |= {key for key, value in told.items() if value is not None and not isinstance(value, dict)}
+    for place, kind in PLACES.items():
+        if isinstance(told.get(place), dict | list):
             sample.kind, sample.told = kind, Beside(member.offset_data, member.size, data)
             return
     keys = [label] if label is not None else [key for key in LABELS if key in told]

@@ -25,7 +25,7 @@ from vitral.data.files import cache_folder
 from vitral.data.formats.looks import Look, look
 from vitral.data.formats.maps import Colours
 from vitral.data.formats.masks import TABLE, colours_in
-from vitral.data.formats.samples import Sample, opened, samples
+from vitral.data.formats.samples import Met, Sample, opened, samples
 from vitral.data.images import content_hash
 from vitral.data.progress import OnProgress
 from vitral.data.ranges import fetch, fetch_if_there, file_system, is_url
@@ -46,7 +46,7 @@ from vitral.data.shards import (
     read_index,
     refuse_older,
 )
-from vitral.errors import VitralError
+from vitral.errors import VitralError, some
 
 CLASSES = "classnames.txt"
 FEW = 8  # folders that may be splits with shards; more are classes
@@ -169,6 +169,8 @@ class Written(NamedTuple):
     images: int
     skipped: list[tuple[str, str]]
     """(name, reason) of the images that were left out."""
+    bare: list[str]
+    """Samples that were left out for want of an image."""
 
 
 def write_index(
@@ -194,7 +196,7 @@ def write_index(
     out.mkdir(parents=True, exist_ok=True)
     temporary = [out / f"{name}.tmp" for name in (ROWS, NAMES, BESIDES, VALUES)]
     try:
-        told = _write_rows(data, tables, shards, temporary, progress, label, skipped)
+        told, bare = _write_rows(data, tables, shards, temporary, progress, label, skipped)
         for path in temporary[: None if told["kind"] in ANNOTATED else 2]:
             os.replace(path, path.with_suffix(""))
     finally:
@@ -208,7 +210,7 @@ def write_index(
         "label": label,
     }
     write_whole(out / INDEX, json.dumps(about | told).encode())
-    return Written(told["images"], told["skipped"])
+    return Written(told["images"], told["skipped"], bare)
 
 
 def _write_rows(
@@ -219,12 +221,14 @@ def _write_rows(
     progress: OnProgress | None,
     label: str | None,
     lost: Sequence[tuple[str, str]],
-) -> dict[str, Any]:
-    """Write the rows, the names and what lies beside the images of all shards to these four files; returns what index.json says of them."""
+) -> tuple[dict[str, Any], list[str]]:
+    """Write the rows, the names and what lies beside the images of all shards to these four files; returns what index.json says of them, and the
+    samples without an image."""
     known: list[dict[str, Any]] = []
     texts: dict[str, int] = {}
     skipped = [*lost]
-    kinds: set[str] = set()
+    kinds: dict[str, tuple[int, str]] = {}  # of each how many there are, and the first
+    met = Met()
     count = length = 0
     colours: Colours | None = None
     with contextlib.ExitStack() as open_files:
@@ -233,7 +237,7 @@ def _write_rows(
             place = shard if is_url(shard) else str(Path(tables, shard))
             with opened(place) as (file, size, time):
                 known.append({"name": shard, "size": size, "time": time})
-                for group in _in_groups(samples(file, place, shard, label)):
+                for group in _in_groups(samples(file, place, shard, label, met)):
                     if colours is None and any(sample.kind == "maps" for sample in group):
                         colours = colours_in(tables_here(tables, (TABLE,)))
                     for sample, one in zip(group, _looked(group, colours or ()), strict=True):
@@ -241,7 +245,8 @@ def _write_rows(
                             skipped.append((sample.name, str(one).removeprefix(f"{sample.name}: ")))
                             continue
                         info, beside, counted = one
-                        kinds.add(sample.kind)
+                        so_far, first = kinds.get(sample.kind, (0, sample.name))
+                        kinds[sample.kind] = so_far + 1, first
                         target = -1 if sample.target is None else texts.setdefault(sample.target, len(texts))
                         called = sample.name.encode(errors="surrogateescape")
                         length += len(called)
@@ -261,14 +266,20 @@ def _write_rows(
     if not count:
         why = f"; {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
         raise VitralError(f"{data}: no image in its {len(shards):,} shards can be read{why}")
+    if label is not None and label not in met.fields:
+        there = some(sorted(met.fields)) or "none"
+        raise VitralError(f"{data}: no sample has the field {label!r}; fields that can be a class: {there}")
     if len(kinds) > 1:
+        fewest = min(kinds, key=lambda kind: kinds[kind])
+        few, first = kinds[fewest]
         raise VitralError(
-            f"{data}: some samples have {' and some '.join(sorted(kinds))}; give every one the same kind of target"
+            f"{data}: some samples have {' and some '.join(sorted(kinds))}; give every one the same kind of target: "
+            f"{few:,} of {count:,} with {fewest}, the first {first}"
         )
     return {
-        "images": count, "names": length, "kind": kinds.pop(), "texts": list(texts), "skipped": skipped, "shards": known,
+        "images": count, "names": length, "kind": next(iter(kinds)), "bare": len(met.bare), "texts": list(texts), "skipped": skipped, "shards": known,
         "colours": colours or (),
-    }  # fmt: skip
+    }, met.bare  # fmt: skip
 
 
 def write_whole(path: Path, content: bytes) -> None:
