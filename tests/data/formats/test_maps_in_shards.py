@@ -21,7 +21,7 @@ from vitral.data.formats.faults import refuse
 from vitral.data.formats.maps import ids_picture, values_of
 from vitral.data.formats.shards import open_index
 from vitral.data.options import DataOptions
-from vitral.data.shards import BESIDES, INDEX, NAMES, ROW, ROWS, VALUES, read_index
+from vitral.data.shards import BESIDES, INDEX, NAMES, ROW, ROWS, VALUE, VALUES, read_index
 from vitral.data.sources import open_data
 from vitral.errors import VitralError
 
@@ -551,3 +551,14 @@ def test_an_index_whose_annotations_are_cut_short(tmp_path):
                 read_index(str(root), 0)
         (root / name).write_bytes(whole)
     assert read_index(str(root), 0).beside["values"].tolist() == [2]
+
+
+def test_an_index_that_counts_values_which_no_map_has(tmp_path):
+    root = tar(tmp_path / "a.tar", {"0.png": IMAGE, "0.mask.png": picture(stripes(1))})
+    (root / "classes.json").write_text('["sky", "road"]')
+    open_index(str(root), 0)
+    counted = np.fromfile(root / VALUES, VALUE)
+    counted["value"][-1] = 77
+    counted.tofile(root / VALUES)
+    with pytest.raises(VitralError, match="has no pixel of value 77, which the index of its shards counts"):
+        read_annotated(root)

@@ -149,7 +149,12 @@ def understand(drafted: Drafted, tables: Path, progress: OnProgress | None) -> N
     drafted.classes = replace(_table(drafted, tables, sorted(counts)), colours=colours)
     known = set(drafted.classes.ids) | drafted.classes.void
     for value in sorted(set(counts) - known):
-        y, x = np.argwhere(values(where[value]) == value)[0].tolist()
+        there = np.argwhere(values(where[value]) == value)
+        if not len(there):
+            raise VitralError(
+                f"{drafts[where[value]].where}: has no pixel of value {value}, which the index of its shards counts; make the index again"
+            )
+        y, x = there[0].tolist()
         drafted.faults.append(Fault("value", drafts[where[value]].where, f"value {value} at x {x}, y {y}"))
     total = max(1, sum(counts.values()))
     rows = [f"{value} {_called(drafted.classes, value)} {counts[value] / total:.1%}" for value in sorted(counts)]
