@@ -298,6 +298,7 @@ def test_the_command_writes_the_page_anew(fetched, tmp_path, capsys):
     for _ in range(2):
         assert command("export", tmp_path / "m.safetensors", "--to", "web", "-o", tmp_path / "page") == 0
     said = capsys.readouterr().err
+    assert "comparing answers on 8 images\nwriting the page\n" in said
     assert "no answer differs by more than" in said
     assert f"open {tmp_path / 'page' / 'index.html'}" in said
     assert "- no folder for transformers.js: resize share to 40x56: not in Transformers" in said

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -47,7 +48,8 @@ def export(given: Export, words: list[str]) -> int:
     if given.int8:
         return _in_8_bits(given, out)
     images = [image for _, image in find_images(given.check_on)] if given.check_on else None
-    made = write(load(given.model), out, given.to, raw=given.raw, images=images)
+    say = partial(print, file=sys.stderr, flush=True)
+    made = write(load(given.model), out, given.to, raw=given.raw, images=images, say=say)
     opened = f"; open {out / 'index.html'}" if out.is_dir() else ""
     print(f"{made.verified}\nwrote {out} ({made.size / 1e6:.1f} MB){opened}", file=sys.stderr)
     if made.said:

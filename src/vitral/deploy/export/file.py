@@ -21,7 +21,7 @@ from vitral.deploy.export.verify import BATCHES, Verified, pictures, verify
 from vitral.deploy.export.writers import Writer, onnx_writer, openvino_writer, torch_writer
 from vitral.engines.exported import CARD, FORM, PIXEL_VALUES, PIXELS, Form
 from vitral.engines.files import parts_of
-from vitral.errors import VitralError
+from vitral.errors import VitralError, counted
 from vitral.predict import ImageLike
 
 
@@ -42,22 +42,27 @@ def _export(
     traced: Traced,
     out: Path,
     images: Sequence[ImageLike] | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Exported:
     """Write `out`, which answers as the traced predictor does, or raise VitralError and leave no file.
 
-    images: what to compare on; default: eight pictures cut from scikit-learn's two photographs.
+    images: what to compare on; default: eight pictures cut from scikit-learn's two photographs. say: called with what is done next.
     """
     if out.suffix != suffix:
         raise VitralError(f"{out}: the name of such a file ends in {suffix}; name it {out.name}{suffix}")
     if not out.absolute().parent.is_dir():
         raise VitralError(f"{out}: there is no folder {out.parent}; make it, or choose another place")
+    say("tracing the model")
     predictor, write = traced.predictor, make(traced)
     described = _described(predictor.card, traced.form)
     with tempfile.TemporaryDirectory(prefix=".export-", dir=out.absolute().parent) as folder:
         draft = Path(folder, "draft", out.name)
         draft.parent.mkdir()
+        say("writing the file")
         write(draft, described)
-        verified = verify(draft, predictor, images or pictures(Path(folder), predictor.card.preprocess.channels))
+        compared = images or pictures(Path(folder), predictor.card.preprocess.channels)
+        say(f"comparing answers on {counted(len(compared), 'image')}")
+        verified = verify(draft, predictor, compared)
         report = {"images": verified.images, "batches": BATCHES, "difference": verified.difference}
         write(draft, {**described, "verified": json.dumps(report)})
         place(draft, out)

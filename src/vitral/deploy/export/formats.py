@@ -16,7 +16,7 @@ class Format:
     """One of them."""
 
     write: Callable[..., Exported]
-    """write(traced, out, images)"""
+    """write(traced, out, images, say)"""
     suffix: str = ""
     """How the file's name ends; empty for a folder."""
     folder: str = ""
@@ -44,15 +44,16 @@ def export(
     *,
     raw: bool = False,
     images: Sequence[ImageLike] | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Exported:
     """Write `out`, which answers as the predictor does, or raise VitralError and leave nothing.
 
     to: a key of `FORMATS`; default, by how the name ends. raw: take normalised pixels and give logits.
-    images: what to compare on; default: eight pictures cut from scikit-learn's two photographs.
+    images: what to compare on; default: eight pictures cut from scikit-learn's two photographs. say: called with what is done next.
     """
     endings = {each.suffix: name for name, each in FORMATS.items() if each.suffix}
     to = to or endings.get(out.suffix)
     if to is None:
         told = ", ".join(f"{suffix} ({name})" for suffix, name in endings.items())
         raise VitralError(f"{out}: the format is told by how the name ends: {told}; or say it with --to")
-    return FORMATS[to].write(Traced(predictor, raw=raw), out, images)
+    return FORMATS[to].write(Traced(predictor, raw=raw), out, images, say)

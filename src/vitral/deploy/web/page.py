@@ -10,7 +10,7 @@ import json
 import shutil
 import tempfile
 from base64 import b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import vitral
@@ -36,10 +36,15 @@ LARGEST = 1_500_000_000
 """Bytes of a model that a page takes."""
 
 
-def export_web(traced: Traced, out: Path, images: Sequence[ImageLike] | None = None) -> Exported:
+def export_web(
+    traced: Traced,
+    out: Path,
+    images: Sequence[ImageLike] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Exported:
     """Write the folder `out`, whose model answers as the traced predictor does, or raise VitralError and leave nothing.
 
-    images: what to compare on. Raw graphs are refused.
+    images: what to compare on. say: called with what is done next. Raw graphs are refused.
     """
     predictor = traced.predictor
     if traced.raw:
@@ -60,10 +65,11 @@ def export_web(traced: Traced, out: Path, images: Sequence[ImageLike] | None = N
     with tempfile.TemporaryDirectory(prefix=".page-", dir=out.absolute().parent) as place:
         made = Path(place, "page")
         (made / "ort").mkdir(parents=True)
-        verified = export_onnx(traced, Path(place, "model.onnx"), images).verified
+        verified = export_onnx(traced, Path(place, "model.onnx"), images, say).verified
         model = Path(place, "model.onnx").read_bytes()
         if len(model) > LARGEST:
             raise VitralError(f"{out}: {len(model) / 1e9:.1f} GB are too much for a page; take a smaller model")
+        say("writing the page")
         for name in PAGE:
             shutil.copyfile(STATIC / name, made / name)
         (made / "index.html").write_text(_index(predictor, model, verified), encoding="utf-8")
@@ -71,7 +77,7 @@ def export_web(traced: Traced, out: Path, images: Sequence[ImageLike] | None = N
         (made / "ort" / "ort.wasm.min.js").write_bytes(library)
         (made / "ort" / "runtime.js").write_text(_script({"loader": loader, "runtime": wasm}))
         (made / "model.js").write_text(_script({"model": model}))
-        said = _for_transformers(predictor, made / "transformers", images)
+        said = _for_transformers(predictor, made / "transformers", images, say)
         size = sum(each.stat().st_size for each in made.rglob("*") if each.is_file())
         if out.exists():
             shutil.rmtree(out)
@@ -113,7 +119,9 @@ def _index(predictor: Predictor, model: bytes, verified: Verified) -> str:
     return page
 
 
-def _for_transformers(predictor: Predictor, folder: Path, images: Sequence[ImageLike] | None) -> str:
+def _for_transformers(
+    predictor: Predictor, folder: Path, images: Sequence[ImageLike] | None, say: Callable[[str], None]
+) -> str:
     """Write the folder that transformers.js reads, where Transformers has such a model and such steps; and what to know of it."""
     model, card = predictor.model, predictor.card
     head = None if card.head is None else head_options(card.head)
@@ -121,6 +129,7 @@ def _for_transformers(predictor: Predictor, folder: Path, images: Sequence[Image
         files, unlike = transformers_files(model.config, card.labels, card.preprocess, card.task, head)
     except VitralError as error:
         return f"no folder for transformers.js: {error}"
+    say("making its folder for transformers.js")
     (folder / "onnx").mkdir(parents=True)
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=1))
