@@ -13,7 +13,7 @@ from vitral.data.listing import Listing, build_listing
 from vitral.data.options import DataOptions
 from vitral.data.problem import Problem
 from vitral.data.splits import split_of
-from vitral.data.walk import CLAIMED, RUN_MARKS, Walk, is_run
+from vitral.data.walk import CLAIMED, RUN_MARKS, Walk, compressed_tars, is_run
 from vitral.errors import VitralError, counted, some
 
 UNLABELLED = "unlabelled"
@@ -117,6 +117,8 @@ def _nothing(walk: Walk, loose: Sequence[Path]) -> str:
     there = [path.name for path in loose] + [f"{name}/" for name in walk.runs]
     if not there:
         return "the folder is empty; put one folder of images for each class into it"
+    if (said := compressed_tars(there)) is not None:
+        return f"there is no image in the folder, only {some(there)}; {said}"
     return f"there is no image in the folder, only {some(there)}; give the folder of class folders, or a table itself"
 
 
@@ -182,7 +184,9 @@ def _one_split(walk: Walk, folder: Path, split: str, options: DataOptions, label
     classes, loose = walk.entries(folder)
     _loose(f"in {folder.name}/ ", walk, loose, found)
     if not classes and not walk.images(loose):
-        text = f"{folder.name}/: the split's folder is empty; put class folders into it or remove it"
+        packed = compressed_tars([path.name for path in loose])
+        why = packed or "the split's folder is empty; put class folders into it or remove it"
+        text = f"{folder.name}/: {why}"
         found.problems.append(Problem("split_folders", text, (folder.name,)))
     _collect(walk, _at_depth(walk, classes, options, labelled, found), found)
     found.given += [split] * (len(found.names) - len(found.given))

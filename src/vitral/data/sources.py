@@ -38,6 +38,7 @@ from vitral.data.splits import SPLITS
 from vitral.data.table import list_table
 from vitral.data.targets import Targets
 from vitral.data.values import reading
+from vitral.data.walk import compressed_tars
 from vitral.errors import VitralError, all_of
 
 _DEFAULTS = DataOptions()
@@ -293,6 +294,8 @@ def _listed(
         return list_folder(path, options, training=training and labelled, labelled=labelled, walk=tree.walk.again())
     if path.suffix.lower() in TABLES:
         return list_table(path, options, training=training, labelled=labelled)
+    if (said := compressed_tars([path.name])) is not None:
+        raise VitralError(f"{data}: {said}")
     raise VitralError(
         f"{data}: is neither a folder nor a table ({', '.join(TABLES)}); give a folder of class folders, or a table with image and label columns"
     )

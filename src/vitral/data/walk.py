@@ -8,7 +8,7 @@ first bytes.
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,16 @@ COMPANIONS = frozenset(
         ".onnx",
     }
 )  # fmt: skip
+UNPACKED_BY = {
+    "gz": "gunzip",
+    "tgz": "gunzip",
+    "bz2": "bunzip2",
+    "tbz2": "bunzip2",
+    "xz": "unxz",
+    "txz": "unxz",
+    "zst": "unzstd",
+}
+"""The command for a compressed tar, by its ending."""
 _HEAD = 512  # bytes that tell a text from an image
 
 
@@ -39,6 +49,18 @@ def starts_like_an_image(data: bytes) -> bool:
     """Whether these first bytes are an image's, of a kind that vitral reads or not."""
     found = recognise(data)
     return found is not None and found.picture
+
+
+def compressed_tars(names: Sequence[str]) -> str | None:
+    """A sentence on compressed tars, which are no shards, with the remedy; None where these names of files are of none."""
+    found = [name for name in names if re.search(r"\.(tar\.(gz|bz2|xz|zst)|tgz|tbz2|txz)$", name.lower())]
+    if not found:
+        return None
+    commands = " or ".join(sorted({UNPACKED_BY[name.lower().rpartition(".")[2]] for name in found}))
+    return (
+        f"a compressed tar is no shard, as no image in it can be read alone: decompress it ({commands}) to a .tar, or unpack it (tar -xf) if it "
+        "holds class folders"
+    )
 
 
 def is_text(data: bytes) -> bool:

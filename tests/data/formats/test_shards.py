@@ -248,6 +248,19 @@ def test_a_field_that_no_sample_has_is_refused_and_the_index_stays(tmp_path, cap
     assert (tmp_path / INDEX).read_bytes() == before
 
 
+@pytest.mark.parametrize(("name", "command"), [("a.tar.gz", "gunzip"), ("a.tgz", "gunzip"), ("a.tar.zst", "unzstd")])
+def test_compressed_shards_are_named_with_the_remedy(tmp_path, name, command):
+    for place in ("plain", "divided/train"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / name).write_bytes(b"\x1f\x8b")
+    said = rf"a compressed tar is no shard, .* decompress it \({command}\)"
+    for data in ("plain", "divided", f"plain/{name}"):
+        with pytest.raises(VitralError, match=said):
+            open_data(str(tmp_path / data))
+        with pytest.raises(VitralError, match=said):
+            write_index(str(tmp_path / data), tmp_path / "index")
+
+
 def test_shards_are_whole_or_absent(tmp_path, capsys):
     for name in ("a/0.png", "b/1.png"):
         (tmp_path / "folder" / name).parent.mkdir(parents=True)
@@ -302,6 +315,13 @@ def test_a_server_that_never_answers_rightly_is_named(server):
     server.bad, server.pause = 1.0, 0.0
     with pytest.raises(VitralError, match=r"could not be read in 6 tries"):
         data.splits["train"].read(0)
+
+
+def test_a_url_without_an_index_says_how_one_is_made(server):
+    with pytest.raises(
+        VitralError, match=r"index\.json: is not there.*vitral data index.*/nowhere/train-\{000000\.\.000031\}\.tar"
+    ):
+        open_data(f"{server.url}/nowhere/")
 
 
 @pytest.mark.parametrize("skipping", [False, True])

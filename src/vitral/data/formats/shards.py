@@ -46,6 +46,7 @@ from vitral.data.shards import (
     read_index,
     refuse_older,
 )
+from vitral.data.walk import compressed_tars
 from vitral.errors import VitralError, some
 
 CLASSES = "classnames.txt"
@@ -116,7 +117,11 @@ def open_index(data: str, room: int, progress: OnProgress | None = None, label: 
 
 def _copied(url: str, here: Path) -> str:
     """A copy here of the index behind a URL, which says where its shards are."""
-    told = fetch(f"{url}/{INDEX}")
+    if (told := fetch_if_there(f"{url}/{INDEX}")) is None:
+        raise VitralError(
+            f"{url}/{INDEX}: is not there, or may not be read; check the address, put an index there by vitral data index, or name the shards: "
+            f"{url}/train-{{000000..000031}}.tar"
+        )
     try:
         index = json.loads(told)
         whole = json.dumps(index | {"root": index["root"] or url})
@@ -187,6 +192,9 @@ def write_index(
     """
     shards = shards_in(data)
     if not shards:
+        there = [path.name for path in Path(data).rglob("*")] if Path(data).is_dir() else [data]
+        if (said := compressed_tars(there)) is not None:
+            raise VitralError(f"{data}: {said}")
         raise VitralError(
             f"{data}: holds no .tar; give a folder of shards, or a URL such as https://host/train-{{000000..000031}}.tar"
         )
