@@ -266,7 +266,7 @@ def test_shards_are_whole_or_absent(tmp_path, capsys):
         (tmp_path / "folder" / name).parent.mkdir(parents=True)
         (tmp_path / "folder" / name).touch()
     run("data", "pack", tmp_path / "folder", tmp_path / "packed", status=2)
-    assert "a/0.png: is empty" in capsys.readouterr().err
+    assert f"{tmp_path / 'packed'}: no image in its 1 shard can be read; a/0.png: is empty" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder"]
 
 

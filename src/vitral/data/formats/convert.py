@@ -140,6 +140,9 @@ def fresh_folder(out: Path) -> Iterator[Path]:
         if out.exists():
             out.rmdir()
         os.rename(part, out)
+    except VitralError as error:
+        error.args = (str(error).replace(str(part), str(out)),)
+        raise
     except OSError as error:
         raise VitralError(f"{out}: cannot be written ({error.strerror or error}); choose another place") from error
     finally:

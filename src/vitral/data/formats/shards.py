@@ -47,7 +47,7 @@ from vitral.data.shards import (
     refuse_older,
 )
 from vitral.data.walk import compressed_tars
-from vitral.errors import VitralError, some
+from vitral.errors import VitralError, counted, some
 
 CLASSES = "classnames.txt"
 FEW = 8  # folders that may be splits with shards; more are classes
@@ -252,7 +252,7 @@ def _write_rows(
                         if isinstance(one, VitralError):
                             skipped.append((sample.name, str(one).removeprefix(f"{sample.name}: ")))
                             continue
-                        info, beside, counted = one
+                        info, beside, held = one
                         so_far, first = kinds.get(sample.kind, (0, sample.name))
                         kinds[sample.kind] = so_far + 1, first
                         target = -1 if sample.target is None else texts.setdefault(sample.target, len(texts))
@@ -265,7 +265,7 @@ def _write_rows(
                         names.write(called)
                         if beside is not None:
                             besides.write(np.array([beside], BESIDE).tobytes())
-                            values.write(np.array(list(counted.items()), VALUE).tobytes())
+                            values.write(np.array(list(held.items()), VALUE).tobytes())
             if progress is not None:
                 progress(number + 1, len(shards))
         for each in (rows, names, besides, values):
@@ -273,7 +273,7 @@ def _write_rows(
             os.fsync(each.fileno())
     if not count:
         why = f"; {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
-        raise VitralError(f"{data}: no image in its {len(shards):,} shards can be read{why}")
+        raise VitralError(f"{data}: no image in its {counted(len(shards), 'shard')} can be read{why}")
     if label is not None and label not in met.fields:
         there = some(sorted(met.fields)) or "none"
         raise VitralError(f"{data}: no sample has the field {label!r}; fields that can be a class: {there}")
