@@ -146,10 +146,11 @@ def test_of_a_damaged_checkpoint_the_whole_one_before_is_named(shapes_folder, pa
         assert said in told
 
 
-def test_two_runs_do_not_meet_in_one_folder(shapes_folder, tmp_path, capsys):
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_two_runs_do_not_meet_in_one_folder(shapes_folder, tmp_path, capsys, processes):
     with Claim(tmp_path / "run"):
-        train("train", shapes_folder, "--out", tmp_path / "run", *WORDS, status=2)
-    assert "a run is going on there" in capsys.readouterr().err
+        train("train", shapes_folder, "--out", tmp_path / "run", *WORDS, "--processes", processes, status=2)
+    assert f"a run is going on there (process {os.getpid()}); wait for it" in capsys.readouterr().err
 
 
 def test_what_else_lies_in_the_folder_is_not_touched(shapes_folder, tmp_path, capsys):

@@ -236,6 +236,22 @@ def test_the_command_itself_starts_several_and_starts_them_again(shapes_folder, 
     assert same(left_alone, tmp_path / "killed")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems tell nobody that a parent died")
+def test_of_a_command_that_is_killed_the_processes_save_and_stop(shapes_folder, tmp_path, left_alone):
+    words = ["train", shapes_folder, *LONGER.split(), "--processes", "2", "--continue", "--out", tmp_path / "run"]
+    process = start(*words)
+    try:
+        eventually((tmp_path / "run/checkpoints/latest").exists, process)
+    finally:
+        process.kill()
+    _, err = process.communicate(timeout=PATIENCE)  # until its processes, which have its streams, are gone
+    assert "stopped and saved at step" in err
+    assert not (tmp_path / "run/scores.json").exists()
+    done = run(*words)
+    assert done.returncode == 0, done.stderr
+    assert same(left_alone, tmp_path / "run")
+
+
 def test_an_error_that_a_person_can_mend_is_said_once_and_not_tried_again(shapes_folder, tmp_path):
     done = run("train", shapes_folder, "--model", "vit_none", "--processes", "2", "--out", tmp_path / "run")
     assert done.returncode == 2

@@ -5,12 +5,15 @@ import errno
 import fcntl
 import itertools
 import os
+import struct
+import sys
 import weakref
 from pathlib import Path
 
 from vitral.data.walk import CLAIMED as NAME
 from vitral.errors import VitralError
 
+FLOCK = "hhlli4x"  # struct flock of fcntl(2) where a long has 64 bits: type, whence, start, length, process
 _HELD: "weakref.WeakValueDictionary[str, Claim]" = weakref.WeakValueDictionary()
 """Of this process, by the folder's true path: the system's locks do not hold within a process."""
 
@@ -27,9 +30,8 @@ class Claim:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             path = os.path.realpath(folder)
-            refused = VitralError(f"{folder}: a {what} is going on there; wait for it, or choose another --out")
             if path in _HELD:
-                raise refused
+                raise taken(folder, what)
             file = os.open(folder / NAME, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
             raise VitralError(f"{folder}: cannot be written to ({error.strerror}); choose another --out") from error
@@ -38,7 +40,7 @@ class Claim:
         except OSError as error:
             os.close(file)
             if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise refused from None
+                raise taken(folder, what) from None
             raise VitralError(
                 f"{folder}: this file system cannot lock files ({error.strerror}), so two runs could spoil each other; choose another --out"
             ) from error
@@ -77,6 +79,26 @@ def going_on(folder: Path) -> bool:
     except OSError as error:
         return error.errno in (errno.EACCES, errno.EAGAIN) and os.access(folder / NAME, os.W_OK)
     return False
+
+
+def taken(folder: Path, what: str = "run") -> VitralError:
+    """That somebody works there now; with the number of the process, where the system tells it."""
+    held = _holder(folder)
+    who = "" if held is None else f" (process {held})"
+    return VitralError(f"{folder}: a {what} is going on there{who}; wait for it, or choose another --out")
+
+
+def _holder(folder: Path) -> int | None:
+    """The process that has the lock, as far as Linux knows it: of another machine's it knows none."""
+    if os.path.realpath(folder) in _HELD:
+        return os.getpid()
+    if sys.platform != "linux":
+        return None
+    asked = struct.pack(FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    with contextlib.suppress(OSError, struct.error), open(folder / NAME, "rb+") as file:
+        kind, *_, process = struct.unpack(FLOCK, fcntl.fcntl(file, fcntl.F_GETLK, asked))
+        return process if kind != fcntl.F_UNLCK and process > 0 else None
+    return None
 
 
 def claim_unused(path: Path) -> Claim:

@@ -55,6 +55,7 @@ def train_run(given: Any, words: list[str], command: str) -> int:
 
 def _launched(given: Any, words: list[str], command: str) -> int:
     """The command in several processes."""
+    from vitral.checkpoints.claim import going_on, taken
     from vitral.cli.launch import launch
 
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -63,6 +64,8 @@ def _launched(given: Any, words: list[str], command: str) -> int:
     if given.resume is not None:
         return launch(given.processes, command, own, [])
     out, fresh = placed(given, command)
+    if (given.go_on or not fresh) and going_on(out):  # said at once, and not when all have started
+        raise taken(out)
     if fresh:
         own += ["--out", str(out if given.go_on else unused(out))]
     return launch(given.processes, command, own, [] if given.go_on else ["--continue"])

@@ -11,7 +11,7 @@ import torch
 
 import vitral
 from vitral.checkpoints.atomic import write_atomically
-from vitral.checkpoints.claim import NAME, Claim, claim_unused, going_on
+from vitral.checkpoints.claim import NAME, Claim, claim_unused, going_on, taken
 from vitral.data.loader import TrainingBatches
 from vitral.data.ranges import is_url
 from vitral.data.sources import DataSet, write_skipped
@@ -151,7 +151,7 @@ def check_place(out: Path, own: Claim | None = None) -> None:
     if not os.access(there, os.W_OK | os.X_OK):
         raise VitralError(f"{out}: {there} cannot be written to; choose another --out")
     if own is None and going_on(out):
-        raise VitralError(f"{out}: a run is going on there; wait for it, or choose another --out")
+        raise taken(out)
     if (
         any((out / name).exists() for name in ("model.safetensors", FOLDS))
         or Checkpoints(out / "checkpoints").last() is not None

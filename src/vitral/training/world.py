@@ -13,6 +13,8 @@ import contextlib
 import datetime
 import gc
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
@@ -33,6 +35,7 @@ PATIENT = datetime.timedelta(hours=2)  # for the first process to plan, or to sc
 BUCKET = 2**25  # bytes of gradients that are added at once
 SLOTS = 64  # losses of an objective, at most, and what else is added beside them
 LOSS, IMAGES, FAILED = range(3)
+PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 class PartedError(Exception):
@@ -306,6 +309,7 @@ def joined() -> Iterator[World]:
     if size == 1 or "RANK" not in os.environ:
         yield ALONE
         return
+    _end_with_parent()
     kinds = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _together():
         store, rank, size = next(torch.distributed.rendezvous("env://", timeout=PATIENT))
@@ -320,6 +324,14 @@ def joined() -> Iterator[World]:
     finally:
         gc.collect()  # nothing may use the group any more when it goes
         torch.distributed.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """Linux sends this process SIGTERM when torchrun, which started it, is gone: nobody else would end it. It is saved then as at any SIGTERM."""
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0)
 
 
 @contextlib.contextmanager
