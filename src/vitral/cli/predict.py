@@ -65,7 +65,6 @@ class Predict:
 def predict(given: Predict, words: list[str]) -> int:
     from vitral.data.asked import by_page, find_images
     from vitral.data.values import clipped_in_words
-    from vitral.deploy.fastest.choice import chosen, opened
     from vitral.stream import predict_stream
     from vitral.training.toml import stored_data_options
 
@@ -73,16 +72,7 @@ def predict(given: Predict, words: list[str]) -> int:
     at_least(0, merge=given.merge)
     if not given.images:
         raise VitralError("predict: which images? Give files, folders, or - to read from stdin")
-    itself = given.engine == "auto" and (given.merge or given.keep_shape)  # an exported file has neither
-    predictor = opened(given.model, "own" if itself else given.engine)
-    if given.engine == "auto" and not itself and (choice := chosen(Path(given.model))) is not None:
-        print(
-            f"vitral: run by {choice.in_words}, as vitral optimize chose here; --engine torch runs it as it is",
-            file=sys.stderr,
-        )
-    predictor = predictor.merging(given.merge) if given.merge else predictor
-    predictor = predictor.keeping_shape() if given.keep_shape else predictor
-    predictor = given.reading.read_by(predictor, every=True)
+    predictor = _opened(given)
     separator = stored_data_options(predictor.card.recipe).label_separator or ";"
     if given.out is not None and predictor.answers.of_whole:
         raise VitralError(
@@ -123,6 +113,22 @@ def predict(given: Predict, words: list[str]) -> int:
     if failed:
         print(f"vitral: {failed} of {counted(total, 'image')} could not be read", file=sys.stderr)
     return 1 if failed else 0
+
+
+def _opened(given: Predict) -> "Predictor":
+    """The model as it is to answer; says so where `vitral optimize` chose what runs it."""
+    from vitral.deploy.fastest.choice import chosen, opened
+
+    itself = given.engine == "auto" and (given.merge or given.keep_shape)  # an exported file has neither
+    predictor = opened(given.model, "own" if itself else given.engine)
+    if given.engine == "auto" and not itself and (choice := chosen(Path(given.model))) is not None:
+        print(
+            f"vitral: run by {choice.in_words}, as vitral optimize chose here; --engine torch runs it as it is",
+            file=sys.stderr,
+        )
+    predictor = predictor.merging(given.merge) if given.merge else predictor
+    predictor = predictor.keeping_shape() if given.keep_shape else predictor
+    return given.reading.read_by(predictor, every=True)
 
 
 def tiling(tile: bool, side: int | None, predictor: "Predictor") -> bool | int:

@@ -277,17 +277,22 @@ def _write_rows(
     if label is not None and label not in met.fields:
         there = some(sorted(met.fields)) or "none"
         raise VitralError(f"{data}: no sample has the field {label!r}; fields that can be a class: {there}")
+    return {
+        "images": count, "names": length, "kind": _only(kinds, data), "bare": len(met.bare), "texts": list(texts), "skipped": skipped,
+        "shards": known, "colours": colours or (),
+    }, met.bare  # fmt: skip
+
+
+def _only(kinds: dict[str, tuple[int, str]], data: str) -> str:
+    """The one kind that all samples have. kinds: of each how many there are, and the first."""
     if len(kinds) > 1:
         fewest = min(kinds, key=lambda kind: kinds[kind])
-        few, first = kinds[fewest]
+        (few, first), total = kinds[fewest], sum(so_far for so_far, _ in kinds.values())
         raise VitralError(
             f"{data}: some samples have {' and some '.join(sorted(kinds))}; give every one the same kind of target: "
-            f"{few:,} of {count:,} with {fewest}, the first {first}"
+            f"{few:,} of {total:,} with {fewest}, the first {first}"
         )
-    return {
-        "images": count, "names": length, "kind": next(iter(kinds)), "bare": len(met.bare), "texts": list(texts), "skipped": skipped, "shards": known,
-        "colours": colours or (),
-    }, met.bare  # fmt: skip
+    return next(iter(kinds))
 
 
 def write_whole(path: Path, content: bytes) -> None:
