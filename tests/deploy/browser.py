@@ -141,6 +141,11 @@ class Browser:
         self.driver.set_script_timeout(PATIENCE)
         self.driver.get("about:blank")
         self.requests()  # of the page that a new window shows
+        if late := os.environ.get(
+            "VITRAL_LATENCY"
+        ):  # ms that every answer takes longer: shows a test that does not wait
+            slow = {"offline": False, "latency": float(late), "downloadThroughput": -1, "uploadThroughput": -1}
+            self.driver.execute_cdp_cmd("Network.emulateNetworkConditions", slow)
         self.size(*size)
 
     def quit(self) -> None:

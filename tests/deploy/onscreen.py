@@ -9,6 +9,9 @@ from browser import Browser
 from vitral.drawing.colours import colourise
 from vitral.explain.explain import attention_maps
 
+KEY = "document.querySelector('#picture .key .words').textContent"
+SCALE = "document.querySelector('#picture .key .scale span').textContent"
+DRAWN = f"({SCALE} === '0' || {KEY}.includes('equal everywhere'))"  # the key names a reader before its map has come: then there is no scale
 CELLS = """
 const canvas = document.querySelector(".matrix canvas");
 const copy = document.createElement("canvas");
@@ -55,7 +58,8 @@ def reading(predictor, data, query=None, layers=None):
 
 
 def thumbnails(browser: Browser, maps) -> list[np.ndarray]:
-    """The colours of the matrix: of each layer [H + 1, h, w, 3], as many as `maps` has."""
+    """The colours of the matrix, once it is drawn: of each layer [H + 1, h, w, 3], as many as `maps` has."""
+    browser.wait(DRAWN)
     asked = [
         [layer, "mean" if head == len(of) - 1 else head, *of.shape[1:]]
         for layer, of in enumerate(maps)

@@ -5,15 +5,13 @@ import io
 import numpy as np
 import pytest
 from browser import needed, serving
-from onscreen import answered, bars, brightness, panes, percent, reading, same_maps
+from onscreen import DRAWN, KEY, answered, bars, brightness, panes, percent, reading, same_maps
 from PIL import Image
 
 import vitral
 from vitral.drawing.colours import colourise
 from vitral.explain.explain import attention_maps
 
-KEY = "document.querySelector('#picture .key .words').textContent"
-SCALE = "document.querySelector('#picture .key .scale span').textContent"
 READY = "document.querySelector('#main').dataset.ready !== undefined && document.querySelector('.matrix canvas')"
 HEAT = "#style=heat"
 
@@ -39,12 +37,12 @@ def told(server, number=0):
 def opened(page, server, fragment=""):
     """The page, once its first map is drawn."""
     page.open(server.url + fragment)
-    page.wait(f"{READY} && {KEY}.includes('reads') && {SCALE} === '0'")
+    page.wait(f"{READY} && {KEY}.includes('reads') && {DRAWN}")
 
 
 def says(page, words):
     """Until the key names what is drawn."""
-    page.wait(f"{KEY} === arguments[0] && {SCALE} === '0'", words)
+    page.wait(f"{KEY} === arguments[0] && {DRAWN}", words)
 
 
 def test_the_page_opens_with_the_first_picture_and_its_answer(page, server, pictures, predictor):

@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 from browser import needed, serving
-from onscreen import answered, bars, reading, same_maps, thumbnails
+from onscreen import DRAWN, KEY, answered, bars, reading, same_maps, thumbnails
 
 import vitral
 from vitral.explain.faithfulness import scored
 
-KEY = "document.querySelector('#picture .key .words').textContent"
-DRAWN = f"document.querySelector('#main').dataset.ready !== undefined && {KEY}.includes('reads')"
+READY = f"document.querySelector('#main').dataset.ready !== undefined && {DRAWN}"
 MODES = ("attention", "explanation", "mask", "compare", "inspect", "neighbours")
 NAMED = {
     "button", "link", "tab", "radio", "textbox", "combobox", "slider", "gridcell", "menuitem", "image", "grid", "radiogroup", "tablist", "dialog",
@@ -135,7 +134,7 @@ def test_groups_are_walked_by_arrows(page, server):
     page.settle()
     page.press("\ue011")
     page.wait("document.body.dataset.mode === 'attention'")
-    page.wait(DRAWN)
+    page.wait(READY)
     page.js("document.querySelector('.matrix [aria-selected=true]').focus()")
     page.press("\ue013")
     page.wait(f"{KEY}.startsWith('block 0, mean')")
@@ -154,7 +153,7 @@ def test_the_theme_follows_the_system_until_it_is_chosen(page, server):
     page.click(".theme")
     assert page.js("return getComputedStyle(document.body).backgroundColor") == light
     page.reload()
-    page.wait(DRAWN)
+    page.wait(READY)
     assert page.js("return getComputedStyle(document.body).backgroundColor") == light
     page.js("localStorage.clear()")
 
@@ -194,7 +193,7 @@ def test_a_narrow_window_shows_picture_and_answer_together(page, server):
 def test_the_exported_page_shows_the_same_from_a_file_and_asks_nobody(page, server, shapes_run, shapes_folder):
     data, predictor = shapes_folder / "cross" / "00.png", vitral.load(shapes_run)
     page.open(f"{server.url}#style=heat&query=1,3")
-    page.wait(f"{DRAWN} && {KEY}.includes('row 1, column 3')")
+    page.wait(f"{READY} && {KEY}.includes('row 1, column 3')")
     maps = reading(predictor, data, (1, 3))
     live = thumbnails(page, maps)
     page.press("s")
@@ -205,7 +204,7 @@ def test_the_exported_page_shows_the_same_from_a_file_and_asks_nobody(page, serv
     page.requests()
 
     page.open(f"{file.as_uri()}#style=heat&query=1,3")
-    page.wait(f"{DRAWN} && {KEY}.includes('row 1, column 3')")
+    page.wait(f"{READY} && {KEY}.includes('row 1, column 3')")
     page.wait("document.querySelectorAll('#answer .bar').length === 3")
     page.settle()
     assert bars(page) == answered(predictor, data, 3)
@@ -241,12 +240,12 @@ def test_the_exported_page_shows_the_same_from_a_file_and_asks_nobody(page, serv
         assert page.js("return document.querySelector('#error:not([hidden]) p')?.textContent ?? ''") == "", mode
     assert page.js("return document.querySelectorAll('ol.neighbours li img').length") == 12
     page.open(f"{file.as_uri()}#mode=mask&masked=0-3&image=0123456789abcdef")
-    page.wait(DRAWN)
+    page.wait(READY)
     page.wait("!location.hash.includes('mask&') && !location.hash.includes('0123')")
     assert page.js("return document.body.dataset.mode") == "attention"
     assert "vitral view" in page.text("#error")
     page.open(f"{file.as_uri()}#mode=mask")
-    page.wait(DRAWN)
+    page.wait(READY)
     assert "Masks need vitral view" in page.text("#error")
     assert {url.split("#")[0] for url in page.requests() if not url.startswith(("data:", "blob:", "about:"))} == {
         file.as_uri()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from browser import needed, serving
-from onscreen import in_order, panes, percent, thumbnails
+from onscreen import KEY, in_order, panes, percent, thumbnails
 from PIL import Image
 
 import vitral
@@ -23,7 +23,6 @@ from vitral.explain.inspection.inspect import inspect_image
 from vitral.explain.removal import Removable
 from vitral.explain.versus import agreement, truer
 
-WORDS = "document.querySelector('#picture .key .words').textContent"
 COPY = """
 const marks = document.querySelector(arguments[0]);
 const copy = document.createElement("canvas");
@@ -79,7 +78,7 @@ def test_a_map_without_contrast_has_none_in_the_picture_the_matrix_and_the_expor
             for style in ("light", "heat"):
                 for mode in ("attention", "explanation&method=attention"):
                     page.open(f"{url}#mode={mode}&style={style}")
-                    page.wait(f"{WORDS}.includes('equal everywhere')")
+                    page.wait(f"{KEY}.includes('equal everywhere')")
                     page.settle()
                     assert page.js(f"return {EVEN}")
                     shown = panes(page, look)
@@ -142,10 +141,10 @@ def test_every_method_that_is_defined_shows_its_map_and_its_score(page, server, 
     for name in able:
         found = predictors[0].explain(pictures[1], name)
         page.click(f".method[data-method={name}]")
-        page.wait(f"{WORDS}.split('; ')[0] === arguments[0]", found.method[0].upper() + found.method[1:])
+        page.wait(f"{KEY}.split('; ')[0] === arguments[0]", found.method[0].upper() + found.method[1:])
         if found.floor is None and found.colours is None:
             flat = np.ptp(found.grid) < 0.02 * abs(found.grid).max()
-            assert page.js(f"return {WORDS}.includes('equal everywhere')") == flat, name
+            assert page.js(f"return {KEY}.includes('equal everywhere')") == flat, name
         assert page.js("return document.querySelector('[aria-checked=true].method').dataset.method") == name
         shown = panes(page, look, found.grid.shape)
         if found.colours is not None:
@@ -200,10 +199,10 @@ def test_the_page_draws_a_map_as_the_server_tells_it(low, high, even, floor, val
 
 def test_a_class_and_a_reader_can_be_asked_for(page, server, ids, pictures, predictors):
     opened(page, server, "explanation", f"&image={ids[0]}")
-    page.wait(f"{WORDS}.includes('cross')")
+    page.wait(f"{KEY}.includes('cross')")
     page.click(".options input[type=text]")
     page.press("disc", "\ue007")
-    page.wait(f"{WORDS}.includes('disc')")
+    page.wait(f"{KEY}.includes('disc')")
     index = predictors[0].labels.index("disc")
     page.wait(f"location.hash.includes('target={index}')")
     found = predictors[0].explain(pictures[0], "relevance", target="disc")
@@ -218,11 +217,11 @@ def test_a_class_and_a_reader_can_be_asked_for(page, server, ids, pictures, pred
     page.click("#answer li:nth-child(1) .bar")
     page.wait("!location.hash.includes('target')")
     page.click(".method[data-method=attention]")
-    page.wait(f"{WORDS}.toLowerCase().includes('attention')")
+    page.wait(f"{KEY}.toLowerCase().includes('attention')")
     page.click_patch((3, 1), told(server, ids[0]))
     page.wait("location.hash.includes('query=3,1')")
     truth = predictors[0].explain(pictures[0], "attention", query=(3, 1))
-    page.wait(f"{WORDS} === arguments[0]", truth.method[0].upper() + truth.method[1:])
+    page.wait(f"{KEY} === arguments[0]", truth.method[0].upper() + truth.method[1:])
     assert tables(page, ".score") == table(scored(predictors[0], pictures[0], truth))
 
 
@@ -357,11 +356,11 @@ def test_inside_are_the_librarys_positions_norms_and_distances(page, server, ids
     truth = inspect_image(predictors[0], pictures[0])
     page.wait("document.querySelectorAll('.finding').length >= 5")
     positions = truth.positions[0]
-    page.wait(f"{WORDS}.includes('row 4, column 0')")
+    page.wait(f"{KEY}.includes('row 4, column 0')")
     low, high = positions.similarity.min(), positions.similarity.max()
     assert page.text("#picture .key .scale").replace("−", "-").split("\n") == [f"{low:.2f}", f"{high:.2f}"]
     page.over((1, 1), told(server, ids[0])).perform()
-    page.wait(f"{WORDS}.includes('row 1, column 1')")
+    page.wait(f"{KEY}.includes('row 1, column 1')")
     titles = page.js("return [...document.querySelectorAll('.layers button')].map((b) => b.title)")
     assert len(titles) == len(truth.layers) == 3
     for title, layer in zip(titles, truth.layers, strict=True):
@@ -418,7 +417,7 @@ def test_neighbours_are_the_most_alike_of_the_runs_own_images(page, server, ids,
 
 def test_what_is_shown_can_be_taken_along(page, server, ids, pictures, predictors):
     page.open(f"{server.url}#image={ids[0]}&query=2,3&layer=0&head=1")
-    page.wait(f"{WORDS}.includes('row 2, column 3')")
+    page.wait(f"{KEY}.includes('row 2, column 3')")
 
     def take(item):
         page.press("s")
@@ -439,7 +438,7 @@ def test_what_is_shown_can_be_taken_along(page, server, ids, pictures, predictor
         assert min(saved.size) >= 500
         assert np.asarray(saved.convert("L")).std() > 5
     page.open(f"{server.url}#image={ids[0]}&mode=explanation&method=relevance&query=1,1")
-    page.wait(f"{WORDS}.includes('row 1 and column 1')")
+    page.wait(f"{KEY}.includes('row 1 and column 1')")
     take("Numbers")
     found = json.loads(page.downloaded("cross-explanation-relevance.json").read_text())
     wanted = predictors[0].explain(pictures[0], "relevance", query=(1, 1)).grid

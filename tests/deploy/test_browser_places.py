@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from browser import needed, serving
-from onscreen import bars, percent
+from onscreen import KEY, bars, percent
 from viewing import encoded
 
 import vitral
@@ -21,7 +21,6 @@ from vitral.models.heads.dense import Dense
 from vitral.models.heads.options import LinearOptions, QueryOptions
 
 LABELS = ["cat", "dog", "bird", "fish"]
-KEY = "document.querySelector('#picture .key .words').textContent"
 DRAWN = """const canvas = document.querySelector('#picture canvas:first-of-type'), copy = document.createElement('canvas');
 [copy.width, copy.height] = [canvas.width, canvas.height];
 const context = copy.getContext('2d', {willReadFrequently: true});
