@@ -251,8 +251,8 @@ def cut_out(source: str, folder: Path) -> None:
 
 def some(source: str, count: int, seed: int) -> tuple[list[np.ndarray], np.ndarray]:
     """So many images of a built-in data set and their classes; other images for another seed, a few of them maybe the same."""
+    from vitral.data.listers import list_data
     from vitral.data.options import DataOptions
-    from vitral.data.sources import list_data
 
     listing = list_data({"fashion": "fashion-mnist"}.get(source, source), DataOptions())
     rows = np.random.default_rng(seed).permutation(len(listing.images.names))[:count]

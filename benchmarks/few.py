@@ -22,8 +22,9 @@ from typing import Any
 import torch
 
 from runs import Results
+from vitral.data.dataset import DataSet
 from vitral.data.options import DataOptions
-from vitral.data.sources import DataSet, open_data
+from vitral.data.sources import open_data
 from vitral.evaluation.beside import baselines
 from vitral.evaluation.evaluate import evaluate
 from vitral.evaluation.probes import k_nn, pixels

@@ -35,8 +35,8 @@ def parsers(place: Path) -> dict[str, Callable[[], Parser]]:
     from vitral.data.formats import FORMATS, read_annotated
     from vitral.data.formats.convert import plan_conversion
     from vitral.data.formats.shards import open_index
+    from vitral.data.listers import list_data
     from vitral.data.options import DataOptions
-    from vitral.data.sources import list_data
     from vitral.errors import VitralError
     from vitral.training.toml import read_recipe
 

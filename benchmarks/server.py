@@ -21,10 +21,11 @@ from PIL import Image
 
 from vitral.data.augment import Augmentation
 from vitral.data.formats.pack import pack
+from vitral.data.listers import list_data
 from vitral.data.loader import TrainingBatches
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.data.preprocess import Preprocess
-from vitral.data.sources import list_data, open_data
+from vitral.data.sources import open_data
 
 SIDE, BATCH, WORKERS, ROUNDS = 64, 50, 2, 3
 

@@ -22,12 +22,13 @@ import torch
 from torch import Tensor
 
 from vitral.data.augment import Augmentation
+from vitral.data.dataset import Split
 from vitral.data.decode import decode_bytes
 from vitral.data.formats.shards import open_index, write_index
 from vitral.data.loader import TrainingBatches
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.data.preprocess import Preprocess
-from vitral.data.sources import Split, open_data
+from vitral.data.sources import open_data
 from vitral.randomness import Permutation
 
 IN_SHARD = 50_000

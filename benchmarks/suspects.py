@@ -14,8 +14,8 @@ import numpy as np
 
 from vitral.data.copies import exact_copies, families, near_copies
 from vitral.data.images import ArrayImages
+from vitral.data.listers import list_data
 from vitral.data.options import DataOptions
-from vitral.data.sources import list_data
 from vitral.guidance.doctor.reading import look
 from vitral.guidance.doctor.suspects import described, judge
 

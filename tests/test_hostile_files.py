@@ -24,8 +24,8 @@ from vitral.data.formats import FORMATS, read_annotated
 from vitral.data.formats.convert import plan_conversion
 from vitral.data.formats.maps import values_of
 from vitral.data.formats.shards import open_index
+from vitral.data.listers import list_data
 from vitral.data.options import DataOptions
-from vitral.data.sources import list_data
 from vitral.errors import VitralError
 from vitral.training.toml import read_recipe
 

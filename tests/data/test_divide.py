@@ -9,9 +9,11 @@ from PIL import Image
 
 from drawing import smooth
 from vitral.data import divide
+from vitral.data.dataset import DataSet
 from vitral.data.divide import Held, compares
+from vitral.data.listers import list_data
 from vitral.data.options import DataOptions
-from vitral.data.sources import DataSet, list_data, open_data
+from vitral.data.sources import open_data
 
 APART = DataOptions(near_copies="apart")
 OF_EACH = 24  # originals a class, of every second of which there is a mirrored or darker copy

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from pyarrow import parquet
 
+from vitral.data.dataset import DataSet
 from vitral.data.options import DataOptions
-from vitral.data.sources import DataSet, open_data
+from vitral.data.sources import open_data
 from vitral.data.splits import common, keep_in_train, make_splits
 from vitral.data.table import _parts
 from vitral.errors import VitralError

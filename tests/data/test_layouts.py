@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 
 from vitral.checkpoints.claim import Claim
+from vitral.data.listers import list_data
 from vitral.data.options import DataOptions
-from vitral.data.sources import list_data, open_data
+from vitral.data.sources import open_data
 from vitral.data.splits import split_of
 from vitral.errors import VitralError
 

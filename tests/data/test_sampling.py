@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from vitral.data.augment import Augmentation
+from vitral.data.dataset import Split
 from vitral.data.loader import TrainingBatches
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.data.preprocess import Preprocess
-from vitral.data.sources import Split, open_data
+from vitral.data.sources import open_data
 from vitral.errors import VitralError
 
 STEPS = Preprocess(20, 20, 1, (0.5,), (0.5,))

@@ -16,10 +16,11 @@ from PIL import Image
 
 from vitral.data import cache, files, images
 from vitral.data.cache import Cache
+from vitral.data.dataset import DataSet
 from vitral.data.images import FileImages, PagedImages
 from vitral.data.options import DataOptions
 from vitral.data.scan import Scan, scan
-from vitral.data.sources import DataSet, open_data
+from vitral.data.sources import open_data
 from vitral.data.values import Reading
 from vitral.errors import VitralError
 from vitral.guidance.doctor.diagnose import diagnose

@@ -17,9 +17,10 @@ from PIL import Image
 from pyarrow import parquet
 
 from vitral.data import sources
+from vitral.data.dataset import DataSet, write_skipped
 from vitral.data.options import DataOptions
 from vitral.data.scan import UnreadableError
-from vitral.data.sources import DataSet, open_data, write_skipped
+from vitral.data.sources import open_data
 from vitral.errors import VitralError
 
 EVERYTHING_TRAINS = DataOptions(val_fraction=0, test_fraction=0)

@@ -12,8 +12,10 @@ from PIL import Image
 from pyarrow import parquet
 
 from vitral.cli import with_folder
+from vitral.data.dataset import DataSet
+from vitral.data.listers import list_data
 from vitral.data.options import DataOptions
-from vitral.data.sources import DataSet, list_data, open_data
+from vitral.data.sources import open_data
 from vitral.errors import VitralError
 
 ALL = {"val_fraction": 0.0, "test_fraction": 0.0}

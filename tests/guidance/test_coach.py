@@ -20,8 +20,8 @@ from PIL import Image
 
 from vitral.cli import main
 from vitral.cli.coach import attend
+from vitral.data.dataset import Split
 from vitral.data.loader import Reader
-from vitral.data.sources import Split
 from vitral.errors import VitralError
 from vitral.guidance.coach.coach import Coach, by_luck, lines_of, replay, silence, summary
 from vitral.objectives.options import ClassifyOptions

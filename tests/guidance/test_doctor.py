@@ -13,8 +13,9 @@ from PIL import Image
 from test_cli import run
 from vitral.cli.parse import program
 from vitral.data.images import ArrayImages
+from vitral.data.listers import list_data
 from vitral.data.options import DataOptions
-from vitral.data.sources import list_data, open_data
+from vitral.data.sources import open_data
 from vitral.errors import VitralError
 from vitral.guidance.doctor.diagnose import diagnose
 from vitral.guidance.doctor.reading import look

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vitral.checkpoints.card import ModelCard
+    from vitral.data.dataset import DataSet, Split
     from vitral.data.resample import Pixels
-    from vitral.data.sources import DataSet, Split
     from vitral.training.display import Display
 
 

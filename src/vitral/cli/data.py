@@ -135,8 +135,8 @@ def pack(given: Pack, words: list[str]) -> int:
     from vitral.data.formats.convert import check_place, fresh_folder
     from vitral.data.formats.pack import pack as packed
     from vitral.data.given import NAMES
+    from vitral.data.listers import list_data
     from vitral.data.options import DataOptions
-    from vitral.data.sources import list_data
     from vitral.training.display import Display
 
     at_least(1, shard_megabytes=given.shard_megabytes)

@@ -14,7 +14,7 @@ from vitral.data.options import DataOptions
 from vitral.errors import VitralError, counted
 
 if TYPE_CHECKING:
-    from vitral.data.sources import DataSet, Split
+    from vitral.data.dataset import DataSet, Split
     from vitral.deploy.fastest.price import Price, Scored
     from vitral.evaluation.evaluator import Scores
     from vitral.explain.compare import Row

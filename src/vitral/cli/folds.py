@@ -16,7 +16,7 @@ from vitral.errors import VitralError
 from vitral.training.config import Recipe, seconds
 
 if TYPE_CHECKING:
-    from vitral.data.sources import DataSet
+    from vitral.data.dataset import DataSet
     from vitral.training.display import Display
 
 

@@ -15,7 +15,7 @@ from vitral.errors import VitralError, counted
 if TYPE_CHECKING:
     import numpy as np
 
-    from vitral.data.sources import DataSet
+    from vitral.data.dataset import DataSet
     from vitral.predict import Predictor
     from vitral.training.display import Display
 

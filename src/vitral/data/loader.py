@@ -12,9 +12,9 @@ from torch.utils.data import Dataset, get_worker_info
 
 from vitral.data.augment import Augmentation
 from vitral.data.compose import Compose, Sample, together
+from vitral.data.dataset import Split
 from vitral.data.mix import MIX_DRAWS, Mix
 from vitral.data.preprocess import Preprocess
-from vitral.data.sources import Split
 from vitral.data.view import Placed, View
 from vitral.data.workers import Failed, stream, tell
 from vitral.errors import VitralError

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from vitral.data.sources import Split
+    from vitral.data.dataset import Split
 
 LOOKED_AT = 1000  # images
 SIDE = 64  # pixels: files may be decoded at a smaller scale, down to this

@@ -9,8 +9,8 @@ from functools import partial
 
 import numpy as np
 
+from vitral.data.dataset import DataSet, Split, spread
 from vitral.data.preprocess import Preprocess
-from vitral.data.sources import DataSet, Split, spread
 from vitral.evaluation.evaluate import EVALUATORS
 from vitral.evaluation.evaluator import Evaluator, Gathering
 from vitral.evaluation.metrics import wilson

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitral.data.dataset import Split
 from vitral.data.preprocess import Preprocess
-from vitral.data.sources import Split
 from vitral.evaluation.outputs import over
 from vitral.evaluation.probes import BIAS, L2_GRID, Ridge
 from vitral.layers.described import EdgesAndColours

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from vitral.data.sources import DataSet, Split
+from vitral.data.dataset import DataSet, Split
 from vitral.data.targets import TARGETS
 from vitral.errors import VitralError
 from vitral.evaluation.evaluator import Evaluator, Kept, Scores

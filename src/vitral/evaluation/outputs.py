@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from vitral.data.dataset import Split
 from vitral.data.loader import EvaluationBatches
 from vitral.data.preprocess import Preprocess
-from vitral.data.sources import Split
 from vitral.data.workers import Failed, tell
 from vitral.engines.torch import in_use
 from vitral.predict import Predictor

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from vitral.data.dataset import Split
 from vitral.data.preprocess import Preprocess
-from vitral.data.sources import Split
 from vitral.errors import VitralError
 from vitral.evaluation.outputs import outputs, over
 from vitral.layers.described import SIDE, describe

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from vitral.checkpoints.atomic import write_atomically
 from vitral.checkpoints.card import ModelCard
-from vitral.data.sources import DataSet, Held, Split
+from vitral.data.dataset import DataSet, Split
+from vitral.data.divide import Held
 from vitral.errors import VitralError
 
 NAME = "training-images.bin"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vitral.data.sources import Split
+from vitral.data.dataset import Split
 from vitral.errors import VitralError
 from vitral.explain.explain import METHODS, explain, undefined
 from vitral.explain.faithfulness import RANDOM, curves, knowing_nothing

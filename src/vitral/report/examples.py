@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from vitral.data.sources import Split
+from vitral.data.dataset import Split
 from vitral.explain.explain import explain
 from vitral.explain.methods import undefined
 from vitral.predict import Predictor

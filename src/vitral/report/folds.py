@@ -11,7 +11,7 @@ import torch
 
 from vitral.answers import ANSWERS
 from vitral.checkpoints.atomic import write_atomically
-from vitral.data.sources import DataSet
+from vitral.data.dataset import DataSet
 from vitral.errors import counted
 from vitral.evaluation.evaluate import EVALUATORS
 from vitral.evaluation.evaluator import Scores

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitral.answers.maps import Segmentation
+from vitral.data.dataset import Split
 from vitral.data.maps import SemanticMaps
-from vitral.data.sources import Split
 from vitral.drawing.objects import class_colours, veiled
 from vitral.errors import counted
 from vitral.evaluation.evaluator import Kept

@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitral.data.annotated import Annotated
+from vitral.data.dataset import Split
 from vitral.data.detections import Detections, as_found
 from vitral.data.shapes import mask_of
-from vitral.data.sources import Split
 from vitral.drawing.charts import KINDS, Series, line_chart
 from vitral.drawing.objects import Mark, marked
 from vitral.errors import counted

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from vitral.checkpoints.atomic import write_atomically
-from vitral.data.sources import DataSet
+from vitral.data.dataset import DataSet
 from vitral.drawing.figure import png
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import score_kept

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vitral.data.sources import Split
+from vitral.data.dataset import Split
 from vitral.evaluation.evaluator import Kept
 from vitral.predict import Predictor
 from vitral.report.examples import example, galleries

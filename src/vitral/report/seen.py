@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vitral.data.dataset import Split
 from vitral.data.preprocess import Preprocess
-from vitral.data.sources import Split
 from vitral.report.frame import picture
 from vitral.report.parts import escape
 

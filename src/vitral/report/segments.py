@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 
 from vitral.answers.panoptic import Panoptic
-from vitral.data.sources import Split
+from vitral.data.dataset import Split
 from vitral.data.things import Segments
 from vitral.drawing.objects import veiled
 from vitral.errors import counted

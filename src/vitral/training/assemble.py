@@ -3,10 +3,10 @@
 from torch import nn
 
 from vitral.data.compose import Compose
+from vitral.data.dataset import DataSet
 from vitral.data.loader import TrainingBatches
 from vitral.data.mix import Mix
 from vitral.data.preprocess import Preprocess
-from vitral.data.sources import DataSet
 from vitral.data.things import Boxes
 from vitral.errors import VitralError
 from vitral.evaluation.described import fit_described

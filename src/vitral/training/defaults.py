@@ -5,10 +5,10 @@ from dataclasses import replace
 import torch
 
 from vitral.data.bands import COLOURS, in_words
+from vitral.data.dataset import DataSet
 from vitral.data.loader import REMEMBERED
 from vitral.data.options import AugmentOptions, augreg
 from vitral.data.preprocess import Preprocess
-from vitral.data.sources import DataSet
 from vitral.errors import VitralError
 from vitral.layers.patch import FINEST
 from vitral.models.heads.options import HeadOptions

@@ -3,10 +3,10 @@
 import numpy as np
 
 from vitral.data.copies import near_copies
+from vitral.data.dataset import DataSet, Split
 from vitral.data.images import HINT
 from vitral.data.preprocess import Preprocess
 from vitral.data.small import small_picture
-from vitral.data.sources import DataSet, Split
 from vitral.data.values import white
 from vitral.randomness import Permutation
 

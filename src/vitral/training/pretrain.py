@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from vitral.checkpoints.atomic import write_atomically
-from vitral.data.sources import DataSet
+from vitral.data.dataset import DataSet
 from vitral.evaluation.probes import features, k_nn
 from vitral.models.common import ImageModel
 from vitral.predict import Predictor

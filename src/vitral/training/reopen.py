@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitral.checkpoints.card import ModelCard
+from vitral.data.dataset import DataSet, Split
 from vitral.data.progress import OnProgress
-from vitral.data.sources import DataSet, Split, open_data
+from vitral.data.sources import open_data
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import merged
 from vitral.evaluation.seen import contents_seen, held_of

@@ -15,8 +15,8 @@ from pathlib import Path
 from vitral.checkpoints.bundle import save_model
 from vitral.checkpoints.card import ModelCard
 from vitral.checkpoints.claim import Claim
+from vitral.data.dataset import DataSet
 from vitral.data.preprocess import Preprocess
-from vitral.data.sources import DataSet
 from vitral.errors import VitralError
 from vitral.models.common import ImageModel, ModelConfig
 from vitral.models.zoo import family_of, model_config

@@ -7,9 +7,9 @@ after hours of training. Peers' most frequent complaint is a score of 0 with a f
 import numpy as np
 from torch import nn
 
+from vitral.data.dataset import DataSet
 from vitral.data.loader import EvaluationBatches
 from vitral.data.preprocess import Preprocess
-from vitral.data.sources import DataSet
 from vitral.errors import VitralError, counted
 from vitral.evaluation.evaluate import EVALUATORS
 from vitral.models.heads.dense import Dense

@@ -7,8 +7,10 @@ from functools import cached_property
 from pathlib import Path
 
 from vitral.data.bands import in_words
+from vitral.data.dataset import DataSet
+from vitral.data.divide import Held
 from vitral.data.preprocess import Preprocess
-from vitral.data.sources import DataSet, Held, open_data
+from vitral.data.sources import open_data
 from vitral.data.targets import TARGETS
 from vitral.errors import VitralError, counted
 from vitral.models.common import ModelConfig

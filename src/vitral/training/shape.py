@@ -1,7 +1,7 @@
 """The configuration of the model that a recipe asks for, and its preprocessing."""
 
+from vitral.data.dataset import DataSet
 from vitral.data.preprocess import Preprocess
-from vitral.data.sources import DataSet
 from vitral.errors import VitralError
 from vitral.models.common import ModelConfig
 from vitral.models.zoo import model_config

@@ -12,9 +12,9 @@ import torch
 import vitral
 from vitral.checkpoints.atomic import write_atomically
 from vitral.checkpoints.claim import NAME, Claim, claim_unused, going_on, taken
+from vitral.data.dataset import DataSet, write_skipped
 from vitral.data.loader import TrainingBatches
 from vitral.data.ranges import is_url
-from vitral.data.sources import DataSet, write_skipped
 from vitral.engines.cores import cores
 from vitral.errors import VitralError
 from vitral.evaluation.seen import as_trained, count_known, held_of, write_held, write_seen

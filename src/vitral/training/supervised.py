@@ -10,7 +10,7 @@ import numpy as np
 from vitral.checkpoints.atomic import write_atomically
 from vitral.checkpoints.bundle import save_model
 from vitral.checkpoints.card import ModelCard
-from vitral.data.sources import Split
+from vitral.data.dataset import Split
 from vitral.evaluation.beside import beside
 from vitral.evaluation.evaluate import EVALUATORS
 from vitral.evaluation.evaluator import Evaluator, Scores

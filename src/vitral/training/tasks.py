@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from vitral.data.dataset import DataSet
 from vitral.data.maps import SemanticMaps
-from vitral.data.sources import DataSet
 from vitral.data.things import Boxes, Things, ThingTruth
 from vitral.errors import VitralError
 from vitral.models.heads.options import HeadOptions, LinearOptions, QueryOptions, SegformerOptions

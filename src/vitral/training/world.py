@@ -23,8 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vitral.data.dataset import Split
 from vitral.data.loader import Batch, rows_of
-from vitral.data.sources import Split
 from vitral.evaluation.evaluate import EVALUATORS, evaluate, gathered
 from vitral.evaluation.evaluator import Evaluator, Scores
 from vitral.objectives.objective import Objective

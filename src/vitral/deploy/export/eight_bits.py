@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from vitral.data.dataset import Split
 from vitral.data.resample import Pixels
-from vitral.data.sources import Split
 from vitral.deploy.export.file import place
 from vitral.deploy.export.formats import FORMATS, export
 from vitral.deploy.export.quantise import WAYS, quantised

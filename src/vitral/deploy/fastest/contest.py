@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from vitral.data.dataset import Split
 from vitral.data.resample import Pixels
-from vitral.data.sources import Split
 from vitral.engines.cores import cores
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import evaluate

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vitral.checkpoints.bundle import save_model
+from vitral.data.dataset import Split
 from vitral.data.resample import Pixels
-from vitral.data.sources import Split
 from vitral.deploy.export.file import place
 from vitral.deploy.export.formats import FORMATS
 from vitral.deploy.export.graph import Traced

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
+from vitral.data.dataset import Split
 from vitral.data.resample import Pixels
-from vitral.data.sources import Split
 from vitral.deploy.fastest.contest import ROUNDS, Way, defined, lost_or_won, timed
 from vitral.evaluation.evaluator import Evaluator, Gathering, Scores
 

@@ -11,9 +11,9 @@ from PIL import Image
 
 from vitral.data.bands import to_rgb
 from vitral.data.builtin import BUILTIN, at_hand
+from vitral.data.listers import list_data
 from vitral.data.listing import Listing
 from vitral.data.options import DataOptions
-from vitral.data.sources import list_data
 from vitral.deploy.viewer.images import Images, Stored
 from vitral.drawing.figure import png
 from vitral.errors import VitralError

@@ -23,13 +23,15 @@ from PIL import Image
 from vitral.checkpoints.atomic import read_safetensors, write_safetensors
 from vitral.checkpoints.card import ModelCard
 from vitral.data.bands import COLOURS, to_rgb
+from vitral.data.dataset import DataSet, Split
 from vitral.data.decode import decode
 from vitral.data.files import cache_folder
 from vitral.data.folder import UNLABELLED
 from vitral.data.images import content_hash
+from vitral.data.listers import list_data
 from vitral.data.preprocess import Preprocess
 from vitral.data.progress import OnProgress
-from vitral.data.sources import SMALL, DataSet, Split, list_data
+from vitral.data.sources import SMALL
 from vitral.drawing.figure import data_url
 from vitral.errors import VitralError, counted
 from vitral.evaluation.evaluate import merged

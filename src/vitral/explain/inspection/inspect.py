@@ -7,9 +7,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from vitral.data.dataset import DataSet, Split
 from vitral.data.folder import UNLABELLED
 from vitral.data.loader import EvaluationBatches
-from vitral.data.sources import DataSet, Split
 from vitral.errors import VitralError
 from vitral.evaluation.evaluate import matched, merged
 from vitral.explain.inspection.heads import Heads, head_importance

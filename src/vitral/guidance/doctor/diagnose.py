@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitral.data.copies import Copies, exact_copies, families, near_copies
+from vitral.data.dataset import Split
+from vitral.data.listers import list_data
 from vitral.data.listing import Listing
 from vitral.data.options import DataOptions
 from vitral.data.progress import OnProgress
-from vitral.data.sources import Split, list_data
 from vitral.data.splits import SPLITS
 from vitral.errors import VitralError, counted
 from vitral.evaluation.probes import features

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from vitral.checkpoints.card import ModelCard
-from vitral.data.sources import DataSet
+from vitral.data.dataset import DataSet
 from vitral.evaluation.described import LEARNED_FROM, left_out_top1
 from vitral.evaluation.probes import edges_and_colours, features, pixels
 from vitral.guidance import weights

@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from vitral.data.sources import DataSet
+from vitral.data.dataset import DataSet
 from vitral.errors import VitralError
 from vitral.training.config import Recipe
 from vitral.training.machine import ROOM

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from vitral.data.dataset import DataSet
 from vitral.data.loader import REMEMBERED, Batch, TrainingBatches
-from vitral.data.sources import DataSet
 from vitral.data.workers import Failed, tell
 from vitral.engines.memory import peak_memory
 from vitral.errors import VitralError

@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from vitral.data.dataset import DataSet
 from vitral.data.options import DataOptions
-from vitral.data.sources import DataSet, open_data, share_of
+from vitral.data.sources import open_data, share_of
 from vitral.errors import VitralError, all_of, some
 from vitral.evaluation.evaluate import EVALUATORS
 from vitral.evaluation.evaluator import Scores
