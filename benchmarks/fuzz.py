@@ -94,7 +94,7 @@ def parsers(place: Path) -> dict[str, Callable[[], Parser]]:
 
     def address(data: bytes) -> object:
         """The words of a command that name data, without asking any network."""
-        from vitral.data.formats.shards import recognised, shards_in
+        from vitral.data.formats.shard_places import recognised, shards_in
 
         said = data.decode(errors="replace").replace("\0", "")
         if len(said) > 200 or (re.match(r"[a-z0-9+]+://", said) and not said.endswith(".tar")):

@@ -24,7 +24,8 @@ from torch import Tensor
 from vitral.data.augment import Augmentation
 from vitral.data.dataset import Split
 from vitral.data.decode import decode_bytes
-from vitral.data.formats.shards import open_index, write_index
+from vitral.data.formats.indexing import write_index
+from vitral.data.formats.shards import open_index
 from vitral.data.loader import TrainingBatches
 from vitral.data.options import AugmentOptions, DataOptions
 from vitral.data.preprocess import Preprocess

@@ -192,7 +192,8 @@ class Index:
 
 
 def index(given: Index, words: list[str]) -> int:
-    from vitral.data.formats.shards import place_of, write_index
+    from vitral.data.formats.indexing import write_index
+    from vitral.data.formats.shard_places import place_of
     from vitral.data.ranges import is_url
     from vitral.training.display import Display
 

@@ -83,6 +83,23 @@ def read_file(
     return data, status
 
 
+def write_whole(path: Path, content: bytes) -> None:
+    """A file that is whole or absent, also where several processes write it at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f"{path.name}.tmp{os.getpid()}")
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise VitralError(
+            f"{path}: could not be written ({error.strerror}); free some space, or check the folder"
+        ) from error
+
+
 @dataclass(frozen=True)
 class Stored(ABC):
     """Bytes that lie somewhere. Can be pickled for another process."""

@@ -11,7 +11,7 @@ from vitral.data.builtin import BUILTIN
 from vitral.data.dense import list_annotated
 from vitral.data.folder import list_folder
 from vitral.data.formats.files import Tree
-from vitral.data.formats.shards import recognised
+from vitral.data.formats.shard_places import recognised
 from vitral.data.given import look_at
 from vitral.data.hub import list_hub
 from vitral.data.images import PagedImages

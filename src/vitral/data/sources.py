@@ -16,7 +16,8 @@ from vitral.data.bands import count_channels
 from vitral.data.dataset import DataSet, Split
 from vitral.data.divide import Held, compares, divide, fingerprint
 from vitral.data.folder import UNLABELLED
-from vitral.data.formats.shards import open_index, recognised
+from vitral.data.formats.shard_places import recognised
+from vitral.data.formats.shards import open_index
 from vitral.data.listers import list_data
 from vitral.data.listing import Listing
 from vitral.data.options import DataOptions

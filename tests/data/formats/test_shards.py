@@ -15,7 +15,9 @@ from safetensors.torch import load_file
 from folder_server import serving
 from vitral.cli import main
 from vitral.data import many
-from vitral.data.formats.shards import open_index, shards_in, write_index
+from vitral.data.formats.indexing import write_index
+from vitral.data.formats.shard_places import shards_in
+from vitral.data.formats.shards import open_index
 from vitral.data.loader import TrainingBatches
 from vitral.data.options import DataOptions, SceneOptions
 from vitral.data.scenes import write_scenes

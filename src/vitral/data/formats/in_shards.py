@@ -21,9 +21,11 @@ from vitral.data.formats import masks, panoptic, parquet
 from vitral.data.formats.coco import class_table
 from vitral.data.formats.draft import Draft, Drafted
 from vitral.data.formats.files import parse_json, read_json
+from vitral.data.formats.indexing import write_index
 from vitral.data.formats.maps import Counted, ids_picture, values_of
 from vitral.data.formats.samples import write_samples
-from vitral.data.formats.shards import CLASSES, open_index, recognised, tables_here, write_index
+from vitral.data.formats.shard_places import CLASSES, recognised, tables_here
+from vitral.data.formats.shards import open_index
 from vitral.data.formats.write import Writing, dump_json, map_picture, write_text
 from vitral.data.progress import OnProgress
 from vitral.data.ranges import ROOM, StoredRange, is_url

@@ -11,8 +11,9 @@ from PIL import Image
 
 from vitral.data.files import ImageError
 from vitral.data.filetypes import EXTENSIONS
+from vitral.data.formats.indexing import write_index
 from vitral.data.formats.samples import number_of, write_samples
-from vitral.data.formats.shards import CLASSES, write_index
+from vitral.data.formats.shard_places import CLASSES
 from vitral.data.images import Images
 from vitral.data.listing import Listing
 from vitral.errors import VitralError
