@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from test_cli import run
-from vitral.data import sources
+from vitral.data import dataset
 from vitral.data.moments import moments
 from vitral.data.options import DataOptions
 from vitral.data.sources import open_data
@@ -189,7 +189,7 @@ def test_a_model_that_was_named_or_sized_pins_that_alone(digits):
 def test_what_is_known_of_the_data_is_found_once(tmp_path, monkeypatch):
     """Sizes that are tried and the run that follows do not read images again for their mean."""
     read = []
-    monkeypatch.setattr(sources, "moments", lambda *given: read.append(given) or moments(*given))
+    monkeypatch.setattr(dataset, "moments", lambda *given: read.append(given) or moments(*given))
     monkeypatch.setattr(plan_module, "measure_cost", lambda *given: pytest.fail("a trial is another process"))
     monkeypatch.setattr(plan_module, "tried", lambda display, brief: costing(0.001))
     made = make_plan("digits", Recipe(train=TrainOptions(time="1s", batch_size=32)), Display(), brief=True)

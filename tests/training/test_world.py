@@ -239,9 +239,10 @@ def test_the_command_itself_starts_several_and_starts_them_again(shapes_folder, 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems tell nobody that a parent died")
 def test_of_a_command_that_is_killed_the_processes_save_and_stop(shapes_folder, tmp_path, left_alone):
     words = ["train", shapes_folder, *LONGER.split(), "--processes", "2", "--continue", "--out", tmp_path / "run"]
-    process = start(*words)
+    process, latest = start(*words), tmp_path / "run/checkpoints/latest"
     try:
-        eventually((tmp_path / "run/checkpoints/latest").exists, process)
+        # The first is of step 0, before signals are listened to.
+        eventually(lambda: latest.exists() and latest.read_text() > "step-00000000.safetensors", process)
     finally:
         process.kill()
     _, err = process.communicate(timeout=PATIENCE)  # until its processes, which have its streams, are gone
