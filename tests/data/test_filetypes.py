@@ -245,9 +245,9 @@ def test_pages_are_chosen(format: str) -> None:
     for page, colour in enumerate(([255, 0, 0], [0, 255, 0], [0, 0, 255])):
         for found in (decode(data, reading=Reading(page=page)), decode(PageOf(data, page))):
             assert np.abs(found[:, 4, 4].int().numpy() - colour).max() < 12
-    with pytest.raises(VitralError, match="f: has the pages 0 to 2, and --page asks for 3"):
+    with pytest.raises(VitralError, match="f: has the pages 0 to 2, and page 3 is asked for"):
         decode(data, name="f", reading=Reading(page=3))
-    with pytest.raises(VitralError, match="has one page, and --page asks for 1"):
+    with pytest.raises(VitralError, match="has one page, and page 1 is asked for"):
         decode(encode(FRAMES[0], "JPEG"), reading=Reading(page=1))
 
 

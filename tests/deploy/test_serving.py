@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2 as httpx
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 from served import SIZE, TASKS, client, listening, saved, served
@@ -141,6 +142,27 @@ def test_what_is_no_picture_is_told(ask, content, kind, status, says):
     answer = ask.post("/predict", content=content, headers={"content-type": kind} if kind else {})
     assert answer.status_code == status
     assert says in answer.json()["error"]
+
+
+def test_remedies_are_for_who_sends_the_picture(ask):
+    """And not options of a command."""
+    frames, values = io.BytesIO(), io.BytesIO()
+    Image.new("L", (40, 56)).save(frames, "GIF", save_all=True, append_images=[Image.new("L", (40, 56), 99)])
+    tifffile.imwrite(values, np.ones((40, 56), np.float32))
+    for content, says in ((frames, "holds 2 frames or pages; send the one"), (values, "; send 8 or 16 bits")):
+        for path in ("/predict", "/", "/v2/models/classify/infer"):
+            told = {
+                "name": "image",
+                "shape": [1],
+                "datatype": "BYTES",
+                "data": [base64.b64encode(content.getvalue()).decode()],
+            }
+            answer = (
+                ask.post(path, json={"inputs": [told]}) if "v2" in path else ask.post(path, content=content.getvalue())
+            )
+            assert answer.status_code == 400
+            assert says in answer.json()["error"]
+            assert "--" not in answer.json()["error"]
 
 
 def test_a_picture_of_too_many_pixels_is_not_decoded(ask, monkeypatch):

@@ -248,7 +248,9 @@ def _chosen(total: int, page: int | None, name: str) -> int:
         )
     if page is not None and page >= total:
         have = "has one page" if total == 1 else f"has the pages 0 to {total - 1:,}"
-        raise ImageError(f"{name}: {have}, and --page asks for {page}; choose one that is there", "animated")
+        raise ImageError(
+            f"{name}: {have}, and page {page} is asked for; choose one that is there with --page", "animated"
+        )
     return page or 0
 
 

@@ -1,5 +1,7 @@
 """What a picture from outside may be, told before it is decoded."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import PurePath
 
 from vitral.data.decode import probe
@@ -11,8 +13,25 @@ MAX_BYTES = 50_000_000
 """Of one picture's file."""
 MAX_PIXELS = 50_000_000
 """Of one picture; telephones make up to 48 megapixels."""
+REMEDIES = {
+    "animated": "send the one picture that is meant as a file of its own",
+    "no_range": "send 8 or 16 bits without sign, or values within the range that the model was trained with",
+}
+"""What whoever sends a picture can do, by `ImageError.kind`, where others would give an option to a command."""
 
 
+@contextmanager
+def told_senders() -> Iterator[None]:
+    """Errors of pictures inside say what their senders can do."""
+    try:
+        yield
+    except ImageError as error:
+        if error.kind not in REMEDIES:
+            raise
+        raise ImageError(f"{str(error).rpartition(';')[0]}; {REMEDIES[error.kind]}", error.kind) from error
+
+
+@told_senders()
 def check_picture(data: bytes, name: str, reading: Reading) -> None:
     """Raises RefusedError for a file that is empty or too large, by its size or its header, and VitralError for one that is no picture."""
     if not data:

@@ -13,7 +13,7 @@ import numpy as np
 
 from vitral.answers import Answer
 from vitral.data.view import Placed, View
-from vitral.deploy.limits import MAX_PIXELS, check_picture
+from vitral.deploy.limits import MAX_PIXELS, check_picture, told_senders
 from vitral.deploy.refused import RefusedError
 from vitral.deploy.serve.metrics import Metrics
 from vitral.deploy.serve.models import Loaded, Prepared, Served, load_all, watch
@@ -180,7 +180,8 @@ def prepared_of(predictor: Predictor, picture: Picture) -> Prepared:
     elif picture.data.size > steps.channels * MAX_PIXELS:
         raise RefusedError(413, f"{picture.name}: has more pixels than the limit of {MAX_PIXELS:,}; shrink it")
     try:
-        pixels, clipped = predictor.read_seen(picture.data)
+        with told_senders():
+            pixels, clipped = predictor.read_seen(picture.data)
         return Prepared(picture.name, steps.view(pixels), predictor.placed(pixels), clipped)
     except VitralError as error:
         raise VitralError(str(error).replace("image bytes:", f"{picture.name}:", 1)) from error

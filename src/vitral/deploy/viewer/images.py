@@ -16,7 +16,7 @@ from vitral.data.bands import to_rgb
 from vitral.data.decode import decode
 from vitral.data.preprocess import Preprocess
 from vitral.data.values import PLAIN
-from vitral.deploy.limits import check_picture, shown_name
+from vitral.deploy.limits import check_picture, shown_name, told_senders
 from vitral.deploy.refused import RefusedError
 from vitral.deploy.viewer.kept import Kept
 from vitral.drawing.figure import png
@@ -108,7 +108,7 @@ class Images:
     def _checked(self, key: str, data: bytes, name: str) -> Stored:
         reading = self.steps[0].reading if self.steps else PLAIN
         check_picture(data, name, reading)
-        with self._decoding:
+        with told_senders(), self._decoding:
             pixels = decode(data, name=name, reading=reading)
         height, width = pixels.shape[1:]
         for steps in self.steps:
