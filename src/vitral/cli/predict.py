@@ -116,16 +116,11 @@ def predict(given: Predict, words: list[str]) -> int:
 
 
 def _opened(given: Predict) -> "Predictor":
-    """The model as it is to answer; says so where `vitral optimize` chose what runs it."""
-    from vitral.deploy.fastest.choice import chosen, opened
+    """The model as it is to answer."""
+    from vitral.deploy.fastest.choice import opened
 
     itself = given.engine == "auto" and (given.merge or given.keep_shape)  # an exported file has neither
     predictor = opened(given.model, "own" if itself else given.engine)
-    if given.engine == "auto" and not itself and (choice := chosen(Path(given.model))) is not None:
-        print(
-            f"vitral: run by {choice.in_words}, as vitral optimize chose here; --engine torch runs it as it is",
-            file=sys.stderr,
-        )
     predictor = predictor.merging(given.merge) if given.merge else predictor
     predictor = predictor.keeping_shape() if given.keep_shape else predictor
     return given.reading.read_by(predictor, every=True)

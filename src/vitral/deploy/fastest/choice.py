@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import vitral
 from vitral.data.files import cache_folder
 from vitral.engines.cores import cores
-from vitral.engines.files import SUFFIXES
+from vitral.engines.files import SUFFIXES, parts_of
 from vitral.errors import VitralError
 
 if TYPE_CHECKING:
@@ -59,6 +59,14 @@ def weights_of(model: Path) -> Path:
     return model / "model.safetensors" if model.is_dir() else model
 
 
+def _state(file: str) -> list[int] | None:
+    """Sizes and times of an exported file, by which it is seen that another one lies there; None where there is none."""
+    with contextlib.suppress(OSError):
+        told = [part.stat() for part in parts_of(Path(file))] if file else []
+        return [number for each in told for number in (each.st_size, each.st_mtime_ns)]
+    return None
+
+
 def digest_of(model: Path) -> str:
     with open(weights_of(model), "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
@@ -72,7 +80,7 @@ def remember(model: Path, choice: Choice) -> None:
     """Keep it for this model on this machine."""
     from vitral.checkpoints.atomic import write_atomically
 
-    kept = _kept() | {f"{here()} {digest_of(model)}": asdict(choice)}
+    kept = _kept() | {f"{here()} {digest_of(model)}": {**asdict(choice), "state": _state(choice.file)}}
     write_atomically(_choices(), json.dumps(kept, indent=1).encode())
 
 
@@ -84,23 +92,25 @@ def _kept() -> dict[str, dict[str, object]]:
 
 
 def chosen(model: Path) -> Choice | None:
-    """What was found fastest for this model on this machine, if that is known and its file is still there."""
+    """What was found fastest for this model on this machine, if that is known and its file is still there, and still the same."""
     kept = _kept()
     if not kept or not weights_of(model).is_file():
         return None
-    found = kept.get(f"{here()} {digest_of(model)}")
+    found = kept.get(f"{here()} {digest_of(model)}", {})
+    state = found.pop("state", None)
     try:
-        choice = Choice(**found) if found else None  # type: ignore[arg-type]
-    except TypeError:  # of another version
+        choice = Choice(**found)  # type: ignore[arg-type]
+    except TypeError:  # none, or of another version
         return None
-    return choice if choice is None or not choice.file or Path(choice.file).is_file() else None
+    return choice if state is not None and state == _state(choice.file) else None
 
 
 def opened(model: str | Path, engine: str = "auto", say: Callable[[str], None] | None = None) -> "Predictor":
     """A predictor of the model in this engine.
 
-    auto: the one that `vitral optimize` found fastest here; where it was not asked, the model's own. onnx, openvino: of a model in PyTorch a file is
-    exported into the user's cache when it is first asked for. own: as the model is. say: takes what is done in a sentence; default: to stderr.
+    auto: the one that `vitral optimize` found fastest here, which is said; where it was not asked, the model's own. onnx, openvino: of a model in
+    PyTorch a file is exported into the user's cache when it is first asked for. own: as the model is. say: takes what is done in a sentence; default:
+    to stderr.
 
     Raises VitralError for an exported file that is asked for in another engine than its own.
     """
@@ -111,7 +121,8 @@ def opened(model: str | Path, engine: str = "auto", say: Callable[[str], None] |
     if engine == "own":
         choice = None
     elif engine == "auto":
-        choice = None if own else chosen(path)
+        if (choice := None if own else chosen(path)) is not None:
+            tell(f"run by {choice.in_words}, as vitral optimize chose here; --engine torch runs it as it is")
     elif own and (engine != "torch" or path.suffix != ".pt2") and FILES.get(engine) != path.suffix:
         raise VitralError(
             f"{model}: --engine {engine} cannot run it; leave the engine out, or give the run that it was exported from"
