@@ -309,7 +309,12 @@ def load(path: str | Path) -> Predictor:
         raise VitralError(f"{path!r} is no path: give a model file or a run folder")
     if (file := _exported(Path(path))) is not None:
         engine = opened(file)
-        return Predictor(engine, engine.card)
+        found = Predictor(engine, engine.card)
+        if (engine.form.kind, engine.form.squash) != (found.answers.kind, found.answers.squash):
+            raise VitralError(
+                f"{file}: its outputs are not those of its task, {found.card.task}; export the model again"
+            )
+        return found
     with installed_whole(str(path)):
         if str(path).startswith("hf:") or (Path(path) / "config.json").is_file():
             return _adopt(str(path))

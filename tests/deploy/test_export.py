@@ -5,6 +5,7 @@ import zipfile
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -265,6 +266,48 @@ def test_what_is_no_exported_file_is_refused_by_name(content, says, suffix, tmp_
         path.with_suffix(".bin").write_bytes(content)
     with pytest.raises(VitralError, match=rf"m\{suffix}: .*{says}"):
         opened(path)
+
+
+def altered(path, key, **fields):
+    """The .onnx file with other values in a part of its metadata."""
+    model = onnx.load(path)
+    for each in model.metadata_props:
+        if each.key == key:
+            each.value = json.dumps(json.loads(each.value) | fields)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("head", "key", "fields", "says"),
+    [
+        (None, "vitral", {"labels": NAMES[:3]}, "has 3 labels for 4 outputs"),
+        (None, "vitral", {"labels": [*NAMES, "more"]}, "has 5 labels for 4 outputs"),
+        ("query", "vitral", {"labels": NAMES[:3]}, "has 3 labels for 4 outputs"),
+        (None, "vitral", {"labels": "abcd"}, "its description is damaged"),
+        (None, "vitral", {"task": "multilabel"}, "outputs are not those of its task, multilabel"),
+        (None, "vitral", {"task": "detect"}, "outputs are not those of its task, detect"),
+        ("query", "vitral", {"task": "semantic"}, "outputs are not those of its task, semantic"),
+        (None, "outputs", {"kind": "blob"}, "does not say what its outputs are"),
+        (None, "outputs", {"squash": "tanh"}, "does not say what its outputs are"),
+        ("query", "outputs", {"names": []}, "does not fit"),
+    ],
+)
+def test_a_file_whose_description_was_altered_is_refused(head, key, fields, says, tmp_path):
+    path = tmp_path / "m.onnx"
+    place(exported("onnx", head=head)[1], path)
+    with pytest.raises(VitralError, match=says):
+        load(altered(path, key, **fields)).predict(np.zeros((40, 40, 3), np.uint8))
+
+
+def test_of_engines_errors_the_line_is_shown_that_says_what_is_wrong(tmp_path):
+    place(exported("openvino")[1], tmp_path / "m.xml")
+    (tmp_path / "m.bin").write_bytes(b"short")
+    with pytest.raises(VitralError, match=r"cannot load it.*Incorrect weights in bin file"):
+        load(tmp_path / "m.xml")
+    (tmp_path / "m.pt2").write_bytes(exported("torch")[1].read_bytes()[:-900])
+    with pytest.raises(VitralError, match="is no whole program"):
+        load(tmp_path / "m.pt2")
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path):

@@ -80,6 +80,9 @@ class Answers(ABC):
     of_whole: ClassVar[bool] = True
     """Whether an image has one answer, which its pixels can be asked about; of places there are many."""
 
+    kind: ClassVar[str] = ""
+    """Of the outputs, a key of `vitral.engines.exported.KINDS`; empty where they are a number for each class."""
+
     glances: ClassVar[bool] = False
     """Whether beside tiles the image as a whole is looked at, for what is larger than a tile."""
 

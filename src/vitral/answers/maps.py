@@ -65,6 +65,7 @@ class MapAnswers(Answers):
     """The class with the largest logit, at every pixel."""
 
     of_whole = False
+    kind = "maps"
 
     def __call__(self, outputs: Maps, names: Sequence[str], top_k: int, placed: Sequence[Placed]) -> list[Segmentation]:
         return [

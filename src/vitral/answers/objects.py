@@ -288,6 +288,7 @@ class ObjectAnswers(Answers):
 
     squash = "sigmoid"
     of_whole = False
+    kind = "found"
 
     glances = True
     noun: ClassVar[str] = "object"

@@ -74,7 +74,10 @@ class ModelCard:
                 raise VitralError(f"{path}: written by a newer vitral; upgrade with pip install -U vitral")
             if stored.pop("multi_label", False):  # of a file from before there were tasks
                 stored["task"] = "multilabel"
-            return cls(**{**stored, "preprocess": Preprocess.from_json(stored["preprocess"])})
+            card = cls(**{**stored, "preprocess": Preprocess.from_json(stored["preprocess"])})
+            if not isinstance(card.labels, list) or not all(isinstance(label, str) for label in card.labels):
+                raise TypeError("labels are to be a list of texts")
+            return card
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, VitralError):
                 raise

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from vitral.checkpoints.card import read_card
 from vitral.data.resample import Pixels
 from vitral.engines.engine import Engine
-from vitral.errors import VitralError
+from vitral.errors import VitralError, counted
 from vitral.models.heads.outputs import Found, Maps
 
 CARD = "vitral"
@@ -87,11 +87,15 @@ class Form:
 
     @classmethod
     def from_json(cls, text: str) -> "Form":
-        stored = json.loads(text)
+        """Raises KeyError, TypeError or ValueError for a text that is none."""
+        stored = dict(json.loads(text))
         constants = stored.pop("constants") or {}
         if "stuff" in constants:
             constants["stuff"] = frozenset(constants["stuff"])
-        return cls(**{**stored, "names": tuple(stored["names"])}, constants=constants)
+        form = cls(**{**stored, "names": tuple(stored["names"])}, constants=constants)
+        if form.kind not in ("", *KINDS) or form.squash not in LOGITS:
+            raise ValueError(f"{form.kind!r}, {form.squash!r}")
+        return form
 
 
 class ExportedEngine(Engine):
@@ -131,14 +135,25 @@ class ExportedEngine(Engine):
     def __call__(self, pixels: Pixels) -> Any:
         given = self.card.preprocess.normalise(pixels) if self.form.raw else pixels
         try:
-            found = self.run(np.ascontiguousarray(given))
+            found = self.form.outputs(self.run(np.ascontiguousarray(given)))
         except Exception as error:
             raise VitralError(
                 f"{self.path}: {pixels.dtype} {pixels.shape} does not fit ({first_line(error)})"
             ) from error
-        return self.form.outputs(found)
+        logits = found.logits if self.form.kind else found
+        classes = logits.shape[2 if self.form.kind == "found" else 1]
+        if classes != len(self.card.labels):
+            raise VitralError(
+                f"{self.path}: has {counted(len(self.card.labels), 'label')} for {counted(classes, 'output')}; export the model again"
+            )
+        return found
+
+
+PLACES = ("Exception from ", "Check '", "Caught exception: Check '")
+"""Beginnings of lines in which OpenVINO says where in its source an error was found, before the one that says what it is."""
 
 
 def first_line(error: Exception) -> str:
-    """Of an error's text, short enough for a message."""
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    """Of an error's text what says most, short enough for a message."""
+    lines = [line for line in str(error).strip().splitlines() if not line.startswith(PLACES)]
+    return lines[0][:200] if lines else type(error).__name__

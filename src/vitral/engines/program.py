@@ -38,7 +38,9 @@ def _refuse_pickles(path: str) -> None:
             lists = [json.loads(file.read(name))["config"] for name in names if name.endswith("_config.json")]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise VitralError(f"{path}: PyTorch cannot load it ({first_line(error)}); export the model again") from error
-    if not lists or any(entry["use_pickle"] for entries in lists for entry in entries.values()):
+    if not lists:
+        raise VitralError(f"{path}: is no whole program of torch.export; export the model again")
+    if any(entry["use_pickle"] for entries in lists for entry in entries.values()):
         raise VitralError(
             f"{path}: holds Python pickles, which can run any code as they are read; export the model again"
         )
