@@ -1,5 +1,6 @@
 """Reading one file as bytes: regular files only, up to a size limit, every failure with its remedy."""
 
+import contextlib
 import os
 import stat
 import time
@@ -85,16 +86,17 @@ def read_file(
 
 def write_whole(path: Path, content: bytes) -> None:
     """A file that is whole or absent, also where several processes write it at once."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f"{path.name}.tmp{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with open(beside, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
     except OSError as error:
-        beside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            beside.unlink()
         raise VitralError(
             f"{path}: could not be written ({error.strerror}); free some space, or check the folder"
         ) from error

@@ -80,7 +80,16 @@ def _refuse_unlabelled(data: str, index: Index) -> None:
             f"{data}: holds {counted(len(index.rows), 'image')} with {ANNOTATED[index.kind]}, which are held in memory: up to {MANY:,} are learned; "
             f"give fewer shards, or {alone}"
         )
-    held = f" but {ANNOTATED[index.kind]}; leave out --task to learn these, or" if index.kind in ANNOTATED else ";"
+    strewn = (
+        f", and {counted(index.bare, 'has', 'have')} no image: members of one sample lie next to each other"
+        if index.bare
+        else ""
+    )
+    held = (
+        f" but {ANNOTATED[index.kind]}; leave out --task to learn these, or"
+        if index.kind in ANNOTATED
+        else f"{strewn};"
+    )
     raise VitralError(
         f"{data}: its samples have no class (.cls, or a label in .json; --label-column names another field){held} {alone}"
     )

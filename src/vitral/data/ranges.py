@@ -29,7 +29,6 @@ SOON = 0.5  # seconds, or LONGER times what answers usually take: then it is ask
 LONGER = 10
 PATIENT = 2  # the last tries, for which only silence counts: a slow network is not a stalled one
 WHOLE = 200  # what answers a part is 206
-FORBIDDEN = 403  # what S3 answers by HTTP for what is not there, unless all may list
 LOOKED_AT = 256  # images between two looks at how much is kept
 
 
@@ -118,7 +117,7 @@ class Ranges:
             self._kept = _Kept(self.root, self.sizes, self.room)
         if digest is not None and (kept := self._kept.read(file, start, length, digest)) is not None:
             return kept
-        data = self._fetched(file, start, length, digest, name)
+        data = self.fetch(file, start, length, digest, name)
         self._kept.write(file, start, data)
         return data
 
@@ -141,7 +140,8 @@ class Ranges:
             raise ImageError(f"{name}: {path} is cut short; restore it")
         return data
 
-    def _fetched(self, file: int, start: int, length: int, digest: bytes | None, name: str) -> bytes:
+    def fetch(self, file: int, start: int, length: int, digest: bytes | None, name: str) -> bytes:
+        """The same from a URL, and not from what is kept here."""
         url, failed = self.place(file), ""
 
         async def refuse_whole(answer: Any) -> None:
@@ -223,7 +223,7 @@ class _Kept:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError:
             self.room = 0
-        self.full = self.room <= 0 or self._used() >= self.room
+        self.left = self.room - self._used() if self.room > 0 else 0
 
     def __del__(self) -> None:
         _close(self.open)
@@ -241,48 +241,28 @@ class _Kept:
         """The bytes, if they were kept whole."""
         if self.room <= 0:
             return None
-        data = os.pread(self._file(file), length, start)
+        try:
+            data = os.pread(self._file(file), length, start)
+        except OSError:
+            return None
         return data if len(data) == length and digest_of(data) == digest else None
 
     def write(self, file: int, start: int, data: bytes) -> None:
-        if self.full:
+        self.left -= len(data)
+        if self.left < 0:
             return
         try:
             os.pwrite(self._file(file), data, start)
         except OSError:  # the disk is full
-            self.full = True
+            self.left = 0
         self.written += 1
-        if self.written % LOOKED_AT == 0:
-            self.full = self._used() >= self.room
+        if self.written % LOOKED_AT == 0:  # others write, too
+            self.left = self.room - self._used()
 
 
 def _close(descriptors: dict[int, int]) -> None:
     for descriptor in descriptors.values():
         os.close(descriptor)
-
-
-def fetch(url: str) -> bytes:
-    """A whole file behind a URL; VitralError where it is not there."""
-    if (found := fetch_if_there(url)) is None:
-        raise VitralError(f"{url}: is not there, or may not be read; check the address")
-    return found
-
-
-def fetch_if_there(url: str) -> bytes | None:
-    """The same, or None."""
-    system, failed = file_system(url), ""
-    for attempt in range(TRIES):
-        if attempt:
-            time.sleep(WAIT * 2 ** (attempt - 1))
-        try:
-            return bytes(system.cat_file(url))
-        except (FileNotFoundError, PermissionError):
-            return None
-        except Exception as error:  # each kind of server has errors of its own
-            if getattr(error, "status", None) == FORBIDDEN:
-                return None
-            failed = f"{type(error).__name__}: {error}"
-    raise VitralError(f"{url}: cannot be read ({failed}); check the address and the server")
 
 
 def lines_of(ends: np.ndarray, blob: np.ndarray, i: int) -> str:

@@ -215,6 +215,12 @@ def label_of(index: Index) -> Callable[[int], str | frozenset[str]]:
 
     def named(i: int) -> str:
         text = index.texts[i]
-        return classes[int(text)] if classes and text.isdecimal() and int(text) < len(classes) else text
+        if not classes or not text.isdecimal() or (text in classes and int(text) >= len(classes)):
+            return text
+        if int(text) >= len(classes):
+            raise VitralError(
+                f"{index.tables}: class {text} is beyond the {len(classes):,} lines of classnames.txt; add its name there"
+            )
+        return classes[int(text)]
 
     return named

@@ -19,7 +19,7 @@ from vitral.data.formats.looks import Look, look
 from vitral.data.formats.maps import Colours
 from vitral.data.formats.masks import TABLE, colours_in
 from vitral.data.formats.samples import Met, Sample, opened, samples
-from vitral.data.formats.shard_places import beside_shards, listed_classes, shards_in, tables_here
+from vitral.data.formats.shard_places import listed_classes, path_of, root_of, shards_in, tables_here
 from vitral.data.images import content_hash
 from vitral.data.progress import OnProgress
 from vitral.data.ranges import is_url
@@ -61,18 +61,22 @@ def write_index(
         raise VitralError(
             f"{data}: holds no .tar; give a folder of shards, or a URL such as https://host/train-{{000000..000031}}.tar"
         )
-    base = Path(os.path.abspath(data))
-    root = "" if is_url(data) else str(base if base.is_dir() else base.parent)
-    tables = root or beside_shards(data)
-    out.mkdir(parents=True, exist_ok=True)
-    temporary = [out / f"{name}.tmp" for name in (ROWS, NAMES, BESIDES, VALUES)]
+    tables = root_of(data)
+    root = "" if is_url(data) else tables
+    temporary = [out / f"{name}.tmp{os.getpid()}" for name in (ROWS, NAMES, BESIDES, VALUES)]  # others may make it, too
     try:
+        out.mkdir(parents=True, exist_ok=True)
         told, bare = _write_rows(data, tables, shards, temporary, progress, label, skipped)
         for path in temporary[: None if told["kind"] in ANNOTATED else 2]:
             os.replace(path, path.with_suffix(""))
+    except OSError as error:
+        raise VitralError(
+            f"{out}: its index could not be made ({error}); free some space, or check the folder"
+        ) from error
     finally:
         for path in temporary:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
     about = {
         "layout": LAYOUT,
         "root": "" if os.path.abspath(out) == root else root,
@@ -137,7 +141,7 @@ def _write_rows(
             place = shard if is_url(shard) else str(Path(tables, shard))
             with opened(place) as (file, size, time):
                 known.append({"name": shard, "size": size, "time": time})
-                for sample, found in _looked(samples(file, place, shard, label, met), colours):
+                for sample, found in _looked(samples(file, place, path_of(shard), label, met), colours):
                     if isinstance(found, VitralError):
                         skipped.append((sample.name, str(found).removeprefix(f"{sample.name}: ")))
                     else:
@@ -147,6 +151,8 @@ def _write_rows(
         written.sync()
     if not written.count:
         why = f"; {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
+        if met.bare:
+            why += f"; {met.bare[0]}: no image, for a sample is the members of one name up to its first dot, next to each other"
         raise VitralError(f"{data}: no image in its {counted(len(shards), 'shard')} can be read{why}")
     if label is not None and label not in met.fields:
         there = some(sorted(met.fields)) or "none"

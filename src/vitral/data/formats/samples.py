@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from vitral.data.far import far_file
 from vitral.data.files import MAX_FILE_BYTES, ImageError
 from vitral.data.filetypes import EXTENSIONS
 from vitral.data.formats.files import MAP_ENDINGS
-from vitral.data.ranges import NoRangesError, file_system, is_url
+from vitral.data.ranges import is_url
 from vitral.data.splits import SPLITS, split_of
 from vitral.errors import VitralError
 
@@ -106,15 +107,15 @@ class opened:
         self.place = place
 
     def __enter__(self) -> tuple[Any, int, int]:
+        if is_url(self.place):
+            self.file, size = far_file(self.place)
+            return self.file, size, 0
         try:
-            if is_url(self.place):
-                self.file = file_system(self.place).open(self.place, "rb", block_size=2**23)
-                return self.file, int(self.file.size), 0
             self.file = open(self.place, "rb")
             status = os.fstat(self.file.fileno())
             return self.file, status.st_size, status.st_mtime_ns
-        except Exception as error:  # each kind of server has errors of its own
-            raise VitralError(f"{self.place}: cannot be read ({error}); check the path and the server") from error
+        except OSError as error:
+            raise VitralError(f"{self.place}: cannot be read ({error.strerror}); check the path") from error
 
     def __exit__(self, *how: object) -> None:
         self.file.close()
@@ -122,16 +123,20 @@ class opened:
 
 def samples(file: Any, place: str, shard: str, label: str | None, met: Met) -> Iterator[Sample]:
     """The samples of a tar, in order. met: is added to."""
-    split = _split(shard)
+    split, size = _split(shard), _size(file)
     try:
         with tarfile.open(fileobj=file, mode="r:", errorlevel=2) as tar:
             group: dict[str, tarfile.TarInfo] = {}
             key = last = ""
             for member in tar:
                 last = member.name
+                if member.islnk() or member.issym():
+                    met.bare.append(f"{shard}/{member.name} (a link, which is not followed)")
                 if not member.isreg():
                     continue
-                if member.offset_data + member.size > _size(file):
+                if member.issparse():
+                    raise VitralError(f"{place}: {member.name!r} is stored with holes; write the tar without --sparse")
+                if member.offset_data + member.size > size:
                     raise VitralError(f"{place}: is cut short in {member.name!r}; copy or download it again")
                 folder, _, base = member.name.rpartition("/")
                 stem, _, kind = base.partition(".")
@@ -139,6 +144,8 @@ def samples(file: Any, place: str, shard: str, label: str | None, met: Met) -> I
                     yield from _sample(tar, group, shard, split, label, met)
                     group = {}
                 key = f"{folder}/{stem}"
+                if kind.lower() in group:
+                    raise VitralError(f"{place}: has {member.name!r} twice; give every sample a name of its own")
                 group[kind.lower()] = member
             if group:
                 yield from _sample(tar, group, shard, split, label, met)
@@ -148,24 +155,20 @@ def samples(file: Any, place: str, shard: str, label: str | None, met: Met) -> I
     except (tarfile.TarError, EOFError, UnicodeError, ValueError, OverflowError) as error:
         if isinstance(error, VitralError):
             raise
-        if is_url(place) and "range requests" in str(error):  # fsspec's words
-            raise NoRangesError(place) from error
         raise VitralError(
             f"{place}: is no readable tar ({error}); shards are not compressed, and whole: write it again"
         ) from error
 
 
 def _size(file: Any) -> int:
-    here = file.tell()
-    file.seek(0, io.SEEK_END)
-    size = int(file.tell())
-    file.seek(here)
+    size = int(file.seek(0, io.SEEK_END))
+    file.seek(0)
     return size
 
 
 def _split(shard: str) -> int:
     """Which of SPLITS the words in a shard's name or its folders' mean; -1 for none."""
-    for part in reversed(shard.rpartition("://")[2].split("/")):
+    for part in reversed(shard.split("/")[3 if is_url(shard) else 0 :]):  # without a URL's host
         for word in re.split(r"[-_.\s]+", part.removesuffix(".tar")):
             if (found := split_of(word)) is not None:
                 return SPLITS.index(found)
@@ -176,11 +179,16 @@ def _sample(
     tar: tarfile.TarFile, group: dict[str, tarfile.TarInfo], shard: str, split: int, label: str | None, met: Met
 ) -> Iterator[Sample]:
     """The sample of these members, by their suffixes; none where no image is among them."""
-    image = next((group[kind] for kind in group if f".{kind}" in EXTENSIONS), None)
-    if image is None:
+    images = [group[kind] for kind in group if f".{kind}" in EXTENSIONS]
+    if not images:
         first = next(iter(group.values())).name
         met.bare.append(f"{shard}/{first}" + (f" and {len(group) - 1} beside it" if len(group) > 1 else ""))
         return
+    if len(images) > 1:
+        raise VitralError(
+            f"{shard}: {images[0].name!r} and {images[1].name!r} are images of one sample; keep one, or name a map as docs/scale.md says"
+        )
+    image = images[0]
     name = f"{shard}/{image.name}"
     _check_size(image, name)
     made = Sample(name, image.offset_data, image.size, _bytes(tar, image), split)
@@ -188,10 +196,10 @@ def _sample(
         _told(made, group["json"], _small(tar, group["json"], name), label, met)
     if "txt" in group:
         met.fields.add("txt")
-    if made.kind == "none" and "cls" in group:
-        made.target, made.kind = _text(tar, group["cls"], name).strip(), "classes"
-    if made.kind == "none" and label == "txt" and "txt" in group:
-        made.target, made.kind = _text(tar, group["txt"], name).strip(), "classes"
+    if "cls" in group and label is None and made.told is None:
+        _classed(made, tar, group["cls"])
+    if "txt" in group and label == "txt":
+        _classed(made, tar, group["txt"])
     guessed = label is None and "cls" not in group and made.kind in ("classes", "sets")
     if (there := _map_in(group)) is not None:
         ending, member = there
@@ -233,6 +241,12 @@ def _text(tar: tarfile.TarFile, member: tarfile.TarInfo, name: str) -> str:
     return _decoded(_small(tar, member, name), member, name)
 
 
+def _classed(sample: Sample, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    """The class that a text beside an image names; none where it is empty."""
+    sample.target = _text(tar, member, sample.name).strip() or None
+    sample.kind = "none" if sample.target is None else "classes"
+
+
 def _decoded(data: bytes, member: tarfile.TarInfo, name: str) -> str:
     try:
         return data.decode("utf-8-sig")
@@ -257,5 +271,5 @@ def _told(sample: Sample, member: tarfile.TarInfo, data: bytes, label: str | Non
     value = next((told[key] for key in keys if key in told), None)
     if isinstance(value, list):
         sample.target, sample.kind = json.dumps(sorted({str(each) for each in value})), "sets"
-    elif value is not None and not isinstance(value, dict):
+    elif value not in (None, "") and not isinstance(value, dict):
         sample.target, sample.kind = str(value), "classes"

@@ -11,16 +11,16 @@ The index is made once, by reading every image and map to its end: `vitral data 
 them, or in a folder of its own; `vitral.data.shards` says of which files.
 """
 
+import contextlib
 import json
 import os
-import re
-from pathlib import Path
 
-from vitral.data.files import cache_folder, write_whole
+from vitral.data.far import fetch, fetch_if_there, sizes
+from vitral.data.files import write_whole
 from vitral.data.formats.indexing import write_index
-from vitral.data.formats.shard_places import place_of, shards_in
+from vitral.data.formats.shard_places import cached, names_tars, place_of, shards_in
 from vitral.data.progress import OnProgress
-from vitral.data.ranges import fetch, fetch_if_there, is_url
+from vitral.data.ranges import is_url
 from vitral.data.shards import (
     ANNOTATED,
     BESIDES,
@@ -39,32 +39,60 @@ from vitral.errors import VitralError
 def open_index(data: str, room: int, progress: OnProgress | None = None, label: str | None = None) -> Index:
     """The index of the data; made on the way where there is none of this version yet, or its shards changed. label: as in `write_index`;
     None takes an index made for any."""
-    here = cache_folder() / "indices" / re.sub(r"\W+", "-", data)
-    if is_url(data) and not shards_in(data):
-        return read_index(_copied(data.rstrip("/"), here), room)
-    own = here if is_url(data) else place_of(data)
-    other = cache_folder() / "indices" / re.sub(r"\W+", "-", str(own))
+    if is_url(data) and not names_tars(data) and (found := _beside(data.rstrip("/"), room, label)) is not None:
+        return found
+    other = cached(data if is_url(data) else str(place_of(data)))
+    own = other if is_url(data) else place_of(data)
     for place in (own, other):
-        if (place / INDEX).is_file():
-            try:
-                index = read_index(str(place), room)
-                if label in (None, index.label) and _unchanged(index):
-                    return index
-            except OldIndexError:
-                if not shards_in(data):
-                    raise
-    place = own if is_url(data) or os.access(own if own.exists() else own.parent, os.W_OK) else other
+        if not (place / INDEX).is_file():
+            continue
+        try:
+            index = read_index(str(place), room)
+        except OldIndexError:
+            if not shards_in(data):
+                raise
+            continue
+        if label in (None, index.label) and _unchanged(index):
+            return index
+        if not shards_in(data):
+            raise _outdated(data, index, label)
+    place = own if os.access(own if own.exists() else own.parent, os.W_OK) else other
     write_index(data, place, progress, label)
     return read_index(str(place), room)
 
 
-def _copied(url: str, here: Path) -> str:
-    """A copy here of the index behind a URL, which says where its shards are."""
-    if (told := fetch_if_there(f"{url}/{INDEX}")) is None:
-        raise VitralError(
-            f"{url}/{INDEX}: is not there, or may not be read; check the address, put an index there by vitral data index, or name the shards: "
-            f"{url}/train-{{000000..000031}}.tar"
-        )
+def _beside(url: str, room: int, label: str | None) -> Index | None:
+    """The index that lies behind a URL, in the folder of its shards or elsewhere; None where it can be made from these."""
+    try:
+        if (told := fetch_if_there(f"{url}/{INDEX}")) is not None:
+            index = read_index(_copied(url, told), room)
+            if label in (None, index.label):
+                return index
+    except OldIndexError:
+        if not shards_in(url):
+            raise
+    if shards_in(url):
+        return None
+    if told is not None:
+        raise _outdated(url, index, label)
+    raise VitralError(
+        f"{url}/{INDEX}: is not there, or may not be read; check the address, put an index there by vitral data index, or name the shards: "
+        f"{url}/train-{{000000..000031}}.tar"
+    )
+
+
+def _outdated(data: str, index: Index, label: str | None) -> VitralError:
+    """That an index far from its shards is not of these, or not for this label."""
+    what = (
+        f"for {index.label or 'the usual labels'}" if label not in (None, index.label) else "before its shards changed"
+    )
+    again = f" --label {label}" if label is not None else ""
+    return VitralError(f"{data}: its index was made {what}; make it again: vitral data index SHARDS --out INDEX{again}")
+
+
+def _copied(url: str, told: bytes) -> str:
+    """A copy here of the index behind a URL, of which index.json was fetched; it says where its shards are."""
+    here = cached(f"{url} copied")
     try:
         index = json.loads(told)
         whole = json.dumps(index | {"root": index["root"] or url})
@@ -82,11 +110,14 @@ def _copied(url: str, here: Path) -> str:
 
 
 def _unchanged(index: Index) -> bool:
-    """Whether the shards here have the sizes and times that the index knows."""
+    """Whether the shards have the sizes that the index knows, and those here the times."""
     ranges = index.ranges
-    for file, size, time in zip(range(len(ranges.files)), ranges.sizes, ranges.times, strict=True):
-        if is_url(place := ranges.place(file)):
-            continue
+    places = [ranges.place(file) for file in range(len(ranges.files))]
+    if is_url(places[0]):
+        with contextlib.suppress(VitralError):  # what is kept here may be enough
+            return sizes(places) == ranges.sizes
+        return True
+    for place, size, time in zip(places, ranges.sizes, ranges.times, strict=True):
         try:
             status = os.stat(place)
         except OSError as error:
