@@ -171,6 +171,10 @@ def changed(**fields):
         (changed(data=[1]), "base64"),
         (changed(data=None), "either as data or as bytes"),
         (changed(parameters={"binary_data_size": 3}), "binary_data_size is 3, and 0 bytes"),
+        (changed(parameters={"binary_data_size": "0"}), "binary_data_size is '0', and 0 bytes"),
+        (changed(parameters={"shared_memory_region": "x"}), "its parameter shared_memory_region is not known"),
+        ({**GOOD, "outputs": [{"name": "probabilities", "parameters": {"classification": 2}}]}, "its parameter classification is not known"),
+        (changed(datatype="UINT8", shape=[1, 9, 9, 2], data=[1] * 162), "image 0: has 2 channels"),
         (changed(datatype="UINT8", shape=[1, 1, 1, 3], data=[1, 2]), "has 3 values, and there are 2"),
         (changed(datatype="UINT8", shape=[1, 1, 1, 3], data=[1, 2, 256]), "no UINT8"),
         (changed(datatype="UINT8", shape=[1, 1, 1, 3], data=["a", 2, 3]), "no UINT8"),
@@ -189,8 +193,13 @@ def test_numbers_that_are_none_are_refused():
         "inputs": [{"name": "pixels", "shape": [1, 1, 1, 1], "datatype": "FP32", "parameters": {"binary_data_size": 4}}]
     }
     told = json.dumps(head).encode()
-    with pytest.raises(VitralError, match="no numbers"):
-        protocol.parse(told + struct.pack("<f", float("nan")), str(len(told)))
+    for wrong in (float("nan"), float("inf"), 3e38, -256, 511):
+        with pytest.raises(VitralError, match="no pixels"):
+            protocol.parse(told + struct.pack("<f", wrong), str(len(told)))
+    for wrong in (1e39, 1e300):  # beyond float32
+        told_so = {"inputs": [{"name": "pixels", "shape": [1, 1, 1, 1], "datatype": "FP32", "data": [wrong]}]}
+        with pytest.raises(VitralError, match="no pixels"):
+            protocol.parse(json.dumps(told_so).encode(), None)
     assert protocol.parse(told + struct.pack("<f", 7), str(len(told))).pictures[0].data == np.full((1, 1, 1), 7)
 
 

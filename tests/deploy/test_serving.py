@@ -259,6 +259,9 @@ def test_hugging_faces_parameters(ask):
     assert ask.post("/", json={"inputs": f"data:image/png;base64,{data}"}).status_code == 200
     same = ask.post("/", json={"inputs": data, "parameters": {"function_to_apply": "softmax"}})
     assert same.json() == ask.post("/", content=encoded()).json()
+    lines = base64.encodebytes(encoded()).decode()  # as the program base64 writes it
+    for nothing_said in ({"parameters": None}, {"parameters": {"top_k": None, "function_to_apply": None}}, {}):
+        assert ask.post("/", json={"inputs": lines, **nothing_said}).json() == same.json()
     for body, says in (
         ({"inputs": data, "parameters": {"function_to_apply": "sigmoid"}}, "scores are softmax"),
         ({"inputs": data, "parameters": {"top_k": 0}}, "parameters.top_k"),
@@ -267,6 +270,7 @@ def test_hugging_faces_parameters(ask):
         ({"inputs": "*"}, "no base64"),
         ({"inputs": ["a"]}, "inputs"),
         ({}, "inputs"),
+        ([], "body: "),
     ):
         answer = ask.post("/", json=body)
         assert answer.status_code == 400, body

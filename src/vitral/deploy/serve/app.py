@@ -124,7 +124,7 @@ def hub(app: FastAPI, serving: Serving) -> None:
         form = FORMS[loaded.predictor.card.task]
         if options.function_to_apply not in (None, form.applied):
             raise VitralError(f"function_to_apply: this model's scores are {form.applied or 'its own'}; leave it out")
-        (answer,) = await serving.predict(model, loaded, [picture], options.top_k, gone(request))
+        (answer,) = await serving.predict(model, loaded, [picture], options.top_k or TOP, gone(request))
         if isinstance(answer, VitralError):
             raise answer
         return JSONResponse(form.hub(answer), headers=versioned(model, loaded))

@@ -31,7 +31,7 @@ class Options(BaseModel):
     """Parameters of a request in Hugging Face's JSON."""
 
     model_config = ConfigDict(extra="forbid")
-    top_k: Annotated[int, Field(ge=1)] = 5
+    top_k: Annotated[int, Field(ge=1)] | None = None
     function_to_apply: Literal["sigmoid", "softmax", "none"] | None = None
 
 
@@ -41,7 +41,7 @@ class Hub(BaseModel):
     model_config = ConfigDict(extra="forbid")
     inputs: str
     """The file in base64, alone or as a data URL."""
-    parameters: Options = Options()
+    parameters: Options | None = None
 
 
 @asynccontextmanager
@@ -101,7 +101,7 @@ async def hub_request(request: Request) -> tuple[Picture, Options]:
         asked = Hub.model_validate(json.loads(body))
     except ValidationError as error:
         first = error.errors()[0]
-        raise VitralError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+        raise VitralError(f"{'.'.join(map(str, first['loc'])) or 'body'}: {first['msg']}") from error
     except (ValueError, RecursionError) as error:
         raise VitralError(
             'the body is no JSON; send {"inputs": a picture in base64, "parameters": {"top_k": 5}}'
@@ -112,6 +112,6 @@ async def hub_request(request: Request) -> tuple[Picture, Options]:
     if text.startswith("data:"):
         text = text.partition(",")[2]
     try:
-        return Picture("image", b64decode(text, validate=True)), asked.parameters
+        return Picture("image", b64decode("".join(text.split()), validate=True)), asked.parameters or Options()
     except ValueError as error:
         raise VitralError("inputs: is no base64; send the picture's file in base64") from error

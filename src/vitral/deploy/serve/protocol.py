@@ -29,6 +29,8 @@ TAKEN = {("image", "BYTES"): 1, ("image", "UINT8"): 4, ("pixels", "UINT8"): 4, (
 """Inputs by name and datatype: the number of their axes."""
 DECLARED = [{"name": "image", "datatype": "BYTES", "shape": [-1]}]
 """What a model's description says of its inputs; pixels may come in its place."""
+SCALE = (-255, 510)
+"""Between what pixels lie: on the 0..255 scale, from which resizing without rounding may leave them a little."""
 Parameters = dict[str, Any]
 
 
@@ -83,10 +85,21 @@ def parse(body: bytes, header: str | None) -> Request:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "body"
         raise VitralError(f"{where}: {first['msg']}; see the Open Inference Protocol, version 2") from error
+    _check_known("input", asked.inputs, "binary_data_size")
+    _check_known("output", asked.outputs, "binary_data")
     pictures = _pictures(asked.inputs[0], body[end:])
     binary = asked.parameters.get("binary_data_output") is True
     outputs = {each.name: each.parameters.get("binary_data", binary) is True for each in asked.outputs}
     return Request(asked.id, pictures, outputs, binary)
+
+
+def _check_known(what: str, tensors: Sequence[Input | Output], known: str) -> None:
+    """A VitralError for a tensor with another parameter: of classes, or of shared memory, which there is not here."""
+    for each in tensors:
+        if unknown := sorted(each.parameters.keys() - {known}):
+            raise VitralError(
+                f"{what} {each.name[:40]}: its parameter {unknown[0][:40]} is not known; there is {known}"
+            )
 
 
 def _pictures(given: Input, rest: bytes) -> list[Picture]:
@@ -95,9 +108,9 @@ def _pictures(given: Input, rest: bytes) -> list[Picture]:
         known = ", ".join(f"{name} {kind}" for name, kind in TAKEN)
         raise VitralError(f"input {given.name[:40]!r} of {given.datatype[:40]}: is not known; send one of {known}")
     size = given.parameters.get("binary_data_size")
-    if size is not None and size != len(rest):
+    if size is not None and (type(size) is not int or size != len(rest)):
         raise VitralError(
-            f"input {given.name}: binary_data_size is {str(size)[:40]}, and {len(rest)} bytes follow the JSON"
+            f"input {given.name}: binary_data_size is {size!r:.40}, and {len(rest)} bytes follow the JSON"
         )
     if (size is None) == (given.data is None):
         raise VitralError(f"input {given.name}: give its tensor either as data or as bytes with binary_data_size")
@@ -128,13 +141,13 @@ def _array(given: Input, shape: tuple[int, ...], rest: bytes | None) -> NDArray[
                 kind.kind == "u" and (told.dtype.kind == "f" or told.min() < 0 or told.max() > 255)
             ):
                 raise ValueError
-            flat = told.astype(kind).ravel()
+            flat = told.ravel()
     except ValueError as error:
         raise VitralError(f"input {given.name}: its data are no {given.datatype}") from error
     if flat.size != wanted:
         raise VitralError(f"input {given.name}: its shape {list(shape)} has {wanted} values, and there are {flat.size}")
-    if kind.kind == "f" and not np.isfinite(flat).all():
-        raise VitralError(f"input {given.name}: holds values that are no numbers")
+    if kind.kind == "f" and not ((flat >= SCALE[0]) & (flat <= SCALE[1])).all():  # NaN neither
+        raise VitralError(f"input {given.name}: holds values that are no pixels; give them on the 0..255 scale")
     return flat.reshape(shape).astype(kind)
 
 

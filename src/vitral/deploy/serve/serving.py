@@ -1,6 +1,7 @@
 """From pictures to answers, for every protocol: bounded, in batches with what else waits, each picture alone in its failure."""
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -184,7 +185,7 @@ def prepared_of(predictor: Predictor, picture: Picture) -> Prepared:
             pixels, clipped = predictor.read_seen(picture.data)
         return Prepared(picture.name, steps.view(pixels), predictor.placed(pixels), clipped)
     except VitralError as error:
-        raise VitralError(str(error).replace("image bytes:", f"{picture.name}:", 1)) from error
+        raise VitralError(re.sub("^(image bytes|array):", lambda _: f"{picture.name}:", str(error))) from error
     except (MemoryError, RuntimeError) as error:  # PyTorch's allocator raises RuntimeError
         if isinstance(error, RuntimeError) and "memory" not in str(error):
             raise
