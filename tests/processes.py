@@ -1,6 +1,10 @@
 """`vitral` as processes of its own, for what only a process shows: signals, kills, streams. All else runs `vitral.cli.main` in the tests' process."""
 
+import contextlib
+import http.client
+import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -39,3 +43,34 @@ def eventually(happens, process=None):
         assert time.monotonic() - began < PATIENCE
         time.sleep(0.01)
     return found
+
+
+def request(port, method, path, body=None, headers=None):
+    """(status, JSON) of one request on a connection of its own."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    with contextlib.closing(connection):
+        connection.request(method, path, body, {"connection": "close"} | (headers or {}))
+        answer = connection.getresponse()
+        data = answer.read()
+        return answer.status, json.loads(data) if answer.headers.get("content-type") == "application/json" else data
+
+
+def ready(port):
+    with contextlib.suppress(OSError):
+        return request(port, "GET", "/v2/health/ready")[0] == 200
+
+
+@contextlib.contextmanager
+def serving(*words, code=None, environment=None, folder=None):
+    """(a running `vitral serve` that is ready, its port, what it said first)"""
+    started = start(*words, code=code, environment=environment, cwd=folder)
+    try:
+        line = started.stderr.readline()
+        found = re.search(r"http://[^ ]*:(\d+)/", line)
+        assert found, line + started.stderr.read()
+        port = int(found[1])
+        eventually(lambda: ready(port), started)
+        yield started, port, line
+    finally:
+        started.kill()
+        started.communicate()

@@ -1,13 +1,17 @@
 """What the README and the docs tell people to type works as it stands there."""
 
+import json
 import re
+import shlex
 import shutil
+import subprocess
 import sys
 
 import numpy as np
 import pytest
 
 import reference
+from processes import serving
 from vitral.data.options import SceneOptions
 from vitral.data.scenes import write_scenes
 from vitral.deploy.web import runtime
@@ -136,6 +140,52 @@ def test_the_commands_run_in_order(pytestconfig, place, monkeypatch, capsys, nam
         assert stop.value.code == 0, (line, capsys.readouterr().err)
         ran += 1
     assert ran >= least
+
+
+@pytest.fixture(scope="module")
+def served(shapes_run, shapes_folder, tmp_path_factory):
+    """(the port of `vitral serve runs/photos`, the folder where that runs and pictures lie)"""
+    folder = tmp_path_factory.mktemp("serving")
+    shutil.copytree(shapes_run, folder / "runs" / "photos")
+    for name, kind in (("cat.jpg", "disc"), ("dog.jpg", "cross")):
+        shutil.copy(shapes_folder / kind / "00.png", folder / name)
+    with serving("serve", "runs/photos", "--port", "0", folder=folder) as (_, port, _line):
+        yield port, folder
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl: is not on this computer")
+@pytest.mark.parametrize(("name", "least"), [("README.md", 1), ("docs/serve.md", 2)])
+def test_what_curl_asks_is_answered(pytestconfig, served, name, least):
+    port, folder = served
+    model = load(folder / "runs" / "photos")
+    lines = [line for _, code in blocks(pytestconfig.rootpath / name, "bash") for line in code.splitlines()]
+    assert any(line.startswith("vitral serve runs/photos ") for line in lines)
+    asked = [line for line in lines if line.startswith("curl ")]
+    for line in asked:
+        words = shlex.split(line.replace(":8000/", f":{port}/"), comments=True)
+        words += ["--silent", "--show-error", "--noproxy", "*", "--write-out", "\n%{http_code}"]
+        *body, status = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True).stdout.split("\n")
+        assert status == "200", (line, body)
+        found = json.loads("\n".join(body))
+        rows = found if isinstance(found, list) else [found]
+        for picture, row in zip(re.findall(r"@(\S+)", line), rows, strict=True):
+            wanted = model.predict(folder / picture)
+            assert (row["model"], row["label"]) == ("photos", wanted.label)
+            assert row["probability"] == pytest.approx(wanted.probability, abs=1e-5)
+    assert len(asked) >= least
+
+
+def test_what_tritons_client_asks_is_answered(pytestconfig, served, monkeypatch):
+    port, folder = served
+    monkeypatch.chdir(folder)
+    ((_, code),) = blocks(pytestconfig.rootpath / "docs/serve.md", "python")
+    told = {}
+    code = code.replace(":8000", f":{port}").replace("client.infer(", "found = client.infer(")
+    exec(compile(code, "serve.md", "exec"), told)
+    told["client"].close()
+    model = load(folder / "runs" / "photos")
+    wanted = dict(model.predict(folder / "cat.jpg").top)
+    assert told["found"][0].tolist() == pytest.approx([wanted[label] for label in model.labels], abs=1e-5)
 
 
 @pytest.mark.parametrize(

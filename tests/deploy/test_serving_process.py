@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import itertools
-import json
 import re
 import signal
 import socket
@@ -16,7 +15,7 @@ import pytest
 from served import saved
 from viewing import encoded
 
-from processes import PATIENCE, eventually, start
+from processes import PATIENCE, eventually, ready, request, serving, start
 from vitral.cli import main
 from vitral.deploy.export.formats import export
 
@@ -50,37 +49,6 @@ main()
 """
 
 
-def request(port, method, path, body=None, headers=None):
-    """(status, JSON) of one request on a connection of its own."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    with contextlib.closing(connection):
-        connection.request(method, path, body, {"connection": "close"} | (headers or {}))
-        answer = connection.getresponse()
-        data = answer.read()
-        return answer.status, json.loads(data) if answer.headers.get("content-type") == "application/json" else data
-
-
-def ready(port):
-    with contextlib.suppress(OSError):
-        return request(port, "GET", "/v2/health/ready")[0] == 200
-
-
-@contextlib.contextmanager
-def process(*words, code=None, environment=None):
-    """(a running `vitral serve` that is ready, its port, what it said first)"""
-    started = start(*words, code=code, environment=environment)
-    try:
-        line = started.stderr.readline()
-        found = re.search(r"http://[^ ]*:(\d+)/", line)
-        assert found, line + started.stderr.read()
-        port = int(found[1])
-        eventually(lambda: ready(port), started)
-        yield started, port, line
-    finally:
-        started.kill()
-        started.communicate()
-
-
 @pytest.fixture
 def model(tmp_path):
     saved(tmp_path / "photos.safetensors", seed=1)
@@ -91,7 +59,7 @@ def test_the_end_waits_for_what_was_taken(model, tmp_path):
     """SIGTERM while one image is computed and another waits: both are answered, nobody else is let in, and the process ends well."""
     begun, gate = tmp_path / "begun", tmp_path / "gate"
     with (
-        process(begun, gate, "serve", model, "--port", "0", "--batch-size", "1", code=HOLDING) as (started, port, _),
+        serving(begun, gate, "serve", model, "--port", "0", "--batch-size", "1", code=HOLDING) as (started, port, _),
         ThreadPoolExecutor() as pool,
     ):
         first = pool.submit(request, port, "POST", "/predict", encoded(seed=1))
@@ -116,7 +84,7 @@ def test_the_end_waits_for_what_was_taken(model, tmp_path):
 
 
 def test_ctrl_c_ends_it_quietly(model):
-    with process("serve", model, "--port", "0") as (started, _, line):
+    with serving("serve", model, "--port", "0") as (started, _, line):
         assert re.match(r"vitral serve: http://127\.0\.0\.1:\d+/  \(1 model; Ctrl-C ends it\)\n", line)
         started.send_signal(signal.SIGINT)
         out, err = started.communicate(timeout=PATIENCE)
@@ -127,21 +95,21 @@ def test_an_exported_model_is_served_without_pytorch(model, tmp_path):
     from vitral.predict import load
 
     export(load(model), tmp_path / "photos.onnx")
-    with process("serve", tmp_path / "photos.onnx", "--port", "0", code=WITHOUT_TORCH) as (_, port, _line):
+    with serving("serve", tmp_path / "photos.onnx", "--port", "0", code=WITHOUT_TORCH) as (_, port, _line):
         status, answer = request(port, "POST", "/predict", encoded())
         assert status == 200
         assert answer["probability"] == pytest.approx(load(model).predict(encoded()).probability, abs=1e-5)
 
 
 def test_elsewhere_a_token_is_needed(model):
-    with process("serve", model, "--port", "0", "--host", "0.0.0.0", environment={"VITRAL_TOKEN": "of-my-own"}) as (
+    with serving("serve", model, "--port", "0", "--host", "0.0.0.0", environment={"VITRAL_TOKEN": "of-my-own"}) as (
         _,
         port,
         _line,
     ):
         assert request(port, "POST", "/predict", encoded())[0] == 401
         assert request(port, "POST", "/predict", encoded(), {"authorization": "Bearer of-my-own"})[0] == 200
-    with process("serve", model, "--port", "0", "--host", "0.0.0.0", environment={"VITRAL_TOKEN": ""}) as (
+    with serving("serve", model, "--port", "0", "--host", "0.0.0.0", environment={"VITRAL_TOKEN": ""}) as (
         started,
         port,
         _line,
