@@ -57,6 +57,25 @@ def test_another_run_is_not_gone_on_with(shapes_folder, whole, tmp_path, capsys,
     assert "nothing is left to do" not in said
 
 
+def test_a_recipe_that_was_changed_is_noticed(shapes_folder, tmp_path, capsys):
+    recipe, words = (
+        tmp_path / "own.toml",
+        ["train", shapes_folder, "--out", tmp_path / "run", *WORDS, "--recipe", tmp_path / "own.toml"],
+    )
+    recipe.write_text("[optim]\nlr = 0.001\n")
+    train(*words)
+    for finished in (True, False):
+        recipe.write_text("# the rate\n[optim]\nlr = 1e-3\n[train]\nworkers = 1\n")
+        train(*words)
+        assert "nothing is left to do" in capsys.readouterr().err or not finished
+        recipe.write_text("[optim]\nlr = 0.002\n[train]\nseed = 3\n")
+        train(*words, status=2)
+        assert (
+            f"was begun with another {recipe}, as optim.lr, train.seed shows; write there" in capsys.readouterr().err
+        )
+        (tmp_path / "run/report.html").unlink()
+
+
 @pytest.mark.parametrize("pointed", [True, False])
 def test_a_model_that_was_removed_is_written_again(shapes_folder, whole, tmp_path, capsys, pointed):
     out = Path(shutil.copytree(whole, tmp_path / "run"))
@@ -151,6 +170,23 @@ def test_two_runs_do_not_meet_in_one_folder(shapes_folder, tmp_path, capsys, pro
     with Claim(tmp_path / "run"):
         train("train", shapes_folder, "--out", tmp_path / "run", *WORDS, "--processes", processes, status=2)
     assert f"a run is going on there (process {os.getpid()}); wait for it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--lr", "1"], "leave out --lr"), ([], "holds no run to resume"), (["digits"], "leave out digits")],
+)
+def test_several_processes_are_not_started_to_be_refused(tmp_path, capsys, monkeypatch, words, said):
+    monkeypatch.setattr("vitral.cli.launch.launch", lambda *given: pytest.fail("they were started"))
+    train("train", *words, "--resume", tmp_path, "--processes", "2", status=2)
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_at_work_is_not_resumed_by_several_processes(parted, tmp_path, capsys):
+    out = Path(shutil.copytree(parted[0], tmp_path / "run"))
+    with Claim(out):
+        train("train", "--resume", out, "--processes", "2", status=2)
+    assert f"a run is going on there (process {os.getpid()})" in capsys.readouterr().err
 
 
 def test_what_else_lies_in_the_folder_is_not_touched(shapes_folder, tmp_path, capsys):

@@ -7,13 +7,14 @@ import json
 import os
 import shlex
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vitral.cli.coach import attend
 from vitral.cli.parse import as_flags, at_least, program, unused, without
-from vitral.errors import VitralError
+from vitral.errors import VitralError, some
 from vitral.objectives.options import OBJECTIVES
 
 if TYPE_CHECKING:
@@ -57,14 +58,19 @@ def _launched(given: Any, words: list[str], command: str) -> int:
     """The command in several processes."""
     from vitral.checkpoints.claim import going_on, taken
     from vitral.cli.launch import launch
+    from vitral.training.start import written_down
 
     if "TORCHELASTIC_RUN_ID" in os.environ:
         raise VitralError(f"processes {given.processes}: torchrun has started them already; leave out --processes")
     own = without(words, type(given), {"processes"})
-    if given.resume is not None:
+    if given.resume is not None:  # refused at once, and not when all have started
+        refuse_changes(given)
+        written_down(given.resume)
+        if going_on(given.resume):
+            raise taken(given.resume)
         return launch(given.processes, command, own, [])
     out, fresh = placed(given, command)
-    if (given.go_on or not fresh) and going_on(out):  # said at once, and not when all have started
+    if (given.go_on or not fresh) and going_on(out):
         raise taken(out)
     if fresh:
         own += ["--out", str(out if given.go_on else unused(out))]
@@ -108,7 +114,7 @@ def _trained(given: Any, words: list[str], command: str, display: "Display", wor
 
 def refuse_changes(given: Any) -> None:
     """--resume goes on as the run began."""
-    if changed := given.said - {"resume", "workers", "moved"}:
+    if changed := given.said - {"resume", "workers", "moved", "processes"}:
         raise VitralError(
             f"--resume keeps the run's data and recipe; leave out {as_flags(changed)}, or start a new run"
         )
@@ -133,12 +139,29 @@ def _same_words(out: Path, given: Any, words: list[str]) -> None:
     """Refuse to go on with a run that other words began."""
     from vitral.training.start import written_down
 
-    said = written_down(out)["command"]
+    described = written_down(out)
+    said = described["command"]
     before, now = (without(each, type(given), ABOUT_PROCESSES) for each in (shlex.split(said)[2:], words))
     if before != now:
         raise VitralError(
             f"{out}: holds a run that was begun by {said}; say the same words, go on with --resume {out}, or choose another --out"
         )
+    asked, stored = _asked(given), described.get("asked", {})  # not kept before 2026-12
+    changed = [key for key in sorted({*asked, *stored}) if asked.get(key) != stored.get(key)]
+    if changed and "asked" in described:
+        raise VitralError(
+            f"{out}: holds a run that was begun with another {given.recipe}, as {some(changed)} shows; write there what it said, go on with "
+            f"--resume {out}, or choose another --out"
+        )
+
+
+def _asked(given: Any) -> dict[str, Any]:
+    """What the recipe's file says, but for the loader processes, by section.field."""
+    if given.recipe is None:
+        return {}
+    sections = tomllib.loads(given.recipe.read_text())
+    fields = {f"{name}.{key}": value for name, section in sections.items() for key, value in section.items()}
+    return {key: value for key, value in fields.items() if key != "train.workers"}
 
 
 def _begun(given: Any, words: list[str], command: str, display: "Display", world: "World") -> "Run":
@@ -168,14 +191,15 @@ def _started(given: Any, words: list[str], command: str, display: "Display", wor
     spoken = shlex.join(["vitral", command, *words])
     check_place(unused(out) if fresh else out)
     if command == "pretrain":  # the rules of a plan were found by scores on labels
-        return begin(settle(given.data, given.settings, display), out, display, spoken, fresh=fresh, world=world)
+        settled = settle(given.data, given.settings, display)
+        return begin(settled, out, display, spoken, asked=_asked(given), fresh=fresh, world=world)
     from vitral.guidance.plan.plan import make_plan
     from vitral.training.machine import choose_device
 
     choose_device(given.settings.train.device)  # a plan could be for another machine, a run cannot
     made = make_plan(given.data, given.settings, display, brief=True)
     settled = replace(made.settled, reasons=(*made.brief(), *made.settled.reasons))
-    return begin(settled, out, display, spoken, made.foreseen, fresh=fresh, world=world)
+    return begin(settled, out, display, spoken, made.foreseen, asked=_asked(given), fresh=fresh, world=world)
 
 
 def check_data(given: Any, command: str) -> None:

@@ -31,7 +31,7 @@ class Train:
     out: Path | None = None
     """Run folder to make; default: runs/ and the data's name."""
     resume: Path | None = None
-    """Go on with the run in this folder. It continues exactly where its last checkpoint left it; only --workers may change."""
+    """Go on with the run in this folder. It continues exactly where its last checkpoint left it; only --workers and --processes may change."""
     moved: str | None = argument(None, flags=("--data",))
     """With --resume: where the run's data are now, if they moved. They must be the same images and labels."""
     go_on: bool = argument(False, flags=("--continue",))
@@ -99,7 +99,7 @@ class Pretrain:
     out: Path | None = None
     """Run folder to make; default: runs/ and the data's name with -pretrained."""
     resume: Path | None = None
-    """Go on with the run in this folder. It continues exactly where its last checkpoint left it; only --workers may change."""
+    """Go on with the run in this folder. It continues exactly where its last checkpoint left it; only --workers and --processes may change."""
     moved: str | None = argument(None, flags=("--data",))
     """With --resume: where the run's data are now, if they moved. They must be the same images and labels."""
     go_on: bool = argument(False, flags=("--continue",))

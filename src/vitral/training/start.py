@@ -62,13 +62,14 @@ def begin(
     command: str = "",
     foreseen: Mapping[str, float] | None = None,
     *,
+    asked: Mapping[str, Any] | None = None,
     fresh: bool = False,
     world: World = ALONE,
 ) -> Run:
     """A new run in the folder `out`, claimed against other processes; it must not hold a run that has a checkpoint.
 
-    foreseen: the `epochs` and `seconds` of training by a plan's trial. fresh: in `out`, or if it exists in
-    the first of out-2, out-3, ... that does not. world: of which this is the first process; the others `follow`.
+    foreseen: the `epochs` and `seconds` of training by a plan's trial. asked: what the recipe's file said, to be known again. fresh: in `out`, or
+    if it exists in the first of out-2, out-3, ... that does not. world: of which this is the first process; the others `follow`.
     """
     settled = settle_parts(settled, choose_device(settled.recipe.train.device), world)
     run, initial = draft(settled, out, display, world)
@@ -80,16 +81,14 @@ def begin(
     assert run.claim is not None
     try:
         check_place(run.folder, run.claim)
-        _write_down(run, settled, initial, command, foreseen or {})
+        _write_down(run, settled, initial, {"command": command, "asked": asked or {}, "foreseen": foreseen or {}})
     except BaseException:
         run.claim.undo()
         raise
     return run
 
 
-def _write_down(
-    run: Run, settled: Settled, initial: Initial | None, command: str, foreseen: Mapping[str, float]
-) -> None:
+def _write_down(run: Run, settled: Settled, initial: Initial | None, begun: Mapping[str, Any]) -> None:
     """Write all that is known before the first step into the folder, and show it."""
     dataset, recipe, out = run.data, run.recipe, run.folder
     reasons = [*settled.reasons, *([] if initial is None else initial.notes)]
@@ -106,8 +105,7 @@ def _write_down(
         "inputs": inputs(recipe),
         "notes": notes,
         "reasons": reasons,
-        "foreseen": foreseen,
-        "command": command,
+        **begun,
         "seed": recipe.train.seed,
         "version": vitral.__version__,
         "torch": torch.__version__,
