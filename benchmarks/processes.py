@@ -1,6 +1,6 @@
 """One run in one process and in several of one thread each: images a second, and how much of so many times one process's that is.
 
-    python benchmarks/processes.py [--processes 2] [--steps 30] [--batch-size 64] [--dim 192] [--depth 12]
+    python benchmarks/processes.py [--processes 2] [--steps 30] [--batch-size 64] [--dim 192] [--depth 12] [--optimizer muon]
 
 Runs take turns, three of each kind: one process, several that hold the model whole, several that hold parts of it (`--fsdp yes`), and so many runs of
 one process each beside each other, which share nothing: what the machine itself allows. The rate is of the run's own log without its first ten
@@ -32,6 +32,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, value in (("processes", 2), ("steps", 30), ("batch-size", 64), ("dim", 192), ("depth", 12)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--optimizer", default="muon", help="muon, which training takes by itself, or another")
     given = parser.parse_args()
     several = ["--processes", str(given.processes)]
     kinds = {
@@ -56,7 +57,7 @@ def main() -> None:
                     sys.executable, "-m", "vitral", "train", f"{place}/images", "--model", "vit_tiny_patch16_224", "--image-size", "64", "64",
                     "--patch-size", "8", "--dim", str(given.dim), "--depth", str(given.depth), "--steps", str(given.steps),
                     "--batch-size", str(given.batch_size), "--workers", "0", "--validate-every", "1000", "--near-copies", "apart",
-                    "--optimizer", "adamw", "--val-fraction", "0.01", "--test-fraction", "0.01", *words,
+                    "--optimizer", given.optimizer, "--val-fraction", "0.01", "--test-fraction", "0.01", *words,
                 ]  # fmt: skip
                 environment = os.environ | {"OMP_NUM_THREADS": "1"}
                 started = [

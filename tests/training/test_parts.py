@@ -1,4 +1,4 @@
-"""Optimisers, averages and checkpoints of tensors of which each of two processes holds a part, against whole ones."""
+"""Optimisers, averages and checkpoints of tensors of which each of two processes holds a part, or which both hold, against those of one process."""
 
 import subprocess
 import sys
@@ -26,18 +26,20 @@ from vitral.training.optim import build_optimizers, update_average
 from vitral.training.options import OptimOptions
 from vitral.training.state import collect, restore
 from vitral.training.whole import cut, gathered, own, whole
+from vitral.training.world import ALONE, World
 
 torch.distributed.init_process_group("gloo")
 mesh, first = init_device_mesh("cpu", (2,)), torch.distributed.get_rank() == 0
-SMALL = dict(image_size=(8, 8), patch_size=4, dim=10, depth=1, num_heads=2, num_classes=3, in_channels=1)
+together = World(torch.distributed.get_rank(), 2)
+SMALL = dict(image_size=(8, 8), patch_size=4, dim=10, depth=3, num_heads=2, num_classes=3, in_channels=1)
 for name in ("adamw", "sgd", "lamb", "lars", "muon"):
     torch.manual_seed(0)
     whole_model = create_model("vit_tiny_patch16_224", **SMALL)
     divided = fully_shard(copy.deepcopy(whole_model), mesh=mesh)
     options = OptimOptions(optimizer=name, lr=0.01)
     sides = []
-    for model in (whole_model, divided):
-        sides.append((model, build_optimizers(model, options), {n: p.detach().clone() for n, p in model.named_parameters()}))
+    for model, world in ((whole_model, ALONE), (divided, together), (copy.deepcopy(whole_model), together)):
+        sides.append((model, build_optimizers(model, options, world), {n: p.detach().clone() for n, p in model.named_parameters()}))
     for step in range(3):
         gradients = {n: torch.randn_like(p) for n, p in whole_model.named_parameters()}
         for model, optimizers, average in sides:
@@ -46,9 +48,10 @@ for name in ("adamw", "sgd", "lamb", "lars", "muon"):
             for optimizer in optimizers:
                 optimizer.step()
             update_average(average, model.named_parameters(), 0.9, step)
-    expected, found = collect(*sides[0]), gathered(collect(*sides[1]), True)
-    assert expected.keys() == found.keys()
-    print(name, max(float((expected[key] - found[key]).abs().max()) for key in expected)) if first else None
+    expected, *others = [gathered(collect(*side), True) for side in sides]
+    assert all(expected.keys() == found.keys() for found in others)
+    found = others[0]
+    print(name, max(float((expected[key] - other[key]).abs().max()) for key in expected for other in others)) if first else None
     fresh = fully_shard(create_model("vit_tiny_patch16_224", **SMALL), mesh=mesh)
     again = (fresh, build_optimizers(fresh, options), {n: p.detach().clone() for n, p in fresh.named_parameters()})
     restore(found, *again)

@@ -109,7 +109,7 @@ class Loop:
         self.world.in_step = True
         held = collect(self.model, self.optimizers, self.average)
         self.parts = Parts(self.model, self.objective, self.device, self.world, offload=how == "offload")
-        self.optimizers = build_optimizers(self.model, self.recipe.optim)
+        self.optimizers = build_optimizers(self.model, self.recipe.optim, self.world)
         step_without_compiler(self.optimizers)
         if self.average is not None:
             self.average = {name: p.detach().clone() for name, p in self.model.named_parameters()}

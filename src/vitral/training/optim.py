@@ -10,6 +10,7 @@ from vitral.models.common import ImageModel
 from vitral.training.machine import choose_precision
 from vitral.training.optimizers import Lamb, Lars, Muon
 from vitral.training.options import OptimOptions
+from vitral.training.world import ALONE, World
 
 MATRICES = ("weight", "a", "b")  # linear layers and convolutions; a and b are LoRA's
 
@@ -38,11 +39,12 @@ def image_models(learner: nn.Module) -> list[tuple[str, ImageModel]]:
     return [(f"{name}." if name else "", m) for name, m in learner.named_modules() if isinstance(m, ImageModel)]
 
 
-def build_optimizers(model: nn.Module, options: OptimOptions) -> list[torch.optim.Optimizer]:
+def build_optimizers(model: nn.Module, options: OptimOptions, world: World = ALONE) -> list[torch.optim.Optimizer]:
     """One optimiser for everything, or Muon for each model's `whole_matrices` and AdamW for the rest. Frozen parameters are left out.
 
     A group is {params, scale, decays}, from which `set_rates` sets its learning rate and weight decay. Muon's updates are scaled to AdamW's size, so
-    both take one learning rate and one decay; Muon computes in the precision that the parameters' device multiplies fastest.
+    both take one learning rate and one decay; Muon computes in the precision that the parameters' device multiplies fastest, and shares the work
+    among the processes of `world`.
     """
     assert options.lr is not None
     scales = rate_scales(model, options.layer_decay)
@@ -60,7 +62,8 @@ def build_optimizers(model: nn.Module, options: OptimOptions) -> list[torch.opti
     device = next(p.device for params in parted.values() for p in params)
     optimizers = [_optimizer(groups[False], options, fused=device.type in ("cpu", "cuda"))] if groups[False] else []
     if groups[True]:
-        optimizers.append(Muon(groups[True], options.lr, dtype=torch_dtype(choose_precision("auto", device))))
+        dtype = torch_dtype(choose_precision("auto", device))
+        optimizers.append(Muon(groups[True], options.lr, dtype=dtype, world=world))
     set_rates(optimizers, options.lr, options.weight_decay)
     return optimizers
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from vitral.training.whole import cut, whole
+from vitral.training.world import ALONE, World
 
 Group = dict[str, object]
 Tensors = list[Tensor] | tuple[Tensor, ...]
@@ -109,6 +110,7 @@ class Muon(torch.optim.Optimizer):
     Args:
         groups: parameters or groups of them, matrices or the kernels of convolutions [out, in, h, w], taken as matrices [out, in * h * w].
         dtype: of the orthogonalisation; momentum and parameters keep their own.
+        world: the processes whose parameters and gradients are the same; each orthogonalises some of the matrices.
     """
 
     def __init__(
@@ -118,9 +120,10 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         weight_decay: float = 0.0,
         dtype: torch.dtype = torch.float32,
+        world: World = ALONE,
     ) -> None:
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
-        self.dtype = dtype
+        self.dtype, self.world = dtype, world
         assert all(p.ndim >= 2 for group in self.param_groups for p in group["params"]), (
             "Muon is for matrices and kernels"
         )
@@ -145,11 +148,12 @@ class Muon(torch.optim.Optimizer):
                 wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
                 shapes.setdefault(tuple(wide.shape), []).append((p, wide, group["lr"]))
         for (rows, columns), matrices in shapes.items():
-            count = max(1, STACKED // (rows * columns))
+            count = max(self.world.size, STACKED // (rows * columns))
             for start in range(0, len(matrices), count):
                 part = matrices[start : start + count]
-                stack = orthogonal(torch.stack([wide for _, wide, _ in part]), self.dtype)  # [n, rows, columns]
-                for (p, _, lr), wide in zip(part, stack, strict=True):
+                stack = torch.stack([wide for _, wide, _ in part])  # [n, rows, columns]
+                found = self.world.shared(stack, lambda some: orthogonal(some, self.dtype).to(self.dtype))
+                for (p, _, lr), wide in zip(part, found.to(stack.dtype), strict=True):
                     turned = wide if len(p) == len(wide) else wide.T
                     p.add_(cut(turned.reshape(p.shape), p), alpha=-lr * 0.2 * math.sqrt(columns))
 

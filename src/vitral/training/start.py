@@ -292,7 +292,7 @@ def _build(
         learner,
         objective,
         batches,
-        build_optimizers(learner, recipe.optim),
+        build_optimizers(learner, recipe.optim, world),
         average,
         progress,
         recipe,

@@ -195,6 +195,16 @@ class World:
             for each, summed in zip(bucket, flat.split([g.numel() for g in bucket]), strict=True):
                 each.copy_(summed.view_as(each))
 
+    def shared(self, rows: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
+        """compute(rows), whose rows each come of one row alone: every process computes some of them and has all."""
+        if self.size == 1 or len(rows) == 1:
+            return compute(rows)
+        each = -(-len(rows) // self.size)
+        own = torch.arange(each * self.rank, each * (self.rank + 1)).clamp(
+            max=len(rows) - 1
+        )  # the last may be computed again
+        return self.join(compute(rows[own.to(rows.device)]))[: len(rows)]
+
     def stepped(self, model: nn.Module, objective: Objective) -> None:
         """Bring together what the parts of the batch left behind beside gradients."""
         if self.size > 1:
