@@ -70,9 +70,7 @@ def test_a_recipe_that_was_changed_is_noticed(shapes_folder, tmp_path, capsys):
         assert "nothing is left to do" in capsys.readouterr().err or not finished
         recipe.write_text("[optim]\nlr = 0.002\n[train]\nseed = 3\n")
         train(*words, status=2)
-        assert (
-            f"was begun with another {recipe}, as optim.lr, train.seed shows; write there" in capsys.readouterr().err
-        )
+        assert f"was begun with another {recipe}, as optim.lr, train.seed shows; write there" in capsys.readouterr().err
         (tmp_path / "run/report.html").unlink()
 
 
