@@ -1,8 +1,8 @@
 """Images in tar shards by their index: any of them is read alone, in any order, from a disk or behind a URL.
 
 The index is three files: index.json, written last, with the shards, their sizes and the classes; index.bin, a row an image; index.names. Where
-the shards hold annotations there are two more, so that no image and no map is read to open them: index.beside, a row an image, and index.values, what
-its map holds. All but the first are mapped, not loaded. `vitral.data.formats.shards` makes it.
+the shards hold annotations there are more, so that nothing is read of them to open them: index.beside, a row an image, index.values, what its map
+holds, and index.told, the .json with objects or segments. All but the first are mapped, not loaded. `vitral.data.formats.shards` makes it.
 """
 
 import json
@@ -23,7 +23,8 @@ from vitral.data.values import PLAIN, ImageInfo
 from vitral.errors import VitralError
 
 LAYOUT = 3
-INDEX, ROWS, NAMES, BESIDES, VALUES = "index.json", "index.bin", "index.names", "index.beside", "index.values"
+INDEX, ROWS, NAMES = "index.json", "index.bin", "index.names"
+BESIDES, VALUES, TOLD = "index.beside", "index.values", "index.told"
 ANNOTATED = {"objects": "objects", "maps": "maps", "panoptic": "panoptic segments"}
 """Kinds of shards with annotations, and what these are."""
 ROW = np.dtype(
@@ -71,6 +72,8 @@ class Index:
     """The folder or URL in which the tables of classes lie."""
     beside: Any
     """Of annotations an array of BESIDE [n], mapped; else None."""
+    told: np.ndarray | None
+    """The .json beside each image, one after another, uint8, mapped; None where there are none, or an index from before 2026-12 has them not."""
     colours: tuple[tuple[int, int], ...]
     """Those that classes.json named when the maps' values were counted, as `ClassTable.colours`."""
 
@@ -146,6 +149,16 @@ class ShardImages(EncodedImages):
         return Checked(row["digest"].tobytes(), info, None)
 
 
+def files_of(told: dict[str, Any]) -> list[str]:
+    """The files of an index beside index.json, which says this."""
+    return [
+        ROWS,
+        NAMES,
+        *([BESIDES, VALUES] if told["kind"] in ANNOTATED else []),
+        *([TOLD] if told.get("told") else []),
+    ]
+
+
 def read_index(data: str, room: int) -> Index:
     """The index in a folder. room: bytes of shards behind URLs that are kept here."""
     root = data.rstrip("/")
@@ -176,6 +189,9 @@ def read_index(data: str, room: int) -> Index:
             turned = 1 <= beside["orientation"].min() <= beside["orientation"].max() <= 8
             if len(beside) != len(rows) or not known or not turned:
                 raise ValueError("its annotations are cut short or damaged")
+        beside_told = np.memmap(Path(root, TOLD), np.uint8, "r") if told.get("told") else None
+        if beside_told is not None and (beside is None or len(beside_told) != int(beside["told_size"].sum())):
+            raise ValueError("its objects or segments are cut short")
         return Index(
             root,
             ranges,
@@ -189,6 +205,7 @@ def read_index(data: str, room: int) -> Index:
             int(told.get("bare", 0)),  # not counted before 2026-12
             told["tables"] or told["root"] or root,
             beside,
+            beside_told,
             tuple((int(code), int(value)) for code, value in told["colours"]),
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

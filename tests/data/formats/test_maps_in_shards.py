@@ -21,7 +21,7 @@ from vitral.data.formats.faults import refuse
 from vitral.data.formats.maps import ids_picture, values_of
 from vitral.data.formats.shards import open_index
 from vitral.data.options import DataOptions
-from vitral.data.shards import BESIDES, INDEX, NAMES, ROW, ROWS, VALUE, VALUES, read_index
+from vitral.data.shards import BESIDES, INDEX, NAMES, ROW, ROWS, TOLD, VALUE, VALUES, read_index
 from vitral.data.sources import open_data
 from vitral.errors import VitralError
 
@@ -410,7 +410,7 @@ EMPTY = pytest.mark.parametrize("server", [None], indirect=True)
 
 @ALL
 def test_behind_a_url_they_are_what_they_are_on_a_disk(server, tmp_path, capsys):
-    """Though the first answer for each image, map and .json is dropped, comes late or is damaged."""
+    """Though the first answer for each image and map is dropped, comes late or is damaged."""
     server.once, server.pause = True, 0.01
     semantic = open_index(str(server.folder), 0).kind == "maps"
     more = "" if semantic else "--head query --query-dim 32 --query-heads 2 --queries 8"
@@ -427,14 +427,39 @@ def test_behind_a_url_they_are_what_they_are_on_a_disk(server, tmp_path, capsys)
     assert all((weights[0][name] == weights[1][name]).all() for name in weights[0])
     assert told[0] == told[1]
     assert "fingerprint" in told[0][0]
-    assert server.spoiled >= 16
+    assert server.spoiled >= 8
+
+
+@pytest.mark.parametrize("server", ["segments", "things"], indirect=True)
+def test_of_an_index_without_them_each_json_is_asked_for(server):
+    """As those from before 2026-12 are."""
+    index = json.loads((server.folder / INDEX).read_text())
+    whole = read_annotated(server.folder)
+    (server.folder / INDEX).write_text(json.dumps({name: value for name, value in index.items() if name != "told"}))
+    (server.folder / TOLD).unlink()
+    data = read_annotated(server.url)
+    assert server.asked == len(data.annotated)
+    for one, other in zip(data.annotated, whole.annotated, strict=True):
+        assert one.segments == other.segments
+        assert [(each.index, each.box) for each in one.objects] == [(each.index, each.box) for each in other.objects]
+
+
+@pytest.mark.parametrize("server", ["things"], indirect=True)
+def test_an_index_whose_json_is_damaged(server):
+    told = (server.folder / TOLD).read_bytes()
+    for damaged, said in (
+        (told[:-5], "objects or segments are cut short"),
+        (b" " + told[1:], "the index has its .json damaged"),
+    ):
+        (server.folder / TOLD).write_bytes(damaged)
+        with pytest.raises(VitralError, match=said):
+            read_annotated(server.folder)
 
 
 @ALL
-def test_opening_reads_no_image_and_no_map(server):
+def test_opening_reads_no_image_no_map_and_no_json(server):
     data = read_annotated(server.url)
-    beside = 0 if data.kind == "semantic" else len(data.annotated)  # a .json each
-    assert server.asked == beside
+    assert server.asked == 0
     same_there = read_annotated(server.folder)
     assert (data.root, data.name) == (server.url, server.url.partition("//")[2])
     assert (data.digests, data.orientations, data.understood) == (
@@ -445,7 +470,7 @@ def test_opening_reads_no_image_and_no_map(server):
     assert [one.digest() for one in _maps(data)] == [one.digest() for one in _maps(same_there)]
     opened = open_data(server.url, DataOptions(near_copies="apart"))
     assert opened.fingerprint == open_data(str(server.folder), DataOptions(near_copies="apart")).fingerprint
-    assert server.asked == beside  # they were kept
+    assert server.asked == 0
     named = server.url + "/train-{000000..000000}.tar"
     assert recognise(named) == "shards"
     assert set(read_annotated(named).digests) < set(data.digests)

@@ -28,7 +28,7 @@ from vitral.data.formats.shard_places import CLASSES, recognised, tables_here
 from vitral.data.formats.shards import open_index
 from vitral.data.formats.write import Writing, dump_json, map_picture, write_text
 from vitral.data.progress import OnProgress
-from vitral.data.ranges import ROOM, StoredRange, is_url
+from vitral.data.ranges import ROOM, StoredRange, digest_of, is_url
 from vitral.data.scan import in_threads
 from vitral.data.shards import VALUE, VALUES, Index, ShardImages
 from vitral.data.splits import SPLITS
@@ -84,13 +84,22 @@ def write(data: AnnotatedData, out: Path) -> None:
 
 
 def _told(index: Index, drafts: list[Draft], progress: OnProgress | None) -> list[dict[str, Any]]:
-    """The .json beside each image; empty where there is none."""
+    """The .json beside each image, from the index, or of an old one from the shards; empty where there is none."""
+    ends = np.cumsum(index.beside["told_size"], dtype=np.int64)
+
+    def read(i: int, stored: StoredRange) -> bytes:
+        if index.told is None:
+            return stored.read()
+        data = index.told[ends[i] - stored.size : ends[i]].tobytes()
+        if digest_of(data) != stored.known:
+            raise VitralError(f"{stored.name}: the index has its .json damaged; make it again: vitral data index")
+        return data
 
     def told(i: int) -> dict[str, Any]:
         stored = _beside(index, i, "told", drafts[i].name)
         if stored is None:
             return {}
-        found = parse_json(stored.read().decode(errors="replace"), stored.name)
+        found = parse_json(read(i, stored).decode(errors="replace"), stored.name)
         if not isinstance(found, dict):
             raise VitralError(f"{stored.name}: the .json beside it is no mapping; write the shard again")
         return found

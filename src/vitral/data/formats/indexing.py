@@ -24,7 +24,7 @@ from vitral.data.images import content_hash
 from vitral.data.progress import OnProgress
 from vitral.data.ranges import is_url
 from vitral.data.scan import in_threads
-from vitral.data.shards import ANNOTATED, BESIDE, BESIDES, INDEX, LAYOUT, NAMES, ROW, ROWS, VALUE, VALUES
+from vitral.data.shards import BESIDE, BESIDES, INDEX, LAYOUT, NAMES, ROW, ROWS, TOLD, VALUE, VALUES, files_of
 from vitral.data.walk import compressed_tars
 from vitral.errors import VitralError, counted, some
 
@@ -63,12 +63,15 @@ def write_index(
         )
     tables = root_of(data)
     root = "" if is_url(data) else tables
-    temporary = [out / f"{name}.tmp{os.getpid()}" for name in (ROWS, NAMES, BESIDES, VALUES)]  # others may make it, too
+    temporary = [
+        out / f"{name}.tmp{os.getpid()}" for name in (ROWS, NAMES, BESIDES, VALUES, TOLD)
+    ]  # others may make it, too
     try:
         out.mkdir(parents=True, exist_ok=True)
         told, bare = _write_rows(data, tables, shards, temporary, progress, label, skipped)
-        for path in temporary[: None if told["kind"] in ANNOTATED else 2]:
-            os.replace(path, path.with_suffix(""))
+        for path in temporary:
+            if path.stem in files_of(told):
+                os.replace(path, path.with_suffix(""))
     except OSError as error:
         raise VitralError(
             f"{out}: its index could not be made ({error}); free some space, or check the folder"
@@ -89,11 +92,11 @@ def write_index(
 
 
 class _Rows:
-    """The rows, the names and what lies beside the images, in four files, written as the images are met; of each image nothing is kept here."""
+    """The rows, the names and what lies beside the images, in files, written as the images are met; of each image nothing is kept here."""
 
     def __init__(self, files: Sequence[BinaryIO]) -> None:
         self.files = files
-        self.rows, self.names, self.besides, self.values = files
+        self.rows, self.names, self.besides, self.values, self.told = files
         self.kinds: dict[str, tuple[int, str]] = {}  # of each how many there are, and the first
         self.texts: dict[str, int] = {}  # the number of each class
         self.count = self.length = 0  # images; bytes of their names
@@ -113,6 +116,8 @@ class _Rows:
         if beside is not None:
             self.besides.write(np.array([beside], BESIDE).tobytes())
             self.values.write(np.array(list(values.items()), VALUE).tobytes())
+        if sample.told is not None:
+            self.told.write(sample.told.data)
 
     def sync(self) -> None:
         """Until all of it is on the disk."""
@@ -130,7 +135,7 @@ def _write_rows(
     label: str | None,
     lost: Sequence[tuple[str, str]],
 ) -> tuple[dict[str, Any], list[str]]:
-    """Write `_Rows` of all shards to these four files; returns what index.json says of them, and the samples without an image."""
+    """Write `_Rows` of all shards to these files; returns what index.json says of them, and the samples without an image."""
     known: list[dict[str, Any]] = []
     skipped = [*lost]
     met = Met()
@@ -149,6 +154,7 @@ def _write_rows(
             if progress is not None:
                 progress(number + 1, len(shards))
         written.sync()
+        told = written.told.tell()
     if not written.count:
         why = f"; {skipped[0][0]}: {skipped[0][1]}" if skipped else ""
         if met.bare:
@@ -160,7 +166,7 @@ def _write_rows(
     kind = _only(written.kinds, data)
     return {
         "images": written.count, "names": written.length, "kind": kind, "bare": len(met.bare), "texts": list(written.texts), "skipped": skipped,
-        "shards": known, "colours": colours() if kind == "maps" else (),
+        "shards": known, "told": told, "colours": colours() if kind == "maps" else (),
     }, met.bare  # fmt: skip
 
 

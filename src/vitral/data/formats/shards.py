@@ -21,18 +21,7 @@ from vitral.data.formats.indexing import write_index
 from vitral.data.formats.shard_places import cached, names_tars, place_of, shards_in
 from vitral.data.progress import OnProgress
 from vitral.data.ranges import is_url
-from vitral.data.shards import (
-    ANNOTATED,
-    BESIDES,
-    INDEX,
-    NAMES,
-    ROWS,
-    VALUES,
-    Index,
-    OldIndexError,
-    read_index,
-    refuse_older,
-)
+from vitral.data.shards import INDEX, Index, OldIndexError, files_of, read_index, refuse_older
 from vitral.errors import VitralError
 
 
@@ -97,7 +86,7 @@ def _copied(url: str, told: bytes) -> str:
         index = json.loads(told)
         whole = json.dumps(index | {"root": index["root"] or url})
         refuse_older(index, index["root"] or url)
-        files = (ROWS, NAMES, BESIDES, VALUES) if index["kind"] in ANNOTATED else (ROWS, NAMES)
+        files = files_of(index)
     except OldIndexError:
         raise
     except (ValueError, TypeError, KeyError, RecursionError) as error:
