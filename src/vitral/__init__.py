@@ -22,7 +22,8 @@ __all__ = ["Predictor", "VitralError", "create_model", "load", "load_weights", "
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'vitral' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    with importlib.import_module("vitral.errors").installed_whole(f"vitral.{name}"):
+        return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -29,6 +29,7 @@ class Predictor(WithoutExplanations):
         at: tuple[float, float] | None = None,
     ) -> "Explanation":
         """A map of what counted for the answer; see `vitral.explain.explain.explain` for the arguments. VitralError for an exported file."""
+        self._torch()
         from vitral.explain.explain import explain
 
         return explain(self, image, method, layer, head, query, target=target, object=object, at=at)

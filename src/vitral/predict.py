@@ -69,9 +69,8 @@ class Predictor:
         return engine.model
 
     def _torch(self, other: str = "cannot be looked into or trained") -> "TorchEngine":
-        from vitral.engines.torch import TorchEngine
-
-        if not isinstance(self.engine, TorchEngine):
+        module = sys.modules.get("vitral.engines.torch")  # not imported, so that this is said without PyTorch, too
+        if module is None or not isinstance(self.engine, module.TorchEngine):
             raise VitralError(
                 f"an exported file gives answers and {other}; use the run or model file that it was made of"
             )
@@ -97,8 +96,6 @@ class Predictor:
 
         Raises VitralError for an exported file, and for models that are no plain ViTs with one answer an image.
         """
-        from vitral.engines.torch import TorchEngine
-
         engine = self._torch("merges no tokens")
         if tokens < 0:
             raise VitralError(f"{tokens} tokens merged in each layer: give 0 or more")
@@ -106,7 +103,7 @@ class Predictor:
             raise VitralError(
                 f"merging tokens is for plain ViTs with one answer an image, and this model is not one ({self.card.model}); leave it out"
             )
-        made = TorchEngine(engine.model, self.card.preprocess, engine.precision, merging=tokens)
+        made = type(engine)(engine.model, self.card.preprocess, engine.precision, merging=tokens)
         return type(self)(made, self.card)
 
     def keeping_shape(self) -> Self:
@@ -307,7 +304,7 @@ def load(path: str | Path) -> Predictor:
     """
     if not isinstance(path, str | Path):
         raise VitralError(f"{path!r} is no path: give a model file or a run folder")
-    if (file := _exported(Path(path))) is not None:
+    if (file := exported_file(Path(path))) is not None:
         engine = opened(file)
         found = Predictor(engine, engine.card)
         if (engine.form.kind, engine.form.squash) != (found.answers.kind, found.answers.squash):
@@ -328,7 +325,7 @@ def load(path: str | Path) -> Predictor:
         return Predictor(*load_model(path))
 
 
-def _exported(path: Path) -> Path | None:
+def exported_file(path: Path) -> Path | None:
     """The exported file that the path names, or that a folder without model.safetensors holds; None if there is none."""
     if not path.is_dir() or (path / "model.safetensors").is_file():
         return path if path.suffix in SUFFIXES else None

@@ -314,6 +314,10 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path):
     for path, says in ((tmp_path / "m.bin", r"ends in \.onnx"), (tmp_path / "no" / "m.onnx", "there is no folder")):
         with pytest.raises(VitralError, match=says):
             export(predictor(), path, "onnx")
+    said = []
+    with pytest.raises(VitralError, match="no such file"):
+        export(predictor(), tmp_path / "m.onnx", images=[tmp_path / "none.png"], say=said.append)
+    assert said == []
 
 
 def test_what_needs_the_model_says_so(whole):

@@ -95,9 +95,13 @@ def test_predict_takes_the_engine_that_was_chosen_and_exports_one_that_is_asked_
     code, same, err = command(capsys, "predict", path, image)
     assert (code, same) == (0, out)
     assert err.count("run by ONNX Runtime in fp32, as vitral optimize chose here") == 1
-    code, _, err = command(capsys, "predict", file, image, "--engine", "torch")
-    assert code == 2
-    assert "--engine torch cannot run it" in err
+    (tmp_path / "exported").mkdir()
+    (tmp_path / "exported" / "model.onnx").write_bytes(file.read_bytes())
+    for given in (file, tmp_path / "exported"):
+        assert command(capsys, "predict", given, image, "--engine", "onnx") == (0, out, "")
+        code, _, err = command(capsys, "predict", given, image, "--engine", "torch")
+        assert code == 2
+        assert "--engine torch cannot run it" in err
 
 
 def test_an_exported_file_is_scored_as_its_model(shapes_run, shapes_folder, cache, capsys, tmp_path):
@@ -220,6 +224,10 @@ def test_weights_that_are_cast_once_answer_as_those_that_autocast_casts():
 def test_optimize_wants_a_folder(model, cache, tmp_path):
     with pytest.raises(VitralError, match="give a folder"):
         optimise.optimise(model[0], None, NAMES, [], [], tmp_path / "m.onnx")
+    copied(model[1], tmp_path / "exported.onnx")
+    with pytest.raises(VitralError, match="an exported file gives answers"):
+        optimise.optimise(tmp_path / "exported.onnx", None, NAMES, [], [], tmp_path / "fast")
+    assert not (tmp_path / "fast").exists()
 
 
 def seen(made, count=8):
@@ -303,6 +311,7 @@ def test_bench_says_what_running_costs(model, cache, tmp_path, capsys):
     assert code == 0, err
     found = json.loads(out)
     (cost,) = found["costs"]
+    assert (cost["engine"], cost["library"]) == ("auto", "ONNX Runtime")
     assert [each["batch"] for each in cost["speeds"]] == [1, 2]
     for each in cost["speeds"]:
         assert 0 < each["p50"] <= each["p90"] <= each["p99"]

@@ -57,6 +57,7 @@ def said(python, *words):
 PREDICT = """
 import sys, vitral
 found = vitral.load(sys.argv[1])
+assert repr(found).startswith("<Predictor ")
 found.answers.threshold = found.answers.threshold and 0.001
 print(found.predict(sys.argv[2]).line(4))
 assert "torch" not in sys.modules
@@ -77,6 +78,30 @@ def test_it_answers_as_the_model(environment, to, head, tmp_path):
     code, out, err = said(environment, *words, *(["--out", tmp_path / "out"] if head else []))
     assert (code, json.loads(out)["image"]) == (0, str(image)), err
     assert not head or len(list((tmp_path / "out").iterdir())) > 1
+
+
+ASK = """
+import sys, vitral
+found, image = vitral.load(sys.argv[1]), sys.argv[2]
+for ask in (
+    lambda: found.model, lambda: found.explain(image), lambda: found.merging(1), lambda: found.keeping_shape(), lambda: found.logits(None),
+    lambda: found.preprocess(image), lambda: vitral.load("other.pt2"), lambda: vitral.create_model("resnet18"), lambda: vitral.visualize_attention,
+):
+    try:
+        ask()
+    except vitral.VitralError as error:
+        print(error)
+"""
+
+
+def test_what_an_exported_file_cannot_says_so_in_a_sentence(environment, tmp_path):
+    _, path = exported("onnx")
+    code, out, err = said(environment, "-c", ASK, path, pictures(tmp_path, 3)[1])
+    assert code == 0, err
+    lines = out.splitlines()
+    assert len(lines) == 9
+    assert all(line.startswith("an exported file gives answers and ") for line in lines[:5])
+    assert all(line.endswith("run pip install 'vitral[train]'") for line in lines[5:])
 
 
 def test_what_needs_pytorch_says_so_in_a_sentence(environment, tmp_path):

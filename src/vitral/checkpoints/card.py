@@ -1,6 +1,7 @@
 """What a model file says about itself: read without PyTorch, which only building the model needs."""
 
 import json
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,11 +42,13 @@ class ModelCard:
 
     @property
     def model(self) -> str:
-        """What the model is, in words."""
-        from vitral.models.words import model_in_words
-        from vitral.models.zoo import model_config
+        """What the model is, in words; in a process that has not imported PyTorch, which would have to tell them, its name."""
+        words = self.architecture
+        if "torch" in sys.modules:
+            from vitral.models.words import model_in_words
+            from vitral.models.zoo import model_config
 
-        words = model_in_words(model_config(self.architecture, **self.arguments), self.architecture)
+            words = model_in_words(model_config(self.architecture, **self.arguments), self.architecture)
         return words if self.head is None else f"{words}, {self.head['name']} head"
 
     @property

@@ -4,6 +4,7 @@ import importlib
 from pathlib import Path
 
 from vitral.engines.exported import ExportedEngine
+from vitral.errors import installed_whole
 
 SUFFIXES = {".onnx": "onnx.OnnxEngine", ".xml": "openvino.OpenvinoEngine", ".pt2": "program.ProgramEngine"}
 """How a file's name ends -> where its engine is, imported when it is needed."""
@@ -17,5 +18,7 @@ def parts_of(path: Path) -> list[Path]:
 def opened(path: Path) -> ExportedEngine:
     """The engine of an exported file. Raises VitralError as it does."""
     module, name = SUFFIXES[path.suffix].split(".")
-    engine: ExportedEngine = getattr(importlib.import_module(f"vitral.engines.{module}"), name)(path)
+    with installed_whole(str(path)):
+        kind = getattr(importlib.import_module(f"vitral.engines.{module}"), name)
+    engine: ExportedEngine = kind(path)
     return engine

@@ -52,6 +52,8 @@ def _export(
         raise VitralError(f"{out}: the name of such a file ends in {suffix}; name it {out.name}{suffix}")
     if not out.absolute().parent.is_dir():
         raise VitralError(f"{out}: there is no folder {out.parent}; make it, or choose another place")
+    for image in images or ():
+        traced.predictor.read(image)  # as it cannot be compared on what cannot be read
     say("tracing the model")
     predictor, write = traced.predictor, make(traced)
     described = _described(predictor.card, traced.form)

@@ -58,7 +58,7 @@ class Traced:
 
     def __init__(self, predictor: Predictor, *, raw: bool = False) -> None:
         predictor.check_head()
-        self.predictor, self.raw = predictor, raw
+        self.predictor, self.model, self.raw = predictor, predictor.model, raw
 
     @cached_property
     def form(self) -> Form:

@@ -38,6 +38,9 @@ class Cost:
     """Of one engine."""
 
     engine: str
+    """As it was asked for."""
+    library: str
+    """What ran the model."""
     cold_start: float
     """Seconds from the start of a process to its first answer."""
     memory: int
@@ -131,4 +134,4 @@ def _cost(model: Path, engine: str, batches: Sequence[int], seconds: float, leas
     for row in rows[:-1]:
         p50, p90, p99 = np.percentile(row["latencies"], (50, 90, 99)).tolist()
         speeds.append(Speed(row["size"], row["size"] / p50, p50, p90, p99, row["size"] * least / p50))
-    return Cost(engine, cold, rows[-1]["memory"], tuple(speeds))
+    return Cost(engine, json.loads(first)["library"], cold, rows[-1]["memory"], tuple(speeds))

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 import vitral
 from vitral.data.files import cache_folder
 from vitral.engines.cores import cores
-from vitral.engines.files import SUFFIXES, parts_of
+from vitral.engines.files import parts_of
 from vitral.errors import VitralError
 
 if TYPE_CHECKING:
     from vitral.predict import Predictor
 
-FILES = {"onnx": ".onnx", "openvino": ".xml"}
+FILES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 
 
 @dataclass(frozen=True)
@@ -114,18 +114,18 @@ def opened(model: str | Path, engine: str = "auto", say: Callable[[str], None] |
 
     Raises VitralError for an exported file that is asked for in another engine than its own.
     """
-    from vitral.predict import load
+    from vitral.predict import exported_file, load
 
     path, tell = Path(model), say or (lambda text: print(f"vitral: {text}", file=sys.stderr))
-    own = path.suffix in SUFFIXES
+    own = exported_file(path)
     if engine == "own":
         choice = None
     elif engine == "auto":
         if (choice := None if own else chosen(path)) is not None:
             tell(f"run by {choice.in_words}, as vitral optimize chose here; --engine torch runs it as it is")
-    elif own and (engine != "torch" or path.suffix != ".pt2") and FILES.get(engine) != path.suffix:
+    elif own and FILES[engine] != own.suffix:
         raise VitralError(
-            f"{model}: --engine {engine} cannot run it; leave the engine out, or give the run that it was exported from"
+            f"{own}: --engine {engine} cannot run it; leave the engine out, or give the run that it was exported from"
         )
     else:
         choice = None if own else Choice(engine)

@@ -79,13 +79,13 @@ def optimise(
         calibration: images as the model sees them, for the ranges of 8 bits; views: those that are timed.
         loss: points of the headline score that may be lost.
     """
-    predictor, refused = load(model), list[str]()
+    traced, refused = Traced(load(model)), list[str]()
     with tempfile.TemporaryDirectory(prefix=".optimize-", dir=_folder(out)) as folder:
-        made = _ways(predictor, Path(folder), calibration, refused, eight_bits=eight_bits, compiled=compiled, say=say)
+        made = _ways(traced, Path(folder), calibration, refused, eight_bits=eight_bits, compiled=compiled, say=say)
         results = contest(list(made), split, labels, views, sorted({1, batch}), say=say)
         best = max((each for each in results if each.lost <= loss), key=lambda each: each.rates[batch])
         found = Optimised(tuple(results), tuple(refused), best, batch, loss)
-        file = _write(best.way, predictor, out)
+        file = _write(best.way, traced.predictor, out)
     way = best.way
     remember(model, Choice(way.engine, way.precision, way.compiled, str(file.absolute()) if way.file else ""))
     (out / "optimize.json").write_text(json.dumps(found.to_json(), indent=1))
@@ -100,7 +100,7 @@ def _folder(out: Path) -> Path:
 
 
 def _ways(
-    predictor: Predictor,
+    traced: Traced,
     folder: Path,
     calibration: Sequence[Pixels],
     refused: list[str],
@@ -110,6 +110,7 @@ def _ways(
     say: Say,
 ) -> Iterator[Way]:
     """Every way that this machine has; what it has not goes to `refused`."""
+    predictor = traced.predictor
     precisions = ["fp32", "bf16"] if choose_precision("auto", choose_device("cpu")) == "bf16" else ["fp32"]
     if len(precisions) == 1:
         refused.append("bf16: this processor multiplies it no faster than float32")
@@ -118,7 +119,6 @@ def _ways(
         if compiled:
             also = in_torch(predictor, precision, compiled=True)
             yield Way(_named("PyTorch, compiled", precision), "torch", also, precision, compiled=True)
-    traced = Traced(predictor)
     for engine, name in (("onnx", "ONNX Runtime"), ("openvino", "OpenVINO")):
         try:
             say(f"exporting for {name}")

@@ -22,7 +22,7 @@ def main(model: str, engine: str, seconds: float, sizes: list[int]) -> None:
     predictor = opened(Path(model), engine)
     image = _picture(predictor)
     predictor.predict(image)
-    print(json.dumps({"task": predictor.card.task}), flush=True)
+    print(json.dumps({"library": predictor.engine.library}), flush=True)
     view = predictor.card.preprocess.view(predictor.read(image))
     for size in sizes:
         print(
