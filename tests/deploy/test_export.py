@@ -200,6 +200,18 @@ def test_files_of_more_than_8_bits_are_answered_as_by_the_model(to):
     assert not alike(found, made.predict((ramp // 257).astype(np.uint8)))
 
 
+def test_a_file_that_was_replaced_answers_nothing_in_the_name_of_the_one_before(whole):
+    """It is read again for the first image of more than 8 bits."""
+    made, path = whole
+    ramp = np.linspace(200, 700, 60 * 80).reshape(60, 80).astype(np.uint16)
+    found = load(path)
+    path.write_bytes(path.read_bytes())
+    with pytest.raises(VitralError, match="is another file now"):
+        found.predict(ramp)
+    assert alike(found.predict((ramp // 3).astype(np.uint8)), made.predict((ramp // 3).astype(np.uint8)))
+    assert alike(load(path).predict(ramp), made.predict(ramp))
+
+
 @pytest.mark.parametrize("to", ["onnx", "torch", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_a_model_of_16_bits_takes_files_of_8_too(to, tmp_path):
     made, path = predictor(), tmp_path / f"m{ALL[to].suffix}"

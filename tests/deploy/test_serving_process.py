@@ -101,6 +101,18 @@ def test_an_exported_model_is_served_without_pytorch(model, tmp_path):
         assert answer["probability"] == pytest.approx(load(model).predict(encoded()).probability, abs=1e-5)
 
 
+def test_weights_that_are_written_over_in_their_place_change_no_answer(model, tmp_path):
+    """As `cp` and `scp` do it: a server that had them mapped would end, or answer with a mixture."""
+    from vitral.predict import load
+
+    export(load(model), tmp_path / "photos.xml")
+    with serving("serve", tmp_path / "photos.xml", "--port", "0") as (_, port, _line):
+        before = request(port, "POST", "/predict", encoded())
+        (tmp_path / "photos.bin").write_bytes(b"")
+        assert request(port, "POST", "/predict", encoded()) == before
+        assert before[0] == 200
+
+
 def test_elsewhere_a_token_is_needed(model):
     with serving("serve", model, "--port", "0", "--host", "0.0.0.0", environment={"VITRAL_TOKEN": "of-my-own"}) as (
         _,

@@ -10,6 +10,7 @@ import numpy as np
 from vitral.data.resample import Pixels
 from vitral.engines.cores import cores
 from vitral.engines.exported import THREADING, ExportedEngine
+from vitral.engines.files import state_of
 from vitral.errors import VitralError
 
 INPUT_TYPE = (7, 11, 2, 1, 1)
@@ -27,7 +28,7 @@ class OnnxEngine(ExportedEngine):
         super().__init__(path)
 
     def open(self) -> dict[str, str]:
-        self.blocking = False
+        self.blocking, self.state = False, state_of(self.path)
         self.session = self._session(self.path)
         stored = dict(self.session.get_modelmeta().custom_metadata_map)
         if stored.get(THREADING) == "blocking":
@@ -59,6 +60,10 @@ class OnnxEngine(ExportedEngine):
     def _between_levels(self) -> Any:
         """The graph as it takes float32, for files of more than 8 bits: its first node casts whatever comes."""
         model = bytearray(self.path.read_bytes())
+        if state_of(self.path) != self.state:
+            raise VitralError(
+                f"{self.path}: is another file now, and for images of more than 8 bits it is needed again; open it anew"
+            )
         place = place_of(model, INPUT_TYPE)
         assert model[place] == UINT8
         model[place] = FLOAT

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class OpenvinoEngine(ExportedEngine):
     """
 
     library = "OpenVINO"
+    mapped: ClassVar[bool] = True
+    """Whether weights stay in their file, which starts faster; who goes on when that is written over, as a server does, reads them."""
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self.threads = threads or cores()
@@ -42,6 +44,7 @@ class OpenvinoEngine(ExportedEngine):
             raise VitralError(f"{self.path}: needs OpenVINO; run pip install 'vitral[openvino]'") from None
         if not self.path.with_suffix(".bin").is_file():
             raise VitralError(f"{self.path}: its weights, {self.path.with_suffix('.bin').name}, are not beside it")
+        core().set_property({"ENABLE_MMAP": self.mapped})
         self.model = core().read_model(self.path)
         self._compiled: dict[str, list[Any]] = {}
         if not self.model.has_rt_info([CARD]):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import vitral
 from vitral.data.files import cache_folder
 from vitral.engines.cores import cores
-from vitral.engines.files import parts_of
+from vitral.engines.files import state_of
 from vitral.errors import VitralError
 
 if TYPE_CHECKING:
@@ -60,10 +60,9 @@ def weights_of(model: Path) -> Path:
 
 
 def _state(file: str) -> list[int] | None:
-    """Sizes and times of an exported file, by which it is seen that another one lies there; None where there is none."""
+    """`state_of` the file of a choice; None where it has gone."""
     with contextlib.suppress(OSError):
-        told = [part.stat() for part in parts_of(Path(file))] if file else []
-        return [number for each in told for number in (each.st_size, each.st_mtime_ns)]
+        return state_of(Path(file)) if file else []
     return None
 
 

@@ -21,6 +21,7 @@ from vitral.deploy.serve.models import Loaded, Prepared, Served, load_all, watch
 from vitral.deploy.worker import Job, Together, Worker
 from vitral.drawing.figure import png
 from vitral.engines.cores import cores
+from vitral.engines.openvino import OpenvinoEngine
 from vitral.errors import VitralError, some
 from vitral.predict import Predictor, load
 
@@ -51,6 +52,7 @@ class Serving:
     def __init__(self, given: Sequence[str], limits: Limits, read: Callable[[str], Predictor] = load) -> None:
         """given: models, each as PATH or NAME=PATH. Raises VitralError where one cannot be loaded."""
         self.limits = limits
+        OpenvinoEngine.mapped = False
         self.metrics = Metrics(self._pending)
         self.worker = Worker(limits.queue)
         self.models = {name: Served(name, path, read, self.metrics, limits.batch) for name, path in load_all(given)}
