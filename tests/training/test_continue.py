@@ -180,6 +180,11 @@ def test_several_processes_are_not_started_to_be_refused(tmp_path, capsys, monke
     assert said in capsys.readouterr().err
 
 
+def test_no_processes_are_none(tmp_path, capsys):
+    train("train", "digits", "--processes", "0", "--out", tmp_path / "run", status=2)
+    assert "--processes 0: give 1 or more" in capsys.readouterr().err
+
+
 def test_a_run_at_work_is_not_resumed_by_several_processes(parted, tmp_path, capsys):
     out = Path(shutil.copytree(parted[0], tmp_path / "run"))
     with Claim(out):

@@ -29,8 +29,9 @@ def train_run(given: Any, words: list[str], command: str) -> int:
     """Start or resume the run, train it, and write its page; in the processes that torchrun started, or in those asked for. Returns the exit code."""
     if given.resume is None:
         check_data(given, command)
-    at_least(1, processes=given.processes or 1)
-    if (given.processes or 1) > 1:
+    processes = 1 if given.processes is None else given.processes
+    at_least(1, processes=processes)
+    if processes > 1:
         return _launched(given, words, command)
     from vitral.training.display import Display, Silent
 

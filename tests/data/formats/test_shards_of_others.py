@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from processes import run
 from vitral.data.formats.indexing import write_index
 from vitral.data.options import DataOptions
 from vitral.data.sources import open_data
@@ -163,6 +164,20 @@ def test_an_index_in_a_folder_of_its_own_is_refused_for_changed_shards_and_other
         VitralError, match="made before its shards changed; make it again: vitral data index SHARDS --out INDEX"
     ):
         open_data(str(tmp_path / "index"), WHOLE)
+
+
+def test_two_that_make_one_index_at_once_do_not_meet(tmp_path):
+    """As two runs over fresh shards do: the second begins while the first reads, and ends before it."""
+    root, inner = tar(tmp_path / "s/a.tar", [one for k in range(3) for one in four(f"{k}/", k)]), []
+
+    def meanwhile(n, total):
+        if not inner:
+            inner.append(run("data", "index", root))
+
+    write_index(str(root), root, meanwhile)
+    assert inner[0].returncode == 0, inner[0].stderr
+    assert learned(root)[1] == [k + 20 * i for k in range(3) for i in range(4)]
+    assert sorted(path.name for path in root.iterdir()) == ["a.tar", "index.bin", "index.json", "index.names"]
 
 
 def test_an_index_that_cannot_be_written_is_named(tmp_path):
