@@ -1,6 +1,7 @@
 """An exported file answers as its model does, from image file to probability; one that would not is never written."""
 
 import json
+import sys
 import zipfile
 from dataclasses import replace
 
@@ -235,6 +236,16 @@ def test_images_of_many_sizes_are_refused_in_a_sentence(tmp_path):
     keeps = replace(made.card.preprocess, resize="steps", steps=(Resize("shortest", 32, 32, "bicubic"),))
     with pytest.raises(VitralError, match="takes images of many sizes"):
         export(Predictor(made.model, replace(made.card, preprocess=keeps)), tmp_path / "m.onnx")
+
+
+@pytest.mark.parametrize("missing", ["onnx", "onnxscript"])
+def test_what_is_not_installed_is_told(missing, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(
+        VitralError, match=r"needs onnx, onnxscript and onnxruntime; run pip install 'vitral\[export\]'"
+    ):
+        export(predictor(), tmp_path / "m.onnx")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_name_that_tells_no_format_is_refused(tmp_path):

@@ -85,9 +85,10 @@ class Traced:
 
     @cached_property
     def proto(self) -> Any:
-        """ONNX's ModelProto, without metadata. Raises VitralError where onnx is missing."""
+        """ONNX's ModelProto, without metadata. Raises VitralError where onnx or onnxscript is missing."""
         try:
             import onnx  # noqa: F401
+            import onnxscript  # noqa: F401
         except ImportError:
             raise VitralError(
                 "export to ONNX needs onnx, onnxscript and onnxruntime; run pip install 'vitral[export]'"
