@@ -139,6 +139,19 @@ def test_an_index_made_for_other_labels_is_refused_where_it_cannot_be_made_again
         open_data(f"{server.url}/plain", DataOptions(label_column="kind"))
 
 
+def test_a_damaged_index_is_named_by_its_address_and_counts_again_once_mended(server):
+    write_index(str(server.folder), server.folder)
+    whole = (server.folder / "index.bin").read_bytes()
+    (server.folder / "index.bin").write_bytes(whole[:-3])
+    with pytest.raises(
+        VitralError,
+        match=rf"^{server.url}/plain: the index of its shards cannot be used .* vitral data index {server.url}/plain$",
+    ):
+        open_index(f"{server.url}/plain", 0)
+    (server.folder / "index.bin").write_bytes(whole)
+    assert len(open_index(f"{server.url}/plain", 0).rows) == 12
+
+
 def test_a_store_that_lists_its_files_has_an_index_beside_them(tmp_path, monkeypatch):
     """As S3 does; fsspec's store in memory has the same calls."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

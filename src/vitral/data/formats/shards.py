@@ -14,6 +14,7 @@ them, or in a folder of its own; `vitral.data.shards` says of which files.
 import contextlib
 import json
 import os
+from pathlib import Path
 
 from vitral.data.far import fetch, fetch_if_there, sizes
 from vitral.data.files import write_whole
@@ -54,7 +55,7 @@ def _beside(url: str, room: int, label: str | None) -> Index | None:
     """The index that lies behind a URL, in the folder of its shards or elsewhere; None where it can be made from these."""
     try:
         if (told := fetch_if_there(f"{url}/{INDEX}")) is not None:
-            index = read_index(_copied(url, told), room)
+            index = _read_copy(url, _copied(url, told), room)
             if label in (None, index.label):
                 return index
     except OldIndexError:
@@ -68,6 +69,16 @@ def _beside(url: str, room: int, label: str | None) -> Index | None:
         f"{url}/{INDEX}: is not there, or may not be read; check the address, put an index there by vitral data index, or name the shards: "
         f"{url}/train-{{000000..000031}}.tar"
     )
+
+
+def _read_copy(url: str, here: str, room: int) -> Index:
+    """The copied index; one that cannot be used is not kept, so that a mended one counts at once."""
+    try:
+        return read_index(here, room)
+    except VitralError as error:
+        Path(here, INDEX).unlink()
+        error.args = (str(error).replace(here, url),)
+        raise
 
 
 def _outdated(data: str, index: Index, label: str | None) -> VitralError:
