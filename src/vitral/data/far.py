@@ -55,6 +55,7 @@ class _Far(io.RawIOBase):
 
     def __init__(self, url: str, size: int) -> None:
         self.size, self.at, self.ranges = size, 0, ranges.Ranges("", [url], [size], [0], 0)
+        self.ranges.usual = ranges.STALLED  # AHEAD is much for a slow network: at first only silence counts
 
     def readable(self) -> bool:
         return True

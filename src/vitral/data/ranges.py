@@ -86,7 +86,7 @@ class Ranges:
         self._owner = os.getpid()
         self._lock = threading.Lock()
         self.met: Counter[str] = Counter()
-        self._usual = 0.2  # seconds of an answer, a moving mean
+        self.usual = 0.2  # seconds of an answer, a moving mean
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -157,7 +157,7 @@ class Ranges:
                     self._system = self._system or file_system(url)
                 began = time.monotonic()
                 data = self._system.cat_file(url, start=start, end=start + length, **seen, **self._limit(attempt))
-                self._usual += 0.1 * (time.monotonic() - began - self._usual)
+                self.usual += 0.1 * (time.monotonic() - began - self.usual)
             except FileNotFoundError:
                 raise ImageError(f"{name}: {url} is not there; check the address", "missing") from None
             except NoRangesError:
@@ -181,7 +181,7 @@ class Ranges:
         """The seconds that an answer may take, twice as many at each try, where fsspec's file system can be told."""
         if not self._system.async_impl or attempt >= TRIES - PATIENT:
             return {}
-        return {"timeout": max(SOON, LONGER * self._usual) * 2**attempt}
+        return {"timeout": max(SOON, LONGER * self.usual) * 2**attempt}
 
     def happened(self) -> str | None:
         """What the server did since this was asked last, in words."""
