@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import gc
 import io
 import json
 import threading
@@ -21,6 +22,7 @@ from vitral.deploy import limits as sizes
 from vitral.deploy.export.formats import export
 from vitral.deploy.serve import asking, models
 from vitral.deploy.serve.serving import Limits, Picture, Serving
+from vitral.deploy.worker import Job, Together, Worker
 from vitral.errors import VitralError
 from vitral.predict import load
 
@@ -419,6 +421,23 @@ def samples(serving):
             key = labels.get("reason") or labels.get("result") or labels.get("model") or labels.get("model_name")
             found[each.name, key] = each.value
     return found
+
+
+def test_who_leaves_leaves_nothing_in_the_log(caplog):
+    """Neither of what was computed then, nor of what waited."""
+    worker, gate = Worker(), threading.Event()
+
+    async def leave():
+        jobs = [Job(Together(compute), None) for compute in (lambda _: [gate.wait(PATIENCE)], lambda _: [None])]
+        with pytest.raises(ConnectionAbortedError):
+            await worker.answers(jobs, asyncio.sleep(0.01))
+        gate.set()
+        await asyncio.to_thread(worker.run, gate.is_set)
+
+    asyncio.run(leave())
+    worker.close()
+    gc.collect()
+    assert caplog.records == []
 
 
 def test_what_is_counted(folder):

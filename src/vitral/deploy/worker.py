@@ -122,7 +122,6 @@ class Worker:
             await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if results.done():
                 return results.result()
-            results.cancel()
             raise ConnectionAbortedError
         finally:
             for each in (left, *making):
