@@ -3,6 +3,7 @@
 import json
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -199,6 +200,18 @@ def test_files_of_more_than_8_bits_are_answered_as_by_the_model(to):
     found = load(path).predict(ramp)
     assert alike(found, made.predict(ramp))
     assert not alike(found, made.predict((ramp // 257).astype(np.uint8)))
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_threads_get_the_answers_to_their_own_images(to):
+    made, path = exported(to)
+    found, rng = load(path), np.random.default_rng(0)
+    images = [rng.integers(0, 256, (40, 50, 3), np.uint8) for _ in range(6)]
+    images += [rng.integers(0, 65536, (40, 50)).astype(np.uint16) for _ in range(2)]
+    wanted = [made.predict(image) for image in images]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(found.predict, images * 20))
+    assert all(map(alike, answers, wanted * 20))
 
 
 def test_a_file_that_was_replaced_answers_nothing_in_the_name_of_the_one_before(whole):

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any, ClassVar
 
 import numpy as np
@@ -35,6 +36,7 @@ class OpenvinoEngine(ExportedEngine):
 
     def __init__(self, path: Path, threads: int | None = None) -> None:
         self.threads = threads or cores()
+        self._alone = Lock()
         super().__init__(path)
 
     def open(self) -> dict[str, str]:
@@ -85,11 +87,12 @@ class OpenvinoEngine(ExportedEngine):
     def run(self, pixels: Pixels) -> Sequence[Any]:
         if self._own == "f32":
             pixels = pixels.astype(np.float32, copy=False)
-        requests = self._for("u8" if pixels.dtype == np.uint8 else "f32")[: len(pixels)]
-        parts = np.array_split(pixels, len(requests)) if len(requests) > 1 else [pixels]
-        for request, part in zip(requests, parts, strict=True):
-            request.start_async([part])
-        for request in requests:
-            request.wait()
-        outputs = range(len(self.model.outputs))  # one by one, as the list of all takes longer to make
-        return [np.concatenate([request.get_output_tensor(k).data for request in requests]) for k in outputs]
+        with self._alone:  # a request holds one batch's outputs
+            requests = self._for("u8" if pixels.dtype == np.uint8 else "f32")[: len(pixels)]
+            parts = np.array_split(pixels, len(requests)) if len(requests) > 1 else [pixels]
+            for request, part in zip(requests, parts, strict=True):
+                request.start_async([part])
+            for request in requests:
+                request.wait()
+            outputs = range(len(self.model.outputs))  # one by one, as the list of all takes longer to make
+            return [np.concatenate([request.get_output_tensor(k).data for request in requests]) for k in outputs]
