@@ -50,6 +50,7 @@ def test_emulated_bf16_by_name_says_what_it_costs(rates):
 
 def test_rates_are_measured_once_and_kept(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("ATEN_CPU_CAPABILITY", raising=False)
     measured = []
     monkeypatch.setattr(machine, "measured_rates", lambda: measured.append(1) or Rates(5.0, 2.0))
     fresh = product_rates.__wrapped__  # without the memory of this process

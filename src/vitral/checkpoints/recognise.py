@@ -128,7 +128,7 @@ def _read_pickle(path: Path, allow_pickle: bool) -> dict[str, Tensor]:
     if not allow_pickle:
         raise VitralError(
             f"{path}: is a pickle (a PyTorch .pt/.pth/.bin file), which can run code when it is opened; use a .safetensors of the same weights, "
-            "or if you trust where it came from, pass allow_pickle=True (--allow-pickle)"
+            "or if you trust where it came from: vitral convert IN OUT.safetensors --allow-pickle (allow_pickle=True in Python)"
         )
     try:
         with warnings.catch_warnings():

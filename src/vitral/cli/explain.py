@@ -118,7 +118,7 @@ def explain(given: Explain, words: list[str]) -> int:
         if given.compare:
             save_picture(row_figure(maps, title), out)
         else:
-            verdicts = [test.partition("\n")[0] for test in tests.values()]
+            verdicts = [test.rpartition("\n")[2] for test in tests.values()]
             first.save(out, caption=". ".join([title, first.words, *verdicts]) if verdicts else "")
         drawn = "\n       ".join(e.words for e in maps.values())
         if first.framed:

@@ -147,7 +147,7 @@ def _all(folder: Path, recipe: Recipe, asked: dict[str, Any], display: "Display"
     page = write_folds(folder, folded)
     display.say(f"\n{folded.summary()}")
     display.close()
-    use = f"{program()} train {shlex.quote(str(asked['data']))} --test-fraction 0"
+    use = f"{program()} train {shlex.quote(str(asked['data']))} --test-fraction 0{' --skip-unreadable' * recipe.data.skip_unreadable}"
     print(
         f"\nAnswers to every image: {folder / TABLE}\nThe folds are for judging; for a model to use, train one on all images: {use}\nReport: {page}",
         file=sys.stderr,

@@ -215,6 +215,9 @@ def _said(cost: "Cost", recomputed: "Cost") -> str:
         ("a step", f"{cost.step_seconds:.3g} s, of which {cost.data_seconds:.2g} s wait for data"),
         ("images a second", f"{cost.images_per_step / cost.step_seconds:,.0f}"),
         ("an epoch", f"{_epoch(cost):,.1f} s with its validation, {cost.steps_per_epoch:,} steps"),
-        ("gradient checkpointing", f"{_percent(less)} of the memory saved, a step {_percent(slower)} longer"),
+        (
+            "gradient checkpointing",
+            f"{_percent(abs(less))} of the memory {'saved' if less >= 0 else 'more'}, a step {_percent(slower)} longer",
+        ),
     ]
     return "\n".join(f"{name:24}{value}" for name, value in lines)

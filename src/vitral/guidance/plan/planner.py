@@ -108,7 +108,10 @@ class Planner:
         share = self.images / max(1, len(self.data.labels))
         whole = recipe.transfer.freeze == "none" and not recipe.transfer.lora_rank
         places = learning_of(self.data.task).dense  # of which one image has many examples
-        if whole and share < FEW and not places and "transfer.freeze" not in recipe.said:
+        said = any(
+            name in recipe.said for name in ("transfer.freeze", "optim.layer_decay")
+        )  # the latter is of an encoder that learns
+        if whole and share < FEW and not places and not said:
             why = f"{share:.0f} images a class are too few to change an encoder with"
             self.choose("start", f"a new head on {recipe.transfer.init}, frozen", why)
             recipe = replace(recipe, transfer=replace(recipe.transfer, freeze="encoder"))
