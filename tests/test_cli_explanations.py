@@ -13,6 +13,7 @@ from vitral.cli import main
 from vitral.data.preprocess import Preprocess
 from vitral.errors import VitralError
 from vitral.explain.counterfactual import counterfactual
+from vitral.explain.figure import Explanation
 
 
 def run(capsys, *words):
@@ -40,6 +41,17 @@ def test_a_map_is_scored_beside_what_knows_nothing(capsys, shapes_run, shapes_fo
     code, _, err = run(capsys, "explain", shapes_run, picture, "--all", "--score", "-o", out)
     assert code == 2
     assert "leave out --score" in err
+
+
+def test_the_picture_of_a_scored_map_ends_with_the_verdict(capsys, monkeypatch, shapes_run, shapes_folder, tmp_path):
+    captions = []
+    monkeypatch.setattr(Explanation, "save", lambda self, path, caption: captions.append(caption))
+    words = ("--method", "occlusion", "--score", "-o", tmp_path / "map.png")
+    code, said, _ = run(capsys, "explain", shapes_run, shapes_folder / "disc" / "00.png", *words)
+    assert code == 0
+    (caption,) = captions
+    assert caption.endswith(said.splitlines()[-1])
+    assert "deletion" not in caption  # which is a column of the table
 
 
 @pytest.mark.parametrize(

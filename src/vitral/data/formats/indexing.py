@@ -63,9 +63,8 @@ def write_index(
         )
     tables = root_of(data)
     root = "" if is_url(data) else tables
-    temporary = [
-        out / f"{name}.tmp{os.getpid()}" for name in (ROWS, NAMES, BESIDES, VALUES, TOLD)
-    ]  # others may make it, too
+    # Others may make it, too.
+    temporary = [out / f"{name}.tmp{os.getpid()}" for name in (ROWS, NAMES, BESIDES, VALUES, TOLD)]
     try:
         out.mkdir(parents=True, exist_ok=True)
         told, bare = _write_rows(data, tables, shards, temporary, progress, label, skipped)

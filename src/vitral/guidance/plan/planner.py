@@ -108,9 +108,8 @@ class Planner:
         share = self.images / max(1, len(self.data.labels))
         whole = recipe.transfer.freeze == "none" and not recipe.transfer.lora_rank
         places = learning_of(self.data.task).dense  # of which one image has many examples
-        said = any(
-            name in recipe.said for name in ("transfer.freeze", "optim.layer_decay")
-        )  # the latter is of an encoder that learns
+        # A layer decay, too, is of an encoder that learns.
+        said = not recipe.said.isdisjoint({"transfer.freeze", "optim.layer_decay"})
         if whole and share < FEW and not places and not said:
             why = f"{share:.0f} images a class are too few to change an encoder with"
             self.choose("start", f"a new head on {recipe.transfer.init}, frozen", why)
